@@ -1,0 +1,127 @@
+"""YAML file + `key=value` overrides -> Experiment, and where each value came from.
+
+    loaded = load_config(Path("configs/quickstart.yaml"), ["num_members=4"])
+    loaded.experiment.num_members            # 4
+    loaded.origins["num_members"]            # "command line"
+
+All errors are collected and raised as one ConfigError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ensemble.config.explain import explain
+from ensemble.config.schema import Experiment
+from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
+from ensemble.errors import ConfigError
+
+_SECRET_WORDS = ("key", "token", "secret", "password")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A validated experiment; `origins` maps each dotted key to "default", "command line" or "file:line"."""
+
+    experiment: Experiment
+    origins: dict[str, str]
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
+    """Read, override and validate. Raises ConfigError listing every mistake with its file, line and remedy."""
+    source = read_yaml(path)
+    values = source.values
+    places = {key: f"{path}:{line}" for key, line in source.lines.items()}
+    if "name" not in values:
+        values["name"] = path.stem
+    for override in overrides:
+        _apply(values, places, override)
+    experiment = parse_experiment(values, str(path), places)
+    return Loaded(experiment, _origins(experiment, places))
+
+
+def parse_experiment(
+    values: dict[str, Any], where: str = "configuration", places: dict[KeyPath, str] | None = None
+) -> Experiment:
+    """Validate plain values (lists as tuples). Raises ConfigError."""
+    places = places or {}
+    secrets = [
+        f"{places.get(path, where)}: {'.'.join(map(str, path))} looks like a secret; secrets belong in the environment, never in a configuration"
+        for path in _paths(values)
+        if any(word in str(path[-1]).lower().split("_") for word in _SECRET_WORDS)
+    ]
+    if secrets:
+        raise ConfigError("\n".join(secrets))
+    values = {**values, "members": _inherit_training(values)} if values.get("members") else values
+    try:
+        return Experiment.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, where, places)) from error
+
+
+def _inherit_training(values: dict[str, Any]) -> Any:
+    """Each group's training keys laid over the common ones, so that a group states only what differs."""
+    common, groups = values.get("training", {}), values["members"]
+    if not (isinstance(groups, tuple) and isinstance(common, dict)):
+        return groups
+    return tuple(
+        {**group, "training": {**common, **group["training"]}}
+        if isinstance(group, dict) and isinstance(group.get("training"), dict)
+        else group
+        for group in groups
+    )
+
+
+def _apply(values: dict[str, Any], places: dict[KeyPath, str], override: str) -> None:
+    key, separator, text = override.partition("=")
+    path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
+    if not separator or not key.strip() or any(part == "" for part in path):
+        raise ConfigError(f"override {override!r}: expected key=value, for example training.epochs=5")
+    target: Any = values
+    for i, part in enumerate(path[:-1]):
+        if isinstance(part, int):
+            raise ConfigError(
+                f"override {override!r}: {'.'.join(map(str, path[: i + 1]))} is an entry of a list; change the list in the file"
+            )
+        inner = target.get(part)
+        if isinstance(inner, str):  # a section given by its name alone, such as schedule: cosine
+            inner = {"name": inner}
+        if inner is not None and not isinstance(inner, dict):
+            raise ConfigError(f"override {override!r}: {'.'.join(map(str, path[: i + 1]))} is no section of keys")
+        target[part] = dict(inner or {})
+        target = target[part]
+    target[path[-1]] = parse_value(text, f"override {override!r}")
+    for known in [known for known in places if known[: len(path)] == path]:
+        del places[known]
+    places[path] = "command line"
+
+
+def _paths(values: Any, prefix: KeyPath = ()) -> list[KeyPath]:
+    if isinstance(values, dict):
+        return [found for key, value in values.items() for found in [(*prefix, key), *_paths(value, (*prefix, key))]]
+    if isinstance(values, tuple):
+        return [found for i, value in enumerate(values) for found in _paths(value, (*prefix, i))]
+    return []
+
+
+def _origins(experiment: Experiment, places: dict[KeyPath, str]) -> dict[str, str]:
+    origins = {}
+    for path in _leaves(experiment, ()):
+        given = next((places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places), None)
+        holds_children = given is not None and any(known[: len(path)] == path for known in places)
+        whole = next((n for n in range(len(path) - 1, 0, -1) if places.get(path[:n]) == "command line"), None)
+        origins[".".join(map(str, path))] = given if given and (holds_children or whole) else "default"
+    return origins
+
+
+def _leaves(value: Any, path: KeyPath) -> list[KeyPath]:
+    if isinstance(value, BaseModel):
+        return [leaf for name in type(value).model_fields for leaf in _leaves(getattr(value, name), (*path, name))]
+    if isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+        return [leaf for i, item in enumerate(value) for leaf in _leaves(item, (*path, i))]
+    return [path]

@@ -1,0 +1,145 @@
+"""How a member is trained: optimiser, schedule, regularisation, augmentation.
+
+Optimiser keys that the chosen optimiser does not have are refused instead of ignored.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ensemble.config.base import Section
+
+Optimizer = Literal["sgd", "adam", "adamw", "adamax", "adadelta", "adagrad", "rmsprop"]
+# Which of the optional keys each optimiser takes, besides lr and weight_decay which all have.
+OPTIMIZER_KEYS: dict[str, frozenset[str]] = {
+    "sgd": frozenset({"momentum", "nesterov"}),
+    "adam": frozenset({"betas", "eps"}),
+    "adamw": frozenset({"betas", "eps"}),
+    "adamax": frozenset({"betas", "eps"}),
+    "adadelta": frozenset({"rho", "eps"}),
+    "adagrad": frozenset({"eps"}),
+    "rmsprop": frozenset({"momentum", "alpha", "eps"}),
+}
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ConstantConfig(Section):
+    name: Literal["constant"]
+
+
+class StepConfig(Section):
+    """lr * gamma ** (epochs done // every)."""
+
+    name: Literal["step"]
+    every: int = Field(1, ge=1, description="epochs between steps")
+    gamma: float = Field(0.1, gt=0, le=1)
+
+
+class ExponentialConfig(Section):
+    """lr * gamma ** epochs done."""
+
+    name: Literal["exponential"]
+    gamma: float = Field(0.95, gt=0, le=1)
+
+
+class CosineConfig(Section):
+    """Half a cosine from lr to final_fraction * lr, per batch, after an optional linear warm-up."""
+
+    name: Literal["cosine"]
+    warmup_fraction: Fraction = 0.0
+    final_fraction: float = Field(0.0, ge=0, le=1)
+
+
+class OneCycleConfig(Section):
+    """Cosine up from lr / start_divisor to lr, then down to nearly nothing (Smith and Topin 2017), per batch."""
+
+    name: Literal["one_cycle"]
+    warmup_fraction: float = Field(0.3, gt=0, lt=1)
+    start_divisor: float = Field(25.0, gt=1)
+    final_divisor: float = Field(1e4, gt=1)
+
+
+class PlateauConfig(Section):
+    """Multiply the member's lr by gamma when its validation loss has not fallen for `patience` epochs."""
+
+    name: Literal["plateau"]
+    gamma: float = Field(0.1, gt=0, lt=1)
+    patience: int = Field(5, ge=0)
+    threshold: float = Field(1e-4, ge=0, description="relative fall that counts")
+
+
+ScheduleConfig = Annotated[
+    ConstantConfig | StepConfig | ExponentialConfig | CosineConfig | OneCycleConfig | PlateauConfig,
+    Field(discriminator="name"),
+]
+
+
+class AugmentationConfig(Section):
+    """Random deformation of training images: each sample draws its own parameters. All zero: none."""
+
+    rotation_degrees: float = Field(0.0, ge=0, le=180, description="angle within +- this")
+    scale: float = Field(0.0, ge=0, lt=1, description="size factor within 1 +- this")
+    shear_degrees: float = Field(0.0, ge=0, lt=90, description="horizontal and vertical shear within +- this")
+    shift: float = Field(0.0, ge=0, lt=1, description="translation within +- this share of the side")
+    crop_padding: int = Field(0, ge=0, le=64, description="pad by this many pixels, crop the old size at random")
+    elastic_alpha: float = Field(
+        0.0, ge=0, description="displacement in pixels of the elastic deformation (Simard 2003)"
+    )
+    elastic_sigma: float = Field(4.0, gt=0, description="smoothing of the displacement field, in pixels")
+    brightness: float = Field(0.0, ge=0, le=1, description="factor within 1 +- this")
+    contrast: float = Field(0.0, ge=0, le=1, description="factor around the image mean within 1 +- this")
+    horizontal_flip: bool = Field(False, description="with probability 1/2; refused for characters")
+
+    @model_validator(mode="after")
+    def _sigma_used(self) -> Self:
+        if "elastic_sigma" in self.model_fields_set and self.elastic_alpha == 0:
+            raise ValueError("elastic_sigma has no effect without elastic_alpha")
+        return self
+
+    @property
+    def active(self) -> bool:
+        """True when anything is ever changed."""
+        fields = set(type(self).model_fields) - {"elastic_sigma"}
+        return any(bool(getattr(self, name)) for name in fields)
+
+
+class TrainingConfig(Section):
+    """One recipe, shared by the members of a group."""
+
+    epochs: int = Field(10, ge=1, le=100_000)
+    batch_size: int = Field(64, ge=1, le=1_000_000)
+    lr: float = Field(1e-3, gt=0)
+    optimizer: Optimizer = "adam"
+    momentum: Fraction | None = None
+    nesterov: bool | None = None
+    betas: tuple[Fraction, Fraction] | None = None
+    eps: float | None = Field(None, gt=0)
+    rho: Fraction | None = None
+    alpha: Fraction | None = None
+    weight_decay: float = Field(0.0, ge=0)
+    schedule: ScheduleConfig = ConstantConfig(name="constant")
+    label_smoothing: Fraction = 0.0
+    gradient_clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, per member")
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="vote with an exponential average of the weights")
+    keep: Literal["last", "best_validation"] = "last"
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_by_name(cls, values: Any) -> Any:
+        if isinstance(values, dict) and isinstance(values.get("schedule"), str):
+            return {**values, "schedule": {"name": values["schedule"]}}
+        return values
+
+    @model_validator(mode="after")
+    def _keys_fit_optimizer(self) -> Self:
+        optional = {key for keys in OPTIMIZER_KEYS.values() for key in keys}
+        unused = sorted(key for key in optional - OPTIMIZER_KEYS[self.optimizer] if getattr(self, key) is not None)
+        if unused:
+            takes = ", ".join(sorted(OPTIMIZER_KEYS[self.optimizer]))
+            raise ValueError(f"{', '.join(unused)} has no effect with optimizer {self.optimizer}, which takes {takes}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self

@@ -1,0 +1,190 @@
+"""Every key a configuration may hold, its type, range and default.
+
+Unknown keys, wrong types and values that could take no effect are errors; nothing is silently ignored. The models and
+recipes have files of their own (`models.py`, `recipe.py`); this one holds the experiment around them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from ensemble.config.base import Section
+from ensemble.config.models import ModelConfig
+from ensemble.config.recipe import TrainingConfig
+
+Aggregator = Literal["soft", "hard", "weighted", "geometric"]
+AGGREGATORS: tuple[Aggregator, ...] = ("soft", "hard", "weighted", "geometric")
+DataName = Literal["digits", "mnist", "fashion_mnist", "kmnist", "emnist_digits", "emnist_letters", "qmnist", "cifar10"]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class DeepEnsembleConfig(Section):
+    """Independent members on all training rows (Lakshminarayanan et al. 2017)."""
+
+    name: Literal["deep_ensemble"]
+
+
+class BaggingConfig(Section):
+    """Members on bootstrap samples of the training rows (Breiman 1996)."""
+
+    name: Literal["bagging"]
+    sample_fraction: float = Field(
+        1.0, gt=0, le=10, description="rows drawn per member, as a share of the training rows"
+    )
+    replacement: bool = Field(True, description="draw with replacement; without, sample_fraction must stay below 1")
+
+    @model_validator(mode="after")
+    def _leaves_rows_out(self) -> Self:
+        if not self.replacement and self.sample_fraction >= 1:
+            raise ValueError(
+                "sample_fraction must be below 1 without replacement: every member would get the same rows"
+            )
+        return self
+
+
+MethodConfig = Annotated[DeepEnsembleConfig | BaggingConfig, Field(discriminator="name")]
+
+
+class DataConfig(Section):
+    """Which images, from where, and how they are divided."""
+
+    name: DataName = "digits"
+    root: str | None = Field(None, description="folder of the data sets; without it $ENSEMBLE_DATA, else ./data")
+    download: bool = Field(True, description="fetch missing files")
+    validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images, stratified by class")
+    max_train_rows: int | None = Field(None, ge=20, description="use only so many training images (stratified draw)")
+
+
+class ComputeConfig(Section):
+    """Where and how tasks run. Only threads_per_task, stack_size, precision and device can change the bits."""
+
+    executor: Literal["auto", "inline", "ray"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads_per_task: int = Field(1, ge=1, le=256)
+    gpus_per_task: float = Field(1.0, gt=0, le=1, description="share of one GPU a task reserves, where GPUs are used")
+    slots: int | None = Field(None, ge=1, description="tasks at a time; without it as many as fit")
+    stack_size: int | None = Field(
+        None, ge=1, le=1024, description="members trained as one network; without it by model"
+    )
+    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
+    deterministic: bool = Field(True, description="ask every kernel for its repeatable version")
+    ray_address: str | None = Field(None, description="address of a running cluster; without it a local one is started")
+    placement_timeout_s: float = Field(30.0, gt=0)
+
+
+class FailureConfig(Section):
+    """What to do about members that do not finish. A smaller ensemble than asked for always says so."""
+
+    policy: Literal["drop", "stop", "retry"] = "drop"
+    retries: int = Field(0, ge=0, le=10, description="extra tries per task; needs policy: retry")
+    min_members: int = Field(1, ge=1, description="fewer finished members than this are not judged")
+
+    @model_validator(mode="after")
+    def _retries_fit(self) -> Self:
+        if (self.policy == "retry") != (self.retries > 0):
+            raise ValueError("retries goes with policy: retry, and that policy needs retries of at least 1")
+        return self
+
+
+class WandbConfig(Section):
+    mode: Literal["online", "offline", "disabled"] = Field(
+        "online", description="online falls back to offline without a key"
+    )
+    project: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$")
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class TrackingConfig(Section):
+    wandb: WandbConfig = WandbConfig()
+
+
+class GroupConfig(Section):
+    """Some members of a mixed ensemble: their own model, and training keys that replace the common ones."""
+
+    count: int = Field(ge=1)
+    name: str | None = Field(None, pattern=NAME_PATTERN)
+    model: ModelConfig
+    training: TrainingConfig | None = None
+
+
+class Group(Section):
+    """A resolved group: `count` members of one model and recipe, under a name that is unique in the run."""
+
+    name: str
+    count: int
+    model: ModelConfig
+    training: TrainingConfig
+
+
+class Experiment(Section):
+    """One run: one configuration, one folder."""
+
+    name: str = Field(pattern=NAME_PATTERN)
+    seed: int = Field(0, ge=0, lt=2**63)
+    output_dir: str = "runs"
+    num_members: int | None = Field(None, ge=1, le=10_000)
+    method: MethodConfig
+    data: DataConfig = DataConfig()
+    model: ModelConfig | None = None
+    training: TrainingConfig = TrainingConfig()
+    members: tuple[GroupConfig, ...] = Field(
+        (), description="groups of a mixed ensemble; instead of model and num_members"
+    )
+    aggregator: Aggregator = Field("soft", description="the vote of the headline; all four are always reported")
+    compute: ComputeConfig = ComputeConfig()
+    failures: FailureConfig = FailureConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("output_dir")
+    @classmethod
+    def _not_empty(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must name a folder")
+        return value
+
+    @model_validator(mode="after")
+    def _members_fit(self) -> Self:
+        if self.members:
+            if self.model is not None:
+                raise ValueError("give either model (all members alike) or members (groups), not both")
+            count = sum(group.count for group in self.members)
+            if self.num_members not in (None, count):
+                raise ValueError(f"num_members is {self.num_members}, but the groups under members hold {count}")
+            names = [group.name for group in self.groups]
+            if len(set(names)) != len(names):
+                raise ValueError(f"members: two groups have the same name ({', '.join(names)}); give each its own name")
+        elif self.model is None or self.num_members is None:
+            raise ValueError("model and num_members are needed (or groups under members)")
+        if self.failures.min_members > self.total_members:
+            raise ValueError(
+                f"failures.min_members is {self.failures.min_members}, more than the {self.total_members} members"
+            )
+        return self
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The members in order, as groups of one model and recipe each."""
+        if not self.members:
+            assert self.model is not None
+            assert self.num_members is not None
+            return (Group(name=self.model.name, count=self.num_members, model=self.model, training=self.training),)
+        return tuple(
+            Group(
+                name=group.name or group.model.name,
+                count=group.count,
+                model=group.model,
+                training=group.training or self.training,
+            )
+            for group in self.members
+        )
+
+    @property
+    def total_members(self) -> int:
+        return sum(group.count for group in self.groups)
+
+    def group(self, name: str) -> Group:
+        """The group of that name."""
+        return next(group for group in self.groups if group.name == name)

@@ -1,0 +1,108 @@
+"""The few records that travel between the rooms. numpy only.
+
+Shape legend, used as name suffixes everywhere: M members, N samples, K classes, R chosen training rows, B batch,
+C channels, H height, W width. `probs_MNK` is always in that order, float32, and its last axis sums to 1.
+
+"Row" means the position of an image in the data set's training (or test) array, so a row number says the same in
+every room and survives every restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+ByteArray = npt.NDArray[np.uint8]
+
+FailureKind = Literal["diverged", "crash", "error", "out_of_memory", "unplaceable"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemberSpec:
+    """What a method wants trained: one member, its rows and their weights.
+
+    rows: training rows the member is fitted to, in [0, training rows of the data set); a row drawn twice stands twice.
+    weights: loss weight of each entry of `rows`, or None for all equal.
+    vote_rows: training rows, ascending and distinct, that the member votes on besides validation and test
+        (out-of-bag rows, held-out folds).
+    """
+
+    index: int
+    recipe: str
+    rows: IntArray
+    weights: FloatArray | None = None
+    vote_rows: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+    round: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """The unit of scheduling: members of one recipe, trained together as one wide network on one slot."""
+
+    id: str
+    recipe: str
+    members: tuple[MemberSpec, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Votes:
+    """One member's class probabilities, one row per sample in data-set order.
+
+    validation_NK and test_NK follow the split's row order; rows_RK belongs to the training rows in `rows`.
+    """
+
+    validation_NK: FloatArray
+    test_NK: FloatArray
+    rows: IntArray
+    rows_RK: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """One line of a member's history. Losses are mean cross-entropy in nats, errors fractions in [0, 1]."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    validation_error: float
+    lr: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemberResult:
+    """What a finished member leaves behind.
+
+    weights: parameter and buffer name -> array, the names of the unstacked model's state_dict.
+    train_seconds: this member's equal share of its stack's training time.
+    kept_epoch: the epoch whose weights voted (the last one, or the best on validation).
+    """
+
+    index: int
+    recipe: str
+    votes: Votes
+    weights: Mapping[str, npt.NDArray[np.generic]]
+    history: tuple[EpochRecord, ...]
+    num_parameters: int
+    train_seconds: float
+    kept_epoch: int
+    stack_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A member that did not finish: why, after how many tries, and what it cost."""
+
+    index: int
+    kind: FailureKind
+    reason: str
+    details: str = ""
+    tries: int = 1
+    seconds_lost: float = 0.0
