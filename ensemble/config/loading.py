@@ -39,6 +39,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     places = {key: f"{path}:{line}" for key, line in source.lines.items()}
     if "name" not in values:
         values["name"] = path.stem
+        places[("name",)] = f"{path} (file name)"
     for override in overrides:
         _apply(values, places, override)
     experiment = parse_experiment(values, str(path), places)
@@ -117,6 +118,18 @@ def _origins(experiment: Experiment, places: dict[KeyPath, str]) -> dict[str, st
         whole = next((n for n in range(len(path) - 1, 0, -1) if places.get(path[:n]) == "command line"), None)
         origins[".".join(map(str, path))] = given if given and (holds_children or whole) else "default"
     return origins
+
+
+def flat_values(experiment: Experiment) -> dict[str, Any]:
+    """Every resolved value by its dotted key, as plain JSON values, in the order of the schema."""
+    dumped = experiment.model_dump(mode="json")
+    values = {}
+    for path in _leaves(experiment, ()):
+        value: Any = dumped
+        for part in path:
+            value = value[part]
+        values[".".join(map(str, path))] = value
+    return values
 
 
 def _leaves(value: Any, path: KeyPath) -> list[KeyPath]:

@@ -1,0 +1,197 @@
+"""The command line: `ensemble train | evaluate | config | models | datasets`.
+
+Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
+inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from ensemble import __version__
+from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, ConfigError, EnsembleError
+
+if TYPE_CHECKING:
+    from ensemble.config import Experiment
+    from ensemble.config.schema import Aggregator
+    from ensemble.evaluation.records import Evaluation
+    from ensemble.run import RunOutcome
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+class _Group(click.Group):
+    """Turns the errors a user can mend into one message and the exit code of their family."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except EnsembleError as error:
+            _stop(str(error), error.exit_code, error, context)
+        except KeyboardInterrupt as error:
+            again = " ".join(["ensemble", *sys.argv[1:]])
+            _stop(f"interrupted; finished members are kept. Go on with: {again}", EXIT_INTERRUPTED, error, context)
+        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            hint = "this is a mistake of the program, not yours; the whole trace comes with ensemble --debug ..."
+            _stop(f"{type(error).__name__}: {error}\n{hint}", EXIT_INTERNAL, error, context)
+
+
+def _stop(message: str, code: int, error: BaseException, context: click.Context) -> NoReturn:
+    if context.params.get("debug"):
+        traceback.print_exception(error)
+    click.echo(f"error: {message}", err=True)
+    raise SystemExit(code)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ensemble")
+@click.option("--debug", is_flag=True, help="Show whole traces of errors.")
+def main(debug: bool) -> None:
+    """Train ensembles of image classifiers and judge, with intervals, whether they beat the single model."""
+    del debug  # read by _Group
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(_signal: int, _frame: Any) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+@main.command()
+@CONFIG
+@OVERRIDES
+@AS_JSON
+@click.option("-q", "--quiet", is_flag=True, help="No progress; errors and the result only.")
+def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+    """Train the ensemble of a CONFIG file, then judge it.
+
+    Values of the file are replaced by KEY=VALUE, for example training.epochs=5. The same command again finishes what
+    is missing and retrains nothing that is finished.
+    """
+    from ensemble.config import load_config
+
+    experiment = load_config(config, overrides).experiment
+    outcome = _train(experiment, quiet)
+    _show(outcome.evaluation, outcome.path, as_json)
+    if outcome.failures:
+        click.echo(_failures(outcome), err=True)
+        raise SystemExit(EXIT_DEGRADED)
+
+
+def _train(experiment: Experiment, quiet: bool) -> RunOutcome:
+    from ensemble.executors import build_executor
+    from ensemble.run import run_ensemble
+    from ensemble.tracking.build import build_trackers
+
+    return run_ensemble(
+        experiment,
+        lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images),
+        lambda folder: build_trackers(experiment, folder.path, quiet),
+    )
+
+
+def _failures(outcome: RunOutcome) -> str:
+    lines = [f"  member {f.index}: {f.kind}: {f.reason}" for f in outcome.failures]
+    head = f"{len(lines)} members failed and do not vote (their ensemble is smaller than asked; exit code {EXIT_DEGRADED}):"
+    return "\n".join([head, *lines])
+
+
+@main.command()
+@click.argument("run")
+@click.option("--aggregator", type=click.Choice(["soft", "hard", "weighted", "geometric"]), help="Headline vote.")
+@AS_JSON
+def evaluate(run: str, aggregator: Aggregator | None, as_json: bool) -> None:
+    """Judge a RUN (its folder, or its name under runs/) again from its stored votes."""
+    from ensemble.judging import find_run, judge
+    from ensemble.storage import RunFolder
+
+    folder = RunFolder.read(find_run(run, Path("runs")))
+    _show(judge(folder, aggregator), folder.path, as_json)
+
+
+def _show(evaluation: Evaluation, path: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(evaluation.to_json(), indent=1))
+        return
+    from ensemble.report.tables import print_evaluation
+
+    print_evaluation(evaluation, path)
+
+
+@main.command("config")
+@CONFIG
+@OVERRIDES
+@AS_JSON
+def show_config(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show every resolved value of a CONFIG file and where it came from."""
+    from ensemble.config import load_config
+    from ensemble.config.loading import flat_values
+
+    loaded = load_config(config, overrides)
+    values = flat_values(loaded.experiment)
+    if as_json:
+        rows = {key: {"value": value, "origin": loaded.origins[key]} for key, value in values.items()}
+        click.echo(json.dumps(rows, indent=1))
+        return
+    width = max(len(key) for key in values)
+    shown = {key: json.dumps(value) for key, value in values.items()}
+    middle = min(40, max(len(value) for value in shown.values()))
+    for key, value in shown.items():
+        click.echo(f"{key:<{width}}  {value:<{middle}}  {loaded.origins[key]}")
+
+
+@main.command()
+@AS_JSON
+def models(as_json: bool) -> None:
+    """List the networks with their keys, defaults and parameters on MNIST."""
+    from ensemble.report.listings import list_models, print_models
+
+    rows = list_models()
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        print_models(rows)
+
+
+@main.command()
+@AS_JSON
+def datasets(as_json: bool) -> None:
+    """List the data sets, their sizes, and which of them are on this machine."""
+    from ensemble.report.listings import list_datasets, print_datasets
+
+    rows = list_datasets()
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        print_datasets(rows)
+
+
+@contextlib.contextmanager
+def _quiet_exit() -> Iterator[None]:
+    """A reader that closes the pipe early (head) is no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def run_cli() -> None:
+    """Entry point of the `ensemble` command."""
+    with _quiet_exit():
+        main()
+
+
+__all__ = ["ConfigError", "main", "run_cli"]

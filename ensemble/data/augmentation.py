@@ -1,0 +1,265 @@
+"""Random deformation of whole batches on their device, every sample with parameters of its own.
+
+    generator = torch.Generator().manual_seed(seed of (member, epoch))
+    images_BCHW = augment(images_BCHW, config, draw(config, len(images_BCHW), image_shape, generator))
+
+Rotation, scale, shear, shift, crop, flip and elastic deformation are composed into one grid of source coordinates, so
+an image is resampled once, bilinearly, with zeros outside. Brightness and contrast follow.
+
+The parameters are drawn on the CPU whatever the device, and every step afterwards works on one image at a time in an
+order that does not depend on how many are in the batch. So in a stack of members each gets the bits it gets alone
+(on a GPU the elastic field may differ by the rounding of its small products, where the library picks them by batch
+size); `concatenate` puts the members' draws one after the other.
+
+One CPU thread takes about 3 microseconds per 28x28 image for rotation, scale, shear, shift and crop together, 1 more
+for elastic deformation, 1 for brightness and contrast. `affine_grid` alone takes as long as all of the first; gathering
+pixels by index instead of `grid_sample` ten times as long.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ensemble.config.recipe import AugmentationConfig
+
+# A uniform cubic B-spline with nodes `s` apart has a standard deviation of s / sqrt(3).
+NODE_SPACING_IN_SIGMAS = math.sqrt(3.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """The parameters of a batch, leading axis B; None for what is off.
+
+    source_B23: output pixel -> source pixel, both counted from the image centre as (x, y, 1) and (x, y).
+    noise_B2hw: displacement at the nodes of the elastic deformation, uniform with unit variance.
+    brightness_B, contrast_B: factors.
+    """
+
+    source_B23: Tensor | None = None
+    noise_B2hw: Tensor | None = None
+    brightness_B: Tensor | None = None
+    contrast_B: Tensor | None = None
+
+    def rows(self, index: slice | Tensor) -> Draw:
+        """The draw of some of the samples."""
+        return Draw(*(None if part is None else part[index] for part in self.parts))
+
+    def to(self, device: torch.device) -> Draw:
+        """The draw on another device."""
+        return Draw(*(None if part is None else part.to(device, non_blocking=True) for part in self.parts))
+
+    @property
+    def parts(self) -> tuple[Tensor | None, ...]:
+        """The fields in order."""
+        return self.source_B23, self.noise_B2hw, self.brightness_B, self.contrast_B
+
+
+def draw(config: AugmentationConfig, batch: int, image_shape: tuple[int, int, int], generator: torch.Generator) -> Draw:
+    """One member's parameters for `batch` images of shape (C, H, W).
+
+    `generator` is a CPU generator. Only what is switched on is drawn, each sample on its own.
+    """
+    _, height, width = image_shape
+    source = noise = brightness = contrast = None
+    if _moves(config):
+        source = _draw_source(config, batch, height, width, generator)
+    if config.elastic_alpha:
+        nodes = (_nodes(height, config.elastic_sigma), _nodes(width, config.elastic_sigma))
+        noise = (torch.rand((batch, 2, *nodes), generator=generator) * 2 - 1) * math.sqrt(3.0)
+    if config.brightness:
+        brightness = (1 + _uniform(config.brightness, batch, generator)).float()
+    if config.contrast:
+        contrast = (1 + _uniform(config.contrast, batch, generator)).float()
+    return Draw(source, noise, brightness, contrast)
+
+
+def concatenate(draws: Sequence[Draw]) -> Draw:
+    """The draws of a stack's members, all of one configuration, one after the other."""
+    joined = [[part for part in column if part is not None] for column in zip(*(d.parts for d in draws), strict=True)]
+    assert all(len(column) in (0, len(draws)) for column in joined), "draws of different configurations in one stack"
+    return Draw(*(torch.cat(column) if column else None for column in joined))
+
+
+def augment(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:
+    """The images (float32 in [0, 1]) changed as `draw` says, on their device, again in [0, 1].
+
+    `draw` must come from the same configuration. The given images are not changed in place; where nothing is
+    switched on they are returned themselves.
+    """
+    draw = draw.to(images_BCHW.device)
+    if draw.source_B23 is not None or draw.noise_B2hw is not None:
+        images_BCHW = _resample(images_BCHW, config, draw)
+    if draw.brightness_B is not None or draw.contrast_B is not None:
+        images_BCHW = _retone(images_BCHW, draw)
+    return images_BCHW
+
+
+def _moves(config: AugmentationConfig) -> bool:
+    return bool(
+        config.rotation_degrees
+        or config.scale
+        or config.shear_degrees
+        or config.shift
+        or config.crop_padding
+        or config.horizontal_flip
+    )
+
+
+def _uniform(limit: float, batch: int, generator: torch.Generator) -> Tensor:
+    """batch numbers in [-limit, limit), float64; zeros, without drawing, for limit 0."""
+    if limit == 0:
+        return torch.zeros(batch, dtype=torch.float64)
+    return (torch.rand(batch, generator=generator, dtype=torch.float64) * 2 - 1) * limit
+
+
+def _draw_source(config: AugmentationConfig, batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """source_B23 of the composition: mirror, crop, shear y, shear x, scale, rotate, shift.
+
+    Forwards that is out = R(angle) scale Sx Sy (mirror(in) - crop) + shift, with y pointing down and a positive angle
+    turning counter-clockwise; what the sampling grid needs is its inverse. In float64, so that quarter turns and whole
+    pixels stay exact.
+    """
+    angle = _uniform(math.radians(config.rotation_degrees), batch, generator)
+    scale = 1 + _uniform(config.scale, batch, generator)
+    shear_x = torch.tan(_uniform(math.radians(config.shear_degrees), batch, generator))
+    shear_y = torch.tan(_uniform(math.radians(config.shear_degrees), batch, generator))
+    shift_x = _uniform(config.shift * width, batch, generator)
+    shift_y = _uniform(config.shift * height, batch, generator)
+    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+    x_x, x_y = cos - shear_x * sin, -sin - shear_x * cos
+    y_x, y_y = sin - shear_y * x_x, cos - shear_y * x_y
+    x_1, y_1 = -(x_x * shift_x + x_y * shift_y), -(y_x * shift_x + y_y * shift_y)
+    if padding := config.crop_padding:
+        crop = torch.randint(-padding, padding + 1, (2, batch), generator=generator)
+        x_1, y_1 = x_1 + crop[0], y_1 + crop[1]
+    source_B23 = torch.stack((x_x, x_y, x_1, y_x, y_y, y_1), dim=1).view(batch, 2, 3)
+    if config.horizontal_flip:
+        source_B23[:, 0] *= 1 - 2 * torch.randint(0, 2, (batch, 1), generator=generator)
+    return source_B23.float()
+
+
+def _resample(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:
+    """Samples the images once at the composed source coordinates."""
+    height, width = images_BCHW.shape[2:]
+    frame = _frame(height, width, images_BCHW.device)
+    if draw.source_B23 is not None:
+        rows_B23 = draw.source_B23 * frame.unit_21
+        constant_B2 = rows_B23[:, :, 2] + frame.centre_2
+        # Two outer products and one sum of planes: much faster than affine_grid's batched product.
+        across_B2W = rows_B23[:, :, 0, None] * frame.x_W
+        down_B2H = rows_B23[:, :, 1, None] * frame.y_H + constant_B2[:, :, None]
+        grid_B2HW = across_B2W[:, :, None, :] + down_B2H[:, :, :, None]
+        if draw.noise_B2hw is not None:
+            grid_B2HW += _displacement(draw.noise_B2hw, config, frame)
+    else:
+        assert draw.noise_B2hw is not None
+        grid_B2HW = _displacement(draw.noise_B2hw, config, frame) + frame.identity_2HW
+    padded = F.pad(images_BCHW, frame.padding) if any(frame.padding) else images_BCHW
+    sampled = F.grid_sample(padded, grid_B2HW.permute(0, 2, 3, 1), padding_mode="zeros", align_corners=False)
+    return sampled.clamp_(max=1)  # the four weights of a pixel can add up to 1 + 1e-7
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Frame:
+    """From pixels to the [-1, 1] of grid_sample, for images padded with zeros to sides that are powers of two.
+
+    With such sides the conversion is exact in float32, so moves by whole pixels, mirrors and the identity return the
+    very pixels; for a side of 28 they would be blurred by rounding.
+    """
+
+    x_W: Tensor
+    y_H: Tensor
+    unit_21: Tensor
+    centre_2: Tensor
+    identity_2HW: Tensor
+    padding: tuple[int, int, int, int]
+
+
+@lru_cache(maxsize=32)
+def _frame(height: int, width: int, device: torch.device) -> _Frame:
+    """The frame of images of that size; kept, because copying constants to a GPU costs more than using them."""
+    sides = [1 << (side - 1).bit_length() for side in (width, height)]
+    before = [(full - side) // 2 for full, side in zip(sides, (width, height), strict=True)]
+    after = [full - side - b for full, side, b in zip(sides, (width, height), before, strict=True)]
+    x_W, y_H = (torch.arange(side, dtype=torch.float32) - (side - 1) / 2 for side in (width, height))
+    unit_2 = torch.tensor([2 / full for full in sides])
+    centre_2 = torch.tensor(
+        [(side + 2 * b) / full - 1 for side, b, full in zip((width, height), before, sides, strict=True)]
+    )
+    identity_2HW = torch.stack(torch.meshgrid(x_W, y_H, indexing="xy")) * unit_2[:, None, None]
+    return _Frame(
+        x_W.to(device),
+        y_H.to(device),
+        unit_2[:, None].to(device),
+        centre_2.to(device),
+        (identity_2HW + centre_2[:, None, None]).to(device),
+        (before[0], after[0], before[1], after[1]),
+    )
+
+
+def _spacing(sigma: float) -> float:
+    """Pixels between the nodes whose spline smooths like a Gaussian of `sigma` pixels.
+
+    Below a quarter pixel no two pixels share a node: the noise is white, as it is for so small a sigma.
+    """
+    return max(sigma * NODE_SPACING_IN_SIGMAS, 0.25)
+
+
+def _nodes(side: int, sigma: float) -> int:
+    """Number of nodes that reach the pixels of one axis."""
+    return int((side - 1) / _spacing(sigma)) + 4
+
+
+@lru_cache(maxsize=32)
+def _spline(side: int, sigma: float, device: torch.device) -> Tensor:
+    """What each node contributes to each pixel of one axis: (side, nodes), four nodes per pixel, squares adding to 1.
+
+    Unit squares make the displacement's variance that of the noise, at every pixel.
+    """
+    place_S = torch.arange(side, dtype=torch.float64) / _spacing(sigma)
+    first_S = place_S.floor()
+    f = place_S - first_S
+    taps_S4 = torch.stack(((1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3), dim=1)
+    taps_S4 /= taps_S4.square().sum(1, keepdim=True).sqrt()
+    weights = torch.zeros(side, _nodes(side, sigma), dtype=torch.float64)
+    weights.scatter_(1, first_S.long()[:, None] + torch.arange(4), taps_S4)
+    return weights.float().to(device)
+
+
+def _displacement(noise_B2hw: Tensor, config: AugmentationConfig, frame: _Frame) -> Tensor:
+    """The elastic displacement field in grid units (Simard et al. 2003): smoothed uniform noise.
+
+    Its root mean square is elastic_alpha pixels along each axis. The Gaussian is taken as a cubic B-spline on nodes
+    1.73 sigma apart: two small products per image instead of a wide kernel over noise for every pixel.
+    """
+    batch, _, rows, columns = noise_B2hw.shape
+    height, width = len(frame.y_H), len(frame.x_W)
+    down_Hh = _spline(height, config.elastic_sigma, noise_B2hw.device)
+    across_Ww = _spline(width, config.elastic_sigma, noise_B2hw.device)
+    noise = (noise_B2hw * (config.elastic_alpha * frame.unit_21[:, :, None])).view(2 * batch, rows, columns)
+    # One product per image, not one over the whole batch: the order of its sums is the image's own.
+    stretched = torch.bmm(noise, across_Ww.T.expand(2 * batch, columns, width))
+    return torch.bmm(down_Hh.expand(2 * batch, height, rows), stretched).view(batch, 2, height, width)
+
+
+def _retone(images_BCHW: Tensor, draw: Draw) -> Tensor:
+    """brightness * (contrast * (x - mean) + mean), the mean over each image's channels and pixels."""
+    gain_B, offset_B = draw.brightness_B, None
+    if draw.contrast_B is not None:
+        # Summed in float64, the rounded mean does not depend on the order of summation, which the batch can change.
+        mean_B = images_BCHW.mean(dim=(1, 2, 3), dtype=torch.float64).float()
+        gain_B, offset_B = draw.contrast_B, (1 - draw.contrast_B) * mean_B
+        if draw.brightness_B is not None:
+            gain_B, offset_B = gain_B * draw.brightness_B, offset_B * draw.brightness_B
+    assert gain_B is not None
+    toned = images_BCHW * gain_B[:, None, None, None]
+    if offset_B is not None:
+        toned += offset_B[:, None, None, None]
+    return toned.clamp_(0, 1)

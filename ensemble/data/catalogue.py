@@ -1,0 +1,152 @@
+"""Every data set the trainer knows, as plain records: what it holds, where it comes from, how its files are named.
+
+The records are read by `ensemble datasets`, by the loader and by the tests; nothing here touches the disk. Counts and
+sizes are those of the published sets; a file with fewer images of the right form is read all the same, except for
+MNIST, whose four files are known by their SHA-256.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class IdxLayout:
+    """The four idx files of one data set of the MNIST family, in torchvision's folders.
+
+    first_label: value of the first class in the label file (EMNIST letters count from 1).
+    transposed: the images are stored with rows and columns exchanged.
+    labels_table: the labels are an int32 table whose first column is the class (QMNIST), not a list of bytes.
+    sha256: file name -> digest of the uncompressed file, where it is known.
+    torchvision_class, torchvision_arguments: which constructor calls download the files.
+    """
+
+    folder: str
+    train_images: str
+    train_labels: str
+    test_images: str
+    test_labels: str
+    torchvision_class: str
+    torchvision_arguments: tuple[Mapping[str, object], ...] = ({},)
+    first_label: int = 0
+    transposed: bool = False
+    labels_table: bool = False
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetInfo:
+    """One line of `ensemble datasets`.
+
+    image_shape: (C, H, W). flippable: a mirrored image keeps its class. download_mb: megabytes fetched when the files
+    are missing, 0 for a set that comes with the installation.
+    """
+
+    name: str
+    title: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    train_images: int
+    test_images: int
+    flippable: bool
+    download_mb: int
+    source: str
+    idx: IdxLayout | None = None
+
+
+def _mnist_like(
+    folder: str, prefixes: tuple[str, str] = ("train", "t10k"), sha256: Mapping[str, str] | None = None
+) -> IdxLayout:
+    """The layout of MNIST itself and of the sets that copied its file names."""
+    train, test = prefixes
+    return IdxLayout(
+        folder=f"{folder}/raw",
+        train_images=f"{train}-images-idx3-ubyte",
+        train_labels=f"{train}-labels-idx1-ubyte",
+        test_images=f"{test}-images-idx3-ubyte",
+        test_labels=f"{test}-labels-idx1-ubyte",
+        torchvision_class=folder,
+        sha256=sha256 or {},
+    )
+
+
+def _emnist(split: str, first_label: int) -> IdxLayout:
+    """The layout of one part of EMNIST; all its parts come in one archive."""
+    return IdxLayout(
+        folder="EMNIST/raw",
+        train_images=f"emnist-{split}-train-images-idx3-ubyte",
+        train_labels=f"emnist-{split}-train-labels-idx1-ubyte",
+        test_images=f"emnist-{split}-test-images-idx3-ubyte",
+        test_labels=f"emnist-{split}-test-labels-idx1-ubyte",
+        torchvision_class="EMNIST",
+        torchvision_arguments=({"split": split, "train": True}, {"split": split, "train": False}),
+        first_label=first_label,
+        transposed=True,
+    )
+
+
+_QMNIST = IdxLayout(
+    folder="QMNIST/raw",
+    train_images="qmnist-train-images-idx3-ubyte",
+    train_labels="qmnist-train-labels-idx2-int",
+    test_images="qmnist-test-images-idx3-ubyte",
+    test_labels="qmnist-test-labels-idx2-int",
+    torchvision_class="QMNIST",
+    torchvision_arguments=({"train": True}, {"train": False}),
+    labels_table=True,
+)
+
+_MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+
+_GREY = (1, 28, 28)
+_DIGITS = tuple(string.digits)
+_CLOTHES = (
+    "T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+)  # fmt: skip
+_KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+_CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+DATASETS: dict[str, DatasetInfo] = {
+    info.name: info
+    for info in (
+        DatasetInfo(
+            "digits", "handwritten digits, 8x8 scaled up to 28x28", _GREY, _DIGITS, 1442, 355, False, 0,
+            "scikit-learn load_digits (UCI optdigits); comes with the installation",
+        ),
+        DatasetInfo(
+            "mnist", "handwritten digits", _GREY, _DIGITS, 60_000, 10_000, False, 12,
+            "LeCun, Cortes and Burges 1998", _mnist_like("MNIST", sha256=_MNIST_SHA256),
+        ),
+        DatasetInfo(
+            "fashion_mnist", "pieces of clothing", _GREY, _CLOTHES, 60_000, 10_000, True, 31,
+            "Xiao, Rasul and Vollgraf 2017", _mnist_like("FashionMNIST"),
+        ),
+        DatasetInfo(
+            "kmnist", "cursive Japanese characters", _GREY, _KUZUSHIJI, 60_000, 10_000, False, 21,
+            "Clanuwat et al. 2018", _mnist_like("KMNIST"),
+        ),
+        DatasetInfo(
+            "emnist_digits", "handwritten digits of more writers", _GREY, _DIGITS, 240_000, 40_000, False, 562,
+            "Cohen et al. 2017", _emnist("digits", first_label=0),
+        ),
+        DatasetInfo(
+            "emnist_letters", "handwritten letters, both cases as one", _GREY, tuple(string.ascii_lowercase),
+            124_800, 20_800, False, 562, "Cohen et al. 2017", _emnist("letters", first_label=1),
+        ),
+        DatasetInfo(
+            "qmnist", "MNIST rebuilt, with 60,000 test images", _GREY, _DIGITS, 60_000, 60_000, False, 21,
+            "Yadav and Bottou 2019", _QMNIST,
+        ),
+        DatasetInfo(
+            "cifar10", "small colour photographs", (3, 32, 32), _CIFAR, 50_000, 10_000, True, 171,
+            "Krizhevsky 2009",
+        ),
+    )
+}  # fmt: skip

@@ -1,0 +1,164 @@
+"""Data sets as arrays of bytes, and their division into training and validation rows.
+
+    dataset = load_dataset(experiment.data)
+    split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
+    mean_C, std_C = normalization(dataset, split)
+
+Images are held as uint8 in memory, whole: 47 MB for MNIST. There is no loader process and no image library between
+them and the network. The arrays are read-only, because tasks share them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble import seeding
+from ensemble.config.schema import DataConfig
+from ensemble.data.catalogue import DATASETS
+from ensemble.data.cifar10 import cifar10_folder, fetch_cifar10, read_cifar10
+from ensemble.data.digits import load_digits_28
+from ensemble.data.downloads import fetch_idx_files
+from ensemble.data.files import data_root, load_or_fetch
+from ensemble.data.idx import read_idx_dataset
+from ensemble.errors import DataError
+from ensemble.types import ByteArray, FloatArray, IntArray
+
+T = TypeVar("T", bound=np.generic)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dataset:
+    """Training and test images with their classes. All arrays are C-contiguous and read-only.
+
+    flippable: a horizontally mirrored image keeps its class.
+    """
+
+    name: str
+    train_images_NCHW: ByteArray
+    train_labels_N: IntArray
+    test_images_NCHW: ByteArray
+    test_labels_N: IntArray
+    class_names: tuple[str, ...]
+    flippable: bool
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        _, channels, height, width = self.train_images_NCHW.shape
+        return channels, height, width
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Rows of the training array for fitting and for choosing: ascending, distinct and disjoint."""
+
+    train_rows: IntArray
+    validation_rows: IntArray
+
+
+def load_dataset(config: DataConfig) -> Dataset:
+    """The data set of that name, read from disk, downloaded first where it is missing and may be.
+
+    The root is config.root, else $ENSEMBLE_DATA, else ./data; it may be read-only when nothing is missing. Raises
+    DataError for files that are missing or damaged, naming each and what to do.
+    """
+    info = DATASETS[config.name]
+    root, _ = data_root(config)
+    if config.name == "digits":
+        arrays = load_digits_28()
+    elif config.name == "cifar10":
+        arrays = load_or_fetch(config, cifar10_folder(root), lambda: read_cifar10(root), lambda: fetch_cifar10(root))
+    else:
+        layout = info.idx
+        assert layout is not None, f"{config.name} has neither a reader of its own nor idx files"
+        arrays = load_or_fetch(
+            config,
+            root / layout.folder,
+            lambda: read_idx_dataset(root, info),
+            lambda: fetch_idx_files(root, layout),
+        )
+    train_images, train_labels, test_images, test_labels = arrays
+    return Dataset(
+        name=config.name,
+        train_images_NCHW=_shared(train_images),
+        train_labels_N=_shared(train_labels),
+        test_images_NCHW=_shared(test_images),
+        test_labels_N=_shared(test_labels),
+        class_names=info.class_names,
+        flippable=info.flippable,
+    )
+
+
+def split_rows(labels_N: IntArray, num_classes: int, config: DataConfig, seed: int) -> Split:
+    """Divides the training rows by class, as validation_fraction and max_train_rows say.
+
+    The same seed always divides the same way. Both parts hold every class, in proportion (largest remainders);
+    max_train_rows thins the training part only, so that runs with fewer rows are judged on the same validation rows.
+    Raises DataError when a class is too rare for both parts.
+    """
+    counts_K = np.bincount(labels_N, minlength=num_classes)
+    if rare := [f"class {k} has {count}" for k, count in enumerate(counts_K) if count < 2]:
+        raise DataError(
+            f"data set {config.name}: training and validation each need an image of every class; found "
+            f"{', '.join(rare[:5])} training images, expected at least 2. Use the complete data set."
+        )
+    validation = max(round(config.validation_fraction * len(labels_N)), num_classes)
+    validation_K = np.minimum(_shares(counts_K, validation), counts_K - 1)
+    train_K = counts_K - validation_K
+    if config.max_train_rows is not None:
+        if config.max_train_rows < num_classes:
+            raise DataError(
+                f"data.max_train_rows: found {config.max_train_rows}, expected at least {num_classes}, one training "
+                f"image of every class of {config.name}"
+            )
+        train_K = np.minimum(_shares(train_K, min(config.max_train_rows, int(train_K.sum()))), train_K)
+    generator = seeding.split_generator(seed)
+    train: list[IntArray] = []
+    held_out: list[IntArray] = []
+    for k in range(num_classes):
+        rows = generator.permutation(np.flatnonzero(labels_N == k))
+        held_out.append(rows[: validation_K[k]])
+        train.append(rows[validation_K[k] :][: train_K[k]])
+    return Split(np.sort(np.concatenate(train)), np.sort(np.concatenate(held_out)))
+
+
+def normalization(dataset: Dataset, split: Split) -> tuple[FloatArray, FloatArray]:
+    """mean_C and std_C (population) of the training rows' pixels in [0, 1]; validation and test are not looked at."""
+    channels = dataset.image_shape[0]
+    values = np.arange(256) / 255.0
+    histogram_CV = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(split.train_rows), 4096):  # counting needs 8 bytes per pixel, so not all at once
+        images = dataset.train_images_NCHW[split.train_rows[start : start + 4096]]
+        for c in range(channels):
+            histogram_CV[c] += np.bincount(images[:, c].ravel(), minlength=256)
+    share_CV = histogram_CV / histogram_CV.sum(axis=1, keepdims=True)
+    mean_C = share_CV @ values
+    std_C = np.sqrt((share_CV * (values - mean_C[:, None]) ** 2).sum(axis=1))
+    std_C[std_C == 0] = 1.0  # a constant channel: centred it is zero, whatever it is divided by
+    return mean_C.astype(np.float32), std_C.astype(np.float32)
+
+
+def _shares(counts_K: IntArray, total: int) -> IntArray:
+    """`total` divided in proportion to counts_K, whole, at least 1 each: floors, then the largest remainders."""
+    ideal_K = total * counts_K / counts_K.sum()
+    shares_K: IntArray = np.maximum(np.floor(ideal_K).astype(np.int64), 1)
+    for _ in range(int(shares_K.sum()) - total):  # classes lifted to 1 are paid for by the largest
+        shares_K[np.argmax(shares_K)] -= 1
+    left = total - int(shares_K.sum())
+    shares_K[np.argsort(-(ideal_K - shares_K), kind="stable")[:left]] += 1
+    return shares_K
+
+
+def _shared(array: npt.NDArray[T]) -> npt.NDArray[T]:
+    """The array, contiguous and read-only."""
+    array = np.ascontiguousarray(array)
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,123 @@
+"""What is done about data files that are missing or damaged: name them all, fetch once, then stop.
+
+`load_or_fetch` runs a reader. The reader raises `FaultyFiles` with every fault it finds, so that one message can list
+them all. Where downloading is allowed, damaged files are moved aside (name.damaged), the files are fetched once and
+read again. Where it is not, nothing on the disk is touched.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from ensemble.config.schema import DataConfig
+from ensemble.errors import DataError
+
+ROOT_VARIABLE = "ENSEMBLE_DATA"
+DEFAULT_ROOT = "data"
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One file that cannot be used. Only damaged files are ever moved aside."""
+
+    path: Path
+    kind: Literal["missing", "damaged", "unreadable"]
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: found {self.found}; expected {self.expected}"
+
+
+class FaultyFiles(Exception):
+    """Raised by a reader with every fault of the files it wanted."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(map(str, self.faults)))
+
+
+class FetchError(Exception):
+    """A download that did not succeed, with its reason."""
+
+
+def data_root(config: DataConfig) -> tuple[Path, str]:
+    """The folder of the data sets and which setting it came from."""
+    if config.root is not None:
+        return Path(config.root).expanduser(), "data.root"
+    if from_environment := os.environ.get(ROOT_VARIABLE):
+        return Path(from_environment).expanduser(), f"${ROOT_VARIABLE}"
+    return Path(DEFAULT_ROOT), "the default"
+
+
+def load_or_fetch(config: DataConfig, folder: Path, read: Callable[[], T], fetch: Callable[[], None]) -> T:
+    """What `read` returns, after one `fetch` where that is allowed and needed.
+
+    Raises DataError naming each file, what was found and expected, and what to do.
+    """
+    try:
+        return read()
+    except FaultyFiles as problem:
+        faults = problem.faults
+    if not config.download:
+        raise _error(config, folder, faults, "Nothing was downloaded because data.download is false.")
+    if any(fault.kind == "unreadable" for fault in faults):
+        raise _error(config, folder, faults, "Nothing was downloaded because a file is there but cannot be read.")
+    try:
+        _move_damaged_aside(faults)
+        fetch()
+    except (FetchError, OSError) as error:
+        raise _error(config, folder, faults, f"Downloading them failed: {error}") from error
+    try:
+        return read()
+    except FaultyFiles as problem:
+        raise _error(config, folder, problem.faults, "This is after downloading once more.") from problem
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole file. Raises FaultyFiles when it is missing or cannot be read."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        raise FaultyFiles([Fault(path, "missing", "no such file", "a data file")]) from error
+    except OSError as error:
+        raise FaultyFiles([Fault(path, "unreadable", str(error.strerror or error), "a readable file")]) from error
+
+
+def md5(data: bytes) -> str:
+    """The MD5 sum as published for older data sets: it finds accidents, not attacks."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def looks_like_html(data: bytes) -> bool:
+    """True for a web page, which proxies and moved servers send in place of the file."""
+    return data[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
+
+
+def _move_damaged_aside(faults: Iterable[Fault]) -> None:
+    for fault in faults:
+        if fault.kind == "damaged" and fault.path.exists():
+            fault.path.replace(fault.path.with_name(fault.path.name + ".damaged"))
+            logger.warning("%s: moved to %s.damaged and fetched again", fault, fault.path.name)
+
+
+def _error(config: DataConfig, folder: Path, faults: tuple[Fault, ...], what_happened: str) -> DataError:
+    root, origin = data_root(config)
+    advice = (
+        f"What to do: put the original files into {folder}, or set data.root or the environment variable {ROOT_VARIABLE} "
+        f"to a folder that holds them (now {root}, from {origin})"
+    )
+    if not config.download:
+        advice += ", or set data.download=true to fetch them"
+    elif any(fault.kind != "unreadable" for fault in faults):
+        advice += ", or repair the network or proxy and start again"
+    listed = "\n".join(f"  {fault}" for fault in faults)
+    return DataError(f"data set {config.name}: files cannot be used\n{listed}\n{what_happened}\n{advice}.")

@@ -1,0 +1,136 @@
+"""The judgement of a run: stored votes in, one `Evaluation` out. No training code, no device, no randomness but a seed.
+
+Everything that is chosen (the reference member, weights, temperatures, selections) is chosen on validation votes
+before the test votes are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ensemble.config.schema import AGGREGATORS, Aggregator
+from ensemble.evaluation import sections
+from ensemble.evaluation.aggregation import Decision, decide
+from ensemble.evaluation.choosing import Choices, choose_all
+from ensemble.evaluation.decomposition import uncertainty
+from ensemble.evaluation.label_review import ReviewedLabels, reviewed_labels
+from ensemble.evaluation.leaderboard import Judge, adjust_p_values, member_rows
+from ensemble.evaluation.metrics import confusion_matrix
+from ensemble.evaluation.out_of_bag import OutOfBag
+from ensemble.evaluation.records import VERSION, Evaluation, LeaderboardRow, MemberFacts
+from ensemble.evaluation.screening import duplicate_warnings, finite_members
+from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, require_choosable
+from ensemble.evaluation.verdict import give_verdict
+
+
+def evaluate(
+    validation: SplitVotes,
+    test: SplitVotes,
+    members: Sequence[MemberFacts],
+    aggregator: Aggregator,
+    vote_weights_M: AnyFloatArray | None,
+    asked_members: int,
+    dataset: str,
+    class_names: Sequence[str],
+    out_of_bag: OutOfBag | None = None,
+    *,
+    choose: bool = True,
+    seed: int = 0,
+) -> Evaluation:
+    """Judge an ensemble by its votes.
+
+    members: facts in the order of the votes. aggregator: the headline vote. vote_weights_M: the method's own weights
+    for the weighted vote; without them it takes log-odds weights from validation. asked_members: how many the
+    configuration wanted. choose: also selection, stacking and temperatures, which take longer. seed: random orders of
+    the size curve, folds and selections. Raises QuorumError when no member can vote, PeekingError when `validation`
+    holds test votes.
+    """
+    require_choosable(validation)
+    assert test.split == "test", f"expected test votes, found {test.split}"
+    assert validation.num_members == test.num_members == len(members), "votes and members do not match"
+    assert validation.num_classes == test.num_classes == len(class_names), "votes and class names do not match"
+    finite, excluded = finite_members(validation, test, members)
+    warnings = [f"member {member.index} does not vote: {member.reason}" for member in excluded]
+    validation, test, members = validation.members(finite), test.members(finite), [members[m] for m in finite]
+    if out_of_bag is not None:
+        out_of_bag = replace(
+            out_of_bag,
+            rows=[out_of_bag.rows[m] for m in finite],
+            probs=[out_of_bag.probs[m] for m in finite],
+        )
+    warnings += duplicate_warnings(test, members)
+    choices = choose_all(
+        validation, aggregator, None if vote_weights_M is None else vote_weights_M[finite], choose, seed
+    )
+    warnings += choices.warnings(members)
+
+    review = reviewed_labels(dataset, test.labels_N)
+    headline_weights = choices.weights_M if aggregator == "weighted" else None
+    vote = decide(aggregator, test.probs_MNK, headline_weights)
+    leaderboard = _leaderboard(validation, test, members, aggregator, choices, review)
+    reference = next(row for row in leaderboard if row.kind == "best_member")
+    mean_error = next(row.test_error for row in leaderboard if row.kind == "mean_member")
+    curve, contributions = sections.subsets(test, aggregator, headline_weights, members, seed)
+    confusion_KK = confusion_matrix(test.labels_N, vote.classes_N, test.num_classes)
+    doubt = uncertainty(test.probs_MNK)
+    return Evaluation(
+        version=VERSION,
+        dataset=dataset,
+        class_names=tuple(class_names),
+        aggregator=aggregator,
+        asked_members=asked_members,
+        degraded=len(members) < asked_members,
+        members=tuple(members),
+        excluded=tuple(excluded),
+        validation_rows=validation.num_rows,
+        test_rows=test.num_rows,
+        verdict=give_verdict(leaderboard[0], reference, len(members), test.num_rows),
+        leaderboard=leaderboard,
+        choices=choices.records(members),
+        diversity=sections.diversity(test),
+        confusion=tuple(tuple(row) for row in confusion_KK.tolist()),
+        classes=sections.class_results(confusion_KK, class_names),
+        size_curve=curve,
+        contributions=contributions,
+        gain_per_second=sections.ensemble_gain_per_second(leaderboard[0].test_error, mean_error, members),
+        calibration=sections.calibration(vote, test.labels_N),
+        ambiguity=sections.ambiguities(test),
+        uncertainty=sections.uncertainty_summary(doubt, vote, test.labels_N),
+        risk_coverage=sections.risk(vote, test.labels_N),
+        disputed=sections.disputed_rows(test, vote, doubt),
+        out_of_bag=None if out_of_bag is None else sections.out_of_bag_result(out_of_bag, test.num_classes),
+        label_review=None if review is None else sections.label_review(review, vote, test.labels_N),
+        warnings=tuple(warnings),
+    )
+
+
+def _leaderboard(
+    validation: SplitVotes,
+    test: SplitVotes,
+    members: Sequence[MemberFacts],
+    aggregator: Aggregator,
+    choices: Choices,
+    review: ReviewedLabels | None,
+) -> tuple[LeaderboardRow, ...]:
+    """The headline, the other votes, the chosen ones, then the members."""
+    reference_wrong_N = decide("soft", test.probs_MNK[[choices.reference]]).classes_N != test.labels_N
+    judge = Judge(validation.labels_N, test.labels_N, reference_wrong_N, review)
+
+    def both(name: Aggregator) -> tuple[Decision, Decision]:
+        weights_M = choices.weights_M if name == "weighted" else None
+        return decide(name, validation.probs_MNK, weights_M), decide(name, test.probs_MNK, weights_M)
+
+    rows = [judge.row("vote", f"{aggregator} vote", *both(aggregator), members)]
+    rows[0] = replace(rows[0], headline=True)
+    rows += [judge.row("vote", f"{name} vote", *both(name), members) for name in AGGREGATORS if name != aggregator]
+    spent = float(sum(member.train_seconds for member in members))
+    for chosen in choices.votes:
+        needed = [members[m] for m in chosen.needed]
+        decision = chosen.vote(test.probs_MNK)
+        # Whoever was not taken had to be trained to find that out.
+        rows.append(
+            judge.row("chosen", chosen.name, chosen.validation, decision, needed, seconds=spent, note=chosen.note)
+        )
+    rows += member_rows(judge, validation, test, members, choices.reference)
+    return adjust_p_values(rows)

@@ -1,0 +1,209 @@
+"""The parts of an Evaluation besides the leaderboard, each computed from test votes and put into its record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ensemble.config.schema import Aggregator
+from ensemble.evaluation import diversity as pairwise
+from ensemble.evaluation.aggregation import Decision
+from ensemble.evaluation.calibration import (
+    Bins,
+    confidence_of,
+    equal_mass_bins,
+    equal_width_bins,
+    expected_calibration_error,
+)
+from ensemble.evaluation.decomposition import UncertaintyTerms, brier_ambiguity, log_ambiguity, mean_log_gain
+from ensemble.evaluation.label_review import RULE, ReviewedLabels
+from ensemble.evaluation.metrics import class_errors, wrong_rows
+from ensemble.evaluation.out_of_bag import OutOfBag, out_of_bag_vote
+from ensemble.evaluation.records import (
+    Ambiguity,
+    Calibration,
+    ClassResult,
+    Contribution,
+    DisputedRow,
+    Diversity,
+    LabelReview,
+    MemberFacts,
+    OutOfBagResult,
+    PairMeasure,
+    ReliabilityBin,
+    RiskCoverage,
+    SizePoint,
+    Uncertainty,
+)
+from ensemble.evaluation.risk import most_disputed, risk_coverage
+from ensemble.evaluation.size_curve import contested_rows, leave_one_out_gains, size_curve
+from ensemble.evaluation.splits import SplitVotes
+from ensemble.evaluation.statistics import wilson_interval
+from ensemble.types import DoubleArray, IntArray
+
+NAN = float("nan")
+
+
+def diversity(test: SplitVotes) -> Diversity:
+    """All pairwise measures; the two that are plain shares of rows also as matrices."""
+    classes_MN = test.favourites_MN
+    counts = pairwise.pair_counts(wrong_rows(classes_MN, test.labels_N))
+    disagreement = pairwise.label_disagreement(classes_MN, test.num_classes)
+    double_fault = pairwise.double_fault(counts)
+    measures = {
+        "disagreement": disagreement,
+        "q_statistic": pairwise.q_statistic(counts),
+        "correlation": pairwise.error_correlation(counts),
+        "kappa": pairwise.correctness_kappa(counts),
+        "double_fault": double_fault,
+    }
+    return Diversity(
+        measures=tuple(_pair_measure(name, values) for name, values in measures.items()),
+        disagreement=_rows(disagreement),
+        double_fault=_rows(double_fault),
+    )
+
+
+def _pair_measure(name: str, values_MM: DoubleArray) -> PairMeasure:
+    values = pairwise.pairs(values_MM)
+    defined = values[~np.isnan(values)]
+    if not len(defined):
+        return PairMeasure(name, NAN, NAN, NAN, len(values))
+    return PairMeasure(
+        name, float(defined.mean()), float(defined.min()), float(defined.max()), len(values) - len(defined)
+    )
+
+
+def _rows(values_MM: DoubleArray) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in values_MM.tolist())
+
+
+def class_results(confusion_KK: IntArray, class_names: Sequence[str]) -> tuple[ClassResult, ...]:
+    """Error and interval per true class."""
+    results = []
+    for k, (name, error) in enumerate(zip(class_names, class_errors(confusion_KK), strict=True)):
+        rows = int(confusion_KK[k].sum())
+        wrong = rows - int(confusion_KK[k, k])
+        results.append(ClassResult(name, rows, wrong, float(error), *wilson_interval(wrong, rows)))
+    return tuple(results)
+
+
+def subsets(
+    test: SplitVotes,
+    aggregator: Aggregator,
+    weights_M: DoubleArray | None,
+    members: Sequence[MemberFacts],
+    seed: int,
+) -> tuple[tuple[SizePoint, ...], tuple[Contribution, ...]]:
+    """The size curve and what each member adds, for the headline vote."""
+    contested = contested_rows(aggregator, test, weights_M)
+    curve = tuple(SizePoint(*point) for point in size_curve(contested, seed))
+    gains = leave_one_out_gains(contested)
+    contributions = tuple(
+        Contribution(facts.index, float(gain), _per_second(float(gain), facts.train_seconds))
+        for facts, gain in zip(members, gains, strict=True)
+    )
+    return curve, contributions
+
+
+def ensemble_gain_per_second(vote_error: float, member_error: float, members: Sequence[MemberFacts]) -> float:
+    """Error the vote saves against the mean member, per second of training that the other members took."""
+    seconds = sum(facts.train_seconds for facts in members)
+    return _per_second(member_error - vote_error, seconds * (1 - 1 / len(members)))
+
+
+def _per_second(gain: float, seconds: float) -> float:
+    return gain / seconds if seconds > 0 else NAN
+
+
+def calibration(vote: Decision, labels_N: IntArray) -> Calibration:
+    """Both errors with their bins."""
+    confidence_N, right_N = confidence_of(vote.probs_NK, vote.classes_N), vote.classes_N == labels_N
+    width, mass = equal_width_bins(confidence_N, right_N), equal_mass_bins(confidence_N, right_N)
+    return Calibration(
+        expected_calibration_error(width), expected_calibration_error(mass), _bin_records(width), _bin_records(mass)
+    )
+
+
+def _bin_records(bins: Bins) -> tuple[ReliabilityBin, ...]:
+    columns = (column.tolist() for column in bins)
+    return tuple(ReliabilityBin(*values) for values in zip(*columns, strict=True))
+
+
+def ambiguities(test: SplitVotes) -> tuple[Ambiguity, ...]:
+    """The two identities, and the log loss of the mean for comparison."""
+    return (
+        Ambiguity("brier", *brier_ambiguity(test.probs_MNK, test.labels_N)),
+        Ambiguity("log_geometric", *log_ambiguity(test.probs_MNK, test.labels_N)),
+        Ambiguity("log_mean", *mean_log_gain(test.probs_MNK, test.labels_N)),
+    )
+
+
+def uncertainty_summary(terms: UncertaintyTerms, vote: Decision, labels_N: IntArray) -> Uncertainty:
+    """Means over the rows, and the epistemic part where the vote is right and where it is wrong."""
+    right_N = vote.classes_N == labels_N
+    return Uncertainty(
+        total=float(terms.total_N.mean()),
+        aleatoric=float(terms.aleatoric_N.mean()),
+        epistemic=float(terms.epistemic_N.mean()),
+        epistemic_right=float(terms.epistemic_N[right_N].mean()) if right_N.any() else NAN,
+        epistemic_wrong=float(terms.epistemic_N[~right_N].mean()) if not right_N.all() else NAN,
+    )
+
+
+def risk(vote: Decision, labels_N: IntArray) -> RiskCoverage:
+    """The risk-coverage curve by the vote's own confidence."""
+    curve = risk_coverage(confidence_of(vote.probs_NK, vote.classes_N), vote.classes_N != labels_N)
+    return RiskCoverage(tuple(curve.coverage.tolist()), tuple(curve.error.tolist()), curve.area)
+
+
+def disputed_rows(test: SplitVotes, vote: Decision, terms: UncertaintyTerms) -> tuple[DisputedRow, ...]:
+    """The test rows with the most dispute, worst first."""
+    classes_MN = test.favourites_MN
+    return tuple(
+        DisputedRow(
+            row=int(row),
+            label=int(test.labels_N[row]),
+            predicted=int(vote.classes_N[row]),
+            votes=tuple(np.bincount(classes_MN[:, row], minlength=test.num_classes).tolist()),
+            member_classes=tuple(classes_MN[:, row].tolist()),
+            entropy=float(terms.total_N[row]),
+            mutual_information=float(terms.epistemic_N[row]),
+        )
+        for row in most_disputed(terms.epistemic_N, classes_MN)
+    )
+
+
+def out_of_bag_result(bags: OutOfBag, num_classes: int) -> OutOfBagResult:
+    """Error of the out-of-bag vote, on the rows that have one."""
+    vote = out_of_bag_vote(bags, num_classes)
+    rows = len(vote.rows)
+    wrong = int((vote.classes_R != bags.labels[vote.rows]).sum())
+    return OutOfBagResult(
+        error=wrong / rows if rows else NAN,
+        wrong=wrong,
+        rows=rows,
+        never_out=vote.never_out,
+        coverage=rows / len(bags.pool) if len(bags.pool) else NAN,
+        lower=wilson_interval(wrong, rows).lower,
+        upper=wilson_interval(wrong, rows).upper,
+        mean_voters=float(vote.voters_R.mean()) if rows else NAN,
+    )
+
+
+def label_review(review: ReviewedLabels, vote: Decision, labels_N: IntArray) -> LabelReview:
+    """The vote against the reviewed labels, and how many doubted images it gets "wrong" by the given ones."""
+    wrong, rows = review.wrong(vote.classes_N), int(review.counted_N.sum())
+    return LabelReview(
+        source=review.source,
+        rule=RULE,
+        corrected=review.corrected,
+        left_out=review.left_out,
+        rows=rows,
+        wrong=wrong,
+        error=wrong / rows,
+        lower=wilson_interval(wrong, rows).lower,
+        upper=wilson_interval(wrong, rows).upper,
+        wrong_on_doubted=int((vote.classes_N != labels_N)[review.doubted].sum()),
+    )

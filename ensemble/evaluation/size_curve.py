@@ -1,0 +1,109 @@
+"""How many members are enough, and what each one adds: subsets of the members, voted again.
+
+Every vote is an argmax of a sum over members (probabilities, favourites or logarithms), so all subsets are one matrix
+product. Rows on which all members name the same class need no product at all: every subset names that class too.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ensemble.config.schema import Aggregator
+from ensemble.evaluation.aggregation import decide_scores, floored_log
+from ensemble.evaluation.splits import AnyFloatArray, SplitVotes
+from ensemble.types import DoubleArray, IntArray
+
+# Subsets voted in all; more orders than this buys a smoother band nobody can see.
+SUBSET_BUDGET = 400
+ALL_SIZES_UP_TO = 16
+
+
+class CurvePoint(NamedTuple):
+    """Error of votes of `size` members over random orders: mean, 5th and 95th percentile, extremes."""
+
+    size: int
+    mean: float
+    lower: float
+    upper: float
+    best: float
+    worst: float
+
+
+class Contested(NamedTuple):
+    """The rows on which the members differ, with additive scores, and how many of the others are wrong."""
+
+    scores_MCK: DoubleArray
+    labels_C: IntArray
+    unanimous_wrong: int
+    num_rows: int
+
+
+def contested_rows(aggregator: Aggregator, votes: SplitVotes, weights_M: AnyFloatArray | None = None) -> Contested:
+    """What subsets of the members can disagree about; the vote of a subset is the argmax of its sum of scores.
+
+    weights_M belongs to the weighted vote and to no other.
+    """
+    assert (weights_M is not None) == (aggregator == "weighted"), f"weights do not fit the {aggregator} vote"
+    probs_MNK, labels_N, classes_MN = votes.probs_MNK, votes.labels_N, votes.favourites_MN
+    open_N = (classes_MN != classes_MN[0]).any(axis=0)
+    unanimous_wrong = int((classes_MN[0] != labels_N)[~open_N].sum())
+    # Contiguous by member, so that the matrix product below needs no copy.
+    probs_MCK = np.ascontiguousarray(probs_MNK[:, open_N], np.float64)
+    if aggregator == "hard":
+        # The mean probability breaks ties: less than half a vote, whatever the subset.
+        scores = np.eye(probs_MNK.shape[2])[classes_MN[:, open_N]] + probs_MCK / (2.0 * len(probs_MNK) + 1.0)
+    elif aggregator == "geometric":
+        scores = floored_log(probs_MCK)
+    elif weights_M is not None:
+        # A member without weight decides only where it is alone.
+        weights = np.maximum(weights_M, 1e-9 * np.max(weights_M)).astype(np.float64)
+        scores = probs_MCK * weights[:, None, None]
+    else:
+        scores = probs_MCK
+    return Contested(scores, labels_N[open_N], unanimous_wrong, len(labels_N))
+
+
+def subset_errors(contested: Contested, chosen_SM: DoubleArray) -> DoubleArray:
+    """Error of the vote of each of S subsets, given as 0/1 rows over the members."""
+    members, rows, classes = contested.scores_MCK.shape
+    sums = chosen_SM / chosen_SM.sum(axis=1, keepdims=True) @ contested.scores_MCK.reshape(members, -1)
+    chosen = decide_scores(sums.reshape(len(chosen_SM), rows, classes)).classes_N
+    wrong_S = (chosen != contested.labels_C).sum(axis=1)
+    errors: DoubleArray = (wrong_S + contested.unanimous_wrong) / contested.num_rows
+    return errors
+
+
+def curve_sizes(members: int) -> IntArray:
+    """All sizes for a small ensemble, about sixteen in even proportions up to all members for a large one."""
+    if members <= ALL_SIZES_UP_TO:
+        return np.arange(1, members + 1)
+    return np.unique(np.rint(np.geomspace(1, members, ALL_SIZES_UP_TO)).astype(np.int64))
+
+
+def size_curve(contested: Contested, seed: int) -> tuple[CurvePoint, ...]:
+    """Error against the number of members, over seeded random orders in which members could have been added."""
+    members = len(contested.scores_MCK)
+    sizes = curve_sizes(members)
+    generator = np.random.default_rng(seed)
+    orders = max(10, SUBSET_BUDGET // len(sizes)) if members > 1 else 1
+    errors = np.empty((orders, len(sizes)))
+    for i in range(orders):
+        # Ranks of a random order: the subset of size s is the members of rank below s.
+        rank_M = generator.permutation(members)
+        errors[i] = subset_errors(contested, (rank_M < sizes[:, None]).astype(np.float64))
+    lower, upper = np.quantile(errors, [0.05, 0.95], axis=0)
+    columns = (errors.mean(axis=0), lower, upper, errors.min(axis=0), errors.max(axis=0))
+    return tuple(CurvePoint(int(size), *(float(c[i]) for c in columns)) for i, size in enumerate(sizes))
+
+
+def leave_one_out_gains(contested: Contested) -> DoubleArray:
+    """By how much the error would grow without each member, shape (M,); negative: better without. NaN for M = 1."""
+    members = len(contested.scores_MCK)
+    if members == 1:
+        return np.full(1, np.nan)
+    without = 1.0 - np.eye(members)
+    errors = subset_errors(contested, np.vstack([np.ones((1, members)), without]))
+    gains: DoubleArray = errors[1:] - errors[0]
+    return gains

@@ -1,0 +1,89 @@
+"""What every executor offers (tests/contracts/executor_contract.py spells it out)."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble.events import Event
+from ensemble.types import Failure, FailureKind, MemberResult, Task
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+Item = Event | MemberResult | Failure
+Train = Callable[[Task, Arrays], Iterator[Item]]
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """How a task ended: one result or failure for each of its members."""
+
+    task: Task
+    results: tuple[MemberResult, ...]
+    failures: tuple[Failure, ...]
+
+
+class Executor(Protocol):
+    name: str
+    slots: int
+
+    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+        """Train all tasks; yields an Outcome as each ends. Events pass to `emit` as they come.
+
+        A failure inside a task becomes Failures in its Outcome. An EnsembleError is the user's to mend and is raised.
+        Leaving the iteration early stops what still runs.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the executor holds."""
+        ...
+
+
+class Collector:
+    """Sorts what one task yields into events, results and failures."""
+
+    def __init__(self, task: Task, emit: Emit) -> None:
+        self.task, self._emit = task, emit
+        self._results: list[MemberResult] = []
+        self._failures: list[Failure] = []
+
+    def take(self, item: Item) -> None:
+        """One thing the task yielded."""
+        if isinstance(item, MemberResult):
+            self._results.append(item)
+        elif isinstance(item, Failure):
+            self._failures.append(item)
+        else:
+            self._emit(item)
+
+    def take_all(self, items: Iterable[Item]) -> None:
+        """Everything the task yields."""
+        for item in items:
+            self.take(item)
+
+    def fail(self, kind: FailureKind, error: BaseException, seconds: float) -> None:
+        """The task broke: each member that has left nothing yet has failed, and shares the lost time."""
+        done = {result.index for result in self._results} | {failure.index for failure in self._failures}
+        missing = [member.index for member in self.task.members if member.index not in done]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:500]
+        details = "".join(traceback.format_exception(error))
+        for index in missing:
+            lost = seconds / len(missing)
+            self._failures.append(Failure(index, kind, f"{type(error).__name__}: {reason}", details, seconds_lost=lost))
+
+    def outcome(self) -> Outcome:
+        """The finished task. Every member must be accounted for."""
+        left = {result.index for result in self._results} | {failure.index for failure in self._failures}
+        assert left == {member.index for member in self.task.members}, f"{self.task.id} lost a member: {left}"
+        return Outcome(self.task, tuple(self._results), tuple(self._failures))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for torch's out-of-memory error on any device (recognised without importing torch)."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

@@ -1,0 +1,33 @@
+"""One slot in this process: the reference that every other executor must equal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from ensemble.errors import EnsembleError
+from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, is_out_of_memory
+from ensemble.types import FailureKind, Task
+
+
+class InlineExecutor:
+    """Trains task after task."""
+
+    name = "inline"
+    slots = 1
+
+    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+        """See Executor.run."""
+        for task in tasks:
+            collector, started = Collector(task, emit), time.monotonic()
+            try:
+                collector.take_all(train(task, arrays))
+            except EnsembleError:
+                raise
+            except Exception as error:  # whatever a network may raise fails its task, not the run
+                kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "error"
+                collector.fail(kind, error, time.monotonic() - started)
+            yield collector.outcome()
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,139 @@
+"""Tasks as Ray tasks: one per slot, on this machine or on a cluster.
+
+The data set goes into the object store once and is read there without copies. Each task is a streaming generator, so
+events reach the driver while the task runs. Worker processes are reused: importing torch costs more than a small task.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+
+from ensemble.config.schema import ComputeConfig
+from ensemble.errors import ComputeError, EnsembleError
+from ensemble.executors.base import Arrays, Collector, Emit, Item, Outcome, Train, is_out_of_memory
+from ensemble.types import FailureKind, Task
+
+_LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class RayExecutor:
+    """Runs tasks on a Ray cluster; starts a local one, on the loopback interface, when none is given or running."""
+
+    name = "ray"
+
+    def __init__(self, compute: ComputeConfig, device: str) -> None:
+        launched = [name for name in _LAUNCHER_VARIABLES if name in os.environ]
+        if launched:
+            raise ComputeError(
+                f"compute.executor is ray, but this process was started by a launcher ({', '.join(launched)} set); use compute.executor=inline there, or start it without torchrun / accelerate launch"
+            )
+        self._threads = compute.threads_per_task
+        self._gpus = compute.gpus_per_task if device == "cuda" else 0.0
+        self._owns = not ray.is_initialized()
+        if self._owns:
+            _connect(compute.ray_address or os.environ.get("RAY_ADDRESS"))
+        try:
+            fits = self._fitting_slots()
+        except ComputeError:
+            self.close()
+            raise
+        self.slots = min(fits, compute.slots or fits)
+        self._shared: tuple[int, list[Any]] | None = None
+
+    def _fitting_slots(self) -> int:
+        """How many tasks fit at a time. Raises ComputeError when no node can hold even one."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        fits = 0
+        for resources in nodes:
+            by_cpu = int(resources.get("CPU", 0) / self._threads)
+            by_gpu = int(resources.get("GPU", 0) / self._gpus) if self._gpus else by_cpu
+            fits += min(by_cpu, by_gpu)
+        if fits == 0:
+            has = "; ".join(f"{r.get('CPU', 0):g} CPUs and {r.get('GPU', 0):g} GPUs" for r in nodes) or "no node"
+            raise ComputeError(
+                f"no node can hold one task of {self._threads} CPUs and {self._gpus:g} GPUs; the cluster has: {has}; lower compute.threads_per_task or compute.gpus_per_task"
+            )
+        return fits
+
+    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+        """See Executor.run. At most `slots` tasks are under way at a time."""
+        names, references = list(arrays), self._share(arrays)
+        # max_calls=0 keeps worker processes for the next task, also on GPUs; retries are the run's policy, not Ray's.
+        placed = ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0, max_calls=0)
+        remote = placed(_train_remotely)
+        call = ray.put(train)
+        waiting = deque(tasks)
+        running: dict[Any, tuple[Collector, float]] = {}
+        try:
+            while waiting or running:
+                while waiting and len(running) < self.slots:
+                    task = waiting.popleft()
+                    stream = remote.remote(call, task, names, *references)
+                    running[stream] = Collector(task, emit), time.monotonic()
+                # The time-out lets signals through: Python handles none while Ray waits.
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=0.5, fetch_local=False)
+                for stream in ready:
+                    collector, started = running[stream]
+                    if self._advance(stream, collector, started):
+                        del running[stream]
+                        yield collector.outcome()
+        finally:
+            for stream in running:
+                ray.cancel(stream, force=True)
+
+    def _advance(self, stream: Any, collector: Collector, started: float) -> bool:
+        """Take the next item of a task; True when the task has ended."""
+        try:
+            collector.take(ray.get(next(stream)))
+            return False
+        except StopIteration:
+            return True
+        except RayError as error:
+            cause = error.cause if isinstance(error, RayTaskError) else error
+            if isinstance(cause, EnsembleError):
+                raise cause from None
+            collector.fail(_kind(cause), cause, time.monotonic() - started)
+            return True
+
+    def _share(self, arrays: Arrays) -> list[Any]:
+        if self._shared is None or self._shared[0] != id(arrays):
+            self._shared = id(arrays), [ray.put(array) for array in arrays.values()]
+        return self._shared[1]
+
+    def close(self) -> None:
+        """Stop the local cluster, or leave the one that was there."""
+        self._shared = None
+        if self._owns and ray.is_initialized():
+            ray.shutdown()
+
+
+def _train_remotely(train: Train, task: Task, names: Sequence[str], *arrays: Any) -> Iterator[Item]:
+    yield from train(task, dict(zip(names, arrays, strict=True)))
+
+
+def _connect(address: str | None) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None:
+        options.update(include_dashboard=False, _node_ip_address="127.0.0.1")
+    else:
+        options.update(address=address)
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        where = f"the Ray cluster at {address}" if address else "a local Ray"
+        raise ComputeError(
+            f"{where} could not be reached: {error}; check compute.ray_address and RAY_AUTH_MODE, or use compute.executor=inline"
+        ) from error
+
+
+def _kind(cause: BaseException) -> FailureKind:
+    if isinstance(cause, OutOfMemoryError) or is_out_of_memory(cause):
+        return "out_of_memory"
+    return "crash" if isinstance(cause, WorkerCrashedError | NodeDiedError) else "error"

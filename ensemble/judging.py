@@ -1,0 +1,97 @@
+"""From a run folder to its evaluation: stored votes and labels in, figures out, no training code.
+
+    evaluation = judge(RunFolder.read(Path("runs/my-run")))
+
+The same function judges at the end of a run and years later, and gives the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.errors import QuorumError
+from ensemble.config.schema import Aggregator
+from ensemble.evaluation.evaluate import evaluate
+from ensemble.evaluation.out_of_bag import OutOfBag
+from ensemble.evaluation.records import Evaluation, MemberFacts
+from ensemble.evaluation.splits import SplitVotes
+from ensemble.storage import Labels, RunFolder
+from ensemble.types import MemberResult
+
+METHOD, DATASET, EVALUATION, DISPUTED = "method.json", "dataset.json", "evaluation.json", "disputed.npz"
+
+
+def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation:
+    """Judge the finished members of a run. `aggregator` replaces the configured headline vote.
+
+    Raises QuorumError when fewer members finished than failures.min_members, StorageError when a file is damaged.
+    """
+    config, labels = folder.config(), folder.load_labels()
+    members = [folder.load_member(index) for index in sorted(folder.finished())]
+    asked, needed = asked_members(config), max(1, int(config["failures"]["min_members"]))
+    if len(members) < needed:
+        raise QuorumError(
+            f"{folder.path}: {len(members)} of {asked} members finished, {needed} are needed (failures.min_members); start the run again to train the missing ones"
+        )
+    described = json.loads(folder.read_bytes(DATASET))
+    return evaluate(
+        validation=SplitVotes(
+            "validation",
+            np.stack([member.votes.validation_NK for member in members]),
+            labels.train_labels_N[labels.validation_rows],
+        ),
+        test=SplitVotes("test", np.stack([member.votes.test_NK for member in members]), labels.test_labels_N),
+        members=[MemberFacts(m.index, m.recipe, m.num_parameters, m.train_seconds, m.kept_epoch) for m in members],
+        aggregator=aggregator or config["aggregator"],
+        vote_weights_M=_vote_weights(folder, members),
+        asked_members=asked,
+        dataset=described["name"],
+        class_names=tuple(described["class_names"]),
+        out_of_bag=_out_of_bag(members, labels),
+    )
+
+
+def headline_figures(evaluation: Evaluation) -> dict[str, float]:
+    """The figures a dashboard sorts by: rates as fractions; those that do not exist are left out."""
+    vote, verdict = evaluation.headline, evaluation.verdict
+    mean = next(row for row in evaluation.leaderboard if row.kind == "mean_member")
+    figures = {
+        "test_error": vote.test_error,
+        "test_error_lower": vote.lower,
+        "test_error_upper": vote.upper,
+        "validation_error": vote.validation_error,
+        "test_nll": vote.nll,
+        "best_member_test_error": verdict.member_error,
+        "mean_member_test_error": mean.test_error,
+        "p_value": verdict.p_value,
+    }
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def asked_members(config: dict[str, Any]) -> int:
+    """How many members a stored configuration asks for."""
+    return int(config["num_members"] or sum(group["count"] for group in config["members"]))
+
+
+def find_run(name: str, root: Path) -> Path:
+    """The folder of a run given as a path or as a name under `root`."""
+    return Path(name) if Path(name).is_dir() or "/" in name else root / name
+
+
+def _vote_weights(folder: RunFolder, members: list[MemberResult]) -> Any:
+    if not folder.has(METHOD):
+        return None
+    weights = json.loads(folder.read_bytes(METHOD))["vote_weights"]
+    return None if weights is None else np.array([weights[str(member.index)] for member in members])
+
+
+def _out_of_bag(members: list[MemberResult], labels: Labels) -> OutOfBag | None:
+    if not any(len(member.votes.rows) for member in members):
+        return None
+    rows, probs = [m.votes.rows for m in members], [m.votes.rows_RK for m in members]
+    return OutOfBag(rows, probs, labels.train_rows, labels.train_labels_N)

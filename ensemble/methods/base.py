@@ -1,0 +1,22 @@
+"""What every method offers (the suite in tests/contracts/method_contract.py spells it out)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ensemble.types import DoubleArray, MemberResult, MemberSpec
+
+
+class Method(Protocol):
+    def ask(self) -> list[MemberSpec]:
+        """The members of the next round, all of which may train at the same time; empty when the ensemble is done."""
+        ...
+
+    def tell(self, results: Sequence[MemberResult]) -> None:
+        """Take in the finished members of the last round, in any order; failed ones are missing."""
+        ...
+
+    def vote_weights(self) -> DoubleArray | None:
+        """How loud each finished member votes, by ascending index; None when the method has no opinion."""
+        ...

@@ -1,0 +1,219 @@
+"""The way through the house: configuration in, trained members, votes, judgement out. One run, one folder.
+
+    outcome = run_ensemble(experiment, make_executor, make_trackers)
+
+Running the same experiment again finishes what is missing and retrains nothing that is finished.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.config import Experiment
+from ensemble.data import Dataset, Split, check_augmentation, load_dataset, normalization, split_rows
+from ensemble.environment import describe_environment
+from ensemble.errors import QuorumError
+from ensemble.evaluation.records import Evaluation
+from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted
+from ensemble.executors import Executor
+from ensemble.judging import DATASET, DISPUTED, EVALUATION, METHOD, headline_figures, judge
+from ensemble.methods import Method, build_method
+from ensemble.planning import Plan, make_plan, pack
+from ensemble.report.tables import leaderboard_csv
+from ensemble.storage import Labels, RunFolder
+from ensemble.storage.atomic import json_bytes, npz_bytes
+from ensemble.storage.run_folder import EVENTS
+from ensemble.tracking.base import Composite, Tracker
+from ensemble.tracking.event_log import EventLog
+from ensemble.training import Arrays, Trainer, device_kind
+from ensemble.types import Failure, MemberSpec, Task
+
+LEADERBOARD = "leaderboard.csv"
+MakeExecutor = Callable[[str, Sequence[Task], int], Executor]  # device kind, tasks, training images over all epochs
+MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
+FINAL_KINDS = frozenset({"diverged", "error"})  # would happen again with the same seeds; never retried
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What a run came to."""
+
+    path: Path
+    evaluation: Evaluation
+    failures: tuple[Failure, ...]
+    trained: int
+    seconds: float
+
+
+def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_trackers: MakeTrackers) -> RunOutcome:
+    """Train what is missing, judge all. Raises the EnsembleError of whatever stopped it."""
+    started = time.monotonic()
+    dataset = load_dataset(experiment.data)
+    for group in experiment.groups:
+        check_augmentation(group.training.augmentation, dataset)
+    split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
+    plan = make_plan(experiment, device_kind(experiment.compute))
+    config = experiment.model_dump(mode="json")
+    with (
+        RunFolder.open(Path(experiment.output_dir), experiment.name, config, plan.to_json()) as folder,
+        _listening(folder, make_trackers) as emit,
+    ):
+        _describe(folder, dataset, split)
+        driver = _Driver(experiment, folder, make_executor, emit)
+        method = build_method(experiment, split.train_rows)
+        try:
+            driver.train(method, _arrays(dataset, split), dataset.num_classes)
+        finally:
+            driver.close()
+        folder.write(METHOD, json_bytes({"vote_weights": _weights(method, folder)}))
+        evaluation = judge(folder)
+        rows = np.array([disputed.row for disputed in evaluation.disputed], np.int64)
+        images = dataset.test_images_NCHW[rows]
+        folder.write_all({
+            EVALUATION: json_bytes(evaluation.to_json()),
+            LEADERBOARD: leaderboard_csv(evaluation).encode(),
+            DISPUTED: npz_bytes({"rows": rows, "images": images}),
+        })
+        seconds, failures = time.monotonic() - started, tuple(driver.failures.values())
+        emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
+    return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds)
+
+
+@contextmanager
+def _listening(folder: RunFolder, make_trackers: MakeTrackers) -> Iterator[Callable[[Event], None]]:
+    """Inside, events go to the log on disk, whose failure stops the run, and to the trackers, whose failure does not."""
+    log = EventLog(folder.path / EVENTS)
+    trackers = Composite(make_trackers(folder))
+
+    def emit(event: Event) -> None:
+        now = time.time()
+        log.handle(event, now)
+        trackers.handle(event, now)
+
+    ok = False
+    try:
+        yield emit
+        ok = True
+    finally:
+        trackers.close(ok)
+        log.close(ok)
+        folder.record(EVENTS)
+
+
+class _Driver:
+    """Hands the rounds of a method to an executor and stores what comes back."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        make_executor: MakeExecutor,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.experiment, self.folder, self.emit = experiment, folder, emit
+        self.plan = Plan.from_json(folder.plan())  # of the first start, wherever that was
+        self.failures: dict[int, Failure] = {}
+        self.trained = 0
+        self._make_executor = make_executor
+        self._executor: Executor | None = None
+
+    def train(self, method: Method, arrays: Arrays, num_classes: int) -> None:
+        """Ask, train, tell, until the method has no more to ask."""
+        trainer = Trainer.create(self.experiment, self.plan.device, num_classes)
+        while members := method.ask():
+            todo = [task for task in pack(members, self.plan) if self._unfinished(task)]
+            if self._executor is None:
+                self._executor = self._start(members, todo)
+            self._round(todo, trainer, arrays)
+            finished = self.folder.finished()
+            method.tell([self.folder.load_member(member.index) for member in members if member.index in finished])
+
+    def _start(self, members: list[MemberSpec], todo: list[Task]) -> Executor:
+        images = sum(
+            len(member.rows) * self.experiment.group(member.recipe).training.epochs
+            for task in todo
+            for member in task.members
+        )
+        executor = self._make_executor(self.plan.device, todo, images)
+        finished = len([member for member in members if member.index in self.folder.finished()])
+        total, method = self.experiment.total_members, self.experiment.method.name
+        self.emit(RunStarted(self.experiment.name, method, total, finished, executor.name, executor.slots))
+        return executor
+
+    def _round(self, tasks: list[Task], trainer: Trainer, arrays: Arrays) -> None:
+        """Train the tasks, and those again that the failure policy gives another try."""
+        assert self._executor is not None
+        tries = 0
+        while tasks:
+            tries += 1
+            again = []
+            for outcome in self._executor.run(tasks, trainer, arrays, self.emit):
+                self.folder.save_members([r for r in outcome.results if r.index not in self.folder.finished()])
+                self.trained += len(outcome.results)
+                for result in outcome.results:
+                    self.failures.pop(result.index, None)
+                    error = result.history[result.kept_epoch - 1].validation_error
+                    self.emit(MemberFinished(
+                        result.index, result.recipe, result.num_parameters, result.train_seconds, result.kept_epoch, error
+                    ))  # fmt: skip
+                retried = [self._decide(failure, tries) for failure in outcome.failures]
+                if any(retried):
+                    again.append(outcome.task)
+            tasks = again
+
+    def _decide(self, failure: Failure, tries: int) -> bool:
+        """Apply the failure policy to one failure: True for another try. Raises QuorumError when it says stop."""
+        policy = self.experiment.failures
+        retry = policy.policy == "retry" and tries <= policy.retries and failure.kind not in FINAL_KINDS
+        decision = "retry" if retry else "stop" if policy.policy == "stop" else "drop"
+        self.failures[failure.index] = failure
+        self.emit(MemberFailed(failure.index, failure.kind, failure.reason, tries, failure.seconds_lost, decision))
+        if failure.details:
+            self.folder.write(f"failures/{failure.index:04d}.txt", failure.details.encode())
+        if decision == "stop":
+            raise QuorumError(
+                f"member {failure.index} failed ({failure.kind}: {failure.reason}) and failures.policy is stop; finished members are kept: start the run again to go on"
+            )
+        return retry
+
+    def _unfinished(self, task: Task) -> bool:
+        return not {member.index for member in task.members} <= self.folder.finished()
+
+    def close(self) -> None:
+        """Give the executor back."""
+        if self._executor is not None:
+            self._executor.close()
+
+
+def _describe(folder: RunFolder, dataset: Dataset, split: Split) -> None:
+    folder.save_labels(Labels(split.train_rows, split.validation_rows, dataset.train_labels_N, dataset.test_labels_N))
+    described = {
+        "name": dataset.name, "class_names": list(dataset.class_names), "image_shape": list(dataset.image_shape),
+    }  # fmt: skip
+    folder.write_all({"environment.json": json_bytes(describe_environment()), DATASET: json_bytes(described)})
+
+
+def _arrays(dataset: Dataset, split: Split) -> dict[str, Any]:
+    mean_C, std_C = normalization(dataset, split)
+    return {
+        "train_images": dataset.train_images_NCHW,
+        "train_labels": dataset.train_labels_N,
+        "validation_rows": split.validation_rows,
+        "test_images": dataset.test_images_NCHW,
+        "mean": np.asarray(mean_C, np.float32),
+        "std": np.asarray(std_C, np.float32),
+    }
+
+
+def _weights(method: Method, folder: RunFolder) -> dict[str, float] | None:
+    weights = method.vote_weights()
+    if weights is None:
+        return None
+    return {str(index): float(weight) for index, weight in zip(sorted(folder.finished()), weights, strict=True)}

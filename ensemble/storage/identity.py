@@ -1,0 +1,39 @@
+"""Which configurations may share a run folder: those that give the same members, bit for bit.
+
+Where a run is executed and how it is watched may change between starts; anything that could change a weight may not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Dotted keys (or their parents) that cannot change a member.
+NEUTRAL = frozenset({
+    "output_dir", "aggregator", "tracking", "failures", "data.root", "data.download", "compute.executor",
+    "compute.slots", "compute.ray_address", "compute.gpus_per_task", "compute.placement_timeout_s", "compute.device",
+})  # fmt: skip
+
+
+def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
+    """Lines "key: old -> new" for every difference that matters between two resolved configurations."""
+    old, new = _flat(stored), _flat(current)
+    return [
+        f"{key}: {old.get(key, 'absent')!r} in the folder, {new.get(key, 'absent')!r} now"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not _neutral(key)
+    ]
+
+
+def _neutral(key: str) -> bool:
+    parts = key.split(".")
+    return any(".".join(parts[:n]) in NEUTRAL for n in range(1, len(parts) + 1))
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for name, inner in value.items() for k, v in _flat(inner, f"{prefix}{name}.").items()}
+    if isinstance(value, list | tuple):
+        if not any(isinstance(item, dict) for item in value):
+            return {prefix.rstrip("."): list(value)}
+        return {k: v for i, inner in enumerate(value) for k, v in _flat(inner, f"{prefix}{i}.").items()}
+    return {prefix.rstrip("."): value}

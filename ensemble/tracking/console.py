@@ -1,0 +1,135 @@
+"""The console of `ensemble train`: a live view on a terminal, plain lines anywhere else. All of it goes to stderr.
+
+Only `open_console` decides between the two; a stream that is no terminal (a pipe, a file, CI) or a dumb one never sees
+a control code. Colour follows NO_COLOR; the wording is the same in both and never relies on colour.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time as clock
+from typing import TextIO
+
+from ensemble.events import (
+    EpochFinished,
+    Event,
+    MemberFailed,
+    MemberFinished,
+    Notice,
+    RunFinished,
+    RunStarted,
+    TaskStarted,
+)
+from ensemble.tracking.base import Tracker
+from ensemble.tracking.progress import Progress, duration, one_line
+
+PLAIN_EVERY_S = 5.0
+DECISIONS = {"drop": "left out", "retry": "will be tried again", "stop": "the run stops"}
+
+
+def open_console(stream: TextIO | None = None, every_s: float = PLAIN_EVERY_S) -> Tracker:
+    """The tracker that shows a run on `stream` (default stderr): live on a terminal, else plain lines.
+
+    every_s: seconds between two plain epoch lines of one member.
+    """
+    stream = sys.stderr if stream is None else stream
+    if stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown"):
+        from ensemble.tracking.live import LiveConsole  # rich is loaded only where it draws
+
+        return LiveConsole(stream)
+    return PlainConsole(stream, every_s)
+
+
+class PlainConsole:
+    """One line per thing that happened; of a member's epochs one every `every_s` seconds, and always the last."""
+
+    def __init__(self, stream: TextIO, every_s: float = PLAIN_EVERY_S) -> None:
+        self._stream = stream
+        self._every_s = every_s
+        self._progress = Progress()
+        self._shown: dict[int, float] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def handle(self, event: Event, time: float) -> None:
+        """Print the event, unless it is an epoch too soon after the member's last line."""
+        with self._lock:
+            if self._closed:
+                return
+            self._progress.update(event, time)
+            line = self._epoch_line(event, time) if isinstance(event, EpochFinished) else describe(event)
+            if line is not None:
+                stamp = clock.strftime("%H:%M:%S", clock.localtime(time))
+                self._stream.write(f"{stamp}  {line}\n")
+                self._stream.flush()
+
+    def close(self, ok: bool) -> None:
+        """Print where a run that did not come to its end was left."""
+        with self._lock:
+            if not self._closed and not ok:
+                self._stream.write(stopped(self._progress) + "\n")
+                self._stream.flush()
+            self._closed = True
+
+    def _epoch_line(self, event: EpochFinished, time: float) -> str | None:
+        due = time - self._shown.get(event.member, float("-inf")) >= self._every_s
+        if not due and event.epoch < event.epochs:
+            return None
+        self._shown[event.member] = time
+        left = self._progress.running[event.member].seconds_left(time)
+        width = len(str(event.epochs))
+        return (
+            f"member {event.member:04d}  epoch {event.epoch:{width}d}/{event.epochs}"
+            f"  train loss {event.train_loss:.4f}  validation error {percent(event.validation_error)}"
+            f"  left {duration(left)}"
+        )
+
+
+def describe(event: Event) -> str | None:
+    """The event as one line for people; None for epochs, which need the member's pace."""
+    match event:
+        case RunStarted():
+            already = f", {event.finished} already finished" if event.finished else ""
+            slots = "1 slot" if event.slots == 1 else f"{event.slots} slots"
+            return f"{event.name}: {event.method}, {event.members} members{already}; {event.executor}, {slots}"
+        case TaskStarted():
+            return f"training {_members(event.members)}: {event.recipe}, {event.epochs} epochs on {event.host} {event.device}"
+        case MemberFinished():
+            return (
+                f"member {event.member:04d}  finished: validation error {percent(event.validation_error)}"
+                f" after epoch {event.kept_epoch}, {duration(event.train_seconds)}"
+            )
+        case MemberFailed():
+            return (
+                f"member {event.member:04d}  FAILED ({event.kind}, try {event.tries}): {one_line(event.reason)};"
+                f" {DECISIONS.get(event.decision, event.decision)}"
+            )
+        case Notice():
+            return f"note: {one_line(event.message)}"
+        case RunFinished():
+            failed = f", {event.failed} failed" if event.failed else ""
+            return f"{event.members} members trained{failed} in {duration(event.seconds)}"
+        case _:
+            return None
+
+
+def stopped(progress: Progress) -> str:
+    """Where a run that did not come to its end was left."""
+    failed = f", {progress.failed} failed" if progress.failed else ""
+    return f"stopped with {progress.finished} of {progress.members} members finished{failed}"
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as percent with two digits; an ellipsis for None."""
+    return "…" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def _members(indices: tuple[int, ...]) -> str:
+    """Names of the members, a run of neighbours as first-last."""
+    if len(indices) == 1:
+        return f"member {indices[0]:04d}"
+    if indices == tuple(range(indices[0], indices[0] + len(indices))):
+        return f"members {indices[0]:04d}-{indices[-1]:04d}"
+    return "members " + ", ".join(f"{index:04d}" for index in indices)

@@ -1,0 +1,99 @@
+"""The judgement of a run, as evaluation.json holds it, cut into what a W&B run can show: figures, curves and tables.
+
+Plain values in and out; the numbers are those of evaluation.json, none is worked out anew. A figure that does not exist
+(null) is left out of figures and curves and stays empty in tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ensemble.tracking.wandb_projection import TableData
+from ensemble.types import ByteArray
+
+Json = Mapping[str, Any]
+
+
+def figures(evaluation: Json) -> dict[str, Any]:
+    """The summary a dashboard sorts ensembles by; rates are fractions, losses nats."""
+    headline = next(row for row in evaluation["leaderboard"] if row["headline"])
+    by_kind = {row["kind"]: row for row in evaluation["leaderboard"]}
+    verdict = evaluation["verdict"]
+    found = {
+        "error/test": headline["test_error"],
+        "error/test_lower": headline["lower"],
+        "error/test_upper": headline["upper"],
+        "error/validation": headline["validation_error"],
+        "error/mean_member": by_kind.get("mean_member", {}).get("test_error"),
+        "error/best_member": by_kind.get("best_member", {}).get("test_error"),
+        "nll/test": headline["nll"],
+        "brier/test": headline["brier"],
+        "ece/test": headline["ece"],
+        "num_parameters": headline["num_parameters"],
+        "train_seconds": headline["train_seconds"],
+        "verdict/outcome": verdict["outcome"],
+        "verdict/p_value": verdict["p_value"],
+        "verdict/difference": verdict["difference"],
+        "verdict/sentence": verdict["sentence"],
+        "degraded": evaluation["degraded"],
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def curves(evaluation: Json) -> list[dict[str, float]]:
+    """Test error against the number of members, one row per size, under size/*."""
+    names = {
+        "size": "members",
+        "mean": "error",
+        **{name: f"error_{name}" for name in ("lower", "upper", "best", "worst")},
+    }
+    return [
+        {f"size/{new}": point[old] for old, new in names.items() if point[old] is not None}
+        for point in evaluation["size_curve"]
+    ]
+
+
+def tables(evaluation: Json, images: Mapping[int, ByteArray]) -> list[TableData]:
+    """Leaderboard, classes, confusion, calibration, contributions and, with `images` (test row -> HW or HWC), disputes."""
+    classes = evaluation["class_names"]
+    parts = [
+        _records("leaderboard", evaluation["leaderboard"]),
+        _records("classes", evaluation["classes"]),
+        _records("contributions", evaluation["contributions"]),
+        _records("calibration", evaluation["calibration"]["equal_width"]),
+        _disputed(evaluation["disputed"], classes, images),
+    ]
+    return [_confusion(evaluation["confusion"], classes), *(part for part in parts if part.rows)]
+
+
+def _records(name: str, records: Sequence[Json]) -> TableData:
+    columns = tuple(records[0]) if records else ()
+    return TableData(name, columns, tuple(tuple(record[column] for column in columns) for record in records))
+
+
+def _confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> TableData:
+    rows = tuple(
+        (classes[actual], classes[predicted], count)
+        for actual, row in enumerate(counts)
+        for predicted, count in enumerate(row)
+    )
+    return TableData("confusion", ("actual", "predicted", "rows"), rows, confusion=True)
+
+
+def _disputed(records: Sequence[Json], classes: Sequence[str], images: Mapping[int, ByteArray]) -> TableData:
+    with_image = bool(images)
+    columns = ("row", "label", "predicted", "votes", "entropy", "mutual_information")
+    rows = []
+    for record in records:
+        votes = sorted(((count, -index) for index, count in enumerate(record["votes"]) if count), reverse=True)
+        cells: tuple[Any, ...] = (
+            record["row"],
+            classes[record["label"]],
+            classes[record["predicted"]],
+            ", ".join(f"{classes[-index]}: {count}" for count, index in votes),
+            record["entropy"],
+            record["mutual_information"],
+        )
+        rows.append((images.get(record["row"]), *cells) if with_image else cells)
+    return TableData("disputed", (("image",) if with_image else ()) + columns, tuple(rows))

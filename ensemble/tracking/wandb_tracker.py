@@ -1,0 +1,248 @@
+"""The tracker for Weights & Biases: a projection of the event stream that can be made again from the event log.
+
+Everything is handed to a process of its own (`wandb_worker.py`) through a queue, so training never waits for W&B and
+nothing that happens there reaches it: no network, a bad key, a missing package and a dead service are one line each.
+The files of offline runs lie in the run folder under `wandb/`.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+
+import ensemble
+from ensemble.config.schema import WandbConfig
+from ensemble.events import Event, RunFinished, RunStarted, to_json
+from ensemble.tracking.event_log import latest_attempts
+from ensemble.types import ByteArray
+
+log = logging.getLogger(__name__)
+
+TestImages = Callable[[list[int]], ByteArray]
+Mode = Literal["online", "offline", "disabled"]
+CLOSE_TIMEOUT_S = {"online": 30.0, "offline": 10.0}
+REPLAY_TIMEOUT_S = 600.0
+LOWERED: dict[str, Mode] = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
+# A run's identity comes from its configuration alone; these would overrule or redirect it.
+DROPPED_VARIABLES = frozenset(
+    f"WANDB_{name}"
+    for name in (
+        "MODE", "DISABLED", "SERVICE", "DIR", "PROJECT", "NAME", "NOTES", "RUN_ID", "RUN_GROUP", "JOB_TYPE", "TAGS",
+        "RESUME", "SWEEP_ID", "CONSOLE", "SILENT", "QUIET",
+    )
+)  # fmt: skip
+
+
+def effective_mode(mode: Mode, environment: Mapping[str, str]) -> Mode:
+    """The mode to use: as configured, unless $WANDB_MODE asks for less than that."""
+    asked = LOWERED.get(environment.get("WANDB_MODE", "").strip().lower(), mode)
+    ranks: tuple[Mode, ...] = ("online", "offline", "disabled")
+    return max(mode, asked, key=ranks.index)
+
+
+class WandbTracker:
+    """Tells W&B what happens in a run.
+
+    config: where and how to report. name, experiment: the run's name and resolved configuration as plain values,
+    shown as the config of every W&B run; it must hold no secrets. folder: the run folder.
+    earlier: events of earlier driver sessions of the same run, so that what is told now is whole.
+    test_images: test rows -> their images_NCHW, for the table of the rows the members dispute; without it they are
+    listed without a picture.
+    notify: takes each line a person should read; called from another thread. Without it they are logged.
+    close_timeout_s: how long `close` waits for what is still to be sent; live: False when nothing is being trained.
+    """
+
+    def __init__(
+        self,
+        config: WandbConfig,
+        name: str,
+        experiment: Mapping[str, Any],
+        folder: Path,
+        *,
+        earlier: Iterable[tuple[float, Event]] = (),
+        test_images: TestImages | None = None,
+        notify: Callable[[str], None] | None = None,
+        close_timeout_s: float | None = None,
+        live: bool = True,
+    ) -> None:
+        self.mode = effective_mode(config.mode, os.environ)
+        self.complete = False
+        self._folder = folder
+        self._test_images = test_images
+        self._notify = notify or log.warning
+        self._given_up = False
+        self._unsent: set[str] = set()
+        self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._process: subprocess.Popen[bytes] | None = None
+        if self.mode == "disabled":
+            return
+        self._timeout_s = CLOSE_TIMEOUT_S[self.mode] if close_timeout_s is None else close_timeout_s
+        try:
+            self._process = _start_worker(folder)
+        except OSError as error:
+            self._give_up(f"its process cannot be started ({error})")
+            return
+        setup = {
+            "mode": self.mode,
+            "project": config.project,
+            "entity": config.entity,
+            "tags": config.tags,
+            "name": name,
+            "config": experiment,
+            "folder": str(folder.absolute()),
+            "live": live,
+            "driver_pid": os.getpid(),
+            "patience_s": self._timeout_s,
+            # Both leave room within the time that close waits: to turn to offline, and to say what was not sent.
+            "init_timeout_s": max(1.0, self._timeout_s / 2),
+            "finish_timeout_s": max(1.0, self._timeout_s * 0.7),
+        }
+        self._records.put(setup)
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        threading.Thread(target=self._write, args=(self._process.stdin,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
+        self._reader.start()
+        for time, event in latest_attempts(earlier):
+            self._records.put({"earlier": True, "time": time, "event": to_json(event)})
+
+    def handle(self, event: Event, time: float) -> None:
+        """Pass the event on; returns at once. With RunFinished goes the judgement that lies in the run folder by then."""
+        if self._process is None:
+            return
+        self._records.put({"earlier": False, "time": time, "event": to_json(event)})
+        judgement = self._folder / "evaluation.json"
+        if isinstance(event, RunFinished) and judgement.is_file():
+            self.log_evaluation(json.loads(judgement.read_bytes()))
+
+    def log_evaluation(self, evaluation: Mapping[str, Any]) -> None:
+        """Show a judgement, as evaluation.json holds it, in the ensemble's run; returns at once."""
+        if self._process is None:
+            return
+        rows = [record["row"] for record in evaluation["disputed"]]
+        images = self._test_images(rows) if self._test_images is not None and rows else ()
+        packed = {row: _pack(image_CHW) for row, image_CHW in zip(rows, images, strict=False)}
+        self._records.put({"evaluation": evaluation, "images": packed})
+
+    def close(self, ok: bool) -> None:
+        """End the runs and wait, for a bounded time, until everything is sent; says so where it is not."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        self._records.put({"close": ok})
+        self._records.put(None)
+        try:
+            process.wait(self._timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # its own session: the process and the service it started
+            process.wait()
+            self._give_up(f"not everything was sent within {self._timeout_s:.0f} s")
+        self._reader.join(timeout=1.0)
+        if not self.complete:
+            self._give_up(f"its process ended with exit code {process.returncode}")
+        elif self._unsent:
+            self.complete = False
+            self._give_up(f"{len(self._unsent)} runs were not sent completely")
+
+    def _write(self, pipe: IO[bytes]) -> None:
+        """Feed the process; in a thread, because a process that hangs stops reading."""
+        try:
+            while (record := self._records.get()) is not None:
+                pipe.write(json.dumps(record, default=str).encode() + b"\n")
+                pipe.flush()
+            pipe.close()
+        except OSError:
+            self._give_up("its process is gone")
+
+    def _read(self, pipe: IO[bytes]) -> None:
+        """Take in what the process says until it ends."""
+        for line in pipe:
+            message = json.loads(line)
+            if "notice" in message:
+                self._notify(message["notice"])
+            elif "given_up" in message:
+                self._give_up(message["given_up"])
+            elif "unsent" in message:
+                self._unsent.add(message["unsent"])
+            elif "complete" in message:
+                self.complete = True
+
+    def _give_up(self, reason: str) -> None:
+        """Say once that W&B misses something, and how it gets it."""
+        if not self._given_up:
+            self._given_up = True
+            self._notify(f"W&B: {reason}; the run itself is unharmed, send it later with `ensemble wandb RUN`")
+
+
+def replay(
+    events: Iterable[tuple[float, Event]],
+    config: WandbConfig,
+    name: str,
+    experiment: Mapping[str, Any],
+    folder: Path,
+    *,
+    test_images: TestImages | None = None,
+    notify: Callable[[str], None] | None = None,
+    timeout_s: float = REPLAY_TIMEOUT_S,
+) -> bool:
+    """Build the W&B runs of a finished, killed or offline run from its event log; True when all of it was sent.
+
+    The runs have the ids they had, or would have had, while training, and replace those. The ensemble's run shows as
+    failed unless the last driver session came to its end. Arguments as for WandbTracker.
+    """
+    kept = latest_attempts(events)
+    tracker = WandbTracker(
+        config,
+        name,
+        experiment,
+        folder,
+        test_images=test_images,
+        notify=notify,
+        close_timeout_s=timeout_s,
+        live=False,
+    )
+    ok = False
+    for time, event in kept:
+        tracker.handle(event, time)
+        if isinstance(event, RunStarted | RunFinished):
+            ok = isinstance(event, RunFinished)
+    tracker.close(ok)
+    return tracker.complete
+
+
+def _start_worker(folder: Path) -> subprocess.Popen[bytes]:
+    home = folder.absolute() / "wandb"
+    home.mkdir(parents=True, exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if name not in DROPPED_VARIABLES}
+    # Tables and images wait here for their upload; by default that would be a folder in the user's home.
+    environment["WANDB_DATA_DIR"] = str(home / "staging")
+    source = str(Path(ensemble.__file__).parents[1])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH")]))
+    # -P: a file or folder named wandb in the working directory must not be imported.
+    command = [sys.executable, "-P", "-m", "ensemble.tracking.wandb_worker"]
+    with (home / "worker.log").open("ab") as errors:
+        return subprocess.Popen(  # noqa: S603 (our own module, no shell)
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for the driver, which then closes this in order
+        )
+
+
+def _pack(image_CHW: ByteArray) -> dict[str, Any]:
+    image = np.ascontiguousarray(image_CHW[0] if len(image_CHW) == 1 else image_CHW.transpose(1, 2, 0))
+    return {"shape": image.shape, "data": base64.b64encode(image.tobytes()).decode()}

@@ -1,0 +1,232 @@
+"""The process that talks to Weights & Biases; the only file that imports wandb. `wandb_tracker.py` starts it.
+
+It reads one JSON record per line from stdin (the setup, then events, then how the run ended), carries out what
+`wandb_projection.py` makes of them, and writes JSON messages to stdout. A process of its own keeps wandb's imports,
+threads, exit hooks and printing out of training; it can be killed when it hangs; and when the driver is killed, stdin
+ends and what was heard so far is still written to the end.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import queue
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.events import from_json
+from ensemble.tracking.wandb_evaluation import curves, figures, tables
+from ensemble.tracking.wandb_projection import Finish, Instruction, Open, Projection, Row, Summary, Table, TableData
+
+NICENESS = 5  # training goes first
+Record = dict[str, Any] | None
+
+
+class Session:
+    """The W&B runs of one ensemble, open and closed, and how they are told things."""
+
+    def __init__(self, wandb: Any, setup: dict[str, Any], say: Any) -> None:
+        self._wandb = wandb
+        self._setup = setup
+        self._say = say
+        self._mode: str = setup["mode"]
+        self._runs: dict[str, Any] = {}
+        self._finishing: list[threading.Thread] = []
+
+    def carry_out(self, instruction: Instruction) -> None:
+        """Do one thing. Raises whatever wandb raises, except that online turns to offline where W&B is not there."""
+        match instruction:
+            case Open():
+                self._open(instruction)
+            case Row(id, step, time, values):
+                self._runs[id].log({**values, "_timestamp": time}, step=step, commit=True)
+            case Summary(id, values):
+                self._runs[id].summary.update(values)
+            case Table(id, step, data):
+                self._runs[id].log(self._table(data), step=step, commit=False)
+            case Finish(id, exit_code):
+                self._finish(id, exit_code)
+
+    def wait(self) -> None:
+        """Wait until every run that was ended is sent or has given up."""
+        for thread in self._finishing:
+            thread.join()
+
+    def _open(self, run: Open) -> None:
+        if run.id in self._runs:  # an attempt that is replaced
+            self._finish(run.id, 1)
+            self.wait()
+        try:
+            self._runs[run.id] = self._init(run)
+        except Exception as error:
+            if self._mode != "online":
+                raise
+            self._mode = "offline"
+            self._say(notice=f"W&B: {_why(error)}; logging offline to {self._setup['folder']}/wandb, {_LATER}")
+            self._runs[run.id] = self._init(run)
+        for pattern, axis in run.step_metrics:
+            self._runs[run.id].define_metric(axis)
+            self._runs[run.id].define_metric(pattern, step_metric=axis)
+        if self._mode == "online" and run.job_type == "ensemble":
+            self._say(notice=f"W&B: {self._runs[run.id].url}")
+        self._say(opened=run.id)
+
+    def _init(self, run: Open) -> Any:
+        folder = Path(self._setup["folder"])
+        if self._mode == "offline":
+            for old in (folder / "wandb").glob(f"offline-run-*-{run.id}"):  # this run is told anew from its beginning
+                if old.is_dir() and not old.is_symlink():
+                    shutil.rmtree(old)
+        settings = self._wandb.Settings(
+            console="off",
+            silent=True,
+            disable_git=True,
+            save_code=False,
+            reinit="create_new",
+            init_timeout=self._setup["init_timeout_s"],
+            finish_timeout=self._setup["finish_timeout_s"],
+            finish_timeout_raises=True,
+            x_disable_meta=True,
+            x_save_requirements=False,
+            # One run per driver reports how busy the machine is, and a replay has nothing to report.
+            x_disable_stats=run.job_type == "member" or not self._setup["live"],
+            x_stats_pid=self._setup["driver_pid"],
+        )
+        return self._wandb.init(
+            mode=self._mode,
+            project=self._setup["project"],
+            entity=self._setup["entity"],
+            dir=str(folder),
+            id=run.id,
+            name=run.name,
+            group=run.group,
+            job_type=run.job_type,
+            tags=run.tags,
+            config=run.config,
+            settings=settings,
+        )
+
+    def _finish(self, id: str, exit_code: int) -> None:
+        """End a run. Online that means waiting for an upload, so it is done beside the next records."""
+        run = self._runs.pop(id)
+
+        def finish() -> None:
+            try:
+                run.finish(exit_code=exit_code)
+                self._say(finished=id)
+            except Exception as error:
+                self._say(unsent=id, reason=_why(error))
+
+        if self._mode == "online":
+            thread = threading.Thread(target=finish, daemon=True)
+            thread.start()
+            self._finishing = [*(other for other in self._finishing if other.is_alive()), thread]
+        else:
+            finish()
+
+    def _table(self, data: TableData) -> dict[str, Any]:
+        rows = [[self._cell(cell) for cell in row] for row in data.rows]
+        table = self._wandb.Table(columns=list(data.columns), data=rows)
+        logged: dict[str, Any] = {data.name: table}
+        if data.confusion:
+            fields = dict(zip(("Actual", "Predicted", "nPredictions"), data.columns, strict=True))
+            chart = self._wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": data.name})
+            logged = {f"{data.name}_chart": chart}
+        return logged
+
+    def _cell(self, cell: Any) -> Any:
+        return self._wandb.Image(cell) if isinstance(cell, np.ndarray) else cell
+
+
+_LATER = "send it later with `ensemble wandb RUN`"
+
+
+def _why(error: Exception) -> str:
+    """An error of wandb as half a sentence."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "No API key" in text:
+        return "no API key found"
+    return f"{type(error).__name__}: {text[:200]}"
+
+
+def _listen(records: queue.SimpleQueue[Record], patience_s: float) -> None:
+    """Take every record off the pipe at once, so that the driver never waits; None stands for the end.
+
+    After the end the process has `patience_s` to finish, so that it never outlives its driver for long.
+    """
+    for line in sys.stdin.buffer:
+        if not line.endswith(b"\n"):
+            break  # the driver was killed while writing
+        record = json.loads(line)
+        records.put(record)
+        if "close" in record:
+            break
+    records.put(None)
+    watchdog = threading.Timer(patience_s, os._exit, (3,))
+    watchdog.daemon = True
+    watchdog.start()
+
+
+def _image(packed: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(base64.b64decode(packed["data"]), np.uint8).reshape(packed["shape"])
+
+
+def _work(session: Session, projection: Projection, records: queue.SimpleQueue[Record]) -> None:
+    """Carry out all records until the end, then end what is open."""
+    ok = False
+    while (record := records.get()) is not None:
+        if "close" in record:
+            ok = record["close"]
+        elif "evaluation" in record:
+            images = {int(row): _image(packed) for row, packed in record["images"].items()}
+            judged = record["evaluation"]
+            for instruction in projection.judge(figures(judged), curves(judged), tables(judged, images)):
+                session.carry_out(instruction)
+        elif record["earlier"]:
+            projection.recall(from_json(record["event"]), record["time"])
+        else:
+            for instruction in projection.handle(from_json(record["event"]), record["time"]):
+                session.carry_out(instruction)
+    for instruction in projection.close(ok):
+        session.carry_out(instruction)
+    session.wait()
+
+
+def main() -> int:
+    """Serve one driver; 0 when all was told, 1 when W&B had to be given up."""
+    os.nice(NICENESS)
+    # Messages keep the real stdout; whatever a library prints goes to the log file that is stderr.
+    messages = os.dup(1)
+    os.dup2(2, 1)
+
+    def say(**message: object) -> None:
+        with contextlib.suppress(BrokenPipeError):  # the driver is gone and nobody is left to be told
+            os.write(messages, (json.dumps(message) + "\n").encode())
+
+    setup = json.loads(sys.stdin.buffer.readline())
+    records: queue.SimpleQueue[Record] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(records, setup["patience_s"]), daemon=True).start()
+    try:
+        import wandb
+
+        projection = Projection(setup["name"], setup["config"], tuple(setup["tags"]))
+        _work(Session(wandb, setup, say), projection, records)
+    except ImportError as error:
+        say(given_up=f"the wandb package cannot be imported ({error})")
+        return 1
+    except Exception as error:
+        say(given_up=_why(error))
+        return 1
+    say(complete=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

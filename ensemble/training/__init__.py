@@ -1,0 +1,10 @@
+"""Training: K networks as one, the loop, optimisers and schedules, prediction.
+
+    for item in Trainer.create(experiment, "cpu", num_classes)(task, arrays): ...
+
+Importing this loads no torch; the first training does.
+"""
+
+from ensemble.training.job import Arrays, Job, Trainer, device_kind
+
+__all__ = ["Arrays", "Job", "Trainer", "device_kind"]

@@ -1,0 +1,132 @@
+"""Resident images, and the batches of a stack gathered from them.
+
+Images stay uint8 on the member's device; a batch is one gather, one conversion and, where asked, one augmentation
+with parameters drawn per sample. Orders and augmentations come from each member's own streams at (member, purpose,
+epoch), so a member sees the same batches alone, in a stack, and after a restart.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ensemble.config.recipe import AugmentationConfig
+from ensemble.data.augmentation import augment, concatenate, draw
+from ensemble.seeding import Purpose, member_seed
+from ensemble.training.job import Arrays
+from ensemble.training.placement import Placement
+from ensemble.types import MemberSpec
+
+
+def tensor_of(array: npt.NDArray[np.generic]) -> Tensor:
+    """A tensor over the array's own memory, which must never be written to: arrays may be shared by every process."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.as_tensor(array)
+
+
+def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A torch generator at that seed."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Resident:
+    """The data set on one device. images: uint8; mean_C1 and std_C1 broadcast over [.., C, H, W]."""
+
+    train_images: Tensor
+    train_labels: Tensor
+    validation_rows: Tensor
+    test_images: Tensor
+    mean_C11: Tensor
+    std_C11: Tensor
+
+    @classmethod
+    def load(cls, arrays: Arrays, device: torch.device) -> Resident:
+        """Copy to a GPU, share with numpy on a CPU (nothing here ever writes into these tensors)."""
+        tensors = {name: tensor_of(array).to(device) for name, array in arrays.items()}
+        return cls(
+            tensors["train_images"], tensors["train_labels"], tensors["validation_rows"], tensors["test_images"],
+            tensors["mean"].view(-1, 1, 1), tensors["std"].view(-1, 1, 1),
+        )  # fmt: skip
+
+    def unit(self, images: Tensor) -> Tensor:
+        """uint8 images as float32 in [0, 1]."""
+        return images.float().div_(255)
+
+    def normalized(self, unit_images: Tensor) -> Tensor:
+        """Images in [0, 1], standardised in place with the statistics of the training rows."""
+        return unit_images.sub_(self.mean_C11).div_(self.std_C11)
+
+
+class Batches:
+    """The training batches of a stack, epoch by epoch."""
+
+    def __init__(
+        self,
+        data: Resident,
+        members: Sequence[MemberSpec],
+        seed: int,
+        batch_size: int,
+        augmentation: AugmentationConfig,
+        placement: Placement,
+    ) -> None:
+        self._data, self._members, self._seed = data, members, seed
+        self._batch_size, self._augmentation, self._placement = batch_size, augmentation, placement
+        device = placement.device
+        self.rows_per_epoch = len(members[0].rows)
+        assert all(len(member.rows) == self.rows_per_epoch for member in members), "a stack needs equal row counts"
+        self._rows_KR = torch.stack([tensor_of(member.rows).to(device) for member in members])
+        self._weights_KR: Tensor | None = None
+        if any(member.weights is not None for member in members):
+            ones = torch.ones(self.rows_per_epoch)
+            weights = [ones if m.weights is None else tensor_of(m.weights) for m in members]
+            self._weights_KR = torch.stack(weights).to(device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of an epoch; the last one may be smaller."""
+        return -(-self.rows_per_epoch // self._batch_size)
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None, int]]:
+        """(images [B, K*C, H, W], labels [B, K], weights [B, K] or None, rows of the whole batch) per step.
+
+        With several ranks B is this rank's share of the batch.
+        """
+        orders = [
+            torch.randperm(self.rows_per_epoch, generator=self._stream(m, Purpose.ORDER, epoch)) for m in self._members
+        ]
+        order_KR = torch.stack(orders).to(self._rows_KR.device)
+        rows_KR = self._rows_KR.gather(1, order_KR)
+        labels_KR = self._data.train_labels[rows_KR]
+        weights_KR = None if self._weights_KR is None else self._weights_KR.gather(1, order_KR)
+        streams = [self._stream(m, Purpose.AUGMENT, epoch) for m in self._members]
+        share = self._placement.share
+        for start in range(0, self.rows_per_epoch, self._batch_size):
+            part = slice(start, min(start + self._batch_size, self.rows_per_epoch))
+            images = self._images(rows_KR[:, part], streams)
+            weights = None if weights_KR is None else share(weights_KR[:, part]).T
+            yield images, share(labels_KR[:, part]).T, weights, part.stop - part.start
+
+    def _images(self, rows_KB: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
+        images = self._data.unit(self._data.train_images[self._placement.share(rows_KB).flatten()])
+        if self._augmentation.active:
+            shape = (images.shape[1], images.shape[2], images.shape[3])
+            draws = [draw(self._augmentation, rows_KB.shape[1], shape, stream) for stream in streams]
+            images = augment(images, self._augmentation, concatenate(draws))
+        return arrange(self._data.normalized(images), len(rows_KB))
+
+    def _stream(self, member: MemberSpec, purpose: Purpose, epoch: int) -> torch.Generator:
+        return seeded(member_seed(self._seed, member.index, purpose, epoch))
+
+
+def arrange(images: Tensor, num_members: int) -> Tensor:
+    """Member-major images [K*B, C, H, W] side by side as [B, K*C, H, W], channels last."""
+    images_KB: Tensor = torch.unflatten(images, 0, (num_members, -1))
+    return images_KB.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,74 @@
+"""What a worker is handed: arrays that are the same for every task, and how to train the tasks of each group.
+
+Test labels are not among them: a worker cannot look at what it must not choose by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble.config.schema import ComputeConfig, Experiment, Group
+from ensemble.errors import ComputeError
+from ensemble.events import Event
+from ensemble.types import Failure, MemberResult, Task
+
+# train_images [N, C, H, W] uint8, train_labels [N] int64, validation_rows [V] int64, test_images [T, C, H, W] uint8,
+# mean [C] and std [C] float32 of the training rows on the scale [0, 1].
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """How to train the tasks of one group. `seed` is the run's root seed."""
+
+    seed: int
+    group: Group
+    compute: ComputeConfig
+    num_classes: int
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The training function of a run, in a form that can be sent to other processes."""
+
+    jobs: Mapping[str, Job]
+
+    @classmethod
+    def create(cls, experiment: Experiment, device: str, num_classes: int) -> Trainer:
+        """A trainer for every group of the experiment, on the planned kind of device."""
+        compute = experiment.compute.model_copy(update={"device": device})
+        return cls({group.name: Job(experiment.seed, group, compute, num_classes) for group in experiment.groups})
+
+    def __call__(self, task: Task, arrays: Arrays) -> Iterator[Event | MemberResult | Failure]:
+        """See `loop.train_task`."""
+        from ensemble.training.loop import train_task  # imports torch: in the worker, not in the driver
+
+        return train_task(task, self.jobs[task.recipe], arrays)
+
+
+def device_kind(compute: ComputeConfig) -> str:
+    """ "cpu" or "cuda": the configured device, or the best kind this machine has.
+
+    Raises ComputeError when a GPU is asked for and this machine has none (and no cluster is named that may).
+    """
+    if compute.device == "cpu" or (compute.device == "auto" and not _has_gpu_driver()):
+        return "cpu"
+    import torch  # only here: the driver of a CPU run needs no torch
+
+    if torch.cuda.is_available() or (compute.device == "cuda" and compute.ray_address is not None):
+        return "cuda"
+    if compute.device == "cuda":
+        raise ComputeError(NO_GPU)
+    return "cpu"
+
+
+NO_GPU = "compute.device is cuda, but torch sees no GPU here; expected at least one; use compute.device=cpu"
+
+
+def _has_gpu_driver() -> bool:
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd"))

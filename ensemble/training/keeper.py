@@ -1,0 +1,87 @@
+"""Which weights vote: the last ones or the best on validation, plain or averaged over steps (EMA)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from ensemble.config.recipe import TrainingConfig
+from ensemble.training.stack import Stack, per_member
+
+
+class Keeper:
+    """Holds the averaged weights and, per member, the weights of its best epoch (lowest validation loss)."""
+
+    def __init__(self, stack: Stack, recipe: TrainingConfig) -> None:
+        self._stack, self._decay = stack, recipe.ema_decay
+        self._best_wanted = recipe.keep == "best_validation"
+        self._average = [p.detach().clone() for p in stack.parameters()] if self._decay is not None else []
+        self._steps = 0
+        self._best: list[Tensor] = []
+        self._best_loss = [math.inf] * stack.num_members
+        self._kept_epoch = [0] * stack.num_members
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the average. Its decay warms up as (1 + t) / (10 + t), so that early averages forget the start."""
+        if self._decay is None:
+            return
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        self._steps += 1
+        torch._foreach_lerp_(self._average, [p.detach() for p in self._stack.parameters()], 1 - decay)
+
+    @contextmanager
+    def voting_weights(self) -> Iterator[None]:
+        """Inside, the stack holds the weights that would vote now."""
+        if self._decay is None:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def after_epoch(self, epoch: int, validation_losses: list[float], alive: list[bool]) -> None:
+        """Remember the members that are better than ever (or, keeping the last, all that live)."""
+        if not self._best_wanted:
+            self._kept_epoch = [
+                epoch + 1 if living else kept for kept, living in zip(self._kept_epoch, alive, strict=True)
+            ]
+            return
+        better = [
+            k for k, loss in enumerate(validation_losses) if alive[k] and (loss < self._best_loss[k] or not self._best)
+        ]
+        with self.voting_weights():
+            if not self._best:
+                self._best = [tensor.clone() for tensor in self._stack.member_tensors()]
+            for best, now in zip(self._best, self._stack.member_tensors(), strict=True):
+                for k in better:
+                    best[k].copy_(now[k])
+        for k in better:
+            self._best_loss[k], self._kept_epoch[k] = validation_losses[k], epoch + 1
+
+    @torch.no_grad()
+    def restore_kept(self) -> None:
+        """Put the weights that vote into the stack for good."""
+        if self._best:
+            for best, now in zip(self._best, self._stack.member_tensors(), strict=True):
+                now.copy_(best)
+        elif self._decay is not None:
+            self._swap()
+
+    def kept_epoch(self, member: int) -> int:
+        """The epoch (from 1) whose weights the member votes with."""
+        return self._kept_epoch[member]
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, average in zip(self._stack.parameters(), self._average, strict=True):
+            held = per_member(parameter.detach(), 1).clone()
+            parameter.copy_(average)
+            average.copy_(held.view_as(average))

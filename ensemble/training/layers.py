@@ -1,0 +1,136 @@
+"""Layers of K networks side by side in one tensor.
+
+Activations are [B, K*C, H, W] or [B, K*F]: member k owns channels k*C to (k+1)*C. Because flattening keeps that order,
+any network built from these layers runs unchanged for K members. A layer whose input is not yet per member (the shared
+images at evaluation) computes all members from the one input, which is a single wide layer and quicker still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def _stacked(tensors: Sequence[Tensor]) -> nn.Parameter:
+    return nn.Parameter(torch.stack([tensor.detach() for tensor in tensors]))
+
+
+class StackedConv2d(nn.Module):
+    """K convolutions. weight: [K*O, I/groups, kh, kw], bias: [K*O] or None."""
+
+    def __init__(self, layers: Sequence[nn.Conv2d]) -> None:
+        super().__init__()
+        first = layers[0]
+        self.num_members = len(layers)
+        self.in_channels, self.groups = first.in_channels, first.groups
+        self.stride, self.padding, self.dilation = first.stride, first.padding, first.dilation
+        weight = _stacked([layer.weight for layer in layers]).flatten(0, 1)
+        self.weight = nn.Parameter(weight.detach().contiguous(memory_format=torch.channels_last))
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        self.bias = nn.Parameter(_stacked(biases).detach().flatten()) if biases else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shared = x.shape[1] == self.in_channels
+        if shared and self.groups > 1:
+            x = x.repeat(1, self.num_members, 1, 1)
+        groups = 1 if shared and self.groups == 1 else self.groups * self.num_members
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, groups)
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """The tensors of one member, under the names of nn.Conv2d."""
+        state = {"weight": torch.unflatten(self.weight, 0, (self.num_members, -1))[member]}
+        if self.bias is not None:
+            state["bias"] = self.bias.view(self.num_members, -1)[member]
+        return state
+
+
+class StackedLinear(nn.Module):
+    """K linear layers. weight: [K, O, I], bias: [K, O] or None."""
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.num_members, self.in_features = len(layers), layers[0].in_features
+        self.weight = _stacked([layer.weight for layer in layers])
+        biases = [layer.bias for layer in layers if layer.bias is not None]
+        self.bias = _stacked(biases) if biases else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] == self.in_features:  # shared input (or K = 1): one wide layer
+            bias = None if self.bias is None else self.bias.flatten()
+            return F.linear(x, self.weight.flatten(0, 1), bias)
+        x_KBI = torch.unflatten(x, 1, (self.num_members, self.in_features)).transpose(0, 1)
+        weight_KIO = self.weight.transpose(1, 2)
+        if self.bias is None:
+            y_KBO = torch.bmm(x_KBI, weight_KIO)
+        else:
+            y_KBO = torch.baddbmm(self.bias.unsqueeze(1), x_KBI, weight_KIO)
+        return y_KBO.transpose(0, 1).flatten(1)
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """The tensors of one member, under the names of nn.Linear."""
+        state = {"weight": self.weight[member]}
+        if self.bias is not None:
+            state["bias"] = self.bias[member]
+        return state
+
+
+class StackedBatchNorm(nn.Module):
+    """K batch normalisations as one over K*C channels. Every channel has its own statistics, so members never mix."""
+
+    def __init__(self, layers: Sequence[nn.BatchNorm1d | nn.BatchNorm2d]) -> None:
+        super().__init__()
+        first = layers[0]
+        self.num_members = len(layers)
+        self.momentum, self.eps = first.momentum, first.eps
+        self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
+        self.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        self.register_buffer("running_mean", torch.cat([_buffer(layer.running_mean) for layer in layers]))
+        self.register_buffer("running_var", torch.cat([_buffer(layer.running_var) for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        momentum = 0.1 if self.momentum is None else self.momentum
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, momentum, self.eps
+        )
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """The tensors of one member, under the names of nn.BatchNorm2d."""
+        names = ("weight", "bias", "running_mean", "running_var")
+        return {name: getattr(self, name).view(self.num_members, -1)[member] for name in names}
+
+
+class StackedDropout(nn.Module):
+    """Dropout in which every member draws its own mask from its own generator."""
+
+    def __init__(self, layers: Sequence[nn.Dropout]) -> None:
+        super().__init__()
+        self.num_members, self.p = len(layers), layers[0].p
+        self.generators: list[torch.Generator] = []  # one per member, set by `seed_dropout` at the start of an epoch
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        assert len(self.generators) == self.num_members, "dropout was not seeded for this epoch"
+        x_BK: Tensor = torch.unflatten(x, 1, (self.num_members, -1))
+        # Member-major, so that each mask is one contiguous draw: the same numbers as when the member trains alone.
+        mask = x_BK.new_empty((self.num_members, x.shape[0], *x_BK.shape[2:]))
+        for member, generator in enumerate(self.generators):
+            mask[member].bernoulli_(1 - self.p, generator=generator)
+        return (x_BK * mask.transpose(0, 1).div_(1 - self.p)).flatten(1, 2)
+
+    def member_state(self, _member: int) -> dict[str, Tensor]:
+        """Dropout has no tensors."""
+        return {}
+
+
+def _buffer(buffer: Tensor | None) -> Tensor:
+    assert buffer is not None, "batch norm without running statistics cannot be evaluated"
+    return buffer
+
+
+StackedLayer = StackedConv2d | StackedLinear | StackedBatchNorm | StackedDropout

@@ -1,0 +1,205 @@
+"""The one training loop: `train_task(task, job, arrays)` trains a stack and yields what happens.
+
+It yields EpochFinished events as epochs end, and at the end one MemberResult (or Failure) per member. It is a plain
+generator, so the same function runs inline, in a Ray worker (which streams what it yields) and on every rank of a
+launched world. Nothing in it knows a method, an executor or a tracker.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ensemble.config.recipe import PlateauConfig
+from ensemble.events import EpochFinished, Event, Notice, TaskStarted
+from ensemble.models import build_model
+from ensemble.seeding import Purpose, member_seed
+from ensemble.training.batches import Batches, Resident, seeded, tensor_of
+from ensemble.training.job import Arrays, Job
+from ensemble.training.keeper import Keeper
+from ensemble.training.optimizers import MemberRates, build_optimizer, clip_gradients
+from ensemble.training.placement import Placement
+from ensemble.training.prediction import predict, predict_logits
+from ensemble.training.schedules import Plateau, factor
+from ensemble.training.stack import Stack, unstackable
+from ensemble.types import EpochRecord, Failure, MemberResult, Task, Votes
+
+
+def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Event | MemberResult | Failure]:
+    """Train the members of a task together; yields events, then one MemberResult or Failure per member.
+
+    Raises ComputeError when the device asked for is not there, ConfigError when the images do not fit the network.
+    """
+    placement = Placement.create(job.compute)
+    image_shape = arrays["train_images"].shape[1:]
+    obstacles = unstackable(build_model(job.group.model, image_shape, job.num_classes)) if len(task.members) > 1 else []
+    if obstacles:
+        yield Notice(f"{task.id}: trained one by one, since {', '.join(obstacles)} cannot be stacked")
+        for member in task.members:
+            yield from _train_stack(replace(task, members=(member,)), job, arrays, placement)
+    else:
+        yield from _train_stack(task, job, arrays, placement)
+
+
+def _train_stack(
+    task: Task, job: Job, arrays: Arrays, placement: Placement
+) -> Iterator[Event | MemberResult | Failure]:
+    recipe, members = job.group.training, task.members
+    yield TaskStarted(
+        task.id, tuple(m.index for m in members), task.recipe, recipe.epochs,
+        platform.node(), os.getpid(), str(placement.device), torch.get_num_threads(),
+    )  # fmt: skip
+    run = StackRun(task, job, arrays, placement)
+    for epoch in range(recipe.epochs):
+        for member, record in run.train_epoch(epoch):
+            yield EpochFinished(
+                members[member].index, record.epoch, recipe.epochs, record.train_loss,
+                record.validation_loss, record.validation_error, record.lr, record.seconds,
+            )  # fmt: skip
+        if not any(run.alive):
+            break
+    yield from run.results()
+
+
+class StackRun:
+    """One stack on its way: networks, optimiser, data and histories."""
+
+    def __init__(self, task: Task, job: Job, arrays: Arrays, placement: Placement) -> None:
+        self.task, self.job, self.placement = task, job, placement
+        self.recipe, self.members = job.group.training, task.members
+        count, device = len(task.members), placement.device
+        self.data = Resident.load(arrays, device)
+        self.validation_labels = self.data.train_labels[self.data.validation_rows]
+        seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in task.members]
+        image_shape = arrays["train_images"].shape[1:]
+        self.stack = Stack.build(job.group.model, image_shape, job.num_classes, seeds).to(device)
+        self.model, self.optimizer = placement.prepare(self.stack, build_optimizer(self.recipe, self.stack))
+        self.batches = Batches(
+            self.data, task.members, job.seed, self.recipe.batch_size, self.recipe.augmentation, placement
+        )
+        self.rates = MemberRates(self.stack)
+        self.plateau = Plateau(self.recipe.schedule, count) if isinstance(self.recipe.schedule, PlateauConfig) else None
+        self.keeper = Keeper(self.stack, self.recipe)
+        self.alive = [True] * count
+        self.histories: list[list[EpochRecord]] = [[] for _ in members_of(task)]
+        self.failures: dict[int, Failure] = {}
+        self.seconds = 0.0
+
+    def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord]]:
+        """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member."""
+        started = time.perf_counter()
+        self.stack.seed_dropout([
+            seeded(member_seed(self.job.seed, m.index, Purpose.DROPOUT, epoch), self.placement.device)
+            for m in self.members
+        ])  # fmt: skip
+        self.model.train()
+        rate_factors = self.plateau.factors if self.plateau else [1.0] * len(self.members)
+        largest = self.rates.set(rate_factors)
+        losses_K = torch.zeros(len(self.members), device=self.placement.device)
+        lr = self.recipe.lr
+        for step, (images, labels_BK, weights_BK, rows) in enumerate(self.batches.epoch(epoch)):
+            position = epoch * self.batches.steps_per_epoch + step
+            lr = self.recipe.lr * factor(
+                self.recipe.schedule, position, self.batches.steps_per_epoch, self.recipe.epochs
+            )
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr * largest
+            losses_K += self._step(images, labels_BK, weights_BK, rows) * rows
+        train_losses = (self.placement.total(losses_K) / self.batches.rows_per_epoch).tolist()
+        with self.keeper.voting_weights():
+            validation_losses, validation_errors = self._validate()
+        self._bury(epoch, train_losses, validation_losses)
+        self.keeper.after_epoch(epoch, validation_losses, self.alive)
+        if self.plateau:
+            self.plateau.update(validation_losses)
+        elapsed = time.perf_counter() - started
+        self.seconds += elapsed
+        for member in (k for k, alive in enumerate(self.alive) if alive):
+            record = EpochRecord(
+                epoch + 1, train_losses[member], validation_losses[member], validation_errors[member],
+                lr * rate_factors[member], elapsed / len(self.members),
+            )  # fmt: skip
+            self.histories[member].append(record)
+            yield member, record
+
+    def _step(self, images: Tensor, labels_BK: Tensor, weights_BK: Tensor | None, rows: int) -> Tensor:
+        """One optimiser step of the whole stack. Returns the members' mean losses [K], detached.
+
+        The sum of the members' own mean losses is minimised: its gradient with respect to a member's weights is
+        that of the member's loss alone. A non-finite loss therefore spoils only its own member.
+        """
+        with self.placement.autocast():
+            logits_BKC = self.model(images)
+        loss_BK = F.cross_entropy(
+            logits_BKC.float().flatten(0, 1), labels_BK.flatten(), reduction="none",
+            label_smoothing=self.recipe.label_smoothing,
+        ).view(labels_BK.shape)  # fmt: skip
+        if weights_BK is not None:
+            loss_BK = loss_BK * weights_BK
+        loss_K = loss_BK.sum(0) / rows
+        self.optimizer.zero_grad(set_to_none=True)
+        # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
+        self.placement.backward(loss_K.sum() * self.placement.ranks)
+        if self.recipe.gradient_clip_norm is not None:
+            clip_gradients(self.stack, self.recipe.gradient_clip_norm)
+        self.rates.before_step()
+        self.optimizer.step()
+        self.rates.after_step()
+        self.keeper.after_step()
+        return loss_K.detach()
+
+    def _validate(self) -> tuple[list[float], list[float]]:
+        logits_KNC = predict_logits(
+            self.stack, self.data, self.data.train_images, self.data.validation_rows, self.placement
+        )
+        labels_KN = self.validation_labels.expand(len(logits_KNC), -1)
+        losses = F.cross_entropy(logits_KNC.flatten(0, 1), labels_KN.flatten(), reduction="none").view(labels_KN.shape)
+        errors = (logits_KNC.argmax(-1) != labels_KN).float()
+        return losses.mean(1).tolist(), errors.mean(1).tolist()
+
+    def _bury(self, epoch: int, train_losses: list[float], validation_losses: list[float]) -> None:
+        """Declare members with a non-finite loss failed; the others go on undisturbed beside them."""
+        for member, losses in enumerate(zip(train_losses, validation_losses, strict=True)):
+            if self.alive[member] and not all(abs(loss) < float("inf") for loss in losses):
+                self.alive[member] = False
+                reason = f"loss is not finite in epoch {epoch + 1} (training {losses[0]}, validation {losses[1]})"
+                share = self.seconds / len(self.members)
+                self.failures[member] = Failure(self.members[member].index, "diverged", reason, seconds_lost=share)
+
+    @torch.no_grad()
+    def results(self) -> Iterator[MemberResult | Failure]:
+        """Votes and weights of every living member with the weights to keep; failures of the others."""
+        self.keeper.restore_kept()
+        validation = predict(self.stack, self.data, self.data.train_images, self.data.validation_rows, self.placement)
+        test = predict(self.stack, self.data, self.data.test_images, None, self.placement)
+        wanted = torch.unique(torch.cat([tensor_of(member.vote_rows) for member in self.members]))
+        extra = predict(self.stack, self.data, self.data.train_images, wanted.to(self.placement.device), self.placement)
+        for k, member in enumerate(self.members):
+            if k in self.failures:
+                yield self.failures[k]
+                continue
+            chosen = torch.searchsorted(wanted, tensor_of(member.vote_rows))
+            votes = Votes(
+                validation[k].cpu().numpy(), test[k].cpu().numpy(),
+                member.vote_rows, extra[k].cpu()[chosen].numpy(),
+            )  # fmt: skip
+            state = {
+                name: tensor.cpu().contiguous().numpy().copy() for name, tensor in self.stack.member_state(k).items()
+            }
+            parameters = sum(p.numel() for p in self.stack.parameters()) // len(self.members)
+            yield MemberResult(
+                member.index, member.recipe, votes, state, tuple(self.histories[k]), parameters,
+                self.seconds / len(self.members), self.keeper.kept_epoch(k), len(self.members),
+            )  # fmt: skip
+
+
+def members_of(task: Task) -> tuple[int, ...]:
+    """The indices of a task's members."""
+    return tuple(member.index for member in task.members)

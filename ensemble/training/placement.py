@@ -1,0 +1,98 @@
+"""Where a stack trains: device, precision and data-parallel wrapping, all by Hugging Face Accelerate.
+
+    placement = Placement.create(compute)          # one process, one device
+    model, optimizer = placement.prepare(model, optimizer)
+    with placement.autocast(): loss = ...
+    placement.backward(loss)
+
+In a launched world (torchrun, accelerate launch) members that are shared out over the ranks must not be wrapped, or
+the gradients of different members would be averaged; `data_parallel=True` wraps, so that all ranks train one stack.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from torch import Tensor
+
+from ensemble.config.schema import ComputeConfig
+from ensemble.errors import ComputeError
+from ensemble.training.job import NO_GPU
+from ensemble.training.memory import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One accelerator and how this process shares it."""
+
+    accelerator: Any
+    data_parallel: bool = False
+
+    @classmethod
+    def create(cls, compute: ComputeConfig, data_parallel: bool = False) -> Placement:
+        """Set threads, precision and determinism for this process and take its device.
+
+        Raises ComputeError when a GPU is asked for and none is visible.
+        """
+        cuda = torch.cuda.is_available()
+        if compute.device == "cuda" and not cuda:
+            raise ComputeError(NO_GPU)
+        torch.set_num_threads(compute.threads_per_task)
+        torch.set_flush_denormal(True)
+        on_gpu = cuda and compute.device != "cpu"
+        if not on_gpu:
+            keep_freed_memory()
+        tf32 = compute.precision == "tf32"
+        if on_gpu:
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+            torch.backends.cudnn.allow_tf32 = tf32
+            torch.backends.cudnn.deterministic = compute.deterministic
+            torch.backends.cudnn.benchmark = not compute.deterministic
+        # A worker process trains one task after another; the singletons of the last one would refuse another precision.
+        AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
+        GradientState._reset_state()
+        mixed = compute.precision if compute.precision == "bf16" else "no"
+        return cls(Accelerator(cpu=not on_gpu, mixed_precision=mixed), data_parallel)
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.accelerator.device
+        return device
+
+    @property
+    def ranks(self) -> int:
+        """Processes that share each batch; 1 unless data-parallel."""
+        return int(self.accelerator.num_processes) if self.data_parallel else 1
+
+    def prepare(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
+        """Model and optimiser on the device, wrapped for precision and (only if data-parallel) gradient averaging."""
+        wrapped = self.accelerator.prepare_model(model, evaluation_mode=self.ranks == 1)
+        return wrapped, self.accelerator.prepare_optimizer(optimizer)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of the forward pass."""
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        """Backward pass."""
+        self.accelerator.backward(loss)
+
+    def share(self, batch_KB: Tensor) -> Tensor:
+        """This rank's part of a batch along its last axis: every `ranks`-th sample."""
+        if self.ranks == 1:
+            return batch_KB
+        rank = int(self.accelerator.process_index)
+        return batch_KB[:, rank :: self.ranks]
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over the ranks that share a batch."""
+        if self.ranks == 1:
+            return tensor
+        summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        return summed

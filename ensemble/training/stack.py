@@ -1,0 +1,135 @@
+"""K networks of one architecture as one wide network.
+
+    stack = Stack.build(model_config, image_shape, num_classes, init_seeds)     # K = len(init_seeds)
+    logits_BKC = stack(images)            # images [B, C, H, W] shared, or [B, K*C, H, W] one image per member
+    state = stack.member_state(2)         # tensors of member 2, named as in the unstacked network
+
+Every layer with weights is swapped for its K-fold twin from `layers`; the forward pass stays the architecture's own.
+K = 1 takes the same way. Idea: Wang et al. 2021, HFTA, "Horizontally Fused Training Array".
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ensemble.config.models import ModelConfig
+from ensemble.models import ImageShape, build_model
+from ensemble.training.layers import (
+    StackedBatchNorm,
+    StackedConv2d,
+    StackedDropout,
+    StackedLayer,
+    StackedLinear,
+)
+
+_TWINS: dict[type[nn.Module], Callable[[Any], StackedLayer]] = {
+    nn.Conv2d: StackedConv2d,
+    nn.Linear: StackedLinear,
+    nn.BatchNorm1d: StackedBatchNorm,
+    nn.BatchNorm2d: StackedBatchNorm,
+    nn.Dropout: StackedDropout,
+}
+# Layers that treat every channel or element alike: for them K members are just more channels.
+_CHANNELWISE = (
+    nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Identity, nn.Flatten,
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+)  # fmt: skip
+# Containers whose forward only chains, adds and flattens, so that it works for K members unchanged.
+_CONTAINERS = ("Sequential", "ResNet", "BasicBlock", "Bottleneck")
+
+
+class Stack(nn.Module):
+    """The wide network of K members."""
+
+    def __init__(self, network: nn.Module, num_members: int) -> None:
+        super().__init__()
+        self.network = network
+        self.num_members = num_members
+
+    @classmethod
+    def build(cls, config: ModelConfig, image_shape: ImageShape, num_classes: int, init_seeds: Sequence[int]) -> Stack:
+        """One member per seed, each with exactly the initial weights it would have alone."""
+        members = [_build_seeded(config, image_shape, num_classes, seed) for seed in init_seeds]
+        return cls(stack_modules(members), len(members))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [B, K, classes] of images [B, C, H, W] (shared by the members) or [B, K*C, H, W]."""
+        logits: Tensor = torch.unflatten(self.network(x), 1, (self.num_members, -1))
+        return logits
+
+    def member_state(self, member: int) -> dict[str, Tensor]:
+        """One member's parameters and buffers, named as in the state_dict of the unstacked network."""
+        return {
+            f"{name}.{key}" if name else key: tensor.detach()
+            for name, layer in self.stacked_layers()
+            for key, tensor in layer.member_state(member).items()
+        }
+
+    @torch.no_grad()
+    def load_member_state(self, member: int, state: dict[str, Tensor]) -> None:
+        """Overwrite one member's tensors with those of `state`. Raises KeyError for a missing name."""
+        for name, tensor in self.member_state(member).items():
+            tensor.copy_(state[name])
+
+    def stacked_layers(self) -> Iterator[tuple[str, StackedLayer]]:
+        """The layers that hold something per member, with their names."""
+        for name, module in self.network.named_modules():
+            if isinstance(module, StackedLayer):
+                yield name, module
+
+    def member_tensors(self) -> Iterator[Tensor]:
+        """Every parameter and buffer as [K, ...]: a view whose first axis is the member."""
+        for _, layer in self.stacked_layers():
+            for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
+                yield per_member(tensor.detach(), self.num_members)
+
+    def seed_dropout(self, generators: Sequence[torch.Generator]) -> None:
+        """Give every dropout layer the members' generators for the coming epoch."""
+        for _, layer in self.stacked_layers():
+            if isinstance(layer, StackedDropout):
+                layer.generators = list(generators)
+
+
+def per_member(tensor: Tensor, num_members: int) -> Tensor:
+    """A stacked tensor ([K, ...] or [K*C, ...]) as a view [K, rest ...]."""
+    view: Tensor = torch.unflatten(tensor, 0, (num_members, -1))
+    return view
+
+
+def unstackable(module: nn.Module) -> list[str]:
+    """Names and types of the layers that have no K-fold form; empty when the network can be stacked."""
+    found = []
+    for name, child in module.named_modules():
+        if type(child) in _TWINS or isinstance(child, _CHANNELWISE):
+            if isinstance(child, nn.Flatten) and child.start_dim != 1:
+                found.append(f"{name} (Flatten from axis {child.start_dim})")
+        elif type(child).__name__ not in _CONTAINERS or list(child.parameters(recurse=False)):
+            found.append(f"{name or 'the network itself'} ({type(child).__name__})")
+    return found
+
+
+def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
+    """One network whose layers are the K-fold twins of the members' layers. Members must be stackable."""
+    assert not unstackable(members[0]), unstackable(members[0])
+    network = copy.deepcopy(members[0])
+    twin = _TWINS.get(type(network))
+    if twin is not None:
+        return twin(members)
+    for name, module in members[0].named_modules():
+        twin = _TWINS.get(type(module))
+        if twin is not None:
+            layers = [member.get_submodule(name) for member in members]
+            parent, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(parent), leaf, twin(layers))
+    return network
+
+
+def _build_seeded(config: ModelConfig, image_shape: ImageShape, num_classes: int, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model(config, image_shape, num_classes)
