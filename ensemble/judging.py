@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.errors import QuorumError
 from ensemble.config.schema import Aggregator
+from ensemble.errors import QuorumError
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts

@@ -96,10 +96,11 @@ def _apply(values: dict[str, Any], places: dict[KeyPath, str], override: str) ->
             raise ConfigError(f"override {override!r}: {'.'.join(map(str, path[: i + 1]))} is no section of keys")
         target[part] = dict(inner or {})
         target = target[part]
-    target[path[-1]] = parse_value(text, f"override {override!r}")
+    value = target[path[-1]] = parse_value(text, f"override {override!r}")
     for known in [known for known in places if known[: len(path)] == path]:
         del places[known]
-    places[path] = "command line"
+    for given in (path, *_paths(value, path)):
+        places[given] = "command line"
 
 
 def _paths(values: Any, prefix: KeyPath = ()) -> list[KeyPath]:
@@ -111,13 +112,20 @@ def _paths(values: Any, prefix: KeyPath = ()) -> list[KeyPath]:
 
 
 def _origins(experiment: Experiment, places: dict[KeyPath, str]) -> dict[str, str]:
-    origins = {}
-    for path in _leaves(experiment, ()):
-        given = next((places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places), None)
-        holds_children = given is not None and any(known[: len(path)] == path for known in places)
-        whole = next((n for n in range(len(path) - 1, 0, -1) if places.get(path[:n]) == "command line"), None)
-        origins[".".join(map(str, path))] = given if given and (holds_children or whole) else "default"
-    return origins
+    return {".".join(map(str, path)): _origin(path, places) for path in _leaves(experiment, ())}
+
+
+def _origin(path: KeyPath, places: dict[KeyPath, str]) -> str:
+    """Where one value was given: itself, by the section it is part of, or by the common recipe it inherits from."""
+    if path in places:
+        return places[path]
+    above = next((path[:n] for n in range(len(path) - 1, 0, -1) if path[:n] in places), None)
+    # A section may be given by its name alone, such as schedule: cosine.
+    if above is not None and path == (*above, "name") and not any(known[:-1] == above for known in places):
+        return places[above]
+    if path[0] == "members" and "training" in path:
+        return _origin(path[path.index("training") :], places)
+    return "default"
 
 
 def flat_values(experiment: Experiment) -> dict[str, Any]:

@@ -138,8 +138,8 @@ def _stacking(votes: SplitVotes, seed: int) -> ChosenVote:
 
     return ChosenVote(
         "stacking",
-        f"logistic regression on log-probabilities, C = {stacker.inverse_strength:g}; validation figures cross-fitted",
-        np.array([stacker.inverse_strength]),
+        f"logistic regression on log-probabilities, C = {stacker.strength:g}; validation figures cross-fitted",
+        np.array([stacker.strength]),
         np.arange(votes.num_members),
         decide_scores(stacker.cross_fitted_NK),
         vote,

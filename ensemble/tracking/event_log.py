@@ -94,20 +94,18 @@ def read_events(path: Path) -> Iterator[tuple[float, Event]]:
     line without its newline is a write that was cut short and is passed over.
     """
     try:
-        with path.open(encoding="utf-8", newline="\n") as file:
+        with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
-                if line.endswith("\n"):
+                if line.endswith(b"\n"):
                     yield _parse(line, f"{path}:{number}")
     except OSError as error:
         raise StorageError(f"{path}: the event log cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise StorageError(f"{path}: the event log is damaged: {error}") from error
 
 
-def _parse(line: str, where: str) -> tuple[float, Event]:
+def _parse(line: bytes, where: str) -> tuple[float, Event]:
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # of JSON or of UTF-8
         raise StorageError(f"{where}: the event log is damaged: no JSON ({error}): {line.rstrip()[:80]!r}") from error
     time = record.get("time") if isinstance(record, dict) else None
     if not isinstance(time, int | float) or isinstance(time, bool):

@@ -34,6 +34,7 @@ TestImages = Callable[[list[int]], ByteArray]
 Mode = Literal["online", "offline", "disabled"]
 CLOSE_TIMEOUT_S = {"online": 30.0, "offline": 10.0}
 REPLAY_TIMEOUT_S = 600.0
+LATER = "send it later with `ensemble wandb {}`"
 LOWERED: dict[str, Mode] = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 # A run's identity comes from its configuration alone; these would overrule or redirect it.
 DROPPED_VARIABLES = frozenset(
@@ -102,6 +103,7 @@ class WandbTracker:
             "name": name,
             "config": experiment,
             "folder": str(folder.absolute()),
+            "offline_advice": f"logging offline to {folder / 'wandb'}, {LATER.format(folder)}",
             "live": live,
             "driver_pid": os.getpid(),
             "patience_s": self._timeout_s,
@@ -183,7 +185,7 @@ class WandbTracker:
         """Say once that W&B misses something, and how it gets it."""
         if not self._given_up:
             self._given_up = True
-            self._notify(f"W&B: {reason}; the run itself is unharmed, send it later with `ensemble wandb RUN`")
+            self._notify(f"W&B: {reason}; the run itself is unharmed, {LATER.format(self._folder)}")
 
 
 def replay(

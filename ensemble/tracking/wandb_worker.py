@@ -69,14 +69,14 @@ class Session:
             if self._mode != "online":
                 raise
             self._mode = "offline"
-            self._say(notice=f"W&B: {_why(error)}; logging offline to {self._setup['folder']}/wandb, {_LATER}")
+            self._say(notice=f"W&B: {_why(error)}; {self._setup['offline_advice']}")
             self._runs[run.id] = self._init(run)
-        for pattern, axis in run.step_metrics:
+        for axis in dict.fromkeys(axis for _, axis in run.step_metrics):
             self._runs[run.id].define_metric(axis)
+        for pattern, axis in run.step_metrics:
             self._runs[run.id].define_metric(pattern, step_metric=axis)
         if self._mode == "online" and run.job_type == "ensemble":
             self._say(notice=f"W&B: {self._runs[run.id].url}")
-        self._say(opened=run.id)
 
     def _init(self, run: Open) -> Any:
         folder = Path(self._setup["folder"])
@@ -120,7 +120,6 @@ class Session:
         def finish() -> None:
             try:
                 run.finish(exit_code=exit_code)
-                self._say(finished=id)
             except Exception as error:
                 self._say(unsent=id, reason=_why(error))
 
@@ -143,9 +142,6 @@ class Session:
 
     def _cell(self, cell: Any) -> Any:
         return self._wandb.Image(cell) if isinstance(cell, np.ndarray) else cell
-
-
-_LATER = "send it later with `ensemble wandb RUN`"
 
 
 def _why(error: Exception) -> str:

@@ -173,6 +173,13 @@ def test_output_stays_in_range_and_input_unchanged(config):
     assert not torch.equal(result, images)
 
 
+def test_white_never_exceeds_white():
+    """The four weights of a pixel add up to 1 at most, so resampling needs no clamp."""
+    white = torch.ones(256, 1, 28, 28)
+    result = augment(white, CONFIGS["affine"], draw(CONFIGS["affine"], 256, (1, 28, 28), seeded()))
+    assert result.max() == 1
+
+
 def test_rotation_angles_fill_their_range():
     matrix = draw(AugmentationConfig(rotation_degrees=15.0), 5000, (1, 28, 28), seeded()).source_B23
     angle = torch.rad2deg(torch.atan2(matrix[:, 1, 0], matrix[:, 0, 0]))

@@ -1,0 +1,205 @@
+"""The leaderboard as text: for the terminal, as CSV and as Markdown.
+
+`print_evaluation` writes data to stdout: readable from 80 columns on, without control codes when piped. A narrow
+terminal loses columns, the least needed first, and never wraps a number.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from ensemble.evaluation.records import Evaluation, LeaderboardRow
+from ensemble.report import wording
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+MEMBERS_SHOWN = 12
+NAME_WIDTH = 24  # a longer name wraps; the longest short name of one recipe fits
+INTERVAL = "95 % int."
+P_NOTE = (
+    "p: exact McNemar test against the best member by validation; "
+    "adjusted for the number of lines (Holm), except for the headline (*)."
+)
+ORACLE_NOTE = "oracle: picked by its test labels, so nobody could have chosen it beforehand."
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard; those with a lower rank go first when there is no room."""
+
+    title: str
+    text: Callable[[LeaderboardRow], str]
+    rank: int
+
+
+COLUMNS = (
+    Column("error %", lambda row: wording.percent(row.test_error), 9),
+    Column(INTERVAL, lambda row: wording.percent_interval(row.lower, row.upper), 8),
+    Column("wrong", lambda row: wording.count(row.wrong), 4),
+    Column("val %", lambda row: wording.percent(row.validation_error), 5),
+    Column("NLL", lambda row: wording.loss(row.nll), 3),
+    Column("p", lambda row: wording.p_value(row.p_holm), 7),
+    Column("params", lambda row: wording.large_count(row.num_parameters), 1),
+    Column("seconds", lambda row: wording.seconds(row.train_seconds), 2),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One printed line. style: a rich style, never the only bearer of a meaning."""
+
+    cells: tuple[str, ...]
+    style: str = ""
+
+
+def print_evaluation(evaluation: Evaluation, path: Path, stream: TextIO | None = None) -> None:
+    """Print leaderboard, verdict, cautions and where the run lies to `stream`, by default stdout."""
+    from rich.console import Console
+
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        _show(console, evaluation, path)
+        return
+    with console.capture() as captured:
+        _show(console, evaluation, path)
+    # rich fills every line up with spaces, which a file or a diff has no use for.
+    console.file.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+
+
+def _show(console: Console, evaluation: Evaluation, path: Path) -> None:
+    from rich.text import Text
+
+    console.print(Text(_title(evaluation), style="bold"), soft_wrap=True)
+    console.print()
+    console.print(_rich_table(evaluation, console.width))
+    console.print()
+    colour = {"better": "green", "worse": "red", "not distinguishable": "yellow"}[evaluation.verdict.outcome]
+    console.print(Text(evaluation.verdict.sentence, style=f"bold {colour}"))
+    console.print()
+    for line in (*wording.context(evaluation), *notes(evaluation)):
+        console.print(Text(line))
+    for line in wording.cautions(evaluation):
+        console.print(Text(f"warning: {line}", style="yellow"))
+    console.print(Text(f"run: {path}"), soft_wrap=True)  # one piece, so that it can be copied
+
+
+def leaderboard_csv(evaluation: Evaluation) -> str:
+    """Every field of every line, rates as fractions with all digits; what does not exist is empty."""
+    text = io.StringIO()
+    names = [field.name for field in fields(LeaderboardRow)]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for row in evaluation.leaderboard:
+        values = [getattr(row, name) for name in names]
+        writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in values])
+    return text.getvalue()
+
+
+def leaderboard_markdown(evaluation: Evaluation) -> str:
+    """The leaderboard and the verdict for a README."""
+    columns = visible_columns(evaluation)
+    lines = [
+        " | ".join(["", "", *(column.title for column in columns), ""]).strip(),
+        "|---|" + "---:|" * len(columns),
+    ]
+    for line in _lines(evaluation, columns):
+        if line is not None:
+            mark = "**" if line.style == "bold" else ""
+            cells = [f"{mark}{_escaped(cell)}{mark}" if cell else "" for cell in line.cells]
+            lines.append(f"| {' | '.join(cells)} |")
+    texts = [evaluation.verdict.sentence, *wording.context(evaluation), *notes(evaluation)]
+    warnings = [f"Warning: {line}" for line in wording.cautions(evaluation)]
+    return "\n\n".join(["\n".join(lines), *texts, *warnings]) + "\n"
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("*", "\\*").replace("|", "\\|")
+
+
+def notes(evaluation: Evaluation) -> list[str]:
+    """What the columns and names mean, as far as the table needs it."""
+    found = [P_NOTE, ORACLE_NOTE]
+    if _one_size(evaluation):
+        found.append(f"Every member has {evaluation.members[0].num_parameters:,} parameters.")
+    return found
+
+
+def visible_columns(evaluation: Evaluation) -> list[Column]:
+    """All columns but the parameters where all members have equally many; then a note says how many."""
+    return [column for column in COLUMNS if not (column.title == "params" and _one_size(evaluation))]
+
+
+def _one_size(evaluation: Evaluation) -> bool:
+    return len({member.num_parameters for member in evaluation.members}) == 1
+
+
+def _title(evaluation: Evaluation) -> str:
+    recipes = list(dict.fromkeys(member.recipe for member in evaluation.members))
+    members = wording.plural(len(evaluation.members), "member")
+    return f"{evaluation.dataset}: {members} ({', '.join(recipes)}) on {evaluation.test_rows:,} test images"
+
+
+def _rich_table(evaluation: Evaluation, width: int) -> Table:
+    from rich.table import Table
+
+    columns = visible_columns(evaluation)
+    lines = _lines(evaluation, columns)
+    widths = [
+        max(len(cell) for cell in (column.title, *(line.cells[i + 1] for line in lines if line)))
+        for i, column in enumerate(columns)
+    ]
+    names = max(len(line.cells[0]) for line in lines if line)
+    kept = list(range(len(columns)))
+    while len(kept) > 1 and sum(widths[i] + 1 for i in kept) + min(NAME_WIDTH, names) > width:
+        kept.remove(min(kept, key=lambda i: columns[i].rank))
+    gap = 2 if sum(widths[i] + 2 for i in kept) + names <= width else 1
+    table = Table(box=None, header_style="bold", padding=(0, gap, 0, 0), pad_edge=False)
+    table.add_column("")
+    for i in kept:
+        table.add_column(columns[i].title, justify="right", no_wrap=True, min_width=widths[i])
+    for line in lines:
+        if line is None:
+            table.add_row()
+        else:
+            table.add_row(line.cells[0], *(line.cells[i + 1] for i in kept), style=line.style)
+    return table
+
+
+def _lines(evaluation: Evaluation, columns: Sequence[Column]) -> list[Line | None]:
+    """Votes, chosen votes and members; None is the gap between them."""
+    one_recipe = len({member.recipe for member in evaluation.members}) == 1
+
+    def line(row: LeaderboardRow) -> Line:
+        name = wording.short_name(row, one_recipe) + (" *" if row.headline else "")
+        style = "bold" if row.headline else "dim" if row.kind == "oracle" else ""
+        return Line((name, *(column.text(row) for column in columns)), style)
+
+    def of(*kinds: str) -> list[Line | None]:
+        return [line(row) for row in evaluation.leaderboard if row.kind in kinds]
+
+    members = [row for row in evaluation.leaderboard if row.kind == "member"]
+    if len(members) <= MEMBERS_SHOWN:
+        shown: list[Line | None] = [line(row) for row in members]
+    else:
+        ordered = sorted(members, key=lambda row: row.validation_error)
+        half = MEMBERS_SHOWN // 2
+        between = _between(ordered[half:-half], columns)
+        shown = [*(line(row) for row in ordered[:half]), between, *(line(row) for row in ordered[-half:])]
+    parts = [of("vote"), of("chosen"), of("best_member", "mean_member"), shown, of("oracle")]
+    return [entry for part in parts if part for entry in (None, *part)][1:]
+
+
+def _between(rows: Sequence[LeaderboardRow], columns: Sequence[Column]) -> Line:
+    """One line for the members that lie between the best and the worst by validation: their range of test errors."""
+    errors = [row.test_error for row in rows]
+    span = wording.percent_interval(min(errors), max(errors))
+    cells = [span if column.title == INTERVAL else "" for column in columns]
+    return Line((f"... {len(rows):,} more, range", *cells), "dim")

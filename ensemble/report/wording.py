@@ -1,0 +1,113 @@
+"""How numbers are written, the same way on the console, in figures and on the page.
+
+Rates are fractions everywhere else and become percent only here. A figure that does not exist (NaN) is written as "-".
+"""
+
+from __future__ import annotations
+
+import math
+
+from ensemble.evaluation.records import Evaluation, LeaderboardRow
+
+NONE = "-"
+
+
+def percent(fraction: float, digits: int = 2) -> str:
+    """A fraction as percent, without the sign."""
+    return NONE if math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
+
+
+def percent_interval(lower: float, upper: float) -> str:
+    """Both ends in percent; a negative end needs the word, or its sign would look like the dash."""
+    if math.isnan(lower) or math.isnan(upper):
+        return NONE
+    return f"{percent(lower)}{' to ' if lower < 0 else '-'}{percent(upper)}"
+
+
+def loss(value: float) -> str:
+    """A loss, score or share with four digits."""
+    return NONE if math.isnan(value) else f"{value:.4f}"
+
+
+def p_value(p: float) -> str:
+    """A p-value with two significant digits, as the verdict has it; small ones as a bound."""
+    if math.isnan(p):
+        return NONE
+    return "<0.0001" if p < 1e-4 else f"{p:.2g}"
+
+
+def count(value: float) -> str:
+    """A count; a mean of counts with one digit."""
+    if math.isnan(value):
+        return NONE
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
+def large_count(value: float) -> str:
+    """A count in little space: millions with two digits."""
+    return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value:,.0f}"
+
+
+def seconds(value: float) -> str:
+    """Seconds: one digit below ten, none above."""
+    if math.isnan(value):
+        return NONE
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def plural(number: int, noun: str) -> str:
+    """1 member, 2 members."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def short_name(row: LeaderboardRow, one_recipe: bool) -> str:
+    """A line's name for a narrow column; the page has the full one."""
+    match row.kind:
+        case "best_member":
+            return f"best by validation ({row.member})"
+        case "oracle":
+            return f"oracle, by test ({row.member})"
+        case "member" if one_recipe:
+            return f"member {row.member}"
+        case "chosen" if row.name.startswith("temperature after"):
+            return "temperature after vote"
+        case "chosen":
+            return row.name.replace("weights by validation log loss", "weights by log loss")
+    return row.name
+
+
+def context(evaluation: Evaluation) -> list[str]:
+    """What belongs beside the verdict: out-of-bag error, disagreement, reviewed labels. One sentence each."""
+    lines = []
+    bags, review = evaluation.out_of_bag, evaluation.label_review
+    if bags is not None:
+        never = f", {plural(bags.never_out, 'row')} never out of bag left out" if bags.never_out else ""
+        lines.append(
+            f"Out of bag: error {percent(bags.error)} % (95 % interval {percent_interval(bags.lower, bags.upper)}), "
+            f"{bags.wrong:,} wrong of {bags.rows:,} training rows, {bags.mean_voters:.1f} voters each{never}."
+        )
+    measure = next(one for one in evaluation.diversity.measures if one.name == "disagreement")
+    if not math.isnan(measure.mean):
+        lines.append(
+            f"Disagreement: two members differ on {percent(measure.mean)} % of the test images on average "
+            f"({percent_interval(measure.lowest, measure.highest)} over the pairs)."
+        )
+    if review is not None:
+        lines.append(
+            f"Reviewed labels: error {percent(review.error)} % "
+            f"(95 % interval {percent_interval(review.lower, review.upper)}), {review.wrong:,} wrong of {review.rows:,}; "
+            f"{review.corrected} labels corrected, {review.left_out} images left out as unclear, "
+            f"{review.wrong_on_doubted} of the errors by the given labels are on doubted ones."
+        )
+    return lines
+
+
+def cautions(evaluation: Evaluation) -> list[str]:
+    """What a reader must know before believing the figures: a smaller ensemble than asked for, excluded, duplicates."""
+    lines = []
+    if evaluation.degraded:
+        lines.append(
+            f"degraded: {len(evaluation.members)} of the {evaluation.asked_members} members asked for vote; "
+            "start the run again to train the missing ones"
+        )
+    return lines + list(evaluation.warnings)
