@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterator
@@ -63,11 +62,9 @@ def _stop(message: str, code: int, error: BaseException, context: click.Context)
 def main(debug: bool) -> None:
     """Train ensembles of image classifiers and judge, with intervals, whether they beat the single model."""
     del debug  # read by _Group
-    signal.signal(signal.SIGTERM, _interrupt)
+    from ensemble.executors import interruption
 
-
-def _interrupt(_signal: int, _frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
+    interruption.install()
 
 
 @main.command()
@@ -195,3 +192,7 @@ def run_cli() -> None:
 
 
 __all__ = ["ConfigError", "main", "run_cli"]
+
+
+if __name__ == "__main__":
+    run_cli()

@@ -92,6 +92,7 @@ def _apply(values: dict[str, Any], places: dict[KeyPath, str], override: str) ->
         inner = target.get(part)
         if isinstance(inner, str):  # a section given by its name alone, such as schedule: cosine
             inner = {"name": inner}
+            places[(*path[: i + 1], "name")] = places.get(path[: i + 1], "command line")
         if inner is not None and not isinstance(inner, dict):
             raise ConfigError(f"override {override!r}: {'.'.join(map(str, path[: i + 1]))} is no section of keys")
         target[part] = dict(inner or {})

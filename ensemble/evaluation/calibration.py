@@ -5,7 +5,8 @@ confidence_b| (Naeini et al. 2015; Guo et al. 2017). Two binning rules:
 
 equal width  15 bins (lo, hi] over [0, 1]; a confidence of 0 belongs to the first bin, 1 to the last.
 equal mass   bins (lo, hi] between the 15-quantiles of the confidences, so that each holds about as many rows; equal
-             confidences stay together, so a bin can hold more, and another be empty.
+             confidences stay together, so a bin can hold more, and another be empty. The lowest confidence belongs
+             to the first bin.
 """
 
 from __future__ import annotations

@@ -18,7 +18,6 @@ from scipy import special
 
 from ensemble.evaluation.aggregation import (
     floored_log,
-    geometric_mean,
     mean_log_probabilities,
     mean_probabilities,
     normalised_weights,
@@ -63,14 +62,16 @@ def log_ambiguity(
 ) -> AmbiguityTerms:
     """The identity for the log loss of the geometric mean; each term computed by itself, probabilities floored."""
     weights = normalised_weights(weights_M, len(probs_MNK))
-    combined_NK = geometric_mean(probs_MNK, weights)
+    means_NK = mean_log_probabilities(probs_MNK, weights)
+    # log q itself, not the logarithm of a floored q: the identity holds for sharp votes too.
+    logs_NK = special.log_softmax(means_NK, axis=1)
     members = sum(
         w * negative_log_likelihood(probs_NK, labels_N) for w, probs_NK in zip(weights, probs_MNK, strict=True)
     )
     # sum_m w_m KL(q || p_m) = sum_k q_k (log q_k - sum_m w_m log p_mk)
-    apart_NK = floored_log(combined_NK) - mean_log_probabilities(probs_MNK, weights)
-    divergence = (combined_NK * apart_NK).sum(axis=1).mean()
-    return AmbiguityTerms(negative_log_likelihood(combined_NK, labels_N), float(members), float(divergence))
+    divergence = (np.exp(logs_NK) * (logs_NK - means_NK)).sum(axis=1).mean()
+    combined = -logs_NK[np.arange(len(labels_N)), labels_N].mean()
+    return AmbiguityTerms(float(combined), float(members), float(divergence))
 
 
 def mean_log_gain(

@@ -65,14 +65,13 @@ def contested_rows(aggregator: Aggregator, votes: SplitVotes, weights_M: AnyFloa
     return Contested(scores, labels_N[open_N], unanimous_wrong, len(labels_N))
 
 
-def subset_errors(contested: Contested, chosen_SM: DoubleArray) -> DoubleArray:
-    """Error of the vote of each of S subsets, given as 0/1 rows over the members."""
+def subset_wrong(contested: Contested, chosen_SM: DoubleArray) -> IntArray:
+    """Rows that the vote of each of S subsets gets wrong; subsets are given as 0/1 rows over the members."""
     members, rows, classes = contested.scores_MCK.shape
     sums = chosen_SM / chosen_SM.sum(axis=1, keepdims=True) @ contested.scores_MCK.reshape(members, -1)
     chosen = decide_scores(sums.reshape(len(chosen_SM), rows, classes)).classes_N
-    wrong_S = (chosen != contested.labels_C).sum(axis=1)
-    errors: DoubleArray = (wrong_S + contested.unanimous_wrong) / contested.num_rows
-    return errors
+    wrong_S: IntArray = (chosen != contested.labels_C).sum(axis=1) + contested.unanimous_wrong
+    return wrong_S
 
 
 def curve_sizes(members: int) -> IntArray:
@@ -88,14 +87,15 @@ def size_curve(contested: Contested, seed: int) -> tuple[CurvePoint, ...]:
     sizes = curve_sizes(members)
     generator = np.random.default_rng(seed)
     orders = max(10, SUBSET_BUDGET // len(sizes)) if members > 1 else 1
-    errors = np.empty((orders, len(sizes)))
+    wrong = np.empty((orders, len(sizes)))
     for i in range(orders):
         # Ranks of a random order: the subset of size s is the members of rank below s.
         rank_M = generator.permutation(members)
-        errors[i] = subset_errors(contested, (rank_M < sizes[:, None]).astype(np.float64))
-    lower, upper = np.quantile(errors, [0.05, 0.95], axis=0)
-    columns = (errors.mean(axis=0), lower, upper, errors.min(axis=0), errors.max(axis=0))
-    return tuple(CurvePoint(int(size), *(float(c[i]) for c in columns)) for i, size in enumerate(sizes))
+        wrong[i] = subset_wrong(contested, (rank_M < sizes[:, None]).astype(np.float64))
+    lower, upper = np.quantile(wrong, [0.05, 0.95], axis=0)
+    # Divided last: the mean of equal counts is that count, and the curve ends exactly at the vote's error.
+    columns = np.array([wrong.mean(axis=0), lower, upper, wrong.min(axis=0), wrong.max(axis=0)]) / contested.num_rows
+    return tuple(CurvePoint(int(size), *column.tolist()) for size, column in zip(sizes, columns.T, strict=True))
 
 
 def leave_one_out_gains(contested: Contested) -> DoubleArray:
@@ -104,6 +104,6 @@ def leave_one_out_gains(contested: Contested) -> DoubleArray:
     if members == 1:
         return np.full(1, np.nan)
     without = 1.0 - np.eye(members)
-    errors = subset_errors(contested, np.vstack([np.ones((1, members)), without]))
-    gains: DoubleArray = errors[1:] - errors[0]
+    wrong = subset_wrong(contested, np.vstack([np.ones((1, members)), without]))
+    gains: DoubleArray = (wrong[1:] - wrong[0]) / contested.num_rows
     return gains

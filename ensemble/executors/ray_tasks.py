@@ -17,6 +17,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskErr
 
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
+from ensemble.executors import interruption
 from ensemble.executors.base import Arrays, Collector, Emit, Item, Outcome, Train, is_out_of_memory
 from ensemble.types import FailureKind, Task
 
@@ -64,6 +65,10 @@ class RayExecutor:
 
     def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
         """See Executor.run. At most `slots` tasks are under way at a time."""
+        with interruption.deferred():
+            yield from self._run(tasks, train, arrays, emit)
+
+    def _run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
         names, references = list(arrays), self._share(arrays)
         # max_calls=0 keeps worker processes for the next task, also on GPUs; retries are the run's policy, not Ray's.
         placed = ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0, max_calls=0)
@@ -73,11 +78,12 @@ class RayExecutor:
         running: dict[Any, tuple[Collector, float]] = {}
         try:
             while waiting or running:
+                interruption.check()
                 while waiting and len(running) < self.slots:
                     task = waiting.popleft()
                     stream = remote.remote(call, task, names, *references)
                     running[stream] = Collector(task, emit), time.monotonic()
-                # The time-out lets signals through: Python handles none while Ray waits.
+                # A short wait, so that signals are seen: Python handles none while Ray waits.
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=0.5, fetch_local=False)
                 for stream in ready:
                     collector, started = running[stream]
@@ -125,7 +131,8 @@ def _connect(address: str | None) -> None:
     else:
         options.update(address=address)
     try:
-        ray.init(**options)
+        with interruption.kept_handlers():
+            ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ComputeError(

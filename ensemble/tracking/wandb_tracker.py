@@ -161,25 +161,26 @@ class WandbTracker:
     def _write(self, pipe: IO[bytes]) -> None:
         """Feed the process; in a thread, because a process that hangs stops reading."""
         try:
-            while (record := self._records.get()) is not None:
-                pipe.write(json.dumps(record, default=str).encode() + b"\n")
-                pipe.flush()
-            pipe.close()
+            with pipe:
+                while (record := self._records.get()) is not None:
+                    pipe.write(json.dumps(record, default=str).encode() + b"\n")
+                    pipe.flush()
         except OSError:
             self._give_up("its process is gone")
 
     def _read(self, pipe: IO[bytes]) -> None:
         """Take in what the process says until it ends."""
-        for line in pipe:
-            message = json.loads(line)
-            if "notice" in message:
-                self._notify(message["notice"])
-            elif "given_up" in message:
-                self._give_up(message["given_up"])
-            elif "unsent" in message:
-                self._unsent.add(message["unsent"])
-            elif "complete" in message:
-                self.complete = True
+        with pipe:
+            for line in pipe:
+                message = json.loads(line)
+                if "notice" in message:
+                    self._notify(message["notice"])
+                elif "given_up" in message:
+                    self._give_up(message["given_up"])
+                elif "unsent" in message:
+                    self._unsent.add(message["unsent"])
+                elif "complete" in message:
+                    self.complete = True
 
     def _give_up(self, reason: str) -> None:
         """Say once that W&B misses something, and how it gets it."""

@@ -39,9 +39,15 @@ class Session:
         self._mode: str = setup["mode"]
         self._runs: dict[str, Any] = {}
         self._finishing: list[threading.Thread] = []
+        self._reached = False
+        self._given_up: set[str] = set()
 
     def carry_out(self, instruction: Instruction) -> None:
-        """Do one thing. Raises whatever wandb raises, except that online turns to offline where W&B is not there."""
+        """Do one thing. Raises whatever wandb raises, but online turns to offline when W&B was never reached."""
+        if isinstance(instruction, Open):
+            self._given_up.discard(instruction.id)
+        if instruction.id in self._given_up:
+            return
         match instruction:
             case Open():
                 self._open(instruction)
@@ -66,11 +72,15 @@ class Session:
         try:
             self._runs[run.id] = self._init(run)
         except Exception as error:
-            if self._mode != "online":
+            if self._mode == "offline":
                 raise
-            self._mode = "offline"
-            self._say(notice=f"W&B: {_why(error)}; {self._setup['offline_advice']}")
+            if self._reached:  # a new run would not even start offline: its id is taken until the service ends
+                self._given_up.add(run.id)
+                self._say(unsent=run.id)
+                return
+            self._go_offline(error)
             self._runs[run.id] = self._init(run)
+        self._reached = True
         for axis in dict.fromkeys(axis for _, axis in run.step_metrics):
             self._runs[run.id].define_metric(axis)
         for pattern, axis in run.step_metrics:
@@ -78,12 +88,21 @@ class Session:
         if self._mode == "online" and run.job_type == "ensemble":
             self._say(notice=f"W&B: {self._runs[run.id].url}")
 
+    def _go_offline(self, error: Exception) -> None:
+        """W&B was never reached: log to files from here on."""
+        self._mode = "offline"
+        self._say(notice=f"W&B: {_why(error)}; {self._setup['offline_advice']}")
+        with contextlib.suppress(Exception, SystemExit):
+            self._wandb.teardown()  # the service still holds the id of the run that could not be opened
+
     def _init(self, run: Open) -> Any:
         folder = Path(self._setup["folder"])
         if self._mode == "offline":
             for old in (folder / "wandb").glob(f"offline-run-*-{run.id}"):  # this run is told anew from its beginning
                 if old.is_dir() and not old.is_symlink():
                     shutil.rmtree(old)
+            if run.job_type == "ensemble":  # the only run with tables, which wait there
+                shutil.rmtree(folder / "wandb" / "staging", ignore_errors=True)
         settings = self._wandb.Settings(
             console="off",
             silent=True,
@@ -121,7 +140,8 @@ class Session:
             try:
                 run.finish(exit_code=exit_code)
             except Exception as error:
-                self._say(unsent=id, reason=_why(error))
+                self._say(unsent=id)
+                print(f"{id}: {_why(error)}", file=sys.stderr)  # noqa: T201 (stderr is the log file)
 
         if self._mode == "online":
             thread = threading.Thread(target=finish, daemon=True)
@@ -146,10 +166,14 @@ class Session:
 
 def _why(error: Exception) -> str:
     """An error of wandb as half a sentence."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    name, text = type(error).__name__, " ".join(str(error).split())[:200]
     if "No API key" in text:
         return "no API key found"
-    return f"{type(error).__name__}: {text[:200]}"
+    if name == "CommError":
+        return f"the server cannot be reached ({text.split(' Consider')[0]})"
+    if isinstance(error, ConnectionError) or name == "MailboxClosedError":
+        return f"its service process is gone ({name})"
+    return f"{name}: {text}" if text else name
 
 
 def _listen(records: queue.SimpleQueue[Record], patience_s: float) -> None:

@@ -26,7 +26,7 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
     count = len(images) if rows is None else len(rows)
     step = GPU_BATCH if placement.device.type == "cuda" else CPU_BATCH
     parts = []
-    for start in range(0, count, step):
+    for start in range(0, max(count, 1), step):  # no rows: one empty batch, so that the shape is right
         chosen = images[start : start + step] if rows is None else images[rows[start : start + step]]
         batch = data.normalized(data.unit(chosen)).contiguous(memory_format=torch.channels_last)
         with placement.autocast():

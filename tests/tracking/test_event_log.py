@@ -113,7 +113,7 @@ def test_a_damaged_line_is_named(path, line, found):
 
 
 def test_a_log_that_cannot_be_opened_is_named(tmp_path):
-    with pytest.raises(StorageError, match="missing.jsonl"):
+    with pytest.raises(StorageError, match=r"missing\.jsonl"):
         list(read_events(tmp_path / "missing.jsonl"))
     with pytest.raises(StorageError, match="cannot be opened"):
         EventLog(tmp_path)

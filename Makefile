@@ -1,0 +1,48 @@
+# make quickstart   install into .venv and train the first ensemble
+# make test         all tests          make check   lint, types, layers
+# make benchmark    our speed beside Ensemble-PyTorch's (needs the benchmark extra, installed on demand)
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# One thread per process: several processes share the cores better than several threads share a process.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: quickstart install test check format benchmark requirements clean
+
+quickstart: install
+	$(BIN)/ensemble train configs/quickstart.yaml
+
+install: $(STAMP)
+
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(STAMP)
+
+test: install
+	$(BIN)/python -m pytest -q
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: install
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps torchensemble==0.2.0
+	$(BIN)/python -m benchmarks.against_ensemble_pytorch
+
+requirements: install
+	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements.txt
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,169 @@
+"""The figures of a run, as PNG and SVG files and as SVG for the page.
+
+    figures = render_figures(read_run(Path("runs/quickstart")))
+    write_figures(figures, Path("runs/quickstart/figures"))
+
+matplotlib only draws here: its Figure and canvas objects, no pyplot, no state that outlives a call.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ensemble.report import plots
+from ensemble.report.run_facts import RunFacts
+from ensemble.storage.atomic import write_bytes
+
+DPI = 144
+STYLE = {
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.5,
+    "text.color": plots.INK, "axes.labelcolor": plots.INK, "xtick.color": plots.MUTED, "ytick.color": plots.MUTED,
+    "xtick.labelcolor": plots.INK, "ytick.labelcolor": plots.INK,
+    "axes.edgecolor": plots.MUTED, "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.axisbelow": True, "grid.color": plots.GRID, "grid.linewidth": 0.7,
+    "axes.facecolor": "none", "figure.facecolor": plots.SURFACE, "savefig.facecolor": plots.SURFACE,
+    "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8.5,
+    "svg.fonttype": "none", "figure.constrained_layout.use": True,
+}  # fmt: skip
+TOKENS = {
+    plots.INK: "ink", plots.MUTED: "muted", plots.GRID: "line", plots.SURFACE: "surface",
+    plots.VOTE: "vote", plots.SINGLE: "single", plots.THIRD: "third", plots.FOURTH: "fourth",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A kind of figure: what it is called, how to read it, and who draws it. size: inches."""
+
+    name: str
+    title: str
+    caption: str
+    draw: Callable[[plots.Axes, RunFacts], None]
+    size: tuple[float, float] = (5.2, 3.5)
+
+
+@dataclass(frozen=True)
+class RenderedFigure:
+    """A drawn figure. svg: a whole file; inline: the same for the page, colours as CSS variables."""
+
+    plot: Plot
+    png: bytes
+    svg: bytes
+    inline: str
+
+
+PLOTS = (
+    Plot(
+        "size_curve", "How many members are enough",
+        "The vote of some of the members, in random orders; the band holds 90 % of the orders.", plots.size_curve,
+    ),
+    Plot(
+        "risk_coverage", "What its doubt is good for",
+        "If only the images the vote is most certain of were answered, this share of them would be wrong.",
+        plots.risk_coverage,
+    ),
+    Plot(
+        "learning_loss", "Loss by epoch",
+        "Thin or shaded: the members; bold: their median. Validation rising above training is overfitting.",
+        plots.learning_loss,
+    ),
+    Plot(
+        "learning_error", "Validation error by epoch",
+        "Thin or shaded: the members; bold: their median. Dots mark the epoch whose weights vote.",
+        plots.learning_error,
+    ),
+    Plot(
+        "calibration", "Calibration",
+        "Below the dotted line the vote is too sure of itself, above it too modest. Larger dots hold more images.",
+        plots.calibration,
+    ),
+    Plot(
+        "class_errors", "Error by class",
+        "Test error of the vote on each true class, with 95 % intervals. Dotted: over all classes.", plots.class_errors,
+    ),
+    Plot(
+        "confusion", "Confusion",
+        "Test images by true class and vote. Darker: a larger share of the class went there.", plots.confusion,
+        (5.2, 4.6),
+    ),
+    Plot(
+        "disagreement", "How different the members are",
+        "Share of test images on which two members name different classes.", plots.disagreement, (5.2, 4.6),
+    ),
+    Plot(
+        "disputed", "Most disputed images",
+        "Test images with the most disagreement, with label and votes by class.", plots.disputed, (7.5, 5.6),
+    ),
+)  # fmt: skip
+
+
+def render_figures(run: RunFacts, salt: str = "run") -> list[RenderedFigure]:
+    """Draw every figure the run has the facts for. salt: keeps the ids of several runs on one page apart."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
+        return [_render(plot, run, f"{salt}-{plot.name}") for plot in PLOTS if _has_facts(plot, run)]
+
+
+def write_figures(figures: list[RenderedFigure], folder: Path) -> list[Path]:
+    """Write NAME.png and NAME.svg of each; returns the paths."""
+    paths = []
+    for figure in figures:
+        for suffix, content in ((".png", figure.png), (".svg", figure.svg)):
+            path = folder / f"{figure.plot.name}{suffix}"
+            write_bytes(path, content)
+            paths.append(path)
+    return paths
+
+
+def _has_facts(plot: Plot, run: RunFacts) -> bool:
+    needs: Mapping[str, Any] = {
+        "learning_loss": any(run.histories.values()),
+        "learning_error": any(run.histories.values()),
+        "disagreement": len(run.evaluation.members) > 1,
+        "disputed": any(row.row in run.images for row in run.evaluation.disputed),
+    }
+    return bool(needs.get(plot.name, True))
+
+
+def _render(plot: Plot, run: RunFacts, salt: str) -> RenderedFigure:
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=plot.size)
+    plot.draw(figure.add_subplot(), run)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once; each canvas would do it again
+    png, svg = io.BytesIO(), io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(png, format="png", dpi=DPI, metadata={"Software": None})
+    with mpl.rc_context({"svg.hashsalt": salt}):
+        # Without a date the same run gives the same bytes.
+        FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None, "Creator": None})
+    text = _rounded(svg.getvalue().decode())
+    return RenderedFigure(plot, png.getvalue(), text.encode(), _inline(text, plot.title))
+
+
+def _rounded(svg: str) -> str:
+    """Coordinates with two digits: a hundredth of a point cannot be seen, and the file is half as long."""
+    return re.sub(r"(-?\d+\.\d{2})\d+", r"\1", svg)
+
+
+def _inline(svg: str, title: str) -> str:
+    """The figure as an element of a page: no prologue, no ids that could clash, colours and font those of the page."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", body, flags=re.DOTALL)
+    body = re.sub(r' id="[a-zA-Z0-9.]+_\d+"', "", body)  # nothing refers to these; paths and markers have hashes
+    body = body.replace("xlink:href", "href").replace("\n", " ")
+    for colour, token in TOKENS.items():
+        body = body.replace(colour, f"var(--{token})")
+    body = body.replace("'DejaVu Sans', sans-serif", "inherit").replace("'DejaVu Sans'", "inherit")
+    head = re.compile(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>')
+    opening = f'<svg viewBox="\\1" role="img" aria-label="{title}" preserveAspectRatio="xMidYMid meet">'
+    return head.sub(opening, body, count=1)

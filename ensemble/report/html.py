@@ -1,0 +1,213 @@
+"""The page to send to a colleague: one HTML file that needs nothing else, no network and no script to be read.
+
+    write_report([Path("runs/quickstart")], None)        # runs/quickstart/report.html and figures/
+
+Every number on it is taken from evaluation.json by its key and stands as <data value="exact" data-key="where">shown</data>.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ensemble.errors import ConfigError
+from ensemble.evaluation.records import DisputedRow, LeaderboardRow
+from ensemble.report import wording
+from ensemble.report.figures import RenderedFigure, render_figures, write_figures
+from ensemble.report.run_facts import RunFacts, read_run
+from ensemble.storage.atomic import write_bytes
+from ensemble.types import ByteArray
+
+REPORT, FIGURES = "report.html", "figures"
+INLINE_ELSEWHERE = ("confusion", "disputed")  # the page has these as a table and as real images
+MEASURES = {
+    "disagreement": "disagreement: share of images on which two members name different classes",
+    "q_statistic": "Yule's Q of being right: 0 independent, 1 always together",
+    "correlation": "correlation of being right",
+    "kappa": "Cohen's kappa of being right",
+    "double_fault": "double fault: share of images both get wrong",
+}
+AMBIGUITIES = {
+    "brier": "Brier score, mean probability",
+    "log_geometric": "log loss, geometric mean",
+    "log_mean": "log loss, mean probability",
+}
+DECISIONS = {"drop": "left out", "retry": "tried again", "stop": "stopped the run"}
+
+
+def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
+    """Write the report of one or several runs and each run's figures/; returns the page's path.
+
+    out: the file to write; without it report.html in the run's folder, for several runs in the folder above the first.
+    Raises StorageError for a path that is no judged run, ConfigError for no run at all or the same one twice.
+    """
+    if not paths or len({path.resolve() for path in paths}) != len(paths):
+        raise ConfigError("report: give the folders of one or more different runs, such as runs/NAME")
+    runs = [read_run(path) for path in paths]
+    figures = [render_figures(run, f"run{i}") for i, run in enumerate(runs)]
+    page = render_page(runs, figures)
+    if out is None:
+        out = (paths[0] if len(paths) == 1 else paths[0].resolve().parent) / REPORT
+    write_bytes(out, page.encode())
+    for run, drawn in zip(runs, figures, strict=True):
+        write_figures(drawn, run.path / FIGURES)
+    return out
+
+
+def render_page(runs: Sequence[RunFacts], figures: Sequence[Sequence[RenderedFigure]]) -> str:
+    """The page as text."""
+    environment = Environment(
+        loader=PackageLoader("ensemble.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    parts = [_run_part(i, run, drawn) for i, (run, drawn) in enumerate(zip(runs, figures, strict=True))]
+    return environment.get_template("template.html").render(runs=parts)
+
+
+def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -> dict[str, Any]:
+    """What the template needs of one run."""
+    evaluation = run.evaluation
+    gains = {one.member: f"contributions.{i}.gain" for i, one in enumerate(evaluation.contributions)}
+    return {
+        "position": position,
+        "run": run,
+        "evaluation": evaluation,
+        "n": Numbers(run.record),
+        "best_member": next(f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.kind == "best_member"),
+        "headline": next(f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.headline),
+        "gains": gains if len(evaluation.members) > 1 else {},
+        "whiskers": _whiskers(evaluation.leaderboard),
+        "figures": {
+            one.plot.name: {"plot": one.plot, "svg": Markup(one.inline)}  # noqa: S704 - drawn by us
+            for one in figures
+            if one.plot.name not in INLINE_ELSEWHERE
+        },
+        "disputed": [_disputed_part(run, i, row) for i, row in enumerate(evaluation.disputed)],
+        "confusion_shades": _confusion_shades(evaluation.confusion),
+        "cautions": wording.cautions(evaluation),
+        "measures": MEASURES,
+        "ambiguities": AMBIGUITIES,
+        "decisions": DECISIONS,
+        "recipes": list(dict.fromkeys(member.recipe for member in evaluation.members)),
+        "seconds": wording.seconds,
+    }
+
+
+class Numbers:
+    """Writes the numbers of one evaluation.json, each found by its dotted key."""
+
+    def __init__(self, record: Mapping[str, Any]) -> None:
+        self._record = record
+
+    def _value(self, key: str) -> Any:
+        value: Any = self._record
+        for part in key.split("."):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        return value
+
+    def _written(self, key: str, text: str) -> Markup:
+        value = self._value(key)
+        exact = "" if value is None else repr(value)
+        return Markup('<data value="{}" data-key="{}">{}</data>').format(exact, key, text)
+
+    def _float(self, key: str) -> float:
+        value = self._value(key)
+        return math.nan if value is None else float(value)
+
+    def percent(self, key: str) -> Markup:
+        """A rate in percent, two digits."""
+        return self._written(key, wording.percent(self._float(key)))
+
+    def points(self, key: str) -> Markup:
+        """A difference of rates in percentage points, with its sign."""
+        value = self._float(key)
+        return self._written(key, wording.NONE if math.isnan(value) else f"{100 * value:+.2f}")
+
+    def loss(self, key: str) -> Markup:
+        """A loss or score, four digits."""
+        return self._written(key, wording.loss(self._float(key)))
+
+    def p(self, key: str) -> Markup:
+        """A p-value."""
+        return self._written(key, wording.p_value(self._float(key)))
+
+    def count(self, key: str) -> Markup:
+        """A count, or a mean of counts."""
+        return self._written(key, wording.count(self._float(key)))
+
+    def short(self, key: str) -> Markup:
+        """A learned value (a weight, a temperature) with four significant digits."""
+        return self._written(key, f"{self._float(key):.4g}")
+
+    def seconds(self, key: str) -> Markup:
+        """A time."""
+        return self._written(key, wording.seconds(self._float(key)))
+
+    def interval(self, prefix: str, lower: str = "lower", upper: str = "upper") -> Markup:
+        """Both ends of an interval of rates in percent."""
+        if math.isnan(self._float(f"{prefix}.{lower}")):
+            return Markup("-")
+        # No shorter dash: an end may be negative.
+        return Markup("{} to {}").format(self.percent(f"{prefix}.{lower}"), self.percent(f"{prefix}.{upper}"))
+
+
+def _whiskers(rows: Sequence[LeaderboardRow]) -> list[tuple[float, float, float] | None]:
+    """Each line's interval and error as positions in [0, 100] on one scale; None where there is no interval."""
+    ends = [end for row in rows for end in (row.lower, row.upper, row.test_error) if not math.isnan(end)]
+    low, high = min(ends), max(ends)
+    span = (high - low) or 1.0
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / span, 1)
+
+    return [
+        None if math.isnan(row.lower) else (place(row.lower), place(row.test_error), place(row.upper)) for row in rows
+    ]
+
+
+def _confusion_shades(confusion: Sequence[Sequence[int]]) -> list[list[int]]:
+    """How dark each cell is, in percent of the darkest: its share of the true class, the diagonal left out."""
+    shares = [
+        [0.0 if i == j else cell / max(1, sum(row)) for j, cell in enumerate(row)] for i, row in enumerate(confusion)
+    ]
+    top = max(max(row) for row in shares) or 1.0
+    return [[math.ceil(80 * share / top) for share in row] for row in shares]
+
+
+def _disputed_part(run: RunFacts, position: int, row: DisputedRow) -> dict[str, Any]:
+    """One disputed image with the members behind each class, the class with most votes first."""
+    indices = [member.index for member in run.evaluation.members]
+    ranked = sorted((k for k, votes in enumerate(row.votes) if votes), key=lambda k: (-row.votes[k], k))
+    return {
+        "key": f"disputed.{position}",
+        "row": row,
+        "image": _data_uri(run.images[row.row]) if row.row in run.images else None,
+        "classes": [
+            {
+                "class": k,
+                "share": 100 * row.votes[k] / sum(row.votes),
+                "members": [index for index, voted in zip(indices, row.member_classes, strict=True) if voted == k],
+            }
+            for k in ranked
+        ],
+    }
+
+
+def _data_uri(image_CHW: ByteArray) -> str:
+    """A grey or colour image as a PNG inside its own address."""
+    from PIL import Image
+
+    pixels = image_CHW[0] if len(image_CHW) == 1 else image_CHW.transpose(1, 2, 0)
+    png = io.BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()

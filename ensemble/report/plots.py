@@ -1,0 +1,246 @@
+"""What each figure shows, drawn into matplotlib axes. Only `figures.py` renders them, so no pyplot and no global state.
+
+One visual language: votes blue, single members orange, a third series green; colours keep apart for colour-blind
+readers (Okabe and Ito 2008), and a dash or marker always says the same as the colour. Colours are the tokens below,
+which the page replaces by its own for dark screens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ensemble.report.run_facts import RunFacts
+from ensemble.types import DoubleArray, EpochRecord, IntArray
+
+Axes = Any  # matplotlib ships no annotations strict enough to check against
+
+INK, MUTED, GRID, SURFACE = "#1b1f24", "#626b76", "#dfe3e8", "#fefefe"
+VOTE, SINGLE, THIRD, FOURTH = "#0071b1", "#c85a02", "#018f69", "#a34f8c"
+SERIES = (SINGLE, VOTE, THIRD, FOURTH)
+LINES_UP_TO = 40  # more members than this are drawn as a band
+CELLS_UP_TO = 12  # more classes than this leave no room for numbers in cells
+BAR_LABELS_UP_TO = 30
+
+
+def size_curve(axes: Axes, run: RunFacts) -> None:
+    """Test error against the number of members, with the band over random orders and the single models beside it."""
+    points = run.evaluation.size_curve
+    sizes = [point.size for point in points]
+    percent = {name: [100 * getattr(point, name) for point in points] for name in ("mean", "lower", "upper")}
+    axes.fill_between(sizes, percent["lower"], percent["upper"], color=VOTE, alpha=0.16, linewidth=0)
+    axes.plot(sizes, percent["mean"], color=VOTE, marker="o", markersize=3.5, label="vote, mean over random orders")
+    rows = {row.kind: row for row in run.evaluation.leaderboard}
+    single, mean = 100 * rows["best_member"].test_error, 100 * rows["mean_member"].test_error
+    axes.axhline(single, color=SINGLE, linestyle=(0, (5, 3)), linewidth=1.4, label="best member by validation")
+    axes.axhline(mean, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.4, label="mean member")
+    axes.set(xlabel="members in the vote", ylabel="test error, %")
+    if len(sizes) > 1 and sizes[-1] > 16:
+        axes.set_xscale("log")
+        ticks = [size for size in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if size <= sizes[-1]]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+    else:
+        axes.set_xticks(sizes)
+    axes.legend()
+
+
+def learning_loss(axes: Axes, run: RunFacts) -> None:
+    """Training and validation loss by epoch, members thin, their median bold."""
+    _curves(axes, list(run.histories.values()), "train_loss", VOTE, "training", "-")
+    _curves(axes, list(run.histories.values()), "validation_loss", SINGLE, "validation", (0, (4, 2)))
+    axes.set(xlabel="epoch", ylabel="loss, nats")
+    _log_if_wide(axes)
+    axes.legend()
+
+
+def learning_error(axes: Axes, run: RunFacts) -> None:
+    """Validation error by epoch of every member, by recipe; a dot marks the epoch whose weights vote."""
+    recipes: dict[str, list[int]] = {}
+    for member in run.evaluation.members:
+        recipes.setdefault(member.recipe, []).append(member.index)
+    kept = {member.index: member.kept_epoch for member in run.evaluation.members}
+    few = sum(map(len, recipes.values())) <= LINES_UP_TO
+    for i, (recipe, indices) in enumerate(recipes.items()):
+        colour = SERIES[i % len(SERIES)]
+        histories = [run.histories[index] for index in indices if index in run.histories]
+        _curves(axes, histories, "validation_error", colour, recipe, ("-", (0, (4, 2)))[i // len(SERIES) % 2], 100)
+        dots = [
+            (record.epoch, 100 * record.validation_error)
+            for index in indices
+            for record in run.histories.get(index, ())
+            if few and record.epoch == kept[index]
+        ]
+        axes.plot(*np.array(dots).reshape(-1, 2).T, "o", markersize=3, color=colour, alpha=0.8)
+    axes.set(xlabel="epoch", ylabel="validation error, %")
+    _log_if_wide(axes)
+    axes.legend()
+
+
+def calibration(axes: Axes, run: RunFacts) -> None:
+    """Accuracy against confidence in bins of equal width; the area of a dot is its share of the test images."""
+    bins = [one for one in run.evaluation.calibration.equal_width if one.count]
+    total = sum(one.count for one in bins)
+    axes.plot([0, 100], [0, 100], color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2, label="perfectly calibrated")
+    x, y = [100 * one.confidence for one in bins], [100 * one.accuracy for one in bins]
+    axes.plot(x, y, color=VOTE, linewidth=1)
+    sizes = [12 + 180 * one.count / total for one in bins]
+    axes.scatter(x, y, s=sizes, color=VOTE, alpha=0.75, linewidth=0, label="vote", zorder=3)
+    axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 104))
+    axes.legend(loc="upper left")
+
+
+def risk_coverage(axes: Axes, run: RunFacts) -> None:
+    """Error among the most certain test images, for a growing share of them answered."""
+    curve = run.evaluation.risk_coverage
+    axes.plot([100 * value for value in curve.coverage], [100 * value for value in curve.error], color=VOTE)
+    axes.set(xlabel="most certain share answered, %", ylabel="error among them, %", xlim=(0, 101))
+    axes.set_ylim(bottom=0)
+
+
+def class_errors(axes: Axes, run: RunFacts) -> None:
+    """Test error of each class with its 95 % interval."""
+    classes = run.evaluation.classes
+    x = np.arange(len(classes))
+    error = 100 * np.array([one.error for one in classes])
+    below = error - 100 * np.array([one.lower for one in classes])
+    above = 100 * np.array([one.upper for one in classes]) - error
+    axes.errorbar(x, error, yerr=np.maximum(0, [below, above]), fmt="o", color=VOTE, markersize=4.5, elinewidth=1.3)
+    axes.axhline(100 * run.evaluation.headline.test_error, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2)
+    axes.set(ylabel="test error, %", xlim=(-0.6, len(classes) - 0.4))
+    axes.set_ylim(bottom=0)
+    axes.grid(visible=False, axis="x")
+    _name_ticks(axes, [one.name for one in classes])
+
+
+def confusion(axes: Axes, run: RunFacts) -> None:
+    """True class down, vote across; shade by the share of the class, the diagonal left out of the shading."""
+    counts = np.array(run.evaluation.confusion, np.float64)
+    share = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    np.fill_diagonal(share, 0)
+    _matrix(axes, share, SINGLE)
+    if len(counts) <= CELLS_UP_TO:
+        for i, row in enumerate(counts):
+            for j, value in enumerate(row):
+                if value:
+                    axes.text(
+                        j, i, f"{value:.0f}", ha="center", va="center", fontsize=8, color=MUTED if i == j else INK
+                    )
+    names = run.evaluation.class_names
+    _name_ticks(axes, names)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="vote", ylabel="true class")
+
+
+def disagreement(axes: Axes, run: RunFacts) -> None:
+    """Share of test images on which two members name different classes."""
+    matrix = 100 * np.array(run.evaluation.diversity.disagreement, np.float64)
+    indices = [member.index for member in run.evaluation.members]
+    off_diagonal = matrix[~np.eye(len(matrix), dtype=bool)]
+    low = float(np.nanmin(off_diagonal)) if len(off_diagonal) else 0.0
+    high = float(np.nanmax(off_diagonal)) if len(off_diagonal) else 0.0
+    # The least different pair stays visible, so that only the diagonal is blank.
+    shade = 0.15 + 0.85 * (matrix - low) / (high - low) if high > low else np.full_like(matrix, 0.5)
+    np.fill_diagonal(shade, 0)
+    _matrix(axes, shade, VOTE)
+    step = max(1, math.ceil(len(indices) / 12))
+    ticks = range(0, len(indices), step)
+    axes.set_xticks(ticks, [str(indices[i]) for i in ticks])
+    axes.set_yticks(ticks, [str(indices[i]) for i in ticks])
+    axes.set(xlabel="member", ylabel="member")
+    if len(indices) <= CELLS_UP_TO:
+        for i, row in enumerate(matrix):
+            for j, value in enumerate(row):
+                if i != j:
+                    axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=8, color=INK)
+    if len(off_diagonal):
+        axes.set_title(f"from {low:.2f} % (light) to {high:.2f} % (dark)", fontsize=9, color=MUTED)
+
+
+def disputed(axes: Axes, run: RunFacts) -> None:
+    """The most disputed test images on one sheet, each with its label and the votes for its classes."""
+    shown = [row for row in run.evaluation.disputed if row.row in run.images][:24]
+    axes.set_axis_off()
+    across = 6
+    axes.set(xlim=(0, across), ylim=(math.ceil(len(shown) / across), 0))
+    names = run.evaluation.class_names
+    for i, row in enumerate(shown):
+        left, top = i % across, i // across
+        image = run.images[row.row].transpose(1, 2, 0)
+        look = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.shape[2] == 1 else {}
+        extent = (left + 0.17, left + 0.83, top + 0.66, top)
+        axes.imshow(image.squeeze(), extent=extent, interpolation="nearest", aspect="auto", **look)
+        ranked = sorted(
+            ((votes, k) for k, votes in enumerate(row.votes) if votes), key=lambda pair: (-pair[0], pair[1])
+        )
+        votes = "  ".join(f"{names[k]}:{count}" for count, k in ranked[:3])
+        axes.text(left + 0.5, top + 0.70, f"label {names[row.label]}", ha="center", va="top", fontsize=8, color=INK)
+        axes.text(left + 0.5, top + 0.82, votes, ha="center", va="top", fontsize=7.5, color=MUTED)
+
+
+def _curves(
+    axes: Axes,
+    histories: Sequence[Sequence[EpochRecord]],
+    name: str,
+    colour: str,
+    label: str,
+    dashes: Any,
+    scale: float = 1,
+) -> None:
+    """One thin line per member (a band where there are many) and the median over the members in bold."""
+    epochs, values_ME = _aligned([[scale * getattr(record, name) for record in history] for history in histories])
+    if not values_ME.size:
+        return
+    if len(values_ME) <= LINES_UP_TO:
+        for values in values_ME:
+            axes.plot(epochs, values, color=colour, linewidth=0.8, alpha=0.35, linestyle=dashes)
+    else:
+        for low, high, alpha in ((0, 100, 0.1), (5, 95, 0.18)):
+            band = np.nanpercentile(values_ME, [low, high], axis=0)
+            axes.fill_between(epochs, *band, color=colour, alpha=alpha, linewidth=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.plot(epochs, np.nanmedian(values_ME, axis=0), color=colour, linewidth=1.8, label=label, linestyle=dashes)
+
+
+def _aligned(series: Sequence[Sequence[float]]) -> tuple[IntArray, DoubleArray]:
+    """Series of unequal length as one array over their epochs, NaN where a value is missing or not finite."""
+    values = np.full((len(series), max(map(len, series), default=0)), np.nan)
+    for i, one in enumerate(series):
+        values[i, : len(one)] = one
+    values[~np.isfinite(values)] = np.nan
+    epochs = np.flatnonzero(np.isfinite(values).any(axis=0))  # one that nobody passed in finite shape has no median
+    return epochs + 1, values[:, epochs]
+
+
+def _log_if_wide(axes: Axes) -> None:
+    """A logarithmic axis where the curves span more than a factor of 20."""
+    values = np.concatenate([line.get_ydata() for line in axes.lines] or [np.empty(0)]).astype(np.float64)
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() > 20 * values.min():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _position: f"{value:g}")
+        axes.yaxis.set_minor_formatter(lambda _value, _position: "")
+
+
+def _matrix(axes: Axes, shade_RC: DoubleArray, colour: str) -> None:
+    """Cells in one colour whose opacity is their shade in [0, 1], so that they fit a light and a dark page."""
+    from matplotlib.colors import to_rgb
+
+    top = float(shade_RC.max()) or 1.0
+    cells = np.empty((*shade_RC.shape, 4))
+    cells[..., :3] = to_rgb(colour)
+    cells[..., 3] = 0.85 * shade_RC / top
+    axes.imshow(cells, interpolation="none")
+    axes.grid(visible=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
+    long = max(map(len, names)) * len(names) > 40
+    axes.set_xticks(range(len(names)), names, rotation=50 if long else 0, ha="right" if long else "center")
+    if len(names) > BAR_LABELS_UP_TO:
+        axes.set_xticks(range(0, len(names), 5), names[::5])
