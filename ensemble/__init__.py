@@ -1,7 +1,31 @@
 """Train ensembles of image classifiers and judge, with intervals, whether they beat the single model.
 
+    from ensemble import load_ensemble
+    load_ensemble("runs/quickstart").predict_proba(images)
+
 Importing this package loads none of torch, ray, accelerate or wandb: the command line stays quick and the
-statistics run on machines without them.
+statistics run on machines without them. What needs torch is fetched when it is first asked for.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ensemble.inference.trained import TrainedEnsemble, load_ensemble
+    from ensemble.sklearn_api import EnsembleClassifier
+
 __version__ = "0.1.0"
+__all__ = ["EnsembleClassifier", "TrainedEnsemble", "__version__", "load_ensemble"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("load_ensemble", "TrainedEnsemble"):
+        from ensemble.inference import trained
+
+        return getattr(trained, name)
+    if name == "EnsembleClassifier":
+        from ensemble.sklearn_api import EnsembleClassifier
+
+        return EnsembleClassifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,7 @@ Running the same experiment again finishes what is missing and retrains nothing 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,17 @@ from typing import Any
 import numpy as np
 
 from ensemble.config import Experiment
-from ensemble.data import Dataset, Split, check_augmentation, load_dataset, normalization, split_rows
+from ensemble.data import (
+    Dataset,
+    Split,
+    check_augmentation,
+    images_digest,
+    load_dataset,
+    normalization,
+    split_rows,
+)
 from ensemble.environment import describe_environment
-from ensemble.errors import QuorumError
+from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted
 from ensemble.executors import Executor
@@ -33,7 +42,7 @@ from ensemble.storage.run_folder import EVENTS
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
 from ensemble.training import Arrays, Trainer, device_kind
-from ensemble.types import Failure, MemberSpec, Task
+from ensemble.types import Failure, FloatArray, MemberSpec, Task
 
 LEADERBOARD = "leaderboard.csv"
 MakeExecutor = Callable[[str, Sequence[Task], int], Executor]  # device kind, tasks, training images over all epochs
@@ -65,22 +74,17 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
         RunFolder.open(Path(experiment.output_dir), experiment.name, config, plan.to_json()) as folder,
         _listening(folder, make_trackers) as emit,
     ):
-        _describe(folder, dataset, split)
-        driver = _Driver(experiment, folder, make_executor, emit)
-        method = build_method(experiment, split.train_rows)
-        try:
-            driver.train(method, _arrays(dataset, split), dataset.num_classes)
-        finally:
-            driver.close()
-        folder.write(METHOD, json_bytes({"vote_weights": _weights(method, folder)}))
+        driver = train_members(experiment, dataset, split, folder, make_executor, emit)
         evaluation = judge(folder)
         rows = np.array([disputed.row for disputed in evaluation.disputed], np.int64)
         images = dataset.test_images_NCHW[rows]
-        folder.write_all({
-            EVALUATION: json_bytes(evaluation.to_json()),
-            LEADERBOARD: leaderboard_csv(evaluation).encode(),
-            DISPUTED: npz_bytes({"rows": rows, "images": images}),
-        })
+        folder.write_all(
+            {
+                EVALUATION: json_bytes(evaluation.to_json()),
+                LEADERBOARD: leaderboard_csv(evaluation).encode(),
+                DISPUTED: npz_bytes({"rows": rows, "images": images}),
+            }
+        )
         seconds, failures = time.monotonic() - started, tuple(driver.failures.values())
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
     return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds)
@@ -107,7 +111,31 @@ def _listening(folder: RunFolder, make_trackers: MakeTrackers) -> Iterator[Calla
         folder.record(EVENTS)
 
 
-class _Driver:
+def train_members(
+    experiment: Experiment,
+    dataset: Dataset,
+    split: Split,
+    folder: RunFolder,
+    make_executor: MakeExecutor,
+    emit: Callable[[Event], None],
+) -> Driver:
+    """Train what is missing in an open run folder, and store all that voting needs; judging is another matter.
+
+    Raises StorageError when the folder was begun with other data, QuorumError when the failure policy says stop.
+    """
+    mean_C, std_C = normalization(dataset, split)
+    _describe(folder, dataset, split, mean_C, std_C)
+    driver = Driver(experiment, folder, make_executor, emit)
+    method = build_method(experiment, split.train_rows)
+    try:
+        driver.train(method, _arrays(dataset, split, mean_C, std_C), dataset.num_classes)
+    finally:
+        driver.close()
+    folder.write(METHOD, json_bytes({"vote_weights": _weights(method, folder)}))
+    return driver
+
+
+class Driver:
     """Hands the rounds of a method to an executor and stores what comes back."""
 
     def __init__(
@@ -155,9 +183,10 @@ class _Driver:
             tries += 1
             again = []
             for outcome in self._executor.run(tasks, trainer, arrays, self.emit):
-                self.folder.save_members([r for r in outcome.results if r.index not in self.folder.finished()])
-                self.trained += len(outcome.results)
-                for result in outcome.results:
+                new = [result for result in outcome.results if result.index not in self.folder.finished()]
+                self.folder.save_members(new)
+                self.trained += len(new)
+                for result in new:
                     self.failures.pop(result.index, None)
                     error = result.history[result.kept_epoch - 1].validation_error
                     self.emit(MemberFinished(
@@ -192,23 +221,29 @@ class _Driver:
             self._executor.close()
 
 
-def _describe(folder: RunFolder, dataset: Dataset, split: Split) -> None:
+def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray) -> None:
     folder.save_labels(Labels(split.train_rows, split.validation_rows, dataset.train_labels_N, dataset.test_labels_N))
     described = {
         "name": dataset.name, "class_names": list(dataset.class_names), "image_shape": list(dataset.image_shape),
+        "mean": mean_C.tolist(), "std": std_C.tolist(), "images_sha256": images_digest(dataset),
     }  # fmt: skip
+    if folder.has(DATASET):
+        stored = json.loads(folder.read_bytes(DATASET)).get("images_sha256")
+        if stored not in (None, described["images_sha256"]):
+            raise StorageError(
+                f"{folder.path}: the data set's images are not those this run began with; give the run another name=..."
+            )
     folder.write_all({"environment.json": json_bytes(describe_environment()), DATASET: json_bytes(described)})
 
 
-def _arrays(dataset: Dataset, split: Split) -> dict[str, Any]:
-    mean_C, std_C = normalization(dataset, split)
+def _arrays(dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray) -> dict[str, Any]:
     return {
         "train_images": dataset.train_images_NCHW,
         "train_labels": dataset.train_labels_N,
         "validation_rows": split.validation_rows,
         "test_images": dataset.test_images_NCHW,
-        "mean": np.asarray(mean_C, np.float32),
-        "std": np.asarray(std_C, np.float32),
+        "mean": mean_C,
+        "std": std_C,
     }
 
 

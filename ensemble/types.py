@@ -30,6 +30,8 @@ class MemberSpec:
 
     rows: training rows the member is fitted to, in [0, training rows of the data set); a row drawn twice stands twice.
     weights: loss weight of each entry of `rows`, or None for all equal.
+    resample: every epoch draws as many entries of `rows` anew, with replacement and with probabilities in proportion
+        to `weights`, which then have no part in the loss. Needs weights.
     vote_rows: training rows, ascending and distinct, that the member votes on besides validation and test
         (out-of-bag rows, held-out folds).
     """
@@ -40,6 +42,7 @@ class MemberSpec:
     weights: FloatArray | None = None
     vote_rows: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     round: int = 0
+    resample: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

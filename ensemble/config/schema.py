@@ -6,7 +6,7 @@ recipes have files of their own (`models.py`, `recipe.py`); this one holds the e
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,8 @@ from ensemble.config.recipe import TrainingConfig
 Aggregator = Literal["soft", "hard", "weighted", "geometric"]
 AGGREGATORS: tuple[Aggregator, ...] = ("soft", "hard", "weighted", "geometric")
 DataName = Literal["digits", "mnist", "fashion_mnist", "kmnist", "emnist_digits", "emnist_letters", "qmnist", "cifar10"]
+ErrorRows = Literal["held_out", "out_of_bag", "training"]
+UseWeights = Literal["resample", "resample_every_epoch", "loss"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
@@ -44,7 +46,41 @@ class BaggingConfig(Section):
         return self
 
 
-MethodConfig = Annotated[DeepEnsembleConfig | BaggingConfig, Field(discriminator="name")]
+class AdaBoostConfig(Section):
+    """SAMME boosting (Zhu et al. 2009) with errors from rows a network was not fitted to."""
+
+    name: Literal["adaboost"]
+    error_rows: ErrorRows = Field(
+        "held_out", description="rows that judge a network: its fold, rows outside its bag, or those it was fitted to"
+    )
+    folds: int | None = Field(
+        None, ge=2, le=100, description="networks per round with error_rows: held_out; without it 4"
+    )
+    use_weights: UseWeights = Field(
+        "resample_every_epoch", description="how sample weights reach the training: rows drawn by weight, or the loss"
+    )
+    learning_rate: float = Field(0.5, gt=0, le=10, description="factor on every alpha; 1 is SAMME as published")
+    chains: int = Field(1, ge=1, le=1000, description="independent chains that boost side by side")
+    redraws: int = Field(
+        1, ge=0, le=10, description="per round: further tries for networks that failed or are no better than guessing"
+    )
+    min_effective_share: float = Field(
+        0.01, ge=0, lt=1, description="a chain stops when 1 / sum w^2 falls below this share of the training rows"
+    )
+
+    @model_validator(mode="after")
+    def _folds_used(self) -> Self:
+        if self.folds is not None and self.error_rows != "held_out":
+            raise ValueError(f"folds has no effect with error_rows: {self.error_rows}; remove it, or use held_out")
+        return self
+
+    @property
+    def networks_per_round(self) -> int:
+        """How many networks one round of one chain trains."""
+        return (self.folds or 4) if self.error_rows == "held_out" else 1
+
+
+MethodConfig = Annotated[DeepEnsembleConfig | BaggingConfig | AdaBoostConfig, Field(discriminator="name")]
 
 
 class DataConfig(Section):
@@ -133,10 +169,23 @@ class Experiment(Section):
     members: tuple[GroupConfig, ...] = Field(
         (), description="groups of a mixed ensemble; instead of model and num_members"
     )
-    aggregator: Aggregator = Field("soft", description="the vote of the headline; all four are always reported")
+    aggregator: Aggregator = Field(
+        "soft",
+        description="the vote of the headline; all four are always reported. Without it weighted for adaboost, else soft",
+    )
     compute: ComputeConfig = ComputeConfig()
     failures: FailureConfig = FailureConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _headline_by_method(cls, values: Any) -> Any:
+        """A method that weighs its members is judged by the weighted vote unless the user says otherwise."""
+        if isinstance(values, dict) and "aggregator" not in values:
+            method = values.get("method")
+            if isinstance(method, dict) and method.get("name") == "adaboost":
+                return {**values, "aggregator": "weighted"}
+        return values
 
     @field_validator("output_dir")
     @classmethod
@@ -161,6 +210,20 @@ class Experiment(Section):
         if self.failures.min_members > self.total_members:
             raise ValueError(
                 f"failures.min_members is {self.failures.min_members}, more than the {self.total_members} members"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _boosting_fits(self) -> Self:
+        if not isinstance(self.method, AdaBoostConfig):
+            return self
+        if self.members:
+            raise ValueError("adaboost needs members of one kind: give model and num_members instead of members")
+        each, chains = self.method.networks_per_round, self.method.chains
+        if self.total_members % (each * chains):
+            parts = f"{chains} chain(s) of {each} network(s) per round"
+            raise ValueError(
+                f"num_members is {self.total_members}, but adaboost trains {parts}: expected a multiple of {each * chains}, that times the number of rounds"
             )
         return self
 

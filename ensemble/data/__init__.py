@@ -5,7 +5,7 @@ Importing this package loads no torch; the augmentation itself is in `ensemble.d
 
 from ensemble.data.augmentation_check import check_augmentation
 from ensemble.data.catalogue import DATASETS, DatasetInfo
-from ensemble.data.dataset import Dataset, Split, load_dataset, normalization, split_rows
+from ensemble.data.dataset import Dataset, Split, images_digest, load_dataset, normalization, split_rows
 
 __all__ = [
     "DATASETS",
@@ -13,6 +13,7 @@ __all__ = [
     "DatasetInfo",
     "Split",
     "check_augmentation",
+    "images_digest",
     "load_dataset",
     "normalization",
     "split_rows",

@@ -10,6 +10,7 @@ them and the network. The arrays are read-only, because tasks share them.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -144,6 +145,15 @@ def normalization(dataset: Dataset, split: Split) -> tuple[FloatArray, FloatArra
     std_C = np.sqrt((share_CV * (values - mean_C[:, None]) ** 2).sum(axis=1))
     std_C[std_C == 0] = 1.0  # a constant channel: centred it is zero, whatever it is divided by
     return mean_C.astype(np.float32), std_C.astype(np.float32)
+
+
+def images_digest(dataset: Dataset) -> str:
+    """SHA-256 of all training and test pixels: whether a run goes on with the images it began with."""
+    digest = hashlib.sha256()
+    for images_NCHW in (dataset.train_images_NCHW, dataset.test_images_NCHW):
+        digest.update(repr(images_NCHW.shape).encode())
+        digest.update(memoryview(images_NCHW).cast("B") if images_NCHW.size else b"")
+    return digest.hexdigest()
 
 
 def _shares(counts_K: IntArray, total: int) -> IntArray:

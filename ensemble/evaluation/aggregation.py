@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.config.schema import Aggregator
-from ensemble.evaluation.splits import AnyFloatArray
+from ensemble.evaluation.splits import AnyFloatArray, favourites
 from ensemble.types import DoubleArray, IntArray
 
 # Probabilities below this count as this much wherever a logarithm is taken: one member that is certain and wrong
@@ -39,12 +39,6 @@ class Decision:
     @property
     def ties(self) -> int:
         return int(self.tied_N.sum())
-
-
-def favourites(probs: AnyFloatArray) -> IntArray:
-    """Each single member's class, of probs of shape (..., K): the most probable, the lowest of equals."""
-    classes: IntArray = np.argmax(probs, axis=-1).astype(np.int64)
-    return classes
 
 
 def floored_log(probs: AnyFloatArray) -> DoubleArray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from ensemble.config.schema import AGGREGATORS, Aggregator
 from ensemble.evaluation import sections
@@ -51,29 +52,9 @@ def evaluate(
     assert validation.num_members == test.num_members == len(members), "votes and members do not match"
     assert validation.num_classes == test.num_classes == len(class_names), "votes and class names do not match"
     finite, excluded = finite_members(validation, test, members)
-    warnings = [f"member {member.index} does not vote: {member.reason}" for member in excluded]
     validation, test, members = validation.members(finite), test.members(finite), [members[m] for m in finite]
-    if out_of_bag is not None:
-        out_of_bag = replace(
-            out_of_bag,
-            rows=[out_of_bag.rows[m] for m in finite],
-            probs=[out_of_bag.probs[m] for m in finite],
-        )
-    warnings += duplicate_warnings(test, members)
-    choices = choose_all(
-        validation, aggregator, None if vote_weights_M is None else vote_weights_M[finite], choose, seed
-    )
-    warnings += choices.warnings(members)
-
-    review = reviewed_labels(dataset, test.labels_N)
-    headline_weights = choices.weights_M if aggregator == "weighted" else None
-    vote = decide(aggregator, test.probs_MNK, headline_weights)
-    leaderboard = _leaderboard(validation, test, members, aggregator, choices, review)
-    reference = next(row for row in leaderboard if row.kind == "best_member")
-    mean_error = next(row.test_error for row in leaderboard if row.kind == "mean_member")
-    curve, contributions = sections.subsets(test, aggregator, headline_weights, members, seed)
-    confusion_KK = confusion_matrix(test.labels_N, vote.classes_N, test.num_classes)
-    doubt = uncertainty(test.probs_MNK)
+    method_weights_M = None if vote_weights_M is None else vote_weights_M[finite]
+    choices = choose_all(validation, aggregator, method_weights_M, choose, seed)
     return Evaluation(
         version=VERSION,
         dataset=dataset,
@@ -85,24 +66,56 @@ def evaluate(
         excluded=tuple(excluded),
         validation_rows=validation.num_rows,
         test_rows=test.num_rows,
-        verdict=give_verdict(leaderboard[0], reference, len(members), test.num_rows),
-        leaderboard=leaderboard,
         choices=choices.records(members),
-        diversity=sections.diversity(test),
-        confusion=tuple(tuple(row) for row in confusion_KK.tolist()),
-        classes=sections.class_results(confusion_KK, class_names),
-        size_curve=curve,
-        contributions=contributions,
-        gain_per_second=sections.ensemble_gain_per_second(leaderboard[0].test_error, mean_error, members),
-        calibration=sections.calibration(vote, test.labels_N),
-        ambiguity=sections.ambiguities(test),
-        uncertainty=sections.uncertainty_summary(doubt, vote, test.labels_N),
-        risk_coverage=sections.risk(vote, test.labels_N),
-        disputed=sections.disputed_rows(test, vote, doubt),
-        out_of_bag=None if out_of_bag is None else sections.out_of_bag_result(out_of_bag, test.num_classes),
-        label_review=None if review is None else sections.label_review(review, vote, test.labels_N),
-        warnings=tuple(warnings),
+        out_of_bag=None
+        if out_of_bag is None
+        else sections.out_of_bag_result(out_of_bag.members(finite), test.num_classes),
+        warnings=(
+            *(f"member {member.index} does not vote: {member.reason}" for member in excluded),
+            *duplicate_warnings(test, members),
+            *choices.warnings(members),
+        ),
+        **_test_sections(validation, test, members, aggregator, choices, dataset, class_names, seed),
     )
+
+
+def _test_sections(
+    validation: SplitVotes,
+    test: SplitVotes,
+    members: Sequence[MemberFacts],
+    aggregator: Aggregator,
+    choices: Choices,
+    dataset: str,
+    class_names: Sequence[str],
+    seed: int,
+) -> dict[str, Any]:
+    """All that is read off the test votes, by its name in the Evaluation."""
+    labels_N = test.labels_N
+    weights_M = choices.weights_M if aggregator == "weighted" else None
+    vote, doubt = decide(aggregator, test.probs_MNK, weights_M), uncertainty(test.probs_MNK)
+    review = reviewed_labels(dataset, labels_N)
+    leaderboard = _leaderboard(validation, test, members, aggregator, choices, review)
+    headline = leaderboard[0]
+    best = next(row for row in leaderboard if row.kind == "best_member")
+    mean = next(row for row in leaderboard if row.kind == "mean_member")
+    curve, contributions = sections.subsets(test, aggregator, weights_M, members, seed)
+    confusion_KK = confusion_matrix(labels_N, vote.classes_N, test.num_classes)
+    return {
+        "verdict": give_verdict(headline, best, len(members), test.num_rows),
+        "leaderboard": leaderboard,
+        "diversity": sections.diversity(test),
+        "confusion": tuple(tuple(row) for row in confusion_KK.tolist()),
+        "classes": sections.class_results(confusion_KK, class_names),
+        "size_curve": curve,
+        "contributions": contributions,
+        "gain_per_second": sections.ensemble_gain_per_second(headline.test_error, mean.test_error, members),
+        "calibration": sections.calibration(vote, labels_N),
+        "ambiguity": sections.ambiguities(test),
+        "uncertainty": sections.uncertainty_summary(doubt, vote, labels_N),
+        "risk_coverage": sections.risk(vote, labels_N),
+        "disputed": sections.disputed_rows(test, vote, doubt),
+        "label_review": None if review is None else sections.label_review(review, vote, labels_N),
+    }
 
 
 def _leaderboard(

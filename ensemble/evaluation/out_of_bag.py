@@ -36,6 +36,10 @@ class OutOfBag:
             assert len(rows) == len(probs), f"member {m}: {len(rows)} rows but {len(probs)} votes"
             assert np.isin(rows, self.pool).all(), f"member {m} voted on rows outside the pool"
 
+    def members(self, positions: Sequence[int]) -> OutOfBag:
+        """The same pool, with only the members at these positions."""
+        return OutOfBag([self.rows[m] for m in positions], [self.probs[m] for m in positions], self.pool, self.labels)
+
 
 @dataclass(frozen=True, eq=False)
 class OutOfBagVote:

@@ -41,9 +41,8 @@ class SplitVotes:
 
     @cached_property
     def favourites_MN(self) -> IntArray:
-        """Each member's own class per row: the most probable, the lowest of equals."""
-        classes: IntArray = np.argmax(self.probs_MNK, axis=-1).astype(np.int64)
-        return classes
+        """Each member's own class per row, computed once."""
+        return favourites(self.probs_MNK)
 
     @property
     def num_members(self) -> int:
@@ -60,6 +59,12 @@ class SplitVotes:
     def members(self, positions: Sequence[int]) -> SplitVotes:
         """The same rows, with only the members at these positions."""
         return SplitVotes(self.split, self.probs_MNK[list(positions)], self.labels_N)
+
+
+def favourites(probs: AnyFloatArray) -> IntArray:
+    """The class of each row of probs, shape (..., K): the most probable, the lowest of equals."""
+    classes: IntArray = np.argmax(probs, axis=-1).astype(np.int64)
+    return classes
 
 
 def require_choosable(votes: SplitVotes) -> None:

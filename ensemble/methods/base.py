@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ensemble.types import DoubleArray, MemberResult, MemberSpec
 
@@ -19,4 +19,13 @@ class Method(Protocol):
 
     def vote_weights(self) -> DoubleArray | None:
         """How loud each finished member votes, by ascending index; None when the method has no opinion."""
+        ...
+
+    def report(self) -> dict[str, Any] | None:
+        """What the method has to say of itself, as plain JSON values; None when that is nothing.
+
+        Keys with a meaning to others: `rounds` (records with `round` and `members`), `dropped` (members that finished
+        but may not vote), `notices` (sentences in the order they came up), `ended_early` (why the ensemble is smaller
+        than asked for).
+        """
         ...

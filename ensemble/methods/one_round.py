@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,10 @@ class OneRound:
 
     def vote_weights(self) -> DoubleArray | None:
         """None: every member counts the same."""
+        return None
+
+    def report(self) -> dict[str, Any] | None:
+        """None: there is nothing to tell but the members themselves."""
         return None
 
 

@@ -27,13 +27,6 @@ from ensemble.types import ByteArray
 
 REPORT, FIGURES = "report.html", "figures"
 INLINE_ELSEWHERE = ("confusion", "disputed")  # the page has these as a table and as real images
-MEASURES = {
-    "disagreement": "disagreement: share of images on which two members name different classes",
-    "q_statistic": "Yule's Q of being right: 0 independent, 1 always together",
-    "correlation": "correlation of being right",
-    "kappa": "Cohen's kappa of being right",
-    "double_fault": "double fault: share of images both get wrong",
-}
 AMBIGUITIES = {
     "brier": "Brier score, mean probability",
     "log_geometric": "log loss, geometric mean",
@@ -83,7 +76,9 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "run": run,
         "evaluation": evaluation,
         "n": Numbers(run.record),
-        "best_member": next(f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.kind == "best_member"),
+        "best_member": next(
+            f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.kind == "best_member"
+        ),
         "headline": next(f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.headline),
         "gains": gains if len(evaluation.members) > 1 else {},
         "whiskers": _whiskers(evaluation.leaderboard),
@@ -94,8 +89,8 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         },
         "disputed": [_disputed_part(run, i, row) for i, row in enumerate(evaluation.disputed)],
         "confusion_shades": _confusion_shades(evaluation.confusion),
+        "failed": wording.plural(len(run.failures), "member"),
         "cautions": wording.cautions(evaluation),
-        "measures": MEASURES,
         "ambiguities": AMBIGUITIES,
         "decisions": DECISIONS,
         "recipes": list(dict.fromkeys(member.recipe for member in evaluation.members)),
@@ -144,6 +139,10 @@ class Numbers:
     def count(self, key: str) -> Markup:
         """A count, or a mean of counts."""
         return self._written(key, wording.count(self._float(key)))
+
+    def one_digit(self, key: str) -> Markup:
+        """A mean of counts."""
+        return self._written(key, f"{self._float(key):.1f}")
 
     def short(self, key: str) -> Markup:
         """A learned value (a weight, a temperature) with four significant digits."""

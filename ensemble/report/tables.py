@@ -77,7 +77,7 @@ def print_evaluation(evaluation: Evaluation, path: Path, stream: TextIO | None =
 def _show(console: Console, evaluation: Evaluation, path: Path) -> None:
     from rich.text import Text
 
-    console.print(Text(_title(evaluation), style="bold"), soft_wrap=True)
+    console.print(Text(_title(evaluation), style="bold"))
     console.print()
     console.print(_rich_table(evaluation, console.width))
     console.print()

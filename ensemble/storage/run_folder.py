@@ -113,9 +113,11 @@ class RunFolder:
                 raise ConfigError(
                     f"{self.path} holds a run with another configuration:\n{listed}\nGive this one another name=..., or remove that folder"
                 )
+            if self.config() != _plain(config):  # what may differ between starts: keep what holds now
+                self.write(CONFIG, _yaml(config))
             return
         self.write(PLAN, json_bytes(plan))
-        self.write(CONFIG, yaml.safe_dump(_plain(config), sort_keys=False).encode())
+        self.write(CONFIG, _yaml(config))
 
     # Files
 
@@ -269,6 +271,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
     return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _yaml(config: dict[str, Any]) -> bytes:
+    return yaml.safe_dump(_plain(config), sort_keys=False).encode()
 
 
 def _history_bytes(history: tuple[EpochRecord, ...]) -> bytes:

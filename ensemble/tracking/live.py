@@ -127,7 +127,7 @@ def _member_cells(member: RunningMember, now: float, width: int) -> list[Rendera
 
 def _status(progress: Progress, elapsed: float | None) -> Text:
     mean = progress.mean_error
-    finished = f"{progress.finished} of {progress.members} members finished"
+    finished = f"{progress.finished} of {progress.members} finished"
     parts = [
         Text(finished if mean is None else f"{finished} (mean val. error {percent(mean)})"),
         Text(f"{len(progress.running)} running"),

@@ -24,6 +24,7 @@ import numpy as np
 
 import ensemble
 from ensemble.config.schema import WandbConfig
+from ensemble.errors import EnsembleError
 from ensemble.events import Event, RunFinished, RunStarted, to_json
 from ensemble.tracking.event_log import latest_attempts
 from ensemble.types import ByteArray
@@ -84,7 +85,6 @@ class WandbTracker:
         self._test_images = test_images
         self._notify = notify or log.warning
         self._given_up = False
-        self._unsent: set[str] = set()
         self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         if self.mode == "disabled":
@@ -127,7 +127,10 @@ class WandbTracker:
         self._records.put({"earlier": False, "time": time, "event": to_json(event)})
         judgement = self._folder / "evaluation.json"
         if isinstance(event, RunFinished) and judgement.is_file():
-            self.log_evaluation(json.loads(judgement.read_bytes()))
+            try:
+                self.log_evaluation(json.loads(judgement.read_bytes()))
+            except (OSError, ValueError, EnsembleError) as error:
+                self._notify(f"W&B: the judgement is not shown there: {error}")
 
     def log_evaluation(self, evaluation: Mapping[str, Any]) -> None:
         """Show a judgement, as evaluation.json holds it, in the ensemble's run; returns at once."""
@@ -148,15 +151,12 @@ class WandbTracker:
         try:
             process.wait(self._timeout_s)
         except subprocess.TimeoutExpired:
+            self._give_up(f"not everything was sent within {self._timeout_s:.0f} s")
             os.killpg(process.pid, signal.SIGKILL)  # its own session: the process and the service it started
             process.wait()
-            self._give_up(f"not everything was sent within {self._timeout_s:.0f} s")
         self._reader.join(timeout=1.0)
         if not self.complete:
             self._give_up(f"its process ended with exit code {process.returncode}")
-        elif self._unsent:
-            self.complete = False
-            self._give_up(f"{len(self._unsent)} runs were not sent completely")
 
     def _write(self, pipe: IO[bytes]) -> None:
         """Feed the process; in a thread, because a process that hangs stops reading."""
@@ -177,9 +177,9 @@ class WandbTracker:
                     self._notify(message["notice"])
                 elif "given_up" in message:
                     self._give_up(message["given_up"])
-                elif "unsent" in message:
-                    self._unsent.add(message["unsent"])
-                elif "complete" in message:
+                elif message["unsent"]:
+                    self._give_up(f"{message['unsent']} runs were not sent completely")
+                else:
                     self.complete = True
 
     def _give_up(self, reason: str) -> None:

@@ -38,15 +38,16 @@ class Session:
         self._say = say
         self._mode: str = setup["mode"]
         self._runs: dict[str, Any] = {}
-        self._finishing: list[threading.Thread] = []
+        self._finishing: dict[str, threading.Thread] = {}
         self._reached = False
-        self._given_up: set[str] = set()
+        self._skipped: set[str] = set()
+        self.unsent: set[str] = set()
 
     def carry_out(self, instruction: Instruction) -> None:
         """Do one thing. Raises whatever wandb raises, but online turns to offline when W&B was never reached."""
         if isinstance(instruction, Open):
-            self._given_up.discard(instruction.id)
-        if instruction.id in self._given_up:
+            self._skipped.discard(instruction.id)
+        if instruction.id in self._skipped:
             return
         match instruction:
             case Open():
@@ -62,21 +63,23 @@ class Session:
 
     def wait(self) -> None:
         """Wait until every run that was ended is sent or has given up."""
-        for thread in self._finishing:
+        for thread in self._finishing.values():
             thread.join()
 
     def _open(self, run: Open) -> None:
         if run.id in self._runs:  # an attempt that is replaced
             self._finish(run.id, 1)
-            self.wait()
+        if run.id in self._finishing:  # its id is taken until then
+            self._finishing.pop(run.id).join()
+        self.unsent.discard(run.id)
         try:
             self._runs[run.id] = self._init(run)
         except Exception as error:
             if self._mode == "offline":
                 raise
             if self._reached:  # a new run would not even start offline: its id is taken until the service ends
-                self._given_up.add(run.id)
-                self._say(unsent=run.id)
+                self._skipped.add(run.id)
+                self._miss(run.id, error)
                 return
             self._go_offline(error)
             self._runs[run.id] = self._init(run)
@@ -103,21 +106,22 @@ class Session:
                     shutil.rmtree(old)
             if run.job_type == "ensemble":  # the only run with tables, which wait there
                 shutil.rmtree(folder / "wandb" / "staging", ignore_errors=True)
-        settings = self._wandb.Settings(
-            console="off",
-            silent=True,
-            disable_git=True,
-            save_code=False,
-            reinit="create_new",
-            init_timeout=self._setup["init_timeout_s"],
-            finish_timeout=self._setup["finish_timeout_s"],
-            finish_timeout_raises=True,
-            x_disable_meta=True,
-            x_save_requirements=False,
+        settings = {
+            "console": "off",
+            "silent": True,
+            "disable_git": True,
+            "save_code": False,
+            "reinit": "create_new",
+            "init_timeout": self._setup["init_timeout_s"],
+            "finish_timeout": self._setup["finish_timeout_s"],
+            "finish_timeout_raises": True,
+            "x_disable_meta": True,
+            "x_save_requirements": False,
             # One run per driver reports how busy the machine is, and a replay has nothing to report.
-            x_disable_stats=run.job_type == "member" or not self._setup["live"],
-            x_stats_pid=self._setup["driver_pid"],
-        )
+            "x_disable_stats": run.job_type == "member" or not self._setup["live"],
+            "x_stats_pid": self._setup["driver_pid"],
+        }
+        known = self._wandb.Settings.model_fields  # older versions lack some, and refuse what they do not know
         return self._wandb.init(
             mode=self._mode,
             project=self._setup["project"],
@@ -129,7 +133,7 @@ class Session:
             job_type=run.job_type,
             tags=run.tags,
             config=run.config,
-            settings=settings,
+            settings=self._wandb.Settings(**{name: value for name, value in settings.items() if name in known}),
         )
 
     def _finish(self, id: str, exit_code: int) -> None:
@@ -140,15 +144,18 @@ class Session:
             try:
                 run.finish(exit_code=exit_code)
             except Exception as error:
-                self._say(unsent=id)
-                print(f"{id}: {_why(error)}", file=sys.stderr)  # noqa: T201 (stderr is the log file)
+                self._miss(id, error)
 
         if self._mode == "online":
             thread = threading.Thread(target=finish, daemon=True)
             thread.start()
-            self._finishing = [*(other for other in self._finishing if other.is_alive()), thread]
+            self._finishing = {other: t for other, t in self._finishing.items() if t.is_alive()} | {id: thread}
         else:
             finish()
+
+    def _miss(self, id: str, error: Exception) -> None:
+        self.unsent.add(id)
+        print(f"{id}: {_why(error)}", file=sys.stderr, flush=True)  # noqa: T201 (stderr is the log file)
 
     def _table(self, data: TableData) -> dict[str, Any]:
         rows = [[self._cell(cell) for cell in row] for row in data.rows]
@@ -198,8 +205,8 @@ def _image(packed: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.frombuffer(base64.b64decode(packed["data"]), np.uint8).reshape(packed["shape"])
 
 
-def _work(session: Session, projection: Projection, records: queue.SimpleQueue[Record]) -> None:
-    """Carry out all records until the end, then end what is open."""
+def _work(session: Session, projection: Projection, records: queue.SimpleQueue[Record]) -> int:
+    """Carry out all records until the end, then end what is open; the number of runs that were not sent completely."""
     ok = False
     while (record := records.get()) is not None:
         if "close" in record:
@@ -217,6 +224,7 @@ def _work(session: Session, projection: Projection, records: queue.SimpleQueue[R
     for instruction in projection.close(ok):
         session.carry_out(instruction)
     session.wait()
+    return len(session.unsent)
 
 
 def main() -> int:
@@ -237,14 +245,14 @@ def main() -> int:
         import wandb
 
         projection = Projection(setup["name"], setup["config"], tuple(setup["tags"]))
-        _work(Session(wandb, setup, say), projection, records)
+        unsent = _work(Session(wandb, setup, say), projection, records)
     except ImportError as error:
         say(given_up=f"the wandb package cannot be imported ({error})")
         return 1
     except Exception as error:
         say(given_up=_why(error))
         return 1
-    say(complete=True)
+    say(ended=True, unsent=unsent)
     return 0
 
 

@@ -129,4 +129,15 @@ class Batches:
 def arrange(images: Tensor, num_members: int) -> Tensor:
     """Member-major images [K*B, C, H, W] side by side as [B, K*C, H, W], channels last."""
     images_KB: Tensor = torch.unflatten(images, 0, (num_members, -1))
-    return images_KB.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    return channels_last(images_KB.transpose(0, 1).flatten(1, 2))
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Images [B, C, H, W] with channels last in memory and in their strides.
+
+    An axis of length 1 may have any stride, and kernels are chosen by strides: left as they come, one grey image could
+    take another way, with other last bits, depending on where its memory came from.
+    """
+    laid_out = images.contiguous(memory_format=torch.channels_last)
+    _, channels, height, width = laid_out.shape
+    return laid_out.as_strided(laid_out.shape, (height * width * channels, 1, width * channels, channels))

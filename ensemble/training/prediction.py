@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ensemble.training.batches import Resident
+from ensemble.training.batches import Resident, channels_last
 from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack
 
@@ -28,7 +28,7 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
     parts = []
     for start in range(0, max(count, 1), step):  # no rows: one empty batch, so that the shape is right
         chosen = images[start : start + step] if rows is None else images[rows[start : start + step]]
-        batch = data.normalized(data.unit(chosen)).contiguous(memory_format=torch.channels_last)
+        batch = channels_last(data.normalized(data.unit(chosen)))
         with placement.autocast():
             logits_BKC = stack(batch)
         parts.append(logits_BKC.float().transpose(0, 1))

@@ -27,7 +27,8 @@ def test_both_identities_hold(seed, members, sharpness):
         for w in (None, weights):
             terms = identity(probs, labels, w)
             assert terms.combined == pytest.approx(terms.members - terms.ambiguity, abs=1e-6)
-            assert terms.ambiguity >= -1e-9
+            # float32 rows sum to 1 but for the last digit, and so much can be missing here.
+            assert terms.ambiguity >= -1e-6
 
 
 @pytest.mark.parametrize("identity", [brier_ambiguity, log_ambiguity])

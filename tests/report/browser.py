@@ -78,9 +78,7 @@ class Browser:
 
     def resize(self, width: int, height: int, mobile: bool = False, scheme: str = "light") -> None:
         """Become a screen of this size and colour scheme."""
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
-        )
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
         self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     def screenshot(self, path: Path, whole: bool = True) -> bytes:
@@ -125,7 +123,9 @@ class Browser:
             self.problems.append(f"log: {values['entry']['text']}")
         elif method == "Network.loadingFailed":
             self.problems.append(f"failed request: {values.get('errorText')}")
-        elif method == "Network.requestWillBeSent" and not values["request"]["url"].startswith(("file:", "data:", "about:")):
+        elif method == "Network.requestWillBeSent" and not values["request"]["url"].startswith(
+            ("file:", "data:", "about:")
+        ):
             self.problems.append(f"foreign request: {values['request']['url']}")
 
 

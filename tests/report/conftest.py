@@ -15,6 +15,7 @@ from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.events import EpochFinished, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted, to_json
+from ensemble.report.html import write_report
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
 from ensemble.types import EpochRecord, MemberResult, Votes
@@ -59,7 +60,9 @@ def make_evaluation(
         labels = generator.integers(0, len(CLASSES), TRAIN_ROWS)
         outside = [np.flatnonzero(generator.random(TRAIN_ROWS) < 0.37) for _ in range(members)]
         probs = make_probs(members, labels, seed + 7, skill)
-        out_of_bag = OutOfBag(outside, [probs[m, chosen] for m, chosen in enumerate(outside)], np.arange(TRAIN_ROWS), labels)
+        out_of_bag = OutOfBag(
+            outside, [probs[m, chosen] for m, chosen in enumerate(outside)], np.arange(TRAIN_ROWS), labels
+        )
     evaluation = evaluate(
         validation, test, facts, "soft", None, asked or members, "digits", CLASSES, out_of_bag, choose=choose
     )
@@ -106,7 +109,10 @@ def write_run(
         for m, facts in enumerate(members):
             history = make_history(m, epochs)
             votes = Votes(
-                validation.probs_MNK[m], test.probs_MNK[m], np.empty(0, np.int64), np.empty((0, len(CLASSES)), np.float32)
+                validation.probs_MNK[m],
+                test.probs_MNK[m],
+                np.empty(0, np.int64),
+                np.empty((0, len(CLASSES)), np.float32),
             )
             result = MemberResult(
                 facts.index, facts.recipe, votes, weights, history, facts.num_parameters, facts.train_seconds, 3, 1
@@ -141,6 +147,12 @@ def write_run(
 def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four members with a fifth that failed."""
     return write_run(tmp_path_factory.mktemp("runs"), failed=4, asked=5)
+
+
+@pytest.fixture(scope="session")
+def page_path(run_path: Path) -> Path:
+    """The report of that run."""
+    return write_report([run_path])
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 
 
 class SmallServer:
-    """Serves on a free port until closed. history: run id -> rows by line number; a later upload replaces lines."""
+    """Serves on a free port until closed. history: run id -> rows by line number."""
 
     def __init__(self) -> None:
         self.history: dict[str, dict[int, dict[str, Any]]] = {}
@@ -40,8 +41,9 @@ class SmallServer:
     def _graphql(self, request: dict[str, Any]) -> dict[str, Any]:
         asked, given = request["query"], request.get("variables") or {}
         if "upsertBucket" in asked:
-            if given.get("groupName"):
+            if given.get("groupName"):  # a run begins; without `resume` it replaces one of the same id, W&B documents
                 self.opened.append(given)
+                self.history[given["name"]] = {}
             project = {"id": "p", "name": given.get("project"), "entity": {"id": "e", "name": "me"}}
             bucket = {
                 "id": given["name"], "name": given["name"], "displayName": given.get("displayName"), "description": "",
@@ -80,9 +82,7 @@ class SmallServer:
 
         class Quiet(Handler):
             def handle(self) -> None:
-                try:
+                with contextlib.suppress(ConnectionError):  # the client was killed
                     super().handle()
-                except ConnectionError:
-                    pass  # the client was killed
 
         return Quiet

@@ -154,7 +154,7 @@ def test_one_line_per_running_member_and_a_total(width):
     ]
     assert re.match(r"0000 +lenet5 +(node cuda:0 +)?\S+ +1/20 +1\.5000 +10\.00 % +1:34", member)
     assert re.match(r"total .* 1/80 ", total)
-    assert status.startswith("0 of 5 members finished · 1 running · 3 waiting · 1 failed · 0:06 elapsed")
+    assert status.startswith("0 of 5 finished · 1 running · 3 waiting · 1 failed · 0:06 elapsed")
 
 
 @pytest.mark.parametrize("height", [8, 24, 50])

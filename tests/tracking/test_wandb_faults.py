@@ -162,7 +162,7 @@ def test_a_process_that_hangs_delays_neither_training_nor_the_end(tmp_path):
     [
         ("raise ModuleNotFoundError(\"No module named 'wandb'\")", "the wandb package cannot be imported (No module"),
         (
-            "def Settings(**_): return None\ndef init(**_): raise RuntimeError('broken pipe dream')",
+            "class Settings: model_fields = {}\ndef init(**_): raise RuntimeError('broken pipe dream')",
             "RuntimeError: broken",
         ),
         ("import os\nos._exit(11)", "its process"),
@@ -184,6 +184,16 @@ def test_a_file_named_wandb_in_the_working_directory_is_not_imported(tmp_path, m
     driver = Driver(tmp_path, OFFLINE)
     driver.close()
     assert driver.lines == []
+
+
+def test_a_judgement_that_cannot_be_read_is_one_line_and_the_run_is_told_anyway(tmp_path):
+    driver = Driver(tmp_path, OFFLINE)
+    (driver.folder / "evaluation.json").write_text("{")
+    driver.tell(a_run())
+    driver.close()
+    (line,) = driver.lines
+    assert line.startswith("W&B: the judgement is not shown there")
+    assert driver.tracker.complete
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

@@ -30,7 +30,7 @@ class RunFile:
 
 def records(path: Path):
     data = path.read_bytes()
-    assert data[:4] == b":W&B", f"{path} is no W&B run file"
+    assert len(data) < 7 or data[:4] == b":W&B", f"{path} is no W&B run file"
     position, parts = 7, b""
     while position + 7 <= len(data):
         if BLOCK - position % BLOCK < 7:  # too little room for a header: the rest of the block is padding

@@ -1,0 +1,106 @@
+"""All members and their vote as one network, for predicting and for export.
+
+    members(images_NCHW)    # [M, N, K] probabilities of each member
+    network(images_NCHW)    # [N, K] probabilities and [N] classes of the vote
+
+Images are uint8, or float32 in [0, 1]; standardising them is part of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ensemble.config.schema import Aggregator
+from ensemble.evaluation.aggregation import PROBABILITY_FLOOR
+from ensemble.inference.stored import StoredMember, StoredVote
+from ensemble.training.stack import Stack
+
+# Shares of votes are counted in float32 here, so equal counts may differ by rounding, different ones by 1/M.
+_TIE_TOLERANCE = 1e-6
+
+
+class Members(nn.Module):
+    """The voting members, in stacks as they were trained; probabilities come out by ascending member index."""
+
+    def __init__(self, vote: StoredVote) -> None:
+        super().__init__()
+        mean_C, std_C = torch.from_numpy(vote.mean_C.copy()), torch.from_numpy(vote.std_C.copy())
+        self.mean_C11: Tensor
+        self.std_C11: Tensor
+        self.register_buffer("mean_C11", mean_C.view(-1, 1, 1))
+        self.register_buffer("std_C11", std_C.view(-1, 1, 1))
+        self.stacks = nn.ModuleList()
+        order: list[int] = []
+        for group in _grouped(vote):
+            self.stacks.append(_stack(vote, group))
+            order += [member.index for member in group]
+        ascending = sorted(range(len(order)), key=order.__getitem__)
+        self.positions = None if ascending == list(range(len(order))) else ascending
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Probabilities [M, N, K], float32, of images [N, C, H, W], uint8 or float32 in [0, 1]."""
+        unit = images.float() / 255 if images.dtype == torch.uint8 else images
+        batch = ((unit - self.mean_C11) / self.std_C11).contiguous(memory_format=torch.channels_last)
+        logits_BMK = torch.cat([stack(batch).float() for stack in self.stacks], dim=1)
+        if self.positions is not None:
+            logits_BMK = logits_BMK[:, self.positions]
+        return logits_BMK.transpose(0, 1).softmax(-1)
+
+
+class VoteNetwork(nn.Module):
+    """Members and vote in one, in float32: what is exported."""
+
+    def __init__(self, members: Members, vote: StoredVote) -> None:
+        super().__init__()
+        self.members, self.aggregator = members, vote.aggregator
+        count = len(vote.members)
+        weights = [1.0 / count] * count if vote.weights_M is None else (vote.weights_M / vote.weights_M.sum()).tolist()
+        self.weights_M11: Tensor
+        self.register_buffer("weights_M11", torch.tensor(weights, dtype=torch.float32).view(-1, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities [N, K] and classes [N] (int64) of the vote on images [N, C, H, W]."""
+        probs_MNK = self.members(images)
+        combined_NK = combine(self.aggregator, probs_MNK, self.weights_M11)
+        if self.aggregator != "hard":
+            return combined_NK, combined_NK.argmax(-1)
+        tied_NK = combined_NK >= combined_NK.amax(-1, keepdim=True) - _TIE_TOLERANCE
+        mean_NK = probs_MNK.mean(0)
+        return combined_NK, torch.where(tied_NK, mean_NK, torch.full_like(mean_NK, -1.0)).argmax(-1)
+
+
+def combine(aggregator: Aggregator, probs_MNK: Tensor, weights_M11: Tensor) -> Tensor:
+    """The vote [N, K], as `ensemble.evaluation.aggregation` defines it; weights sum to 1."""
+    if aggregator == "geometric":
+        logs_NK = (weights_M11 * probs_MNK.clamp_min(PROBABILITY_FLOOR).log()).sum(0)
+        return logs_NK.softmax(-1)
+    if aggregator == "hard":
+        favourites_MN1 = probs_MNK.argmax(-1, keepdim=True)
+        classes_K = torch.arange(probs_MNK.shape[-1], device=probs_MNK.device)
+        return (weights_M11 * (favourites_MN1 == classes_K).float()).sum(0)
+    return (weights_M11 * probs_MNK).sum(0)
+
+
+def _grouped(vote: StoredVote) -> list[list[StoredMember]]:
+    """Members of one recipe in stacks of the size they were trained in."""
+    groups: list[list[StoredMember]] = []
+    for group in vote.experiment.groups:
+        alike = [member for member in vote.members if member.recipe == group.name]
+        size = vote.stack_sizes[group.name]
+        groups += [alike[start : start + size] for start in range(0, len(alike), size)]
+    assert sum(map(len, groups)) == len(vote.members), "a member's recipe is not in the configuration"
+    return groups
+
+
+def _stack(vote: StoredVote, members: Sequence[StoredMember]) -> Stack:
+    config = vote.experiment.group(members[0].recipe).model
+    stack = Stack.build(config, vote.image_shape, len(vote.class_names), [0] * len(members))
+    for position, member in enumerate(members):
+        state = {name: torch.from_numpy(array.copy()) for name, array in member.weights.items()}
+        stack.load_member_state(position, state)
+    stack.eval()
+    stack.requires_grad_(False)
+    return stack

@@ -1,0 +1,110 @@
+"""A trained ensemble in memory.
+
+trained = load_ensemble("runs/quickstart")
+trained.predict_proba(images)      # [N, K], the run's own vote
+trained.member_probs(images)       # [M, N, K], what each member says
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ensemble.config.schema import Aggregator
+from ensemble.errors import ComputeError
+from ensemble.evaluation.aggregation import Decision, decide
+from ensemble.inference.images import as_batch
+from ensemble.inference.network import Members, VoteNetwork
+from ensemble.inference.stored import StoredVote, read_vote
+from ensemble.types import FloatArray, IntArray
+
+# As at training: large enough to keep the device busy, small enough for a CPU's cache.
+_BATCH = {"cpu": 256, "cuda": 4096}
+
+
+def load_ensemble(
+    path: str | os.PathLike[str], *, aggregator: Aggregator | None = None, device: str = "auto"
+) -> TrainedEnsemble:
+    """The trained members of a run and their vote.
+
+    path: the run's folder. aggregator: another vote than the configured one. device: "auto" (a GPU where there is
+    one), "cpu" or "cuda". Raises StorageError where there is no run or a file is damaged, QuorumError when too few
+    members finished, ComputeError when the device is not there.
+    """
+    return TrainedEnsemble(read_vote(Path(path), aggregator), device)
+
+
+class TrainedEnsemble:
+    """Members and vote of one run. Images: see `predict_proba`."""
+
+    def __init__(self, vote: StoredVote, device: str = "auto") -> None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise ComputeError(f"device: found {device!r}; expected auto, cpu or cuda")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise ComputeError("device is cuda, but torch sees no GPU here; use device='cpu'")
+        self.vote = vote
+        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        self._members = Members(vote).eval().to(self.device)
+
+    def __repr__(self) -> str:
+        recipes = ", ".join(dict.fromkeys(member.recipe for member in self.vote.members))
+        return (
+            f"TrainedEnsemble({len(self.vote.members)} members ({recipes}), {self.vote.aggregator} vote, "
+            f"{len(self.class_names)} classes, images {list(self.image_shape)})"
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, by class number."""
+        return self.vote.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images it was trained on."""
+        return self.vote.image_shape
+
+    @property
+    def member_indices(self) -> tuple[int, ...]:
+        """The members that vote, ascending: the order of `member_probs`."""
+        return tuple(member.index for member in self.vote.members)
+
+    def predict_proba(self, images: Any) -> FloatArray:
+        """Class probabilities [N, K] of the vote, float32.
+
+        images: [N, H, W] (grey), [N, H, W, C] or [N, C, H, W], of the size the run was trained on; uint8, or floats
+        in [0, 1]. Raises DataError for anything else.
+        """
+        return self.decide(images).probs_NK.astype(np.float32)
+
+    def predict(self, images: Any) -> IntArray:
+        """Class numbers [N]; `class_names` has their names. Ties go to the highest mean probability, then the lowest."""
+        return self.decide(images).classes_N
+
+    def decide(self, images: Any) -> Decision:
+        """Probabilities in float64, classes and ties of the vote."""
+        return self.decide_votes(self.member_probs(images))
+
+    def decide_votes(self, probs_MNK: FloatArray) -> Decision:
+        """The vote over `member_probs` of earlier."""
+        return decide(self.vote.aggregator, probs_MNK, self.vote.weights_M)
+
+    @torch.inference_mode()
+    def member_probs(self, images: Any) -> FloatArray:
+        """Class probabilities of each member, [M, N, K], float32; images as in `predict_proba`."""
+        batch = torch.from_numpy(np.array(as_batch(images, self.image_shape), copy=True))
+        step = _BATCH[self.device.type]
+        half = self.vote.experiment.compute.precision == "bf16"  # as the stored votes were made
+        parts = []
+        for start in range(0, max(len(batch), 1), step):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+                parts.append(self._members(batch[start : start + step].to(self.device)).cpu())
+        probs_MNK: FloatArray = torch.cat(parts, dim=1).numpy()
+        return probs_MNK
+
+    def network(self) -> VoteNetwork:
+        """Standardising, members and vote as one torch module on the CPU, for export."""
+        return VoteNetwork(Members(self.vote), self.vote).eval()

@@ -1,0 +1,123 @@
+"""What every executor promises. Inherit, give `make`, and the suite runs with a real task function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensemble.errors import DataError
+from ensemble.events import Event, Notice
+from ensemble.executors import Executor
+from ensemble.types import EpochRecord, Failure, MemberResult, MemberSpec, Task, Votes
+
+
+def tasks(*sizes: int) -> list[Task]:
+    """Tasks of so many members each."""
+    made, index = [], 0
+    for number, size in enumerate(sizes):
+        members = tuple(MemberSpec(index + i, "r", np.arange(3) + number) for i in range(size))
+        made.append(Task(f"t{number}", "r", members))
+        index += size
+    return made
+
+
+def arrays() -> dict[str, Any]:
+    return {"x": np.arange(100, dtype=np.float32)}
+
+
+def finish(spec: MemberSpec, value: float) -> MemberResult:
+    probs = np.full((2, 2), value, np.float32)
+    return MemberResult(
+        spec.index, spec.recipe, Votes(probs, probs, np.empty(0, np.int64), probs[:0]), {},
+        (EpochRecord(1, 0, 0, 0, 0, 0),), 1, 0.0, 1, 1,
+    )  # fmt: skip
+
+
+def healthy(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    assert not given["x"].flags.writeable or os.environ.get("INLINE"), "shared arrays are read-only"
+    for step in range(3):
+        yield Notice(f"{task.id} step {step}")
+    for spec in task.members:
+        yield finish(spec, float(given["x"][spec.rows].sum()))
+
+
+def breaking(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    if task.id == "t1":
+        yield finish(task.members[0], 1.0)
+        raise ZeroDivisionError("a mistake in a network")
+    yield from healthy(task, given)
+
+
+def diverging(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    yield Failure(task.members[0].index, "diverged", "loss is not finite")
+    for spec in task.members[1:]:
+        yield finish(spec, 1.0)
+
+
+def mendable(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    yield Notice("about to find bad data")
+    raise DataError("labels.npz: found 11 classes, expected 10")
+
+
+class ExecutorContract:
+    """Suite of an executor."""
+
+    @pytest.fixture
+    def executor(self) -> Iterator[Executor]:
+        raise AssertionError("give the executor of the subclass")
+        yield
+
+    def outcomes(self, executor: Executor, work: Sequence[Task], train: Any) -> tuple[list[Any], list[Event]]:
+        events: list[Event] = []
+        shared = arrays()
+        shared["x"].flags.writeable = False
+        found = list(executor.run(work, train, shared, events.append))
+        return sorted(found, key=lambda outcome: outcome.task.id), events
+
+    def test_every_task_gives_one_outcome_with_every_member(self, executor: Executor) -> None:
+        work = tasks(2, 1, 3, 1)
+        found, events = self.outcomes(executor, work, healthy)
+        assert [o.task.id for o in found] == ["t0", "t1", "t2", "t3"]
+        assert [[r.index for r in o.results] for o in found] == [[0, 1], [2], [3, 4, 5], [6]]
+        assert found[1].results[0].votes.test_NK[0, 0] == 1 + 2 + 3
+        for task in work:
+            steps = [e.message for e in events if isinstance(e, Notice) and e.message.startswith(task.id)]
+            assert steps == [f"{task.id} step {step}" for step in range(3)]
+
+    def test_nothing_to_do(self, executor: Executor) -> None:
+        assert self.outcomes(executor, [], healthy) == ([], [])
+
+    def test_an_exception_fails_what_is_left_of_its_task_only(self, executor: Executor) -> None:
+        found, _ = self.outcomes(executor, tasks(1, 3, 1), breaking)
+        assert [len(o.results) for o in found] == [1, 1, 1]
+        assert [f.index for f in found[1].failures] == [2, 3]
+        failure = found[1].failures[0]
+        assert failure.kind == "error"
+        assert "a mistake in a network" in failure.reason
+        assert "ZeroDivisionError" in failure.details
+
+    def test_a_diverged_member_leaves_its_neighbours(self, executor: Executor) -> None:
+        found, _ = self.outcomes(executor, tasks(3), diverging)
+        assert [f.kind for f in found[0].failures] == ["diverged"]
+        assert [r.index for r in found[0].results] == [1, 2]
+
+    def test_errors_of_the_user_are_raised(self, executor: Executor) -> None:
+        with pytest.raises(DataError, match="found 11 classes"):
+            self.outcomes(executor, tasks(1, 1), mendable)
+        assert len(self.outcomes(executor, tasks(1), healthy)[0]) == 1, "the executor is usable afterwards"
+
+    def test_leaving_early_is_possible(self, executor: Executor) -> None:
+        running = executor.run(tasks(1, 1, 1), healthy, arrays_read_only(), lambda _: None)
+        next(running)
+        running.close()  # type: ignore[attr-defined]
+        assert len(self.outcomes(executor, tasks(1), healthy)[0]) == 1
+
+
+def arrays_read_only() -> dict[str, Any]:
+    shared = arrays()
+    shared["x"].flags.writeable = False
+    return shared

@@ -1,0 +1,112 @@
+"""The Ray executor on a real local cluster: contract, placement, crashes, shared arrays."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from executor_contract import ExecutorContract, finish, tasks
+
+from ensemble.config.schema import ComputeConfig
+from ensemble.errors import ComputeError
+from ensemble.events import Event, Notice
+from ensemble.types import Failure, MemberResult, Task
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """One Ray for all tests here, on the loopback interface, with two CPUs whatever the machine has."""
+    import ray
+
+    # Workers unpickle the task functions of this suite by module name.
+    paths = os.pathsep.join([str(Path(__file__).parents[1] / "contracts"), str(Path(__file__).parent)])
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1",
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+    )  # fmt: skip
+    yield
+    ray.shutdown()
+
+
+def ray_executor(**compute: Any) -> Any:
+    from ensemble.executors.ray_tasks import RayExecutor
+
+    return RayExecutor(ComputeConfig(executor="ray", **compute), "cpu")
+
+
+@pytest.mark.usefixtures("cluster")
+class TestRay(ExecutorContract):
+    @pytest.fixture
+    def executor(self) -> Any:
+        return ray_executor()
+
+    def test_slots_follow_cores_and_threads(self) -> None:
+        assert ray_executor().slots == 2
+        assert ray_executor(threads_per_task=2).slots == 1
+        assert ray_executor(slots=1).slots == 1
+
+    def test_a_request_that_never_fits_fails_at_once_and_says_what_there_is(self) -> None:
+        started = time.monotonic()
+        with pytest.raises(ComputeError, match=r"one task of 64 CPUs .* the cluster has: 2 CPUs and 0 GPUs"):
+            ray_executor(threads_per_task=64)
+        with pytest.raises(ComputeError, match="1 GPUs; the cluster has: 2 CPUs and 0 GPUs"):
+            from ensemble.executors.ray_tasks import RayExecutor
+
+            RayExecutor(ComputeConfig(executor="ray"), "cuda")
+        assert time.monotonic() - started < 5
+
+    def test_a_killed_worker_fails_its_task_only(self, executor: Any) -> None:
+        found, _ = self.outcomes(executor, tasks(1, 2, 1), dying)
+        assert [f.kind for f in found[1].failures] == ["crash", "crash"]
+        assert [len(o.results) for o in found] == [1, 0, 1]
+
+    def test_events_come_while_the_task_runs(self, executor: Any) -> None:
+        seen: list[float] = []
+        started = time.monotonic()
+        for _ in executor.run(tasks(1), slow, {}, lambda _: seen.append(time.monotonic())):
+            ended = time.monotonic()
+        assert len(seen) == 4
+        assert seen[0] < ended - 1.0
+        assert ended - started < 60
+
+    def test_two_slots_run_at_the_same_time_and_processes_are_reused(self, executor: Any) -> None:
+        found, events = self.outcomes(executor, tasks(1, 1, 1, 1), telling)
+        processes = {e.message.split()[0] for e in events if isinstance(e, Notice)}
+        assert len(found) == 4
+        assert len(processes) == 2
+        assert all("OMP=1" in e.message for e in events if isinstance(e, Notice))
+
+    def test_refuses_to_start_inside_a_launched_world(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        with pytest.raises(ComputeError, match="LOCAL_RANK"):
+            ray_executor()
+
+
+def dying(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    yield Notice(task.id)
+    if task.id == "t1":
+        os._exit(9)
+    yield finish(task.members[0], 1.0)
+
+
+def slow(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    for _ in range(4):
+        yield Notice(task.id)
+        time.sleep(0.5)
+    yield finish(task.members[0], 1.0)
+
+
+def telling(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    yield Notice(f"{os.getpid()} OMP={os.environ.get('OMP_NUM_THREADS')}")
+    time.sleep(1.5)
+    yield finish(task.members[0], float(np.sum(given["x"])))

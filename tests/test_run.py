@@ -1,0 +1,265 @@
+"""From configuration to judgement on real digits: the same bits whatever executes, resumes or is added."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ensemble.config import Experiment, parse_experiment
+from ensemble.errors import ConfigError, QuorumError, StorageError
+from ensemble.events import Event, RunFinished
+from ensemble.executors import InlineExecutor
+from ensemble.executors.base import Arrays, Emit, Outcome, Train
+from ensemble.judging import judge
+from ensemble.run import RunOutcome, run_ensemble
+from ensemble.storage import RunFolder
+from ensemble.tracking.event_log import read_events
+from ensemble.types import Failure, Task
+
+CONFIG: dict[str, Any] = {
+    "name": "run", "seed": 3, "num_members": 4, "method": {"name": "bagging"}, "model": {"name": "mlp", "widths": (16,)},
+    "data": {"name": "digits"}, "training": {"epochs": 2, "lr": 3e-3, "batch_size": 64},
+    "compute": {"stack_size": 2, "executor": "inline", "device": "cpu"}, "tracking": {"wandb": {"mode": "disabled"}},
+}  # fmt: skip
+
+
+def experiment(root: Path, **changes: Any) -> Experiment:
+    return parse_experiment({**CONFIG, "output_dir": str(root), **changes})
+
+
+def run(config: Experiment, make: Callable[..., Any] | None = None) -> RunOutcome:
+    return run_ensemble(config, make or (lambda *_: InlineExecutor()), lambda _: [])
+
+
+def digests(root: Path, name: str = "run") -> dict[str, str]:
+    """SHA-256 of every weight and vote file."""
+    files = json.loads((root / name / "manifest.json").read_text())["files"]
+    return {key: facts["sha256"] for key, facts in files.items() if key.endswith((".safetensors", "votes.npz"))}
+
+
+class Limited(InlineExecutor):
+    """Executes so many tasks, then is interrupted; notes what it was given."""
+
+    def __init__(self, limit: int = 10**6) -> None:
+        self.limit, self.given = limit, 0
+
+    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+        for task in tasks:
+            if self.given == self.limit:
+                raise KeyboardInterrupt
+            self.given += 1
+            yield from super().run([task], train, arrays, emit)
+
+
+def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
+    outcome = run(experiment(tmp_path))
+    folder = RunFolder.read(outcome.path)
+    for name in ("config.yaml", "plan.json", "environment.json", "events.jsonl", "evaluation.json", "leaderboard.csv"):
+        assert folder.read_bytes(name), name
+    assert folder.finished() == {0, 1, 2, 3}
+    assert outcome.trained == 4
+    assert not outcome.failures
+    assert outcome.evaluation.headline.test_error < 0.3
+    evaluation = outcome.evaluation
+    labels = folder.load_labels()
+    probs = np.mean([folder.load_member(m).votes.test_NK.astype(np.float64) for m in range(4)], axis=0)
+    assert evaluation.headline.test_error == (probs.argmax(1) != labels.test_labels_N).mean()
+    assert evaluation.out_of_bag is not None
+    assert evaluation.out_of_bag.rows + evaluation.out_of_bag.never_out == len(labels.train_rows)
+    last = list(read_events(outcome.path / "events.jsonl"))[-1][1]
+    assert isinstance(last, RunFinished)
+    assert last.headline["test_error"] == evaluation.headline.test_error
+    stored = list(outcome.path.rglob("*"))
+    assert not [path for path in stored if path.suffix in (".pt", ".pkl", ".pickle", ".pth")]
+
+
+def test_judging_again_gives_the_same_numbers_without_training_code(tmp_path: Path) -> None:
+    outcome = run(experiment(tmp_path))
+    moved = outcome.path.rename(tmp_path / "moved")
+    assert judge(RunFolder.read(moved)).to_json() == json.loads((moved / "evaluation.json").read_text())
+    code = (
+        "import sys; from pathlib import Path; from ensemble.judging import judge; from ensemble.storage import RunFolder\n"
+        f"judge(RunFolder.read(Path({str(moved)!r})))\n"
+        "assert not {'torch', 'ray', 'accelerate', 'wandb'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_interrupted_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
+    run(experiment(tmp_path / "a"))
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment(tmp_path / "b"), lambda *_: Limited(1))
+    assert RunFolder.read(tmp_path / "b/run").finished() == {0, 1}
+    rest = Limited()
+    outcome = run(experiment(tmp_path / "b"), lambda *_: rest)
+    assert (rest.given, outcome.trained) == (1, 2)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    again = Limited()
+    assert run(experiment(tmp_path / "b"), lambda *_: again).trained == 0
+    assert again.given == 0
+
+
+def test_another_configuration_on_the_folder_is_refused(tmp_path: Path) -> None:
+    run(experiment(tmp_path))
+    with pytest.raises(ConfigError, match=r"training\.lr: 0\.003 in the folder, 0\.004 now"):
+        run(experiment(tmp_path, training={**CONFIG["training"], "lr": 4e-3}))
+    assert run(experiment(tmp_path, aggregator="hard")).evaluation.aggregator == "hard"
+
+
+def test_more_members_leave_the_first_ones_as_they_are(tmp_path: Path) -> None:
+    run(experiment(tmp_path / "four"))
+    run(experiment(tmp_path / "six", num_members=6))
+    four, six = digests(tmp_path / "four"), digests(tmp_path / "six")
+    assert four.items() <= six.items()
+    assert len(six) == 12
+
+
+def test_mixed_groups(tmp_path: Path) -> None:
+    changes = {
+        "num_members": None, "model": None, "method": {"name": "deep_ensemble"},
+        "members": (
+            {"count": 2, "model": {"name": "mlp", "widths": (8,)}},
+            {"count": 1, "model": {"name": "lenet5"}, "training": {"epochs": 1}},
+        ),
+    }  # fmt: skip
+    outcome = run(experiment(tmp_path, **changes))
+    folder = RunFolder.read(outcome.path)
+    assert [folder.load_member(m).recipe for m in range(3)] == ["mlp", "mlp", "lenet5"]
+    assert [len(folder.load_member(m).history) for m in range(3)] == [2, 2, 1]
+    assert outcome.evaluation.out_of_bag is None
+
+
+class Failing(InlineExecutor):
+    """Fails member 1 the first `times` times it is asked to train it."""
+
+    def __init__(self, kind: Any, times: int) -> None:
+        self.kind, self.times = kind, times
+
+    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+        for outcome in super().run(tasks, train, arrays, emit):
+            spoiled = [r for r in outcome.results if r.index == 1 and self.times > 0]
+            if not spoiled:
+                yield outcome
+                continue
+            self.times -= 1
+            failure = Failure(1, self.kind, "the worker died", "the whole trace", seconds_lost=1.0)
+            left = tuple(r for r in outcome.results if r.index != 1)
+            yield dataclasses.replace(outcome, results=left, failures=(failure,))
+
+
+def failing(root: Path, kind: str, times: int, **policy: Any) -> RunOutcome:
+    return run(experiment(root, failures=policy), lambda *_: Failing(kind, times))
+
+
+def test_drop_says_that_the_ensemble_is_smaller(tmp_path: Path) -> None:
+    outcome = failing(tmp_path, "crash", 99, policy="drop")
+    assert [f.index for f in outcome.failures] == [1]
+    assert outcome.evaluation.degraded
+    assert len(outcome.evaluation.members) == 3
+    assert (outcome.path / "failures/0001.txt").read_text() == "the whole trace"
+    # A later start trains the missing member, and ends with what an undisturbed run has.
+    assert run(experiment(tmp_path)).trained == 1
+    run(experiment(tmp_path / "undisturbed"))
+    assert digests(tmp_path) == digests(tmp_path / "undisturbed")
+
+
+def test_retry_tries_again_and_gives_the_same_bits(tmp_path: Path) -> None:
+    outcome = failing(tmp_path, "crash", 1, policy="retry", retries=1)
+    assert not outcome.failures
+    run(experiment(tmp_path / "undisturbed"))
+    assert digests(tmp_path) == digests(tmp_path / "undisturbed")
+
+
+def test_retry_does_not_repeat_what_would_fail_again(tmp_path: Path) -> None:
+    outcome = failing(tmp_path, "error", 1, policy="retry", retries=5)
+    assert [f.index for f in outcome.failures] == [1]
+
+
+def test_stop_stops_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    with pytest.raises(QuorumError, match="member 1 failed"):
+        failing(tmp_path, "crash", 99, policy="stop")
+    assert RunFolder.read(tmp_path / "run").finished() == {0}
+
+
+def test_too_few_members_are_not_judged(tmp_path: Path) -> None:
+    with pytest.raises(QuorumError, match="3 of 4 members finished, 4 are needed"):
+        failing(tmp_path, "crash", 99, min_members=4)
+
+
+def test_a_damaged_member_is_named(tmp_path: Path) -> None:
+    path = run(experiment(tmp_path)).path / "members/0002/votes.npz"
+    content = bytearray(path.read_bytes())
+    content[700] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(StorageError, match=r"0002/votes\.npz: damaged"):
+        judge(RunFolder.read(tmp_path / "run"))
+
+
+def test_a_tracker_that_raises_changes_nothing(tmp_path: Path) -> None:
+    class Broken:
+        def handle(self, event: Event, time: float) -> None:
+            raise RuntimeError("dead service")
+
+        def close(self, ok: bool) -> None:
+            raise RuntimeError("still dead")
+
+    run(experiment(tmp_path / "quiet"))
+    run_ensemble(experiment(tmp_path / "loud"), lambda *_: InlineExecutor(), lambda _: [Broken()])
+    assert digests(tmp_path / "quiet") == digests(tmp_path / "loud")
+
+
+CONFIG_TEXT = """
+name: run
+num_members: 4
+method: {name: bagging}
+model: {name: lenet5}
+training: {epochs: 3}
+compute: {stack_size: 2, device: cpu}
+tracking: {wandb: {mode: disabled}}
+"""
+
+
+def command(root: Path, *extra: str) -> list[str]:
+    (root / "c.yaml").write_text(CONFIG_TEXT)
+    return [sys.executable, "-m", "ensemble.cli", "train", str(root / "c.yaml"), f"output_dir={root}", *extra]
+
+
+def test_ray_and_inline_give_the_same_bits(tmp_path: Path) -> None:
+    for executor, extra in (("inline", []), ("ray", []), ("ray", ["compute.slots=1"])):
+        root = tmp_path / f"{executor}{len(extra)}"
+        root.mkdir()
+        done = subprocess.run(
+            command(root, f"compute.executor={executor}", *extra, "--json", "--quiet"),
+            capture_output=True, text=True, timeout=240, check=True,
+        )  # fmt: skip
+        assert json.loads(done.stdout)["asked_members"] == 4
+    assert digests(tmp_path / "inline0") == digests(tmp_path / "ray0") == digests(tmp_path / "ray1")
+    assert len(digests(tmp_path / "ray0")) == 8
+
+
+@pytest.mark.parametrize("executor", ["inline", "ray"])
+def test_sigterm_ends_in_time_and_the_same_command_goes_on(tmp_path: Path, executor: str) -> None:
+    arguments = command(tmp_path, f"compute.executor={executor}", "training.epochs=400")
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "epoch" in line and "train loss" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        errors = process.stderr.read()
+    assert process.returncode == 75, errors
+    assert time.monotonic() - sent < 15
+    assert "interrupted" in errors
+    assert "Go on with: ensemble train" in errors
+    assert "Traceback" not in errors
