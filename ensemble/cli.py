@@ -83,7 +83,7 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) 
     experiment = load_config(config, overrides).experiment
     outcome = _train(experiment, quiet)
     _show(outcome.evaluation, outcome.path, as_json)
-    if outcome.failures:
+    if outcome.failures or outcome.ended_early:
         click.echo(_failures(outcome), err=True)
         raise SystemExit(EXIT_DEGRADED)
 
@@ -101,9 +101,16 @@ def _train(experiment: Experiment, quiet: bool) -> RunOutcome:
 
 
 def _failures(outcome: RunOutcome) -> str:
-    lines = [f"  member {f.index}: {f.kind}: {f.reason}" for f in outcome.failures]
-    head = f"{len(lines)} members failed and do not vote (their ensemble is smaller than asked; exit code {EXIT_DEGRADED}):"
-    return "\n".join([head, *lines])
+    lines = []
+    if failures := outcome.failures:
+        lines.append(
+            f"{len(failures)} members failed and do not vote (their ensemble is smaller than asked; exit code {EXIT_DEGRADED}):"
+        )
+        lines += [f"  member {f.index}: {f.kind}: {f.reason}" for f in failures]
+    if outcome.ended_early:
+        lines.append(f"the method ended before it had all members asked for (exit code {EXIT_DEGRADED}):")
+        lines += [f"  {why}" for why in outcome.ended_early]
+    return "\n".join(lines)
 
 
 @main.command()

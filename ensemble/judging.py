@@ -20,10 +20,12 @@ from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
+from ensemble.evaluation.staged import StagedPoint, staged_errors
 from ensemble.storage import Labels, RunFolder
 from ensemble.types import MemberResult
 
 METHOD, DATASET, EVALUATION, DISPUTED = "method.json", "dataset.json", "evaluation.json", "disputed.npz"
+STAGED = "staged.json"
 
 
 def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation:
@@ -32,7 +34,7 @@ def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation
     Raises QuorumError when fewer members finished than failures.min_members, StorageError when a file is damaged.
     """
     config, labels = folder.config(), folder.load_labels()
-    members = [folder.load_member(index) for index in sorted(folder.finished())]
+    members = [folder.load_member(index) for index in voting_members(folder)]
     asked, needed = asked_members(config), max(1, int(config["failures"]["min_members"]))
     if len(members) < needed:
         raise QuorumError(
@@ -52,8 +54,29 @@ def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation
         asked_members=asked,
         dataset=described["name"],
         class_names=tuple(described["class_names"]),
-        out_of_bag=_out_of_bag(members, labels),
+        out_of_bag=_out_of_bag(members, labels) if _judged_on_others(config) else None,
     )
+
+
+def voting_members(folder: RunFolder) -> list[int]:
+    """The finished members but those the method dropped, ascending."""
+    dropped = (_method_record(folder).get("report") or {}).get("dropped", ())
+    return sorted(folder.finished() - set(dropped))
+
+
+def staged_points(folder: RunFolder) -> tuple[StagedPoint, ...]:
+    """The test error after every round of a method that weighs its members; empty for any other method."""
+    record = _method_record(folder)
+    if record.get("vote_weights") is None:
+        return ()
+    indices = voting_members(folder)
+    groups: dict[int, list[int]] = {}
+    for kept in (record.get("report") or {}).get("rounds", ()):
+        groups.setdefault(kept["round"], []).extend(indices.index(member) for member in kept["members"])
+    rounds = [groups[number] for number in sorted(groups)] or [[m] for m in range(len(indices))]
+    members = [folder.load_member(index) for index in indices]
+    test = SplitVotes("test", np.stack([m.votes.test_NK for m in members]), folder.load_labels().test_labels_N)
+    return staged_errors(test, _vote_weights(folder, members), rounds)
 
 
 def headline_figures(evaluation: Evaluation) -> dict[str, float]:
@@ -83,11 +106,19 @@ def find_run(name: str, root: Path) -> Path:
     return Path(name) if Path(name).is_dir() or "/" in name else root / name
 
 
+def _method_record(folder: RunFolder) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(folder.read_bytes(METHOD)) if folder.has(METHOD) else {}
+    return record
+
+
 def _vote_weights(folder: RunFolder, members: list[MemberResult]) -> Any:
-    if not folder.has(METHOD):
-        return None
-    weights = json.loads(folder.read_bytes(METHOD))["vote_weights"]
+    weights = _method_record(folder).get("vote_weights")
     return None if weights is None else np.array([weights[str(member.index)] for member in members])
+
+
+def _judged_on_others(config: dict[str, Any]) -> bool:
+    """True when members voted on training rows only where they were not fitted to them."""
+    return bool(config["method"].get("error_rows") != "training")
 
 
 def _out_of_bag(members: list[MemberResult], labels: Labels) -> OutOfBag | None:

@@ -7,11 +7,12 @@ Running the same experiment again finishes what is missing and retrains nothing 
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ from ensemble.data import (
 from ensemble.environment import describe_environment
 from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.records import Evaluation
-from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted
+from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunFinished, RunStarted
 from ensemble.executors import Executor
-from ensemble.judging import DATASET, DISPUTED, EVALUATION, METHOD, headline_figures, judge
+from ensemble.judging import DATASET, DISPUTED, EVALUATION, METHOD, STAGED, headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
 from ensemble.planning import Plan, make_plan, pack
 from ensemble.report.tables import leaderboard_csv
@@ -44,7 +45,7 @@ from ensemble.tracking.event_log import EventLog
 from ensemble.training import Arrays, Trainer, device_kind
 from ensemble.types import Failure, FloatArray, MemberSpec, Task
 
-LEADERBOARD = "leaderboard.csv"
+LEADERBOARD, ROUNDS = "leaderboard.csv", "rounds.json"
 MakeExecutor = Callable[[str, Sequence[Task], int], Executor]  # device kind, tasks, training images over all epochs
 MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
 FINAL_KINDS = frozenset({"diverged", "error"})  # would happen again with the same seeds; never retried
@@ -59,6 +60,7 @@ class RunOutcome:
     failures: tuple[Failure, ...]
     trained: int
     seconds: float
+    ended_early: tuple[str, ...] = ()  # why a method trained fewer members than asked for
 
 
 def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_trackers: MakeTrackers) -> RunOutcome:
@@ -76,6 +78,8 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
     ):
         driver = train_members(experiment, dataset, split, folder, make_executor, emit)
         evaluation = judge(folder)
+        if staged := staged_points(folder):
+            folder.write(STAGED, json_bytes([asdict(point) for point in staged]))
         rows = np.array([disputed.row for disputed in evaluation.disputed], np.int64)
         images = dataset.test_images_NCHW[rows]
         folder.write_all(
@@ -87,7 +91,7 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
         )
         seconds, failures = time.monotonic() - started, tuple(driver.failures.values())
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
-    return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds)
+    return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
 
 
 @contextmanager
@@ -126,12 +130,12 @@ def train_members(
     mean_C, std_C = normalization(dataset, split)
     _describe(folder, dataset, split, mean_C, std_C)
     driver = Driver(experiment, folder, make_executor, emit)
-    method = build_method(experiment, split.train_rows)
+    method = build_method(experiment, split.train_rows, dataset.train_labels_N, dataset.num_classes)
     try:
         driver.train(method, _arrays(dataset, split, mean_C, std_C), dataset.num_classes)
     finally:
         driver.close()
-    folder.write(METHOD, json_bytes({"vote_weights": _weights(method, folder)}))
+    folder.write(METHOD, json_bytes({"vote_weights": _weights(method, driver, folder), "report": method.report()}))
     return driver
 
 
@@ -149,19 +153,51 @@ class Driver:
         self.plan = Plan.from_json(folder.plan())  # of the first start, wherever that was
         self.failures: dict[int, Failure] = {}
         self.trained = 0
+        self.told: set[int] = set()  # members the method knows
+        self.ended_early: tuple[str, ...] = ()
+        self._noted = 0
         self._make_executor = make_executor
         self._executor: Executor | None = None
 
     def train(self, method: Method, arrays: Arrays, num_classes: int) -> None:
         """Ask, train, tell, until the method has no more to ask."""
         trainer = Trainer.create(self.experiment, self.plan.device, num_classes)
-        while members := method.ask():
-            todo = [task for task in pack(members, self.plan) if self._unfinished(task)]
+        closed = self._closed_rounds()
+        previous: list[int] = []
+        for number in itertools.count():
+            members = method.ask()
+            if not members:
+                break
+            if len(closed) < number:
+                closed.append(previous)
+                self.folder.write(ROUNDS, json_bytes(closed))
+            wanted = {m.index for m in members} if number == len(closed) else set(closed[number])
+            todo = [task for task in pack(members, self.plan) if self._unfinished(task, wanted)]
             if self._executor is None:
                 self._executor = self._start(members, todo)
             self._round(todo, trainer, arrays)
-            finished = self.folder.finished()
-            method.tell([self.folder.load_member(member.index) for member in members if member.index in finished])
+            previous = sorted(wanted & self.folder.finished())
+            self.told.update(previous)
+            method.tell([self.folder.load_member(index) for index in previous])
+            self._listen(method)
+
+    def _closed_rounds(self) -> list[list[int]]:
+        """The members each earlier round was told of, for the rounds that a later one was built upon.
+
+        What follows such a round depends on which members it had: one that failed then is not tried again, or the
+        stored members of the next round would answer a question that nobody asked.
+        """
+        rounds: list[list[int]] = json.loads(self.folder.read_bytes(ROUNDS)) if self.folder.has(ROUNDS) else []
+        return rounds
+
+    def _listen(self, method: Method) -> None:
+        """Pass on what the method noted in the last round."""
+        report = method.report() or {}
+        notices = report.get("notices", [])
+        for message in notices[self._noted :]:
+            self.emit(Notice(message))
+        self._noted = len(notices)
+        self.ended_early = tuple(report.get("ended_early", ()))
 
     def _start(self, members: list[MemberSpec], todo: list[Task]) -> Executor:
         images = sum(
@@ -212,8 +248,8 @@ class Driver:
             )
         return retry
 
-    def _unfinished(self, task: Task) -> bool:
-        return not {member.index for member in task.members} <= self.folder.finished()
+    def _unfinished(self, task: Task, wanted: set[int]) -> bool:
+        return not {member.index for member in task.members} & wanted <= self.folder.finished()
 
     def close(self) -> None:
         """Give the executor back."""
@@ -247,8 +283,10 @@ def _arrays(dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArra
     }
 
 
-def _weights(method: Method, folder: RunFolder) -> dict[str, float] | None:
+def _weights(method: Method, driver: Driver, folder: RunFolder) -> dict[str, float] | None:
+    """Vote weights of all finished members; 0 for one that the method was not told of."""
     weights = method.vote_weights()
     if weights is None:
         return None
-    return {str(index): float(weight) for index, weight in zip(sorted(folder.finished()), weights, strict=True)}
+    known = {index: float(weight) for index, weight in zip(sorted(driver.told), weights, strict=True)}
+    return {str(index): known.get(index, 0.0) for index in sorted(folder.finished())}

@@ -41,7 +41,9 @@ def test_every_kind_is_covered() -> None:
     assert {type(event).__name__ for event in ALL} == set(EVENTS)
 
 
-@pytest.mark.parametrize("record", [{}, {"event": "Surprise"}, {"event": "Notice"}, {"event": "Notice", "message": "x", "more": 1}])
+@pytest.mark.parametrize(
+    "record", [{}, {"event": "Surprise"}, {"event": "Notice"}, {"event": "Notice", "message": "x", "more": 1}]
+)
 def test_refused(record: dict[str, object]) -> None:
     with pytest.raises(StorageError):
         from_json(record)

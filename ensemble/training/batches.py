@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.data.augmentation import augment, concatenate, draw
-from ensemble.seeding import Purpose, member_seed
+from ensemble.seeding import Purpose, member_generator, member_seed
 from ensemble.training.job import Arrays
 from ensemble.training.placement import Placement
 from ensemble.types import MemberSpec
@@ -84,9 +84,10 @@ class Batches:
         assert all(len(member.rows) == self.rows_per_epoch for member in members), "a stack needs equal row counts"
         self._rows_KR = torch.stack([tensor_of(member.rows).to(device) for member in members])
         self._weights_KR: Tensor | None = None
-        if any(member.weights is not None for member in members):
+        assert all(m.weights is not None for m in members if m.resample), "drawing by weight needs weights"
+        if any(member.weights is not None and not member.resample for member in members):
             ones = torch.ones(self.rows_per_epoch)
-            weights = [ones if m.weights is None else tensor_of(m.weights) for m in members]
+            weights = [ones if m.weights is None or m.resample else tensor_of(m.weights) for m in members]
             self._weights_KR = torch.stack(weights).to(device)
 
     @property
@@ -99,10 +100,7 @@ class Batches:
 
         With several ranks B is this rank's share of the batch.
         """
-        orders = [
-            torch.randperm(self.rows_per_epoch, generator=self._stream(m, Purpose.ORDER, epoch)) for m in self._members
-        ]
-        order_KR = torch.stack(orders).to(self._rows_KR.device)
+        order_KR = torch.stack([self._order(member, epoch) for member in self._members]).to(self._rows_KR.device)
         rows_KR = self._rows_KR.gather(1, order_KR)
         labels_KR = self._data.train_labels[rows_KR]
         weights_KR = None if self._weights_KR is None else self._weights_KR.gather(1, order_KR)
@@ -113,6 +111,15 @@ class Batches:
             images = self._images(rows_KR[:, part], streams)
             weights = None if weights_KR is None else share(weights_KR[:, part]).T
             yield images, share(labels_KR[:, part]).T, weights, part.stop - part.start
+
+    def _order(self, member: MemberSpec, epoch: int) -> Tensor:
+        """Positions in the member's rows, in the order of this epoch: all of them once, or drawn by weight."""
+        if not member.resample:
+            return torch.randperm(self.rows_per_epoch, generator=self._stream(member, Purpose.ORDER, epoch))
+        assert member.weights is not None
+        chances = member.weights.astype(np.float64)
+        generator = member_generator(self._seed, member.index, Purpose.SAMPLE, epoch)
+        return tensor_of(generator.choice(len(chances), len(chances), p=chances / chances.sum()))
 
     def _images(self, rows_KB: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
         images = self._data.unit(self._data.train_images[self._placement.share(rows_KB).flatten()])

@@ -156,7 +156,9 @@ def test_what_the_manifest_does_not_list_does_not_count(tmp_path: Path) -> None:
     assert RunFolder.read(tmp_path / "run").finished() == set()
 
 
-def test_leftovers_are_swept_and_failed_writes_keep_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leftovers_are_swept_and_failed_writes_keep_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"old")
 

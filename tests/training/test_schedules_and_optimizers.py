@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_training import experiment, results, specs, train
+from conftest_training import experiment, results, train
 
 from ensemble.config.recipe import (
     CosineConfig,

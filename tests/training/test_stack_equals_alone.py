@@ -50,7 +50,11 @@ def test_residual_network(arrays: dict[str, Any]) -> None:
 
 def arrays_small(arrays: dict[str, Any]) -> dict[str, Any]:
     """Images of 14x14: a ResNet step in milliseconds."""
-    return {**arrays, "train_images": arrays["train_images"][:, :, ::2, ::2], "test_images": arrays["test_images"][:, :, ::2, ::2]}
+    return {
+        **arrays,
+        "train_images": arrays["train_images"][:, :, ::2, ::2],
+        "test_images": arrays["test_images"][:, :, ::2, ::2],
+    }
 
 
 OPTIMIZERS = [
