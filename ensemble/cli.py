@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
@@ -133,6 +133,31 @@ def _show(evaluation: Evaluation, path: Path, as_json: bool) -> None:
     from ensemble.report.tables import print_evaluation
 
     print_evaluation(evaluation, path)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page here.")
+def report(runs: tuple[str, ...], out: Path | None) -> None:
+    """Write one self-contained HTML page about one or several RUNS, and their figures as PNG and SVG."""
+    from ensemble.judging import find_run
+    from ensemble.report.html import write_report
+
+    click.echo(write_report([find_run(run, Path("runs")) for run in runs], out))
+
+
+@main.command()
+@click.argument("run")
+@click.option(
+    "--mode", type=click.Choice(["online", "offline"]), help="Instead of the mode the run was configured with."
+)
+def wandb(run: str, mode: Literal["online", "offline"] | None) -> None:
+    """Tell Weights & Biases about a RUN again, whole: a finished, killed or offline one."""
+    from ensemble.judging import find_run
+    from ensemble.tracking.build import replay_run
+
+    if not replay_run(find_run(run, Path("runs")), mode):
+        raise SystemExit(EXIT_DEGRADED)
 
 
 @main.command("config")

@@ -94,7 +94,7 @@ class AugmentationConfig(Section):
 
     @model_validator(mode="after")
     def _sigma_used(self) -> Self:
-        if "elastic_sigma" in self.model_fields_set and self.elastic_alpha == 0:
+        if self.elastic_sigma != type(self).model_fields["elastic_sigma"].default and self.elastic_alpha == 0:
             raise ValueError("elastic_sigma has no effect without elastic_alpha")
         return self
 

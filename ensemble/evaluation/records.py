@@ -308,14 +308,14 @@ class Evaluation(Record):
         if record.get("version") != VERSION:
             raise StorageError(
                 f"evaluation.json: found version {record.get('version')!r}, expected {VERSION}; "
-                "run `ensemble evaluate` on the run folder to write it anew from the stored votes"
+                "run `ensemble train` with the run's config.yaml to write it anew from the stored votes"
             )
         try:
             return _adapter().validate_python(record)
         except ValidationError as error:
             raise StorageError(
                 f"evaluation.json does not fit this version: {error}; "
-                "run `ensemble evaluate` on the run folder to write it anew from the stored votes"
+                "run `ensemble train` with the run's config.yaml to write it anew from the stored votes"
             ) from error
 
 

@@ -69,7 +69,7 @@ PLOTS = (
     ),
     Plot(
         "learning_loss", "Loss by epoch",
-        "Thin or shaded: the members; bold: their median. Validation rising above training is overfitting.",
+        "Thin or shaded: the members; bold: their median. Validation rising while training falls is overfitting.",
         plots.learning_loss,
     ),
     Plot(

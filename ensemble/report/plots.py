@@ -108,7 +108,9 @@ def class_errors(axes: Axes, run: RunFacts) -> None:
     error = 100 * np.array([one.error for one in classes])
     below = error - 100 * np.array([one.lower for one in classes])
     above = 100 * np.array([one.upper for one in classes]) - error
-    axes.errorbar(x, error, yerr=np.maximum(0, [below, above]), fmt="o", color=VOTE, markersize=4.5, elinewidth=1.3)
+    axes.errorbar(
+        x, error, yerr=np.maximum(0, [below, above]), fmt="o", color=VOTE, markersize=4.5, elinewidth=1.3, clip_on=False
+    )
     axes.axhline(100 * run.evaluation.headline.test_error, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2)
     axes.set(ylabel="test error, %", xlim=(-0.6, len(classes) - 0.4))
     axes.set_ylim(bottom=0)

@@ -94,7 +94,7 @@ def read_run(path: Path) -> RunFacts:
         evaluation=evaluation,
         record=record,
         config=config,
-        config_text=yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=100),
+        config_text=yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=72),
         environment=json.loads(folder.read_bytes(ENVIRONMENT)) if folder.has(ENVIRONMENT) else {},
         histories={
             member.index: folder.load_member(member.index).history

@@ -8,6 +8,7 @@ after a step with the largest rate, each member is put at its own share of the w
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,18 @@ _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
 _FUSED = frozenset({"sgd", "adam", "adamw"})
 
 
+def _without_compiler(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """The same optimiser without the hooks by which it would import torch's compiler (5 s) only to say it is unused."""
+    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+        inner = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
+        if inner is not None and not hasattr(inner, "__dynamo_disable"):
+            inner.__dynamo_disable = inner
+    step = torch.no_grad()(inspect.unwrap(cls.step))
+    return type(cls.__name__, (cls,), {"step": step})
+
+
+
+
 def build_optimizer(config: TrainingConfig, stack: Stack) -> torch.optim.Optimizer:
     """The configured optimiser over all stacked parameters, in its fused form where torch has one."""
     options: dict[str, Any] = {key: getattr(config, key) for key in OPTIMIZER_KEYS[config.optimizer]}
@@ -36,7 +49,8 @@ def build_optimizer(config: TrainingConfig, stack: Stack) -> torch.optim.Optimiz
     if config.optimizer in _FUSED:
         options["fused"] = True
     parameters = list(stack.parameters())
-    return _CLASSES[config.optimizer](parameters, lr=config.lr, weight_decay=config.weight_decay, **options)  # type: ignore[call-arg]
+    optimizer = _without_compiler(_CLASSES[config.optimizer])
+    return optimizer(parameters, lr=config.lr, weight_decay=config.weight_decay, **options)  # type: ignore[call-arg]
 
 
 @torch.no_grad()

@@ -103,3 +103,22 @@ def test_config_shows_values_and_origins(home: Path) -> None:
     assert rows["seed"] == {"value": 5, "origin": "command line"}
     assert rows["training.epochs"] == {"value": 2, "origin": "small.yaml:6"}
     assert rows["training.batch_size"]["origin"] == "default"
+
+
+def test_report_writes_one_page_with_the_verdict(home: Path) -> None:
+    done = ensemble("report", "small", "--out", "page.html", cwd=home)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "page.html"
+    evaluation = json.loads((home / "runs/small/evaluation.json").read_text())
+    assert f"soft vote of {evaluation['asked_members']} members" in (home / "page.html").read_text()
+
+
+def test_a_run_that_was_not_tracked_can_be_told_to_wandb_later(home: Path) -> None:
+    refused = ensemble("wandb", "small", cwd=home)
+    assert refused.returncode == 2
+    assert "give --mode" in refused.stderr
+    done = ensemble("wandb", "small", "--mode", "offline", cwd=home)
+    assert done.returncode == 0, done.stderr
+    # One run per member and one for the ensemble.
+    assert len(list((home / "runs/small/wandb").rglob("*.wandb"))) == 5
+    assert ensemble("wandb", "nothing", cwd=home).returncode == 6

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ensemble.config import load_config, parse_experiment
 from ensemble.config.loading import flat_values
@@ -38,6 +39,17 @@ def test_every_shipped_configuration_loads(path: Path) -> None:
     if "accelerate" in path.parts:
         pytest.skip("a file of accelerate's own launcher, not ours")
     assert load_config(path).experiment.total_members >= 1
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=str)
+def test_a_resolved_configuration_can_be_loaded_again(path: Path, tmp_path: Path) -> None:
+    """What a run stores as config.yaml is itself a configuration, of the same experiment."""
+    if "accelerate" in path.parts:
+        pytest.skip("a file of accelerate's own launcher, not ours")
+    experiment = load_config(path).experiment
+    stored = tmp_path / "config.yaml"
+    stored.write_text(yaml.safe_dump(experiment.model_dump(mode="json")))
+    assert load_config(stored).experiment.model_dump() == experiment.model_dump()
 
 
 def test_values_overrides_and_origins(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -30,17 +30,13 @@ class Browser:
     def __init__(self, profile: Path) -> None:
         program = find_chromium()
         assert program is not None, "ask find_chromium first"
-        # The browser reads commands from descriptor 3 and writes to 4; ours must not be in the way of these numbers.
+        # The browser reads commands from descriptor 3 and writes to 4. Ours get high numbers, and no fork runs Python
+        # between, so that nobody else's descriptors can be in the way of these two.
         (to_read, self._write), (self._read, to_write) = [[_high(end) for end in os.pipe()] for _ in range(2)]
-
-        def connect() -> None:
-            os.dup2(to_read, 3)
-            os.dup2(to_write, 4)
-
-        self._process = subprocess.Popen(
-            [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
-            preexec_fn=connect, pass_fds=(3, 4), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        actions = [(os.POSIX_SPAWN_DUP2, to_read, 3), (os.POSIX_SPAWN_DUP2, to_write, 4)]
+        actions += [(os.POSIX_SPAWN_OPEN, output, os.devnull, os.O_WRONLY, 0) for output in (1, 2)]
+        command = [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        self._process = os.posix_spawn(program, command, os.environ, file_actions=actions)
         os.close(to_read)
         os.close(to_write)
         self._buffer, self._number, self._events = b"", 0, list[dict[str, Any]]()
@@ -54,8 +50,12 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait(20)
+        os.kill(self._process, signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while os.waitpid(self._process, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline:
+                os.kill(self._process, signal.SIGKILL)
+            time.sleep(0.05)
         os.close(self._read)
         os.close(self._write)
 

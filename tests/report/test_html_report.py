@@ -232,7 +232,7 @@ def test_a_torn_last_event_is_passed_over(run_of: Callable[..., Path], tmp_path:
 
 
 def test_a_hundred_members_take_seconds_and_stay_small(run_of: Callable[..., Path], tmp_path: Path) -> None:
-    path = run_of(tmp_path, "large", members=100, rows=2_000, choose=False, bags=False, epochs=30)
+    path = run_of(tmp_path, "large", members=100, rows=500, choose=False, bags=False, epochs=30)
     started = time.process_time()
     page = write_report([path])
     assert time.process_time() - started < 5

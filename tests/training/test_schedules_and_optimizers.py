@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -149,3 +151,23 @@ def test_sample_weights_act_as_repetitions(arrays: dict[str, Any]) -> None:
     first, second = (results(train(config, (spec,), arrays))[0].weights for spec in (weighted, repeated))
     for name in first:
         np.testing.assert_allclose(first[name], second[name], atol=2e-6)
+
+
+def test_training_does_not_import_torchs_compiler() -> None:
+    """It takes five seconds in every worker process, and nothing is compiled."""
+    code = (
+        "import sys, torch\n"
+        "from ensemble.config.recipe import TrainingConfig\n"
+        "from ensemble.config.models import MlpConfig\n"
+        "from ensemble.training.optimizers import build_optimizer\n"
+        "from ensemble.training.stack import Stack\n"
+        "stack = Stack.build(MlpConfig(name='mlp'), (1, 4, 4), 3, [0, 1])\n"
+        "for name in ('sgd', 'adam', 'adamw', 'adamax', 'adadelta', 'adagrad', 'rmsprop'):\n"
+        "    optimizer = build_optimizer(TrainingConfig(optimizer=name), stack)\n"
+        "    before = [p.detach().clone() for p in stack.parameters()]\n"
+        "    stack(torch.rand(2, 2, 4, 4)).square().sum().backward()\n"
+        "    optimizer.step(); optimizer.zero_grad()\n"
+        "    assert any((p != b).any() for p, b in zip(stack.parameters(), before)), name\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
