@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from ensemble import __version__
+from ensemble import __version__, cli_inference
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, ConfigError, EnsembleError
 
 if TYPE_CHECKING:
@@ -206,6 +206,10 @@ def datasets(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=1))
     else:
         print_datasets(rows)
+
+
+for _command in cli_inference.COMMANDS:
+    main.add_command(_command)
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation
         test=SplitVotes("test", np.stack([member.votes.test_NK for member in members]), labels.test_labels_N),
         members=[MemberFacts(m.index, m.recipe, m.num_parameters, m.train_seconds, m.kept_epoch) for m in members],
         aggregator=aggregator or config["aggregator"],
-        vote_weights_M=_vote_weights(folder, members),
+        vote_weights_M=method_weights(folder, members),
         asked_members=asked,
         dataset=described["name"],
         class_names=tuple(described["class_names"]),
@@ -76,7 +76,7 @@ def staged_points(folder: RunFolder) -> tuple[StagedPoint, ...]:
     rounds = [groups[number] for number in sorted(groups)] or [[m] for m in range(len(indices))]
     members = [folder.load_member(index) for index in indices]
     test = SplitVotes("test", np.stack([m.votes.test_NK for m in members]), folder.load_labels().test_labels_N)
-    return staged_errors(test, _vote_weights(folder, members), rounds)
+    return staged_errors(test, method_weights(folder, members), rounds)
 
 
 def headline_figures(evaluation: Evaluation) -> dict[str, float]:
@@ -111,7 +111,7 @@ def _method_record(folder: RunFolder) -> dict[str, Any]:
     return record
 
 
-def _vote_weights(folder: RunFolder, members: list[MemberResult]) -> Any:
+def method_weights(folder: RunFolder, members: list[MemberResult]) -> Any:
     weights = _method_record(folder).get("vote_weights")
     return None if weights is None else np.array([weights[str(member.index)] for member in members])
 

@@ -6,7 +6,7 @@ recipes have files of their own (`models.py`, `recipe.py`); this one holds the e
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -16,7 +16,18 @@ from ensemble.config.recipe import TrainingConfig
 
 Aggregator = Literal["soft", "hard", "weighted", "geometric"]
 AGGREGATORS: tuple[Aggregator, ...] = ("soft", "hard", "weighted", "geometric")
-DataName = Literal["digits", "mnist", "fashion_mnist", "kmnist", "emnist_digits", "emnist_letters", "qmnist", "cifar10"]
+DataName = Literal[
+    "digits", "mnist", "fashion_mnist", "kmnist", "emnist_digits", "emnist_letters", "qmnist", "cifar10",
+    "image_folder", "arrays",
+]  # fmt: skip
+# Data sets that take each optional key of the data section; elsewhere the key would have no effect.
+DATA_KEYS: dict[str, frozenset[str]] = {
+    "root": frozenset(get_args(DataName)) - {"digits", "arrays"},
+    "path": frozenset({"arrays"}),
+    "channels": frozenset({"image_folder"}),
+    "image_size": frozenset({"image_folder"}),
+    "test_fraction": frozenset({"image_folder", "arrays"}),
+}
 ErrorRows = Literal["held_out", "out_of_bag", "training"]
 UseWeights = Literal["resample", "resample_every_epoch", "loss"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -87,10 +98,33 @@ class DataConfig(Section):
     """Which images, from where, and how they are divided."""
 
     name: DataName = "digits"
-    root: str | None = Field(None, description="folder of the data sets; without it $ENSEMBLE_DATA, else ./data")
+    root: str | None = Field(
+        None,
+        description="folder of the data sets; without it $ENSEMBLE_DATA, else ./data. image_folder: the folder itself",
+    )
+    path: str | None = Field(None, description="arrays: the .npz file with images and labels")
+    channels: Literal[1, 3] | None = Field(None, description="image_folder: 1 grey, 3 colour; without it 3")
+    image_size: int | None = Field(
+        None, ge=4, le=4096, description="image_folder: side in pixels; images become squares"
+    )
+    test_fraction: float | None = Field(
+        None, gt=0, lt=1, description="share held back for the test where the data come without; without it 0.2"
+    )
     download: bool = Field(True, description="fetch missing files")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images, stratified by class")
     max_train_rows: int | None = Field(None, ge=20, description="use only so many training images (stratified draw)")
+
+    @model_validator(mode="after")
+    def _keys_fit_data_set(self) -> Self:
+        unused = [key for key, names in DATA_KEYS.items() if getattr(self, key) is not None and self.name not in names]
+        if unused:
+            takes = ", ".join(key for key, names in DATA_KEYS.items() if self.name in names) or "none of them"
+            raise ValueError(f"{', '.join(unused)} has no effect with data set {self.name}, which takes {takes}")
+        if self.name == "arrays" and self.path is None:
+            raise ValueError("data set arrays needs path, the .npz file with train_images and train_labels")
+        if self.name == "image_folder" and (self.root is None or self.image_size is None):
+            raise ValueError("data set image_folder needs root, a folder with one folder per class, and image_size")
+        return self
 
 
 class ComputeConfig(Section):

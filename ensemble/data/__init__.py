@@ -4,13 +4,16 @@ Importing this package loads no torch; the augmentation itself is in `ensemble.d
 """
 
 from ensemble.data.augmentation_check import check_augmentation
-from ensemble.data.catalogue import DATASETS, DatasetInfo
+from ensemble.data.catalogue import DATASETS, OWN_DATA, DatasetInfo, Framing, OwnData
 from ensemble.data.dataset import Dataset, Split, images_digest, load_dataset, normalization, split_rows
 
 __all__ = [
     "DATASETS",
+    "OWN_DATA",
     "Dataset",
     "DatasetInfo",
+    "Framing",
+    "OwnData",
     "Split",
     "check_augmentation",
     "images_digest",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,27 @@ class IdxLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class Framing:
+    """How the makers of a data set of characters placed each one, so that a drawing can be placed the same way.
+
+    box: longest side of the character in pixels. centre: what lies in the middle, the mass of the ink or the box.
+    stroke: usual width of a line in pixels. blocks: the bilevel character was placed on 32x32 points, which were then
+    counted in so many blocks along each side and enlarged (`digits.enlarge`); 0 for a plain image.
+    """
+
+    box: int
+    centre: Literal["mass", "box"]
+    stroke: float
+    blocks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DatasetInfo:
     """One line of `ensemble datasets`.
 
     image_shape: (C, H, W). flippable: a mirrored image keeps its class. download_mb: megabytes fetched when the files
-    are missing, 0 for a set that comes with the installation.
+    are missing, 0 for a set that comes with the installation. framing: for single characters; None for whole pictures.
+    on_black: the images show light things on a black ground.
     """
 
     name: str
@@ -54,6 +71,17 @@ class DatasetInfo:
     download_mb: int
     source: str
     idx: IdxLayout | None = None
+    framing: Framing | None = None
+    on_black: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class OwnData:
+    """A form in which people bring their own images."""
+
+    name: str
+    title: str
+    keys: str
 
 
 def _mnist_like(
@@ -105,6 +133,12 @@ _MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 
+# MNIST: as its makers describe it (20x20 box, centred by mass). Digits: as scikit-learn describes them (4x4 points
+# counted), full height as in all training images. EMNIST: as its makers describe it (two pixels of border, centred by box).
+_MNIST_FRAMING = Framing(box=20, centre="mass", stroke=2.4)
+_EMNIST_FRAMING = Framing(box=24, centre="box", stroke=3.0)
+_DIGITS_FRAMING = Framing(box=32, centre="box", stroke=6.5, blocks=8)
+
 _GREY = (1, 28, 28)
 _DIGITS = tuple(string.digits)
 _CLOTHES = (
@@ -118,11 +152,11 @@ DATASETS: dict[str, DatasetInfo] = {
     for info in (
         DatasetInfo(
             "digits", "handwritten digits, 8x8 scaled up to 28x28", _GREY, _DIGITS, 1442, 355, False, 0,
-            "scikit-learn load_digits (UCI optdigits); comes with the installation",
+            "scikit-learn load_digits (UCI optdigits); comes with the installation", framing=_DIGITS_FRAMING,
         ),
         DatasetInfo(
             "mnist", "handwritten digits", _GREY, _DIGITS, 60_000, 10_000, False, 12,
-            "LeCun, Cortes and Burges 1998", _mnist_like("MNIST", sha256=_MNIST_SHA256),
+            "LeCun, Cortes and Burges 1998", _mnist_like("MNIST", sha256=_MNIST_SHA256), framing=_MNIST_FRAMING,
         ),
         DatasetInfo(
             "fashion_mnist", "pieces of clothing", _GREY, _CLOTHES, 60_000, 10_000, True, 31,
@@ -134,19 +168,34 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             "emnist_digits", "handwritten digits of more writers", _GREY, _DIGITS, 240_000, 40_000, False, 562,
-            "Cohen et al. 2017", _emnist("digits", first_label=0),
+            "Cohen et al. 2017", _emnist("digits", first_label=0), framing=_EMNIST_FRAMING,
         ),
         DatasetInfo(
             "emnist_letters", "handwritten letters, both cases as one", _GREY, tuple(string.ascii_lowercase),
             124_800, 20_800, False, 562, "Cohen et al. 2017", _emnist("letters", first_label=1),
+            framing=_EMNIST_FRAMING,
         ),
         DatasetInfo(
             "qmnist", "MNIST rebuilt, with 60,000 test images", _GREY, _DIGITS, 60_000, 60_000, False, 21,
-            "Yadav and Bottou 2019", _QMNIST,
+            "Yadav and Bottou 2019", _QMNIST, framing=_MNIST_FRAMING,
         ),
         DatasetInfo(
             "cifar10", "small colour photographs", (3, 32, 32), _CIFAR, 50_000, 10_000, True, 171,
-            "Krizhevsky 2009",
+            "Krizhevsky 2009", on_black=False,
+        ),
+    )
+}  # fmt: skip
+
+OWN_DATA: dict[str, OwnData] = {
+    own.name: own
+    for own in (
+        OwnData(
+            "image_folder", "your pictures, one folder per class, or train/ and test/ with one each",
+            "root, image_size, channels, test_fraction",
+        ),
+        OwnData(
+            "arrays", "your .npz with train_images, train_labels (test_images, test_labels, class_names)",
+            "path, test_fraction",
         ),
     )
 }  # fmt: skip

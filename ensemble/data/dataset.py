@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -19,12 +20,14 @@ import numpy.typing as npt
 
 from ensemble import seeding
 from ensemble.config.schema import DataConfig
-from ensemble.data.catalogue import DATASETS
+from ensemble.data.array_file import load_array_file
+from ensemble.data.catalogue import DATASETS, OWN_DATA
 from ensemble.data.cifar10 import cifar10_folder, fetch_cifar10, read_cifar10
 from ensemble.data.digits import load_digits_28
 from ensemble.data.downloads import fetch_idx_files
 from ensemble.data.files import data_root, load_or_fetch
 from ensemble.data.idx import read_idx_dataset
+from ensemble.data.image_folder import load_image_folder
 from ensemble.errors import DataError
 from ensemble.types import ByteArray, FloatArray, IntArray
 
@@ -71,6 +74,8 @@ def load_dataset(config: DataConfig) -> Dataset:
     The root is config.root, else $ENSEMBLE_DATA, else ./data; it may be read-only when nothing is missing. Raises
     DataError for files that are missing or damaged, naming each and what to do.
     """
+    if config.name in OWN_DATA:
+        return _own(config)
     info = DATASETS[config.name]
     root, _ = data_root(config)
     if config.name == "digits":
@@ -95,6 +100,21 @@ def load_dataset(config: DataConfig) -> Dataset:
         test_labels_N=_shared(test_labels),
         class_names=info.class_names,
         flippable=info.flippable,
+    )
+
+
+def _own(config: DataConfig) -> Dataset:
+    """A data set of the user's own, named after its folder or file. Whether flips keep a class the user must know."""
+    parts = load_image_folder(config) if config.name == "image_folder" else load_array_file(config)
+    place = Path(config.root or config.path or "").expanduser().resolve()
+    return Dataset(
+        name=f"{place.name} ({config.name})",
+        train_images_NCHW=_shared(parts.train.images_NCHW),
+        train_labels_N=_shared(parts.train.labels_N),
+        test_images_NCHW=_shared(parts.test.images_NCHW),
+        test_labels_N=_shared(parts.test.labels_N),
+        class_names=parts.class_names,
+        flippable=True,
     )
 
 
@@ -152,7 +172,7 @@ def images_digest(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for images_NCHW in (dataset.train_images_NCHW, dataset.test_images_NCHW):
         digest.update(repr(images_NCHW.shape).encode())
-        digest.update(memoryview(images_NCHW).cast("B") if images_NCHW.size else b"")
+        digest.update(images_NCHW.reshape(-1).data)
     return digest.hexdigest()
 
 

@@ -42,12 +42,11 @@ def as_batch(images: Any, image_shape: tuple[int, int, int]) -> npt.NDArray[np.g
 
 
 def _unit(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    if array.size and not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 1):
-        found = f"{array.min():g} to {array.max():g}" if np.isfinite(array).all() else "NaN or infinite values"
+    finite = bool(np.isfinite(array).all())
+    if not finite or (array.size and (array.min() < 0 or array.max() > 1)):
+        found = f"floats from {array.min():g} to {array.max():g}" if finite else "NaN or infinite values"
         raise DataError(
-            f"images: found floats from {found}; expected [0, 1], not standardised: the ensemble does that itself. "
+            f"images: found {found}; expected floats in [0, 1], not standardised (the ensemble does that itself). "
             "Divide by 255, or give uint8"
-            if np.isfinite(array).all()
-            else f"images: found {found}; expected floats in [0, 1], or uint8"
         )
     return np.ascontiguousarray(array, np.float32)

@@ -18,10 +18,9 @@ from ensemble.config.schema import Aggregator
 from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.splits import SplitVotes
+from ensemble.judging import DATASET, method_weights, voting_members
 from ensemble.storage import RunFolder
 from ensemble.types import DoubleArray, FloatArray, MemberResult
-
-METHOD, DATASET = "method.json", "dataset.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,12 +91,12 @@ def _description(folder: RunFolder) -> dict[str, Any]:
 
 
 def _voters(folder: RunFolder, experiment: Experiment) -> list[MemberResult]:
-    finished = [folder.load_member(index) for index in sorted(folder.finished())]
-    voters = [m for m in finished if np.isfinite(m.votes.validation_NK).all() and np.isfinite(m.votes.test_NK).all()]
+    kept = [folder.load_member(index) for index in voting_members(folder)]
+    voters = [m for m in kept if np.isfinite(m.votes.validation_NK).all() and np.isfinite(m.votes.test_NK).all()]
     needed = max(1, experiment.failures.min_members)
-    if len(finished) < needed or not voters:
+    if len(kept) < needed or not voters:
         raise QuorumError(
-            f"{folder.path}: {len(finished)} of {experiment.total_members} members finished, {len(voters)} of them with "
+            f"{folder.path}: {len(kept)} of {experiment.total_members} members finished, {len(voters)} of them with "
             f"finite votes; {needed} are needed (failures.min_members); start the run again to train the missing ones"
         )
     return voters
@@ -105,15 +104,13 @@ def _voters(folder: RunFolder, experiment: Experiment) -> list[MemberResult]:
 
 def _weights(folder: RunFolder, voters: list[MemberResult]) -> DoubleArray:
     """The weights of the weighted vote, from the method or from validation, as the judgement has them."""
-    stored = json.loads(folder.read_bytes(METHOD))["vote_weights"] if folder.has(METHOD) else None
     labels = folder.load_labels()
     validation = SplitVotes(
         "validation",
         np.stack([member.votes.validation_NK for member in voters]),
         labels.train_labels_N[labels.validation_rows],
     )
-    given = None if stored is None else np.array([stored[str(member.index)] for member in voters])
-    return choose_all(validation, "weighted", given, choose=False, seed=0).weights_M
+    return choose_all(validation, "weighted", method_weights(folder, voters), choose=False, seed=0).weights_M
 
 
 def _tuples(value: Any) -> Any:

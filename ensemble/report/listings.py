@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ensemble.config.models import CnnConfig, LeNet5Config, MlpConfig, ResNetConfig
-from ensemble.data import DATASETS
+from ensemble.data import DATASETS, OWN_DATA
 from ensemble.models import build_model, num_parameters
 from ensemble.training.stack import unstackable
 
@@ -58,6 +58,11 @@ def list_datasets() -> list[dict[str, Any]]:
     return rows
 
 
+def list_own_data() -> list[dict[str, str]]:
+    """The forms in which people bring images of their own: name, what it is, keys of the data section."""
+    return [{"name": own.name, "title": own.title, "keys": own.keys} for own in OWN_DATA.values()]
+
+
 def print_datasets(rows: list[dict[str, Any]]) -> None:
     """The data sets as a table on stdout."""
     table = Table("name", "train", "test", "classes", "image", "flips", "here", "download", "source", box=None)
@@ -70,7 +75,13 @@ def print_datasets(rows: list[dict[str, Any]]) -> None:
             row["name"], f"{row['train']:,}", f"{row['test']:,}", str(row["classes"]), shape,
             yes[row["flips"]], yes[row["present"]], size, row["source"],
         )  # fmt: skip
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print("\nyour own images:")
+    own = Table("name", "what it is", "keys under data", box=None, header_style="bold")
+    for entry in list_own_data():
+        own.add_row(entry["name"], entry["title"], entry["keys"])
+    console.print(own)
 
 
 def _short(value: Any) -> str:

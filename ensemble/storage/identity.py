@@ -9,7 +9,7 @@ from typing import Any
 
 # Dotted keys (or their parents) that cannot change a member.
 NEUTRAL = frozenset({
-    "output_dir", "aggregator", "tracking", "failures", "data.root", "data.download", "compute.executor",
+    "output_dir", "aggregator", "tracking", "failures", "data.root", "data.path", "data.download", "compute.executor",
     "compute.slots", "compute.ray_address", "compute.gpus_per_task", "compute.placement_timeout_s", "compute.device",
 })  # fmt: skip
 

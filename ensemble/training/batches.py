@@ -125,7 +125,9 @@ class Batches:
         images = self._data.unit(self._data.train_images[self._placement.share(rows_KB).flatten()])
         if self._augmentation.active:
             shape = (images.shape[1], images.shape[2], images.shape[3])
-            draws = [draw(self._augmentation, rows_KB.shape[1], shape, stream) for stream in streams]
+            # Drawn for the whole batch, so that the streams do not depend on how many ranks share it.
+            part, count = self._placement.part, rows_KB.shape[1]
+            draws = [draw(self._augmentation, count, shape, stream).rows(part) for stream in streams]
             images = augment(images, self._augmentation, concatenate(draws))
         return arrange(self._data.normalized(images), len(rows_KB))
 

@@ -83,12 +83,14 @@ class Placement:
         """Backward pass."""
         self.accelerator.backward(loss)
 
+    @property
+    def part(self) -> slice:
+        """Which samples of a batch are this rank's: every `ranks`-th one."""
+        return slice(int(self.accelerator.process_index), None, self.ranks) if self.ranks > 1 else slice(None)
+
     def share(self, batch_KB: Tensor) -> Tensor:
-        """This rank's part of a batch along its last axis: every `ranks`-th sample."""
-        if self.ranks == 1:
-            return batch_KB
-        rank = int(self.accelerator.process_index)
-        return batch_KB[:, rank :: self.ranks]
+        """This rank's part of a batch along its last axis."""
+        return batch_KB[:, self.part]
 
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over the ranks that share a batch."""

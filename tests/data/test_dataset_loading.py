@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from ensemble.config.schema import DataConfig, DataName
-from ensemble.data import DATASETS, load_dataset
+from ensemble.data import DATASETS, OWN_DATA, load_dataset
 from ensemble.errors import DataError
 
 
 def test_catalogue_and_configuration_name_the_same_sets():
-    assert set(DATASETS) == set(get_args(DataName))
+    assert {*DATASETS, *OWN_DATA} == set(get_args(DataName))
     assert {name for name, info in DATASETS.items() if info.flippable} == {"fashion_mnist", "cifar10"}
     for name, info in DATASETS.items():
         assert info.name == name

@@ -1,0 +1,117 @@
+"""The commands that use what was trained: `ensemble predict | export | card`. `cli` adds them to the others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ensemble.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ensemble.config.schema import Aggregator
+    from ensemble.inference.export import Format
+
+RUN = click.argument("run")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+AGGREGATOR = click.option(
+    "--aggregator",
+    type=click.Choice(["soft", "hard", "weighted", "geometric"]),
+    help="Another vote than the run's own.",
+)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@RUN
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@AS_JSON
+@click.option("--figure", type=FILE, help="Draw each image beside its class probabilities (.png, .svg, .pdf).")
+@click.option(
+    "--invert/--no-invert",
+    default=None,
+    help="Dark on light, or light on dark; without it the image itself tells.",
+)
+@AGGREGATOR
+def predict(
+    run: str,
+    images: tuple[str, ...],
+    as_json: bool,
+    figure: Path | None,
+    invert: bool | None,
+    aggregator: Aggregator | None,
+) -> None:
+    """Say what is on each IMAGE, by the vote of a RUN (its folder, or its name under runs/).
+
+    IMAGE is a picture file of any size, a folder of them, or - for one on stdin. For MNIST and its kin the character
+    is cut out and centred as in the data set.
+    """
+    if images.count("-") > 1:
+        raise ConfigError("- stands twice, but stdin holds one image; name it once")
+    from ensemble.inference.answers import answers_json, answers_text, ask
+    from ensemble.inference.figure import check_figure, write_figure
+    from ensemble.inference.prepare import prepare_all
+    from ensemble.inference.trained import load_ensemble
+    from ensemble.judging import find_run
+
+    trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator)
+    pictures = prepare_all(images, trained.vote.dataset, trained.image_shape, invert, sys.stdin.buffer.read)
+    if figure is not None:
+        check_figure(figure, len(pictures))
+    answers = ask(trained, pictures)
+    if as_json:
+        click.echo(json.dumps(answers_json(answers, trained.class_names), indent=1))
+    else:
+        click.echo(answers_text(answers))
+    if figure is not None:
+        write_figure(figure, answers, trained.class_names)
+        click.echo(f"figure: {figure}", err=True)
+
+
+@click.command()
+@RUN
+@click.option("--format", "file_format", type=click.Choice(["torch_export", "onnx"]), required=True)
+@click.option("--out", type=FILE, help="The file; without it the run's name, in this folder.")
+@AGGREGATOR
+@AS_JSON
+def export(run: str, file_format: Format, out: Path | None, aggregator: Aggregator | None, as_json: bool) -> None:
+    """Write the whole vote of a RUN as one file: uint8 images [N, C, H, W] in, probabilities and classes out."""
+    from ensemble.inference.export import SUFFIXES, export_ensemble
+    from ensemble.inference.trained import load_ensemble
+    from ensemble.judging import find_run
+
+    trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator, device="cpu")
+    path = out or Path(trained.vote.experiment.name + SUFFIXES[file_format])
+    size = export_ensemble(trained, file_format, path)
+    shape = ", ".join(map(str, trained.image_shape))
+    if as_json:
+        facts = {"path": str(path), "bytes": size, "format": file_format, "members": len(trained.vote.members)}
+        click.echo(json.dumps(facts | {"image_shape": trained.image_shape, "classes": trained.class_names}, indent=1))
+    else:
+        click.echo(
+            f"{path}: {trained.vote.aggregator} vote of {len(trained.vote.members)} members, {size / 1e6:.1f} MB; "
+            f"images uint8 [N, {shape}] -> probabilities [N, {len(trained.class_names)}], classes [N]"
+        )
+
+
+@click.command()
+@RUN
+@click.option("--out", type=FILE, help="The file; without it the card goes to stdout.")
+def card(run: str, out: Path | None) -> None:
+    """Write the model card of a RUN as Markdown, every field filled from the run."""
+    from ensemble.judging import find_run
+    from ensemble.report.card import model_card
+    from ensemble.storage.atomic import write_bytes
+
+    text = model_card(find_run(run, Path("runs")))
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_bytes(out, text.encode())
+        click.echo(f"card: {out}", err=True)
+
+
+COMMANDS = (predict, export, card)

@@ -1,0 +1,113 @@
+"""What the ensemble says about each picture: as records, as JSON and as lines of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ensemble.evaluation.aggregation import favourites
+from ensemble.inference.prepare import Prepared
+from ensemble.types import DoubleArray
+
+if TYPE_CHECKING:
+    from ensemble.inference.trained import TrainedEnsemble
+
+VOTES_SHOWN = 12  # up to so many members are listed one by one, more are counted
+
+
+@dataclass(frozen=True)
+class MemberVote:
+    """One member's own favourite and how probable it finds it."""
+
+    member: int
+    recipe: str
+    class_name: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The vote on one picture. agreeing: members whose own favourite is the answer."""
+
+    picture: Prepared
+    class_name: str
+    class_number: int
+    probs_K: DoubleArray
+    agreeing: int
+    votes: tuple[MemberVote, ...]
+
+    @property
+    def probability(self) -> float:
+        return float(self.probs_K[self.class_number])
+
+
+def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared]) -> list[Answer]:
+    """The ensemble's answers, in the order of the pictures."""
+    probs_MNK = trained.member_probs(np.stack([picture.image_CHW for picture in pictures]))
+    decision = trained.decide_votes(probs_MNK)
+    favourites_MN = favourites(probs_MNK)
+    names = trained.class_names
+    answers = []
+    for n, picture in enumerate(pictures):
+        number = int(decision.classes_N[n])
+        votes = tuple(
+            MemberVote(member.index, member.recipe, names[favourite], float(probs_MNK[m, n, favourite]))
+            for m, (member, favourite) in enumerate(zip(trained.vote.members, favourites_MN[:, n], strict=True))
+        )
+        agreeing = int((favourites_MN[:, n] == number).sum())
+        answers.append(Answer(picture, names[number], number, decision.probs_NK[n], agreeing, votes))
+    return answers
+
+
+def answers_json(answers: Sequence[Answer], class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Plain JSON values, probabilities as fractions with all digits."""
+    return [
+        {
+            "image": answer.picture.name,
+            "class": answer.class_name,
+            "class_number": answer.class_number,
+            "probability": answer.probability,
+            "agreement": answer.agreeing / len(answer.votes),
+            "probabilities": dict(zip(class_names, answer.probs_K.tolist(), strict=True)),
+            "votes": [
+                {"member": v.member, "recipe": v.recipe, "class": v.class_name, "probability": v.probability}
+                for v in answer.votes
+            ],
+            "inverted": answer.picture.inverted,
+            "cut_out": answer.picture.cut_out,
+        }
+        for answer in answers
+    ]
+
+
+def answers_text(answers: Sequence[Answer]) -> str:
+    """One line per picture: name, class, probability, how many members agree, what each member says."""
+    head = ("image", "class", "probability", "agree", "members say")
+    rows = [
+        (
+            answer.picture.name,
+            answer.class_name,
+            f"{100 * answer.probability:.1f} %",
+            f"{answer.agreeing} of {len(answer.votes)}",
+            _votes_text(answer.votes),
+        )
+        for answer in answers
+    ]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(4)]
+    lines = []
+    for row in (head, *rows):
+        cells = [row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].rjust(widths[2]), row[3].rjust(widths[3])]
+        lines.append("  ".join([*cells, row[4]]).rstrip())
+    return "\n".join(lines)
+
+
+def _votes_text(votes: Sequence[MemberVote]) -> str:
+    """Short class names of few members one after the other, else the classes with their counts, most first."""
+    if len(votes) <= VOTES_SHOWN and all(len(vote.class_name) <= 2 for vote in votes):
+        return " ".join(vote.class_name for vote in votes)
+    counts = Counter(vote.class_name for vote in votes)
+    return ", ".join(f"{name}: {count}" for name, count in counts.most_common())

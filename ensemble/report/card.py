@@ -1,0 +1,262 @@
+"""The model card of a run as Markdown (Mitchell et al. 2019, in the form the Hugging Face hub reads).
+
+Every field comes from the run's folder; what a run cannot know (a licence, an intended use) has no field.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ensemble.data import DATASETS
+from ensemble.evaluation.records import Evaluation
+from ensemble.report import wording
+from ensemble.report.run_facts import RunFacts, read_run
+from ensemble.report.tables import leaderboard_markdown
+from ensemble.storage import RunFolder
+
+METHODS = {
+    "deep_ensemble": "deep ensemble: independent members on all training images (Lakshminarayanan et al. 2017)",
+    "bagging": "bagging: each member on a bootstrap sample of the training images (Breiman 1996)",
+    "adaboost": "SAMME boosting: each round weighs the images that earlier rounds got wrong (Zhu et al. 2009)",
+}
+VOTES = {
+    "soft": "soft vote: mean of the members' probabilities",
+    "hard": "hard vote: share of the members whose favourite the class is",
+    "weighted": "weighted vote: mean of the probabilities, weighted by member",
+    "geometric": "geometric vote: normalised product of the probabilities",
+}
+
+
+def model_card(path: Path) -> str:
+    """The card of a judged run. Raises StorageError where there is none or a file is damaged."""
+    run, folder = read_run(path), RunFolder.read(path)
+    dataset = json.loads(folder.read_bytes("dataset.json"))
+    rows = len(folder.load_labels().train_rows)
+    sections = [
+        _front_matter(run),
+        f"# {run.name}",
+        f"An ensemble of {wording.plural(len(run.evaluation.members), 'image classifier')} on {run.evaluation.dataset}. "
+        + run.evaluation.verdict.sentence,
+        *_warnings(run.evaluation),
+        "## Model",
+        _table(("", ""), _model_rows(run, dataset)),
+        "## Data",
+        _table(("", ""), _data_rows(run, dataset, rows)),
+        "## Training",
+        _fenced("yaml", _recipe(run)),
+        _table(("", ""), _training_rows(run)),
+        "## Evaluation",
+        f"On {run.evaluation.test_rows:,} test images, which nothing was chosen by. Intervals are 95 %.",
+        _table(("figure", "value"), _figure_rows(run.evaluation)),
+        "### By class",
+        _table(("class", "test images", "wrong", "error %", "95 % interval"), _class_rows(run.evaluation)),
+        "### Against other votes and single members",
+        leaderboard_markdown(run.evaluation).rstrip(),
+        "## Limits",
+        _bullets(_limits(run.evaluation, dataset)),
+        "## Use",
+        _fenced("python", _python(run)),
+        _fenced("sh", "\n".join(f"{command}  # {what}" for command, what in _commands(run))),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _front_matter(run: RunFacts) -> str:
+    headline = run.evaluation.headline
+    metrics = [
+        {"type": "accuracy", "value": round(1 - headline.test_error, 6)},
+        {"type": "nll", "value": round(headline.nll, 6)},
+        {"type": "brier", "value": round(headline.brier, 6)},
+        {"type": "ece", "value": round(headline.ece, 6)},
+    ]
+    data = {"name": run.evaluation.dataset, "type": run.evaluation.dataset, "split": "test"}
+    task = {"type": "image-classification"}
+    content = {
+        "library_name": "ensemble-trainer",
+        "pipeline_tag": "image-classification",
+        "tags": ["ensemble", str(run.config["method"]["name"]), *_recipes(run.evaluation)],
+        "datasets": [run.evaluation.dataset],
+        "metrics": ["accuracy"],
+        "model-index": [{"name": run.name, "results": [{"task": task, "dataset": data, "metrics": metrics}]}],
+    }
+    return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---"
+
+
+def _warnings(evaluation: Evaluation) -> list[str]:
+    return [f"> Warning: {line}" for line in wording.cautions(evaluation)]
+
+
+def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]:
+    evaluation = run.evaluation
+    channels, height, width = dataset["image_shape"]
+    counts = {name: sum(m.recipe == name for m in evaluation.members) for name in _recipes(evaluation)}
+    parameters = {m.recipe: m.num_parameters for m in evaluation.members}
+    members = [f"{count} x {name} with {parameters[name]:,} parameters each" for name, count in counts.items()]
+    method = str(run.config["method"]["name"])
+    rows = [
+        ("members", "; ".join(members)),
+        ("method", METHODS.get(method, method)),
+        ("vote", VOTES[evaluation.aggregator]),
+        ("input", f"{channels} x {height} x {width} pixels (channels, height, width), bytes or floats in [0, 1]"),
+    ]
+    if "mean" in dataset:
+        rows.append(("standardised with", f"mean {_numbers(dataset['mean'])}, deviation {_numbers(dataset['std'])}"))
+    return [
+        *rows,
+        ("output", f"a probability for each of {len(evaluation.class_names)} classes"),
+        ("classes", ", ".join(evaluation.class_names)),
+        ("parameters in all", f"{sum(m.num_parameters for m in evaluation.members):,}"),
+    ]
+
+
+def _data_rows(run: RunFacts, dataset: dict[str, Any], train_rows: int) -> list[tuple[str, str]]:
+    info = DATASETS.get(dataset["name"])
+    rows = [("data set", run.evaluation.dataset + (f", {info.title}" if info else ", the trainer's own images"))]
+    if info:
+        rows.append(("source", info.source))
+    rows += [
+        ("training images", f"{train_rows:,}"),
+        (
+            "validation images",
+            f"{run.evaluation.validation_rows:,}, held back from training; every choice was made on them",
+        ),
+        ("test images", f"{run.evaluation.test_rows:,}"),
+    ]
+    if "images_sha256" in dataset:
+        rows.append(("SHA-256 of all pixels", f"`{dataset['images_sha256']}`"))
+    return rows
+
+
+def _recipe(run: RunFacts) -> str:
+    """What decides about the members, as configured; where the files lay is nobody's business."""
+    wanted = ("seed", "num_members", "method", "data", "model", "training", "members")
+    chosen = {key: run.config[key] for key in wanted if run.config.get(key) not in (None, [], ())}
+    chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in ("root", "path", "download")}
+    return yaml.safe_dump(_without_nothing(chosen), sort_keys=False, default_flow_style=None, width=100).rstrip()
+
+
+def _training_rows(run: RunFacts) -> list[tuple[str, str]]:
+    environment = run.environment
+    seconds = sum(member.train_seconds for member in run.evaluation.members)
+    kept = [member.kept_epoch for member in run.evaluation.members]
+    epochs = str(kept[0]) if min(kept) == max(kept) else f"{min(kept)} to {max(kept)}"
+    packages = environment.get("packages", {})
+    versions = ", ".join(f"{name} {found}" for name, found in packages.items() if found)
+    rows = [
+        ("training time", f"{wording.seconds(seconds)} s over all members"),
+        ("epoch whose weights vote", epochs),
+        ("executor", run.executor),
+        ("places", "; ".join(run.places)),
+        ("processor", str(environment.get("processor", ""))),
+        ("system", f"{environment.get('system', '')}, Python {environment.get('python', '')}"),
+        ("packages", versions),
+        ("commit", str(environment.get("commit") or "")),
+        ("members that failed", str(len({failure.member for failure in run.failures if not failure.finished_later}))),
+    ]
+    return [row for row in rows if row[1]]
+
+
+def _figure_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
+    headline = evaluation.headline
+    rows = [
+        (
+            "test error %",
+            f"{wording.percent(headline.test_error)} ({wording.percent_interval(headline.lower, headline.upper)})",
+        ),
+        ("wrong", f"{wording.count(headline.wrong)} of {evaluation.test_rows:,}"),
+        ("validation error %", wording.percent(headline.validation_error)),
+        ("negative log-likelihood, nats", wording.loss(headline.nll)),
+        ("Brier score", wording.loss(headline.brier)),
+        ("expected calibration error (15 equal bins)", wording.loss(headline.ece)),
+        ("best single member by validation, test error %", wording.percent(evaluation.verdict.member_error)),
+    ]
+    if evaluation.out_of_bag is not None:
+        rows.append(("out-of-bag error %", wording.percent(evaluation.out_of_bag.error)))
+    if evaluation.label_review is not None:
+        rows.append(("test error % on reviewed labels", wording.percent(evaluation.label_review.error)))
+    return [row for row in rows if row[1] != wording.NONE]
+
+
+def _class_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    return [
+        (
+            result.name, f"{result.rows:,}", f"{result.wrong:,}", wording.percent(result.error),
+            wording.percent_interval(result.lower, result.upper),
+        )
+        for result in evaluation.classes
+    ]  # fmt: skip
+
+
+def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
+    """What the figures themselves say about where not to trust the model."""
+    judged = [result for result in evaluation.classes if result.rows]
+    worst = max(judged, key=lambda result: (result.error, -result.rows))
+    channels, height, width = dataset["image_shape"]
+    lines = [
+        f"Every image is given one of these {len(evaluation.class_names)} classes, also one that shows none of them.",
+        f"Trained and judged on {evaluation.dataset} alone, images of {height} x {width} pixels with "
+        f"{wording.plural(channels, 'channel')}; figures for other images are unknown.",
+        f"Weakest class: {worst.name}, {wording.percent(worst.error)} % wrong of {worst.rows:,} test images.",
+    ]
+    confused = max(
+        (
+            (count, evaluation.class_names[true], evaluation.class_names[said])
+            for true, counts in enumerate(evaluation.confusion)
+            for said, count in enumerate(counts)
+            if true != said
+        ),
+        key=lambda item: item[0],
+    )
+    if confused[0]:
+        lines.append(f"Most frequent confusion: {confused[1]} taken for {confused[2]}, {confused[0]:,} times.")
+    certain = evaluation.risk_coverage
+    half = min(range(len(certain.coverage)), key=lambda i: abs(certain.coverage[i] - 0.9))
+    doubtful = wording.percent(1 - certain.coverage[half], 0)
+    lines.append(
+        f"Without the {doubtful} % of the test images it is least certain of, the error is "
+        f"{wording.percent(certain.error[half])} %."
+    )
+    return lines
+
+
+def _commands(run: RunFacts) -> Iterable[tuple[str, str]]:
+    yield f"ensemble predict {run.path} IMAGE", "class, probability and every member's vote"
+    yield f"ensemble export {run.path} --format onnx", "the whole vote as one file"
+    yield run.commands[0]
+    yield run.commands[1]
+
+
+def _python(run: RunFacts) -> str:
+    return f'from ensemble import load_ensemble\n\nprobs = load_ensemble("{run.path}").predict_proba(images)'
+
+
+def _recipes(evaluation: Evaluation) -> list[str]:
+    return list(dict.fromkeys(member.recipe for member in evaluation.members))
+
+
+def _without_nothing(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nothing(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nothing(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4f}" for value in values)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _fenced(language: str, text: str) -> str:
+    return f"```{language}\n{text}\n```"

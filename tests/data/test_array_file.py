@@ -1,0 +1,121 @@
+"""Own arrays in an .npz file: shapes, kinds of labels, the fixed test part, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ensemble.config import parse_experiment
+from ensemble.config.schema import DataConfig
+from ensemble.data import images_digest, load_dataset
+from ensemble.errors import ConfigError, DataError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 6, 5)).astype(np.uint8)
+LABELS = np.arange(40) % 4
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load(config=None, **arrays):
+        np.savez(tmp_path / "mine.npz", **arrays)
+        return load_dataset(DataConfig(name="arrays", path=str(tmp_path / "mine.npz"), **(config or {})))
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("images", "shape"),
+    [
+        (IMAGES, (3, 6, 5)),
+        (IMAGES.transpose(0, 2, 3, 1), (3, 6, 5)),
+        (IMAGES[:, 0], (1, 6, 5)),
+        (IMAGES / 255.0, (3, 6, 5)),
+        ((IMAGES / 255.0).astype(np.float32), (3, 6, 5)),
+    ],
+)
+def test_image_forms_give_the_same_bytes(load, images, shape):
+    data = load(train_images=images, train_labels=LABELS, test_images=images[:8], test_labels=LABELS[:8])
+    assert data.image_shape == shape
+    np.testing.assert_array_equal(data.train_images_NCHW, IMAGES[:, : shape[0]])
+    np.testing.assert_array_equal(data.train_labels_N, LABELS)
+    assert data.name == "mine.npz (arrays)"
+
+
+def test_labels_may_be_numbers_texts_or_positions(load):
+    names = np.array(["ant", "bee", "cat", "dog"])
+    rest = {"train_images": IMAGES, "test_images": IMAGES[:4]}
+    plain = load(train_labels=LABELS * 10 + 5, test_labels=[35, 5, 5, 15], **rest)
+    assert plain.class_names == ("5", "15", "25", "35")
+    np.testing.assert_array_equal(plain.test_labels_N, [3, 0, 0, 1])
+    texts = load(train_labels=names[LABELS], test_labels=names[[3, 0, 0, 1]], **rest)
+    assert texts.class_names == tuple(names)
+    np.testing.assert_array_equal(texts.test_labels_N, [3, 0, 0, 1])
+    named = load(train_labels=LABELS, test_labels=[3, 0, 0, 1], class_names=names, **rest)
+    assert named.class_names == tuple(names)
+    np.testing.assert_array_equal(named.train_labels_N, LABELS)
+
+
+def test_a_fixed_stratified_test_part_is_split_off(load):
+    data = load(train_images=IMAGES, train_labels=LABELS)
+    np.testing.assert_array_equal(np.bincount(data.test_labels_N), [2, 2, 2, 2])
+    both = np.concatenate([data.train_images_NCHW, data.test_images_NCHW])
+    assert {image.tobytes() for image in both} == {image.tobytes() for image in IMAGES}
+    half = load({"test_fraction": 0.5}, train_images=IMAGES, train_labels=LABELS)
+    np.testing.assert_array_equal(np.bincount(half.test_labels_N), [5, 5, 5, 5])
+    assert images_digest(data) != images_digest(half)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"train_images": IMAGES}, "train_labels missing; found train_images"),
+        ({"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES}, "test_labels missing"),
+        ({"train_images": IMAGES, "train_labels": LABELS, "trian": LABELS}, "unknown arrays trian"),
+        ({"train_images": IMAGES, "train_labels": LABELS[:30]}, "40 train_images, but 30 train_labels"),
+        ({"train_images": IMAGES.astype(int), "train_labels": LABELS}, "found type int64; expected uint8"),
+        ({"train_images": IMAGES * 1.0, "train_labels": LABELS}, "found floats from 0 to 255"),
+        ({"train_images": IMAGES.reshape(40, -1), "train_labels": LABELS}, "for rows of features use"),
+        ({"train_images": IMAGES, "train_labels": LABELS * 1.0}, "found type float64 of shape"),
+        ({"train_images": IMAGES, "train_labels": LABELS * 0}, "expected at least two"),
+        ({"train_images": IMAGES, "train_labels": LABELS, "class_names": ["a", "b", "c"]}, "row 3: 3.*expected 0 to 2"),
+        (
+            {"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES, "test_labels": LABELS + 1},
+            "10 unusable labels.*row 3: 4",
+        ),
+        (
+            {"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES[:, :1], "test_labels": LABELS},
+            "differ in shape",
+        ),
+        ({"train_images": IMAGES, "train_labels": np.array([object()] * 40)}, "without objects"),
+    ],
+)
+def test_faults_are_named(load, arrays, message):
+    with pytest.raises(DataError, match=f"(?s){message}"):
+        load(**arrays)
+
+
+def test_files_that_are_none(tmp_path):
+    with pytest.raises(DataError, match="no file"):
+        load_dataset(DataConfig(name="arrays", path=str(tmp_path / "no.npz")))
+    (tmp_path / "no.npz").write_text("<html>")
+    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+        load_dataset(DataConfig(name="arrays", path=str(tmp_path / "no.npz")))
+    np.save(tmp_path / "one.npy", LABELS)
+    with pytest.raises(DataError, match="found a single array"):
+        load_dataset(DataConfig(name="arrays", path=str(tmp_path / "one.npy")))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"name": "digits", "root": "x"}, "root has no effect with data set digits, which takes none"),
+        ({"name": "mnist", "path": "x"}, "path has no effect with data set mnist, which takes root"),
+        ({"name": "arrays", "path": "x", "image_size": 8}, "image_size has no effect.*takes path, test_fraction"),
+        ({"name": "arrays"}, "arrays needs path"),
+        ({"name": "image_folder", "root": "x"}, "image_folder needs root.*and image_size"),
+    ],
+)
+def test_keys_that_do_not_fit_the_data_set_are_refused(data, message):
+    values = {"name": "t", "num_members": 2, "method": {"name": "bagging"}, "model": {"name": "mlp"}, "data": data}
+    with pytest.raises(ConfigError, match=message):
+        parse_experiment(values)

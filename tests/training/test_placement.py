@@ -1,0 +1,95 @@
+"""Precision, determinism and data-parallel training through Accelerate."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest_training import experiment, results, specs, train
+
+from ensemble.config.schema import ComputeConfig
+from ensemble.errors import ComputeError
+from ensemble.training.placement import Placement
+
+
+def test_bfloat16_trains_and_differs(arrays: dict[str, Any]) -> None:
+    exact = experiment(epochs=8, lr=2e-3)
+    compute = exact.compute.model_copy(update={"precision": "bf16"})
+    rough = exact.model_copy(update={"compute": compute})
+    first, second = (results(train(config, specs([0, 1]), arrays)) for config in (exact, rough))
+    assert not np.array_equal(first[0].weights["0.weight"], second[0].weights["0.weight"])
+    for index in (0, 1):
+        assert second[index].weights["0.weight"].dtype == np.float32
+        assert second[index].votes.test_NK.dtype == np.float32
+        assert second[index].history[-1].train_loss < 0.7 * second[index].history[0].train_loss
+    # One process, one precision after another: no state of the last task stays behind.
+    again = results(train(exact, specs([0, 1]), arrays))
+    np.testing.assert_array_equal(first[0].weights["0.weight"], again[0].weights["0.weight"])
+
+
+def test_threads_are_pinned() -> None:
+    before = torch.get_num_threads()
+    try:
+        Placement.create(ComputeConfig(device="cpu", threads_per_task=2))
+        assert torch.get_num_threads() == 2
+        assert Placement.create(ComputeConfig(device="cpu")).device.type == "cpu"
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(ComputeError, match="torch sees no GPU"):
+        Placement.create(ComputeConfig(device="cuda"))
+
+
+def test_two_ranks_train_one_stack_to_the_same_weights_as_one(tmp_path: Path) -> None:
+    """Data-parallel: each rank takes half of every batch, gradients are averaged. Equal to 1e-5 after 18 steps."""
+    script = tmp_path / "ranks.py"
+    script.write_text(textwrap.dedent(f"""
+        import sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import numpy as np
+        from accelerate import debug_launcher
+        from conftest_training import experiment, specs
+        from ensemble.config.schema import DataConfig
+        from ensemble.data import load_dataset
+        from ensemble.training import Trainer
+        from ensemble.training.loop import StackRun
+        from ensemble.training.placement import Placement
+        from ensemble.types import Task
+
+        def work(parallel):
+            digits = load_dataset(DataConfig(name="digits"))
+            arrays = {{
+                "train_images": digits.train_images_NCHW[:300], "train_labels": digits.train_labels_N[:300],
+                "validation_rows": np.arange(260, 300), "test_images": digits.test_images_NCHW[:20],
+                "mean": np.float32([0.3]), "std": np.float32([0.35]),
+            }}
+            config = experiment(optimizer="sgd", lr=0.05, augmentation={{"rotation_degrees": 10.0}})
+            job = Trainer.create(config, "cpu", 10).jobs["lenet5"]
+            placement = Placement.create(job.compute, data_parallel=parallel)
+            run = StackRun(Task("t", "lenet5", specs([0, 1])), job, arrays, placement)
+            records = [record for epoch in range(2) for _, record in run.train_epoch(epoch)]
+            state = {{f"{{k}}.{{name}}": t.numpy() for k in (0, 1) for name, t in run.stack.member_state(k).items()}}
+            losses = np.array([record.train_loss for record in records])
+            rank = placement.accelerator.process_index if parallel else "alone"
+            assert placement.ranks == (2 if parallel else 1)
+            np.savez(f"{tmp_path}/{{rank}}.npz", losses=losses, **state)
+
+        if __name__ == "__main__":
+            debug_launcher(work, args=(True,), num_processes=2)
+            work(False)
+    """))
+    subprocess.run([sys.executable, str(script)], check=True, timeout=200)
+    alone, first, second = (np.load(tmp_path / f"{name}.npz") for name in ("alone", "0", "1"))
+    for name in alone.files:
+        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
+        np.testing.assert_allclose(first[name], alone[name], atol=1e-5, err_msg=name)
