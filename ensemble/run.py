@@ -36,7 +36,7 @@ from ensemble.executors import Executor
 from ensemble.judging import DATASET, DISPUTED, EVALUATION, METHOD, STAGED, headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
 from ensemble.planning import Plan, make_plan, pack
-from ensemble.report.tables import leaderboard_csv
+from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
 from ensemble.storage.run_folder import EVENTS
@@ -61,6 +61,10 @@ class RunOutcome:
     trained: int
     seconds: float
     ended_early: tuple[str, ...] = ()  # why a method trained fewer members than asked for
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: leaderboard and verdict."""
+        return leaderboard_html(self.evaluation)
 
 
 def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_trackers: MakeTrackers) -> RunOutcome:

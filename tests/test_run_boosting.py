@@ -150,8 +150,12 @@ def test_a_chain_that_ended_for_a_failure_goes_on_when_the_member_comes(tmp_path
 
 def test_networks_that_learn_nothing_end_it_with_the_figure(tmp_path: Path) -> None:
     """One step of a tiny learning rate is guessing: weighted error about 0.9 of ten classes, drawn again once."""
-    config = experiment(tmp_path, training={"epochs": 1, "lr": 1e-12, "batch_size": 100_000, "optimizer": "sgd"}, seed=2)
-    with pytest.raises(QuorumError, match=r"no network may vote(?s:.*)weighted error 0\.9\d+, and guessing has 0\.9000"):
+    config = experiment(
+        tmp_path, training={"epochs": 1, "lr": 1e-12, "batch_size": 100_000, "optimizer": "sgd"}, seed=2
+    )
+    with pytest.raises(
+        QuorumError, match=r"no network may vote(?s:.*)weighted error 0\.9\d+, and guessing has 0\.9000"
+    ):
         run(config)
 
 

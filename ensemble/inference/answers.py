@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ensemble.evaluation.aggregation import favourites
+from ensemble.evaluation.splits import favourites
 from ensemble.inference.prepare import Prepared
 from ensemble.types import DoubleArray
 
@@ -91,7 +91,7 @@ def answers_text(answers: Sequence[Answer]) -> str:
         (
             answer.picture.name,
             answer.class_name,
-            f"{100 * answer.probability:.1f} %",
+            percent(answer.probability),
             f"{answer.agreeing} of {len(answer.votes)}",
             _votes_text(answer.votes),
         )
@@ -103,6 +103,11 @@ def answers_text(answers: Sequence[Answer]) -> str:
         cells = [row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].rjust(widths[2]), row[3].rjust(widths[3])]
         lines.append("  ".join([*cells, row[4]]).rstrip())
     return "\n".join(lines)
+
+
+def percent(probability: float) -> str:
+    """One digit; what is not certain is not written as 100 %."""
+    return "> 99.9 %" if 0.9995 <= probability < 1 else f"{100 * probability:.1f} %"
 
 
 def _votes_text(votes: Sequence[MemberVote]) -> str:

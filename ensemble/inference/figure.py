@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.errors import ConfigError
-from ensemble.inference.answers import Answer
+from ensemble.inference.answers import Answer, percent
 from ensemble.report.plots import INK, MUTED, SINGLE, VOTE
 from ensemble.storage.atomic import write_bytes
 
@@ -52,16 +52,16 @@ def _draw_row(row: Sequence[Any], answer: Answer, class_names: Sequence[str]) ->
     classes = np.argsort(-answer.probs_K, kind="stable")[:MOST_CLASSES]
     if len(class_names) <= MOST_CLASSES:
         classes = np.arange(len(class_names))
-    percent = 100 * answer.probs_K[classes]
+    heights = 100 * answer.probs_K[classes]
     colours = [VOTE if k == answer.class_number else SINGLE for k in classes]
-    bars = row[2].barh(range(len(classes)), percent, color=colours, height=0.75)
-    row[2].bar_label(bars, [f"{p:.1f}" if p >= 0.05 else "" for p in percent], fontsize=7, padding=2)
+    bars = row[2].barh(range(len(classes)), heights, color=colours, height=0.75)
+    row[2].bar_label(bars, [f"{p:.1f}" if p >= 0.05 else "" for p in heights], fontsize=7, padding=2)
     row[2].set_yticks(range(len(classes)), [_literal(class_names[k]) for k in classes], fontsize=7)
     row[2].set(xlim=(0, 112), ylim=(len(classes) - 0.4, -0.6), xticks=(0, 25, 50, 75, 100))
     row[2].tick_params(axis="x", labelsize=7, colors=MUTED)
     row[2].spines[["top", "right"]].set_visible(False)
     title = (
-        f"{answer.class_name}: {100 * answer.probability:.1f} %, {answer.agreeing} of {len(answer.votes)} members agree"
+        f"{answer.class_name}: {percent(answer.probability)}, {answer.agreeing} of {len(answer.votes)} members agree"
     )
     row[2].set_title(_literal(title), fontsize=9, loc="left")
 

@@ -86,6 +86,9 @@ class Chain:
     dropped: list[int] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     stopped: str | None = None
+    wanted: list[int] = field(init=False)
+    _redraws: int = field(init=False)
+    _done: dict[int, Judged] = field(init=False)
 
     def __post_init__(self) -> None:
         self.log_weights_N: DoubleArray = samme.equal_log_weights(len(self.labels_N))
@@ -107,7 +110,7 @@ class Chain:
 
     def _begin_round(self) -> None:
         self.wanted = list(range(self.config.networks_per_round))
-        self._done: dict[int, Judged] = {}
+        self._done = {}
         self._redraws = self.config.redraws
 
     def _judge(self, incomplete: bool) -> None:

@@ -1,4 +1,4 @@
-"""The leaderboard as text: for the terminal, as CSV and as Markdown.
+"""The leaderboard as text: for the terminal, as CSV, as Markdown and for notebooks.
 
 `print_evaluation` writes data to stdout: readable from 80 columns on, without control codes when piped. A narrow
 terminal loses columns, the least needed first, and never wraps a number.
@@ -11,6 +11,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -118,6 +119,22 @@ def leaderboard_markdown(evaluation: Evaluation) -> str:
     texts = [evaluation.verdict.sentence, *wording.context(evaluation), *notes(evaluation)]
     warnings = [f"Warning: {line}" for line in wording.cautions(evaluation)]
     return "\n\n".join(["\n".join(lines), *texts, *warnings]) + "\n"
+
+
+def leaderboard_html(evaluation: Evaluation) -> str:
+    """The leaderboard and the verdict for a notebook: a plain table, which takes the notebook's own looks."""
+    columns = visible_columns(evaluation)
+    head = "".join(f"<th>{escape(title)}</th>" for title in ("", *(column.title for column in columns)))
+    rows = []
+    for line in _lines(evaluation, columns):
+        if line is not None:
+            mark = "th" if line.style == "bold" else "td"
+            cells = [escape(cell) for cell in line.cells]
+            first = f'<{mark} style="text-align: left">{cells[0]}</{mark}>'
+            rows.append(f"<tr>{first}{''.join(f'<{mark}>{cell}</{mark}>' for cell in cells[1:])}</tr>")
+    texts = [evaluation.verdict.sentence, *(f"Warning: {line}" for line in wording.cautions(evaluation))]
+    notes_html = "".join(f"<p>{escape(text)}</p>" for text in texts)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{notes_html}"
 
 
 def _escaped(cell: str) -> str:

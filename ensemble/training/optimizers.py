@@ -40,8 +40,6 @@ def _without_compiler(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Opti
     return type(cls.__name__, (cls,), {"step": step})
 
 
-
-
 def build_optimizer(config: TrainingConfig, stack: Stack) -> torch.optim.Optimizer:
     """The configured optimiser over all stacked parameters, in its fused form where torch has one."""
     options: dict[str, Any] = {key: getattr(config, key) for key in OPTIMIZER_KEYS[config.optimizer]}

@@ -45,7 +45,12 @@ def same(ours: Sequence[MemberSpec], theirs: Sequence[MemberSpec]) -> None:
     """Both ask for the same members, to the last bit."""
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
-        assert (one.index, one.recipe, one.round, one.resample) == (other.index, other.recipe, other.round, other.resample)
+        assert (one.index, one.recipe, one.round, one.resample) == (
+            other.index,
+            other.recipe,
+            other.round,
+            other.resample,
+        )
         np.testing.assert_array_equal(one.rows, other.rows)
         np.testing.assert_array_equal(one.vote_rows, other.vote_rows)
         assert (one.weights is None) == (other.weights is None)

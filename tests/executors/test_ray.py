@@ -59,9 +59,9 @@ class TestRay(ExecutorContract):
         started = time.monotonic()
         with pytest.raises(ComputeError, match=r"one task of 64 CPUs .* the cluster has: 2 CPUs and 0 GPUs"):
             ray_executor(threads_per_task=64)
-        with pytest.raises(ComputeError, match="1 GPUs; the cluster has: 2 CPUs and 0 GPUs"):
-            from ensemble.executors.ray_tasks import RayExecutor
+        from ensemble.executors.ray_tasks import RayExecutor
 
+        with pytest.raises(ComputeError, match="1 GPUs; the cluster has: 2 CPUs and 0 GPUs"):
             RayExecutor(ComputeConfig(executor="ray"), "cuda")
         assert time.monotonic() - started < 5
 

@@ -43,7 +43,10 @@ def test_a_deep_ensemble_fits_every_member_to_all_rows():
 
 
 def test_groups_of_a_mixed_ensemble_keep_their_order():
-    groups = ({"count": 2, "model": {"name": "lenet5"}}, {"count": 1, "name": "net", "model": {"name": "mlp", "widths": (4,)}})
+    groups = (
+        {"count": 2, "model": {"name": "lenet5"}},
+        {"count": 1, "name": "net", "model": {"name": "mlp", "widths": (4,)}},
+    )
     config = parse_experiment({"name": "t", "method": {"name": "deep_ensemble"}, "members": groups})
     (members,) = play(build_method(config, TRAIN_ROWS, LABELS_N, NUM_CLASSES))
     assert [member.recipe for member in members] == ["lenet5", "lenet5", "net"]

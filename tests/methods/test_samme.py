@@ -74,7 +74,9 @@ def test_errors_alphas_and_weights_equal_scikit_learn(classes, error, learning_r
 @pytest.fixture(scope="module")
 def stumps():
     X, y = make_classification(600, 12, n_informative=6, n_classes=4, n_clusters_per_class=1, random_state=3)
-    model = AdaBoostClassifier(DecisionTreeClassifier(max_depth=2), n_estimators=12, random_state=0).fit(X[:400], y[:400])
+    model = AdaBoostClassifier(DecisionTreeClassifier(max_depth=2), n_estimators=12, random_state=0).fit(
+        X[:400], y[:400]
+    )
     return model, X, y
 
 

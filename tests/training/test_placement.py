@@ -53,7 +53,8 @@ def test_a_gpu_that_is_not_there() -> None:
 def test_two_ranks_train_one_stack_to_the_same_weights_as_one(tmp_path: Path) -> None:
     """Data-parallel: each rank takes half of every batch, gradients are averaged. Equal to 1e-5 after 18 steps."""
     script = tmp_path / "ranks.py"
-    script.write_text(textwrap.dedent(f"""
+    script.write_text(
+        textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import numpy as np
@@ -87,7 +88,8 @@ def test_two_ranks_train_one_stack_to_the_same_weights_as_one(tmp_path: Path) ->
         if __name__ == "__main__":
             debug_launcher(work, args=(True,), num_processes=2)
             work(False)
-    """))
+    """)
+    )
     subprocess.run([sys.executable, str(script)], check=True, timeout=200)
     alone, first, second = (np.load(tmp_path / f"{name}.npz") for name in ("alone", "0", "1"))
     for name in alone.files:

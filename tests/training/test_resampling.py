@@ -22,7 +22,9 @@ WEIGHTS = (np.arange(1, 201) / 100.5).astype(np.float32)
 
 def members(resample: bool = True) -> tuple[MemberSpec, ...]:
     vote_rows = np.arange(200, 220)
-    return tuple(MemberSpec(i, "lenet5", np.arange(200), np.roll(WEIGHTS, 50 * i), vote_rows, 0, resample) for i in range(3))
+    return tuple(
+        MemberSpec(i, "lenet5", np.arange(200), np.roll(WEIGHTS, 50 * i), vote_rows, 0, resample) for i in range(3)
+    )
 
 
 def drawn(specs: tuple[MemberSpec, ...], arrays: dict[str, Any], epoch: int) -> list[tuple[torch.Tensor, ...]]:
