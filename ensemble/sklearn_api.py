@@ -198,12 +198,9 @@ def _train(experiment: Experiment, dataset: Dataset) -> Path:
             driver = train_members(experiment, dataset, split, folder, lambda *_: InlineExecutor(), _ignore)
     finally:
         torch.set_num_threads(threads)
-    for failure in driver.failures.values():
-        warnings.warn(
-            f"member {failure.index} failed and does not vote: {failure.kind}: {failure.reason}",
-            ConvergenceWarning,
-            stacklevel=3,
-        )
+    if driver.failures:
+        told = "; ".join(f"member {f.index}: {f.kind}: {f.reason}" for f in driver.failures.values())
+        warnings.warn(f"members failed and do not vote: {told}", ConvergenceWarning, stacklevel=3)
     return folder.path
 
 

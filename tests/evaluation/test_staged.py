@@ -31,7 +31,7 @@ def test_by_hand():
 
 
 def test_rounds_of_several_members_and_rounds_without_weight():
-    points = staged_errors(VOTES, np.array([0.0, 1.0, 1.0]), [[0], [2, 1]])
+    points = staged_errors(VOTES, np.array([0.0, 1.0, 0.5]), [[0], [2, 1]])
     assert [(point.round, point.members, point.error) for point in points] == [(2, 3, 0.5)]
     assert staged_errors(VOTES, np.zeros(3), [[0], [1, 2]]) == ()
 

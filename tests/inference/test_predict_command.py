@@ -1,0 +1,168 @@
+"""`ensemble predict`: pictures of every kind in, the run's own vote out, as text, JSON and figure."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import train
+from drawn_digits import draw, photograph
+from PIL import Image
+
+from ensemble import load_ensemble
+from ensemble.cli import main
+from ensemble.config.schema import DataConfig
+from ensemble.data import load_dataset
+from ensemble.data.pictures import open_picture
+from ensemble.inference.answers import percent
+from ensemble.inference.prepare import prepare
+
+
+@pytest.fixture
+def ask(run_path):
+    def ask(*arguments: object, stdin: bytes | None = None) -> Any:
+        return CliRunner().invoke(main, ["predict", str(run_path), *map(str, arguments)], input=stdin)
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def test_images():
+    return load_dataset(DataConfig(name="digits")).test_images_NCHW
+
+
+def test_a_picture_of_the_data_sets_size_gets_the_stored_vote(ask, run_path, test_images, tmp_path):
+    Image.fromarray(test_images[3, 0]).save(tmp_path / "three.png")
+    Image.fromarray(255 - test_images[3, 0]).convert("RGB").save(tmp_path / "three_dark.png")
+    done = ask(tmp_path, "--json")
+    assert done.exit_code == 0, done.output
+    plain, dark = json.loads(done.stdout)
+    trained = load_ensemble(run_path)
+    expected = trained.decide(test_images[3:4])
+    np.testing.assert_allclose(list(plain["probabilities"].values()), expected.probs_NK[0], atol=1e-6)
+    np.testing.assert_allclose(list(dark["probabilities"].values()), expected.probs_NK[0], atol=1e-6)
+    assert (plain["inverted"], dark["inverted"]) == (False, True)
+    assert plain["class"] == str(expected.classes_N[0])
+    members = trained.member_probs(test_images[3:4])[:, 0]
+    assert [vote["class"] for vote in plain["votes"]] == [str(k) for k in members.argmax(1)]
+    assert [vote["recipe"] for vote in plain["votes"]] == ["lenet5", "lenet5", "lenet5", "cnn"]
+    assert plain["agreement"] == np.mean(members.argmax(1) == expected.classes_N[0])
+
+
+def test_kinds_of_files(ask, tmp_path):
+    """Grey, colour, palette, 16 bit, transparent, JPEG and stdin: the same drawing, the same class."""
+    drawing = draw(4)
+    forms: dict[str, Image.Image] = {
+        "a.png": drawing,
+        "b.jpg": drawing.convert("RGB"),
+        "c.png": drawing.convert("P"),
+        "d.png": drawing.convert("1"),
+        "e.png": Image.fromarray(np.asarray(drawing).astype(np.uint16) * 257),
+        "f.webp": drawing.convert("RGB"),
+    }
+    ink = Image.new("RGBA", drawing.size, (20, 20, 20, 255))
+    ink.putalpha(drawing.point(lambda value: 255 - value))
+    forms["g.png"] = ink
+    white = Image.new("LA", drawing.size, (255, 255))
+    white.putalpha(drawing.point(lambda value: 255 - value))
+    forms["h.png"] = white
+    for name, picture in forms.items():
+        picture.save(tmp_path / name)
+    done = ask(tmp_path, "--json")
+    assert done.exit_code == 0, done.output
+    answers = json.loads(done.stdout)
+    assert [answer["image"].rsplit("/", 1)[-1] for answer in answers] == sorted(forms)
+    assert len({answer["class"] for answer in answers}) == 1
+    assert all(answer["cut_out"] for answer in answers)
+    assert [answer["inverted"] for answer in answers] == [True] * 7 + [False]
+    buffer = io.BytesIO()
+    drawing.save(buffer, "PNG")
+    (piped,) = json.loads(ask("-", "--json", stdin=buffer.getvalue()).stdout)
+    assert piped["image"] == "stdin"
+    assert piped["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=1e-6)
+
+
+def test_pictures_are_turned_as_their_exif_says(tmp_path):
+    picture = draw(7).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by 90 degrees
+    picture.rotate(90).save(tmp_path / "turned.png", exif=exif)
+    upright = prepare(open_picture(tmp_path / "turned.png"), "x", "digits", (1, 28, 28))
+    np.testing.assert_array_equal(upright.image_CHW, prepare(picture, "x", "digits", (1, 28, 28)).image_CHW)
+
+
+def test_text_has_one_line_per_picture(ask, tmp_path):
+    draw(1).save(tmp_path / "one.png")
+    draw(0).save(tmp_path / "nought.png")
+    lines = ask(tmp_path / "one.png", tmp_path / "nought.png").stdout.splitlines()
+    assert lines[0].split() == ["image", "class", "probability", "agree", "members", "say"]
+    assert len(lines) == 3
+    assert "one.png" in lines[1]
+    assert " of 4" in lines[1]
+    assert [percent(p) for p in (1.0, 0.99991, 0.9994, 0.05)] == ["100.0 %", "> 99.9 %", "99.9 %", "5.0 %"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_figure_is_written(ask, tmp_path, suffix):
+    draw(2).save(tmp_path / "cost $5 or $6.png")
+    done = ask(tmp_path / "cost $5 or $6.png", "--figure", tmp_path / f"out.{suffix}")
+    assert done.exit_code == 0, done.output
+    content = (tmp_path / f"out.{suffix}").read_bytes()
+    if suffix == "png":
+        assert min(Image.open(io.BytesIO(content)).size) > 200
+    elif suffix == "svg":
+        assert b"cost $5 or $6.png" in content
+    else:
+        assert content.startswith(b"%PDF")
+
+
+def test_all_faults_are_named_at_once(ask, tmp_path):
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "nothing.png").write_bytes(b"")
+    Image.new("L", (60, 60), 90).save(tmp_path / "blank.png")
+    draw(3).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:200])
+    done = ask(tmp_path, tmp_path / "missing.png")
+    assert done.exit_code == 3
+    for words in (
+        "blank.png: nothing is drawn here",
+        "cut.png: cannot be read as a picture",
+        "nothing.png: found an empty file",
+        "text.png: found no picture",
+        "missing.png: no such file",
+    ):
+        assert words in done.stderr
+    assert done.stdout == ""
+
+
+def test_options_that_cannot_work_are_refused(ask, tmp_path):
+    draw(3).save(tmp_path / "three.png")
+    (tmp_path / "empty").mkdir()
+    assert "expected .png, .svg or .pdf" in ask(tmp_path / "three.png", "--figure", tmp_path / "x.gif").stderr
+    assert "no pictures in this folder" in ask(tmp_path / "empty").stderr
+    assert ask("-", "-").exit_code == 2
+    assert ask("-", stdin=b"").exit_code == 3
+    assert ask().exit_code == 2
+    assert "the wrong one" in ask(tmp_path / "three.png", "--no-invert").stderr
+
+
+def test_drawings_and_photographs_are_read(mnist_root, tmp_path):
+    """Two small networks on a part of MNIST read clean drawings and bad photographs of them."""
+    path = train(
+        tmp_path,
+        num_members=2,
+        model={"name": "lenet5"},
+        data={"name": "mnist", "root": str(mnist_root), "max_train_rows": 12_000},
+        training={"epochs": 3, "batch_size": 64, "lr": 4e-3, "schedule": {"name": "one_cycle"}},
+    )
+    trained = load_ensemble(path)
+    kinds = [lambda d: draw(d, width=5), lambda d: draw(d, width=18), lambda d: draw(d, ink=255, paper=0)]
+    kinds += [lambda d, s=seed: photograph(d, s) for seed in range(3)]
+    pictures = [make(digit) for make in kinds for digit in range(10)]
+    images = np.stack([prepare(picture, "x", "mnist", (1, 28, 28)).image_CHW for picture in pictures])
+    right = (trained.predict(images) == np.tile(np.arange(10), len(kinds))).mean()
+    assert right >= 0.9
