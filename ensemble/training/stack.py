@@ -64,11 +64,12 @@ class Stack(nn.Module):
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """One member's parameters and buffers, named as in the state_dict of the unstacked network."""
-        return {
+        state = {
             f"{name}.{key}" if name else key: tensor.detach()
             for name, layer in self.stacked_layers()
             for key, tensor in layer.member_state(member).items()
         }
+        return {**state, **dict(self._lone_tensors())}
 
     @torch.no_grad()
     def load_member_state(self, member: int, state: dict[str, Tensor]) -> None:
@@ -82,11 +83,20 @@ class Stack(nn.Module):
             if isinstance(module, StackedLayer):
                 yield name, module
 
+    def _lone_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Tensors of layers without a K-fold twin: they exist only where one member is trained alone."""
+        for name, module in self.network.named_modules():
+            if not isinstance(module, StackedLayer):
+                for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                    yield f"{name}.{key}" if name else key, tensor.detach()
+
     def member_tensors(self) -> Iterator[Tensor]:
         """Every parameter and buffer as [K, ...]: a view whose first axis is the member."""
         for _, layer in self.stacked_layers():
             for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
                 yield per_member(tensor.detach(), self.num_members)
+        for _, tensor in self._lone_tensors():
+            yield tensor.unsqueeze(0)
 
     def seed_dropout(self, generators: Sequence[torch.Generator]) -> None:
         """Give every dropout layer the members' generators for the coming epoch."""
@@ -114,8 +124,11 @@ def unstackable(module: nn.Module) -> list[str]:
 
 
 def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
-    """One network whose layers are the K-fold twins of the members' layers. Members must be stackable."""
-    assert not unstackable(members[0]), unstackable(members[0])
+    """One network whose layers are the K-fold twins of the members' layers.
+
+    Several members must be stackable; a single one may hold other layers, which stay as they are.
+    """
+    assert len(members) == 1 or not unstackable(members[0]), unstackable(members[0])
     network = copy.deepcopy(members[0])
     twin = _TWINS.get(type(network))
     if twin is not None:
