@@ -1,4 +1,4 @@
-"""The command line: `ensemble train | evaluate | config | models | datasets`.
+"""The command line: `ensemble train | evaluate | report | predict | export | card | wandb | config | models | datasets`.
 
 Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
 inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".

@@ -53,7 +53,7 @@ def test_arrays_in_a_file_and_what_happens_when_they_change(tmp_path):
     np.savez(tmp_path / "mine.npz", train_images=images, train_labels=np.array(["lo", "mid", "up"])[labels])
     settings = {
         "data": {"name": "arrays", "path": str(tmp_path / "mine.npz"), "validation_fraction": 0.2},
-        "training": {"epochs": 30, "lr": 5e-3},
+        "training": {"epochs": 80, "lr": 5e-3},
         **MLP,
     }
     path = train(tmp_path / "runs", **settings)
