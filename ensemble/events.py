@@ -51,6 +51,9 @@ class EpochFinished:
     validation_error: float
     lr: float
     seconds: float
+    train_error: float | None = None
+    test_loss: float | None = None
+    test_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

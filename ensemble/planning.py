@@ -14,8 +14,8 @@ from ensemble.types import MemberSpec, Task
 
 # Small networks leave a device idle and gain from company; large ones fill it alone. A CPU's caches bound the useful
 # size from above (measured: docs/log.md), a GPU's appetite asks for more.
-_CPU_STACK = {"lenet5": 4, "mlp": 4, "cnn": 2, "resnet18": 1, "resnet50": 1}
-_GPU_STACK = {"lenet5": 32, "mlp": 32, "cnn": 16, "resnet18": 4, "resnet50": 1}
+_CPU_STACK = {"lenet5": 4, "lenet4": 4, "mlp": 4, "cnn": 2, "layers": 4, "resnet18": 1, "resnet50": 1}
+_GPU_STACK = {"lenet5": 32, "lenet4": 32, "mlp": 32, "cnn": 16, "layers": 32, "resnet18": 4, "resnet50": 1}
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,8 @@ def train_members(
     driver = Driver(experiment, folder, make_executor, emit)
     method = build_method(experiment, split.train_rows, dataset.train_labels_N, dataset.num_classes)
     try:
-        driver.train(method, _arrays(dataset, split, mean_C, std_C), dataset.num_classes)
+        watch_test = any(group.training.watch_test for group in experiment.groups)
+        driver.train(method, _arrays(dataset, split, mean_C, std_C, watch_test), dataset.num_classes)
     finally:
         driver.close()
     folder.write(METHOD, json_bytes({"vote_weights": _weights(method, driver, folder), "report": method.report()}))
@@ -182,7 +183,7 @@ class Driver:
             self._round(todo, trainer, arrays)
             previous = sorted(wanted & self.folder.finished())
             self.told.update(previous)
-            method.tell([self.folder.load_member(index) for index in previous])
+            method.tell([self.folder.load_member(index, method.wants_weights) for index in previous])
             self._listen(method)
 
     def _closed_rounds(self) -> list[list[int]]:
@@ -276,8 +277,10 @@ def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatAr
     folder.write_all({"environment.json": json_bytes(describe_environment()), DATASET: json_bytes(described)})
 
 
-def _arrays(dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray) -> dict[str, Any]:
-    return {
+def _arrays(
+    dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray, watch_test: bool
+) -> dict[str, Any]:
+    arrays = {
         "train_images": dataset.train_images_NCHW,
         "train_labels": dataset.train_labels_N,
         "validation_rows": split.validation_rows,
@@ -285,6 +288,7 @@ def _arrays(dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArra
         "mean": mean_C,
         "std": std_C,
     }
+    return {**arrays, "test_labels": dataset.test_labels_N} if watch_test else arrays
 
 
 def _weights(method: Method, driver: Driver, folder: RunFolder) -> dict[str, float] | None:

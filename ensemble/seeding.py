@@ -20,6 +20,7 @@ class Purpose(IntEnum):
     ORDER = 2
     AUGMENT = 3
     DROPOUT = 4
+    FILTER = 6
 
 
 _SPLIT = 5

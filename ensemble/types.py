@@ -21,7 +21,26 @@ DoubleArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 ByteArray = npt.NDArray[np.uint8]
 
+Arrays = Mapping[str, npt.NDArray[np.generic]]  # tensors by name
+
 FailureKind = Literal["diverged", "crash", "error", "out_of_memory", "unplaceable"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Filter:
+    """Deformed training images that earlier networks choose from an endless source (Drucker, Schapire, Simard 1993).
+
+    rule: half_wrong takes as many images that the one judge gets wrong as right; disagree takes those on which the two
+        judges name different classes.
+    judges: the weights of the earlier networks, of the member's own architecture.
+    count: images in the set; where the source runs dry, those found stand several times.
+    passes: how often, at most, every row is deformed and looked at.
+    """
+
+    rule: Literal["half_wrong", "disagree"]
+    judges: tuple[Arrays, ...]
+    count: int
+    passes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +53,10 @@ class MemberSpec:
         to `weights`, which then have no part in the loss. Needs weights.
     vote_rows: training rows, ascending and distinct, that the member votes on besides validation and test
         (out-of-bag rows, held-out folds).
+    start: weights to begin with instead of random ones, named as in MemberResult.weights.
+    targets_RK: what the network's outputs are fitted to, for each entry of `rows`, by squared error instead of
+        cross-entropy with the labels.
+    filter: train on a filtered set of deformed `rows` instead of on the rows themselves.
     """
 
     index: int
@@ -43,6 +66,9 @@ class MemberSpec:
     vote_rows: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
     round: int = 0
     resample: bool = False
+    start: Arrays | None = None
+    targets_RK: FloatArray | None = None
+    filter: Filter | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +95,11 @@ class Votes:
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One line of a member's history. Losses are mean cross-entropy in nats, errors fractions in [0, 1]."""
+    """One line of a member's history. Losses are mean cross-entropy in nats, errors fractions in [0, 1].
+
+    train_loss and train_error: over the epoch's own batches, while the weights moved; a member with targets has its
+    mean squared error for a loss. test_loss and test_error: only where training.watch_test asks for the curve.
+    """
 
     epoch: int
     train_loss: float
@@ -77,6 +107,9 @@ class EpochRecord:
     validation_error: float
     lr: float
     seconds: float
+    train_error: float | None = None
+    test_loss: float | None = None
+    test_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,17 +119,19 @@ class MemberResult:
     weights: parameter and buffer name -> array, the names of the unstacked model's state_dict.
     train_seconds: this member's equal share of its stack's training time.
     kept_epoch: the epoch whose weights voted (the last one, or the best on validation).
+    facts: further figures of this member, by name.
     """
 
     index: int
     recipe: str
     votes: Votes
-    weights: Mapping[str, npt.NDArray[np.generic]]
+    weights: Arrays
     history: tuple[EpochRecord, ...]
     num_parameters: int
     train_seconds: float
     kept_epoch: int
     stack_size: int
+    facts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
-"""The networks a configuration can name. Channels and classes come from the data set, never from here."""
+"""The networks a configuration can name. Input channels and classes come from the data set, never from here."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ensemble.config.base import Section
 
@@ -16,6 +16,12 @@ class LeNet5Config(Section):
     """LeNet-5 as used today: two 5x5 convolutions with ReLU and max-pooling, then 120, 84 and the classes."""
 
     name: Literal["lenet5"]
+
+
+class LeNet4Config(Section):
+    """LeNet-4, the smaller sister: two 5x5 convolutions with ReLU and max-pooling, then 120 and the classes."""
+
+    name: Literal["lenet4"]
 
 
 class MlpConfig(Section):
@@ -47,4 +53,56 @@ class ResNetConfig(Section):
     stem: Literal["imagenet", "small"] = "imagenet"
 
 
-ModelConfig = Annotated[LeNet5Config | MlpConfig | CnnConfig | ResNetConfig, Field(discriminator="name")]
+class ConvLayer(Section):
+    """A convolution of stride 1; then, where asked for, batch norm, activation and dropout, in this order."""
+
+    kind: Literal["conv"]
+    channels: Width | Literal["classes"]
+    kernel_size: int = Field(3, ge=1, le=15)
+    padding: int = Field(0, ge=0, le=7)
+    bias: bool | None = Field(None, description="without it: a bias unless batch norm, which has one, follows")
+    batch_norm: bool = False
+    activation: Activation | None = None
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class PoolLayer(Section):
+    """Maximum or mean of windows of `size`, side by side unless `stride` says otherwise."""
+
+    kind: Literal["max_pool", "average_pool"]
+    size: int = Field(2, ge=2, le=64)
+    stride: int | None = Field(None, ge=1, le=64, description="without it as the size")
+
+
+class LinearLayer(Section):
+    """A full connection of all there is so far; then, where asked for, activation and dropout."""
+
+    kind: Literal["linear"]
+    width: Width | Literal["classes"]
+    activation: Activation | None = None
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+Layer = Annotated[ConvLayer | PoolLayer | LinearLayer, Field(discriminator="kind")]
+
+
+class LayersConfig(Section):
+    """A network written layer by layer; what the last layer leaves must be one number per class."""
+
+    name: Literal["layers"]
+    layers: tuple[Layer, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ends_with_classes(self) -> Self:
+        sizes = [getattr(layer, "channels", getattr(layer, "width", None)) for layer in self.layers]
+        if [size for size in sizes if size is not None][-1:] != ["classes"]:
+            raise ValueError("the last convolution or full connection must have `classes` for its channels or width")
+        flat = [i for i, layer in enumerate(self.layers) if isinstance(layer, LinearLayer)]
+        if flat and any(not isinstance(layer, LinearLayer) for layer in self.layers[flat[0] :]):
+            raise ValueError("after a full connection only full connections can follow")
+        return self
+
+
+ModelConfig = Annotated[
+    LeNet5Config | LeNet4Config | MlpConfig | CnnConfig | ResNetConfig | LayersConfig, Field(discriminator="name")
+]

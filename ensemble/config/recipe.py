@@ -70,8 +70,15 @@ class PlateauConfig(Section):
     threshold: float = Field(1e-4, ge=0, description="relative fall that counts")
 
 
+class TriangularConfig(Section):
+    """Up from low_fraction * lr to lr and down again in one cycle over all epochs, per batch (Garipov et al. 2018)."""
+
+    name: Literal["triangular"]
+    low_fraction: Fraction = 0.01
+
+
 ScheduleConfig = Annotated[
-    ConstantConfig | StepConfig | ExponentialConfig | CosineConfig | OneCycleConfig | PlateauConfig,
+    ConstantConfig | StepConfig | ExponentialConfig | CosineConfig | OneCycleConfig | PlateauConfig | TriangularConfig,
     Field(discriminator="name"),
 ]
 
@@ -123,7 +130,12 @@ class TrainingConfig(Section):
     label_smoothing: Fraction = 0.0
     gradient_clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, per member")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="vote with an exponential average of the weights")
-    keep: Literal["last", "best_validation"] = "last"
+    keep: Literal["last", "best_validation", "best_validation_error"] = Field(
+        "last", description="the weights that vote: of the last epoch, or of the lowest validation loss or error"
+    )
+    watch_test: bool = Field(
+        False, description="note loss and error on the test set after every epoch, for a curve; nothing chooses by it"
+    )
     augmentation: AugmentationConfig = AugmentationConfig()
 
     @model_validator(mode="before")

@@ -42,6 +42,8 @@ _DIVISION = (0, 0)
 class AdaBoost:
     """Boosting chains side by side; see the module."""
 
+    wants_weights = False
+
     def __init__(
         self,
         config: AdaBoostConfig,

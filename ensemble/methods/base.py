@@ -9,6 +9,11 @@ from ensemble.types import DoubleArray, MemberResult, MemberSpec
 
 
 class Method(Protocol):
+    @property
+    def wants_weights(self) -> bool:
+        """Whether `tell` reads the members' weights, not only their votes."""
+        ...
+
     def ask(self) -> list[MemberSpec]:
         """The members of the next round, all of which may train at the same time; empty when the ensemble is done."""
         ...

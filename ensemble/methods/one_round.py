@@ -15,6 +15,8 @@ from ensemble.types import DoubleArray, IntArray, MemberResult, MemberSpec
 class OneRound:
     """Asks for all members at once and has no opinion on their weights."""
 
+    wants_weights = False
+
     def __init__(self, members: Sequence[MemberSpec]) -> None:
         self._members = list(members)
         self._asked = False

@@ -14,7 +14,8 @@ from torch import nn
 
 from ensemble.config.models import ModelConfig
 from ensemble.models.cnn import build_cnn
-from ensemble.models.lenet5 import build_lenet5
+from ensemble.models.layers import build_layers
+from ensemble.models.lenet import build_lenet4, build_lenet5
 from ensemble.models.mlp import build_mlp
 from ensemble.models.resnet import build_resnet
 
@@ -22,10 +23,12 @@ ImageShape = tuple[int, int, int]
 
 MODELS: dict[str, Callable[[Any, ImageShape, int], nn.Module]] = {
     "lenet5": build_lenet5,
+    "lenet4": build_lenet4,
     "mlp": build_mlp,
     "cnn": build_cnn,
     "resnet18": build_resnet,
     "resnet50": build_resnet,
+    "layers": build_layers,
 }
 
 

@@ -211,6 +211,7 @@ class RunFolder:
         facts = {
             "index": result.index, "recipe": result.recipe, "num_parameters": result.num_parameters,
             "train_seconds": result.train_seconds, "kept_epoch": result.kept_epoch, "stack_size": result.stack_size,
+            "facts": dict(result.facts),
         }  # fmt: skip
         votes = {name: getattr(result.votes, name) for name in Votes.__slots__}
         prefix = _member_folder(result.index)
@@ -288,5 +289,5 @@ def _history_bytes(history: tuple[EpochRecord, ...]) -> bytes:
 def _history(content: bytes) -> tuple[EpochRecord, ...]:
     rows = csv.DictReader(io.StringIO(content.decode()))
     return tuple(
-        EpochRecord(int(row.pop("epoch")), **{key: float(value) for key, value in row.items()}) for row in rows
+        EpochRecord(int(row.pop("epoch")), **{key: float(value) for key, value in row.items() if value}) for row in rows
     )

@@ -44,6 +44,7 @@ class Resident:
     train_labels: Tensor
     validation_rows: Tensor
     test_images: Tensor
+    test_labels: Tensor | None
     mean_C11: Tensor
     std_C11: Tensor
 
@@ -53,7 +54,7 @@ class Resident:
         tensors = {name: tensor_of(array).to(device) for name, array in arrays.items()}
         return cls(
             tensors["train_images"], tensors["train_labels"], tensors["validation_rows"], tensors["test_images"],
-            tensors["mean"].view(-1, 1, 1), tensors["std"].view(-1, 1, 1),
+            tensors.get("test_labels"), tensors["mean"].view(-1, 1, 1), tensors["std"].view(-1, 1, 1),
         )  # fmt: skip
 
     def unit(self, images: Tensor) -> Tensor:
@@ -65,8 +66,25 @@ class Resident:
         return unit_images.sub_(self.mean_C11).div_(self.std_C11)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """One step's data: images [B, K*C, H, W], labels [B, K], weights [B, K], targets [B, K, classes].
+
+    rows: of the whole batch; with several ranks B is this rank's share of it.
+    """
+
+    images: Tensor
+    labels_BK: Tensor
+    weights_BK: Tensor | None
+    targets_BKC: Tensor | None
+    rows: int
+
+
 class Batches:
-    """The training batches of a stack, epoch by epoch."""
+    """The training batches of a stack, epoch by epoch.
+
+    own: images [K, R, C, H, W] and labels [K, R] of the members' own sets, instead of their rows of the data set.
+    """
 
     def __init__(
         self,
@@ -76,13 +94,25 @@ class Batches:
         batch_size: int,
         augmentation: AugmentationConfig,
         placement: Placement,
+        own: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         self._data, self._members, self._seed = data, members, seed
         self._batch_size, self._augmentation, self._placement = batch_size, augmentation, placement
         device = placement.device
-        self.rows_per_epoch = len(members[0].rows)
-        assert all(len(member.rows) == self.rows_per_epoch for member in members), "a stack needs equal row counts"
-        self._rows_KR = torch.stack([tensor_of(member.rows).to(device) for member in members])
+        self._images, self._labels = data.train_images, data.train_labels
+        if own is None:
+            self.rows_per_epoch = len(members[0].rows)
+            assert all(len(member.rows) == self.rows_per_epoch for member in members), "a stack needs equal row counts"
+            self._rows_KR = torch.stack([tensor_of(member.rows).to(device) for member in members])
+        else:
+            self._images, self._labels = own[0].flatten(0, 1), own[1].flatten()
+            self.rows_per_epoch = own[1].shape[1]
+            self._rows_KR = torch.arange(own[1].numel(), device=device).view(own[1].shape)
+        self._targets_KRC: Tensor | None = None
+        if members[0].targets_RK is not None:
+            targets = [tensor_of(member.targets_RK) for member in members if member.targets_RK is not None]
+            assert len(targets) == len(members), "all members of a stack have targets, or none"
+            self._targets_KRC = torch.stack(targets).to(device)
         self._weights_KR: Tensor | None = None
         assert all(m.weights is not None for m in members if m.resample), "drawing by weight needs weights"
         if any(member.weights is not None and not member.resample for member in members):
@@ -95,22 +125,23 @@ class Batches:
         """Batches of an epoch; the last one may be smaller."""
         return -(-self.rows_per_epoch // self._batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None, int]]:
-        """(images [B, K*C, H, W], labels [B, K], weights [B, K] or None, rows of the whole batch) per step.
-
-        With several ranks B is this rank's share of the batch.
-        """
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch (from 0) in their order."""
         order_KR = torch.stack([self._order(member, epoch) for member in self._members]).to(self._rows_KR.device)
         rows_KR = self._rows_KR.gather(1, order_KR)
-        labels_KR = self._data.train_labels[rows_KR]
+        labels_KR = self._labels[rows_KR]
         weights_KR = None if self._weights_KR is None else self._weights_KR.gather(1, order_KR)
         streams = [self._stream(m, Purpose.AUGMENT, epoch) for m in self._members]
         share = self._placement.share
         for start in range(0, self.rows_per_epoch, self._batch_size):
             part = slice(start, min(start + self._batch_size, self.rows_per_epoch))
-            images = self._images(rows_KR[:, part], streams)
             weights = None if weights_KR is None else share(weights_KR[:, part]).T
-            yield images, share(labels_KR[:, part]).T, weights, part.stop - part.start
+            targets = None
+            if self._targets_KRC is not None:
+                members = torch.arange(len(order_KR), device=order_KR.device).unsqueeze(1)
+                targets = self._targets_KRC[members, share(order_KR[:, part])].transpose(0, 1)
+            images = self._gather(rows_KR[:, part], streams)
+            yield Batch(images, share(labels_KR[:, part]).T, weights, targets, part.stop - part.start)
 
     def _order(self, member: MemberSpec, epoch: int) -> Tensor:
         """Positions in the member's rows, in the order of this epoch: all of them once, or drawn by weight."""
@@ -121,8 +152,8 @@ class Batches:
         generator = member_generator(self._seed, member.index, Purpose.SAMPLE, epoch)
         return tensor_of(generator.choice(len(chances), len(chances), p=chances / chances.sum()))
 
-    def _images(self, rows_KB: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
-        images = self._data.unit(self._data.train_images[self._placement.share(rows_KB).flatten()])
+    def _gather(self, rows_KB: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
+        images = self._data.unit(self._images[self._placement.share(rows_KB).flatten()])
         if self._augmentation.active:
             shape = (images.shape[1], images.shape[2], images.shape[3])
             # Drawn for the whole batch, so that the streams do not depend on how many ranks share it.

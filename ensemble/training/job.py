@@ -1,6 +1,7 @@
 """What a worker is handed: arrays that are the same for every task, and how to train the tasks of each group.
 
-Test labels are not among them: a worker cannot look at what it must not choose by.
+Test labels are not among them: a worker cannot look at what it must not choose by. (A test curve, where
+training.watch_test asks for one, is the exception; nothing but the member's history ever holds it.)
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from ensemble.events import Event
 from ensemble.types import Failure, MemberResult, Task
 
 # train_images [N, C, H, W] uint8, train_labels [N] int64, validation_rows [V] int64, test_images [T, C, H, W] uint8,
-# mean [C] and std [C] float32 of the training rows on the scale [0, 1].
+# mean [C] and std [C] float32 of the training rows on the scale [0, 1]; test_labels [T] int64 where
+# training.watch_test asks for a test curve.
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 

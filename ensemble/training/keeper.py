@@ -1,4 +1,7 @@
-"""Which weights vote: the last ones or the best on validation, plain or averaged over steps (EMA)."""
+"""Which weights vote: the last ones or the best on validation, plain or averaged over steps (EMA).
+
+"Best" is the lowest validation loss, or the lowest validation error (among equal errors the lower loss).
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,16 @@ from ensemble.training.stack import Stack, per_member
 
 
 class Keeper:
-    """Holds the averaged weights and, per member, the weights of its best epoch (lowest validation loss)."""
+    """Holds the averaged weights and, per member, the weights of its best epoch."""
 
     def __init__(self, stack: Stack, recipe: TrainingConfig) -> None:
         self._stack, self._decay = stack, recipe.ema_decay
-        self._best_wanted = recipe.keep == "best_validation"
+        self._best_wanted = recipe.keep != "last"
+        self._by_error = recipe.keep == "best_validation_error"
         self._average = [p.detach().clone() for p in stack.parameters()] if self._decay is not None else []
         self._steps = 0
         self._best: list[Tensor] = []
-        self._best_loss = [math.inf] * stack.num_members
+        self._best_score = [(math.inf, math.inf)] * stack.num_members
         self._kept_epoch = [0] * stack.num_members
 
     @torch.no_grad()
@@ -47,15 +51,19 @@ class Keeper:
             self._swap()
 
     @torch.no_grad()
-    def after_epoch(self, epoch: int, validation_losses: list[float], alive: list[bool]) -> None:
-        """Remember the members that are better than ever (or, keeping the last, all that live)."""
+    def after_epoch(self, epoch: int, losses: list[float], errors: list[float], alive: list[bool]) -> None:
+        """Remember the members that are better than ever (or, keeping the last, all that live).
+
+        losses and errors: on validation, per member.
+        """
         if not self._best_wanted:
             self._kept_epoch = [
                 epoch + 1 if living else kept for kept, living in zip(self._kept_epoch, alive, strict=True)
             ]
             return
+        scores = list(zip(errors, losses, strict=True)) if self._by_error else [(loss, 0.0) for loss in losses]
         better = [
-            k for k, loss in enumerate(validation_losses) if alive[k] and (loss < self._best_loss[k] or not self._best)
+            k for k, score in enumerate(scores) if alive[k] and (score < self._best_score[k] or not self._best)
         ]
         with self.voting_weights():
             if not self._best:
@@ -64,7 +72,7 @@ class Keeper:
                 for k in better:
                     best[k].copy_(now[k])
         for k in better:
-            self._best_loss[k], self._kept_epoch[k] = validation_losses[k], epoch + 1
+            self._best_score[k], self._kept_epoch[k] = scores[k], epoch + 1
 
     @torch.no_grad()
     def restore_kept(self) -> None:

@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ensemble.config.recipe import PlateauConfig
+from ensemble.config.recipe import AugmentationConfig, PlateauConfig
 from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.models import build_model
 from ensemble.seeding import Purpose, member_seed
-from ensemble.training.batches import Batches, Resident, seeded, tensor_of
+from ensemble.training.batches import Batch, Batches, Resident, seeded, tensor_of
+from ensemble.training.filtering import filtered_set
 from ensemble.training.job import Arrays, Job
 from ensemble.training.keeper import Keeper
 from ensemble.training.optimizers import MemberRates, build_optimizer, clip_gradients
@@ -62,6 +63,7 @@ def _train_stack(
             yield EpochFinished(
                 members[member].index, record.epoch, recipe.epochs, record.train_loss,
                 record.validation_loss, record.validation_error, record.lr, record.seconds,
+                record.train_error, record.test_loss, record.test_error,
             )  # fmt: skip
         if not any(run.alive):
             break
@@ -80,10 +82,12 @@ class StackRun:
         seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in task.members]
         image_shape = arrays["train_images"].shape[1:]
         self.stack = Stack.build(job.group.model, image_shape, job.num_classes, seeds).to(device)
+        for k, member in enumerate(task.members):
+            if member.start is not None:
+                self.stack.load_member_state(k, {name: tensor_of(array) for name, array in member.start.items()})
         self.model, self.optimizer = placement.prepare(self.stack, build_optimizer(self.recipe, self.stack))
-        self.batches = Batches(
-            self.data, task.members, job.seed, self.recipe.batch_size, self.recipe.augmentation, placement
-        )
+        self.filtered = [filtered_set(member, job, self.data, placement) for member in task.members if member.filter]
+        self.batches = self._batches()
         self.rates = MemberRates(self.stack)
         self.plateau = Plateau(self.recipe.schedule, count) if isinstance(self.recipe.schedule, PlateauConfig) else None
         self.keeper = Keeper(self.stack, self.recipe)
@@ -91,6 +95,17 @@ class StackRun:
         self.histories: list[list[EpochRecord]] = [[] for _ in members_of(task)]
         self.failures: dict[int, Failure] = {}
         self.seconds = 0.0
+
+    def _batches(self) -> Batches:
+        own, augmentation = None, self.recipe.augmentation
+        if self.filtered:
+            assert len(self.filtered) == len(self.members), "all members of a stack are filtered, or none"
+            images = torch.stack([found.images for found in self.filtered])
+            own = images, torch.stack([found.labels for found in self.filtered])
+            augmentation = AugmentationConfig()  # the set is deformed already, and was chosen as it is
+        return Batches(
+            self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own
+        )
 
     def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord]]:
         """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member."""
@@ -102,21 +117,22 @@ class StackRun:
         self.model.train()
         rate_factors = self.plateau.factors if self.plateau else [1.0] * len(self.members)
         largest = self.rates.set(rate_factors)
-        losses_K = torch.zeros(len(self.members), device=self.placement.device)
+        sums_2K = torch.zeros((2, len(self.members)), device=self.placement.device)
         lr = self.recipe.lr
-        for step, (images, labels_BK, weights_BK, rows) in enumerate(self.batches.epoch(epoch)):
+        for step, batch in enumerate(self.batches.epoch(epoch)):
             position = epoch * self.batches.steps_per_epoch + step
             lr = self.recipe.lr * factor(
                 self.recipe.schedule, position, self.batches.steps_per_epoch, self.recipe.epochs
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * largest
-            losses_K += self._step(images, labels_BK, weights_BK, rows) * rows
-        train_losses = (self.placement.total(losses_K) / self.batches.rows_per_epoch).tolist()
+            sums_2K += self._step(batch)
+        train_losses, train_errors = (self.placement.total(sums_2K) / self.batches.rows_per_epoch).tolist()
         with self.keeper.voting_weights():
             validation_losses, validation_errors = self._validate()
+            test_losses, test_errors = self._watch_test()
         self._bury(epoch, train_losses, validation_losses)
-        self.keeper.after_epoch(epoch, validation_losses, self.alive)
+        self.keeper.after_epoch(epoch, validation_losses, validation_errors, self.alive)
         if self.plateau:
             self.plateau.update(validation_losses)
         elapsed = time.perf_counter() - started
@@ -125,25 +141,23 @@ class StackRun:
             record = EpochRecord(
                 epoch + 1, train_losses[member], validation_losses[member], validation_errors[member],
                 lr * rate_factors[member], elapsed / len(self.members),
+                train_errors[member], test_losses[member], test_errors[member],
             )  # fmt: skip
             self.histories[member].append(record)
             yield member, record
 
-    def _step(self, images: Tensor, labels_BK: Tensor, weights_BK: Tensor | None, rows: int) -> Tensor:
-        """One optimiser step of the whole stack. Returns the members' mean losses [K], detached.
+    def _step(self, batch: Batch) -> Tensor:
+        """One optimiser step of the whole stack. Returns the members' summed losses and misses [2, K], detached.
 
         The sum of the members' own mean losses is minimised: its gradient with respect to a member's weights is
         that of the member's loss alone. A non-finite loss therefore spoils only its own member.
         """
         with self.placement.autocast():
-            logits_BKC = self.model(images)
-        loss_BK = F.cross_entropy(
-            logits_BKC.float().flatten(0, 1), labels_BK.flatten(), reduction="none",
-            label_smoothing=self.recipe.label_smoothing,
-        ).view(labels_BK.shape)  # fmt: skip
-        if weights_BK is not None:
-            loss_BK = loss_BK * weights_BK
-        loss_K = loss_BK.sum(0) / rows
+            logits_BKC = self.model(batch.images)
+        loss_BK = self._losses(logits_BKC.float(), batch)
+        if batch.weights_BK is not None:
+            loss_BK = loss_BK * batch.weights_BK
+        loss_K = loss_BK.sum(0) / batch.rows
         self.optimizer.zero_grad(set_to_none=True)
         # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
         self.placement.backward(loss_K.sum() * self.placement.ranks)
@@ -153,13 +167,33 @@ class StackRun:
         self.optimizer.step()
         self.rates.after_step()
         self.keeper.after_step()
-        return loss_K.detach()
+        misses_K = (logits_BKC.detach().argmax(-1) != batch.labels_BK).sum(0)
+        return torch.stack([loss_K.detach() * batch.rows, misses_K])
+
+    def _losses(self, logits_BKC: Tensor, batch: Batch) -> Tensor:
+        """Loss of every sample for every member, [B, K]: cross-entropy, or half the squared distance to targets."""
+        if batch.targets_BKC is not None:
+            return (logits_BKC - batch.targets_BKC).square().sum(-1) / 2
+        return F.cross_entropy(
+            logits_BKC.flatten(0, 1), batch.labels_BK.flatten(), reduction="none",
+            label_smoothing=self.recipe.label_smoothing,
+        ).view(batch.labels_BK.shape)  # fmt: skip
 
     def _validate(self) -> tuple[list[float], list[float]]:
-        logits_KNC = predict_logits(
-            self.stack, self.data, self.data.train_images, self.data.validation_rows, self.placement
-        )
-        labels_KN = self.validation_labels.expand(len(logits_KNC), -1)
+        return self._score(self.data.train_images, self.data.validation_rows, self.validation_labels)
+
+    def _watch_test(self) -> tuple[list[float | None], list[float | None]]:
+        """Losses and errors on the test set where a curve of them is wanted; nothing ever chooses by these."""
+        if not self.recipe.watch_test:
+            nothing: list[float | None] = [None] * len(self.members)
+            return nothing, nothing
+        assert self.data.test_labels is not None, "watching the test set needs its labels"
+        losses, errors = self._score(self.data.test_images, None, self.data.test_labels)
+        return list(losses), list(errors)
+
+    def _score(self, images: Tensor, rows: Tensor | None, labels_N: Tensor) -> tuple[list[float], list[float]]:
+        logits_KNC = predict_logits(self.stack, self.data, images, rows, self.placement)
+        labels_KN = labels_N.expand(len(logits_KNC), -1)
         losses = F.cross_entropy(logits_KNC.flatten(0, 1), labels_KN.flatten(), reduction="none").view(labels_KN.shape)
         errors = (logits_KNC.argmax(-1) != labels_KN).float()
         return losses.mean(1).tolist(), errors.mean(1).tolist()
@@ -197,6 +231,7 @@ class StackRun:
             yield MemberResult(
                 member.index, member.recipe, votes, state, tuple(self.histories[k]), parameters,
                 self.seconds / len(self.members), self.keeper.kept_epoch(k), len(self.members),
+                self.filtered[k].facts() if self.filtered else {},
             )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from ensemble.config.recipe import (
     PlateauConfig,
     ScheduleConfig,
     StepConfig,
+    TriangularConfig,
 )
 
 
@@ -42,6 +43,10 @@ def factor(schedule: ScheduleConfig, step: int, steps_per_epoch: int, epochs: in
             if step <= peak:
                 return _cosine(start, 1.0, step / peak)
             return _cosine(1.0, end, (step - peak) / (total - 1 - peak)) if total - 1 > peak else end
+        case TriangularConfig():
+            low = schedule.low_fraction
+            height = 1 - abs(2 * (step + 1) / total - 1)  # 0 after the last step, 1 in the middle
+            return low + (1 - low) * height
     raise AssertionError(schedule)
 
 

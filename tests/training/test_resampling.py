@@ -32,7 +32,7 @@ def drawn(specs: tuple[MemberSpec, ...], arrays: dict[str, Any], epoch: int) -> 
     # Labels that name their own row show which rows an epoch is made of.
     data = Resident.load({**arrays, "train_labels": np.arange(300)}, placement.device)
     batches = Batches(data, specs, 5, 64, AugmentationConfig(), placement)
-    return [(labels, weights) for _, labels, weights, _ in batches.epoch(epoch)]
+    return [(batch.labels_BK, batch.weights_BK) for batch in batches.epoch(epoch)]
 
 
 def rows_of(specs: tuple[MemberSpec, ...], arrays: dict[str, Any], epoch: int, position: int) -> np.ndarray:

@@ -1,0 +1,51 @@
+"""LeNet-5 and LeNet-4 in today's form (after LeCun et al. 1998): ReLU, max-pooling, full connections.
+
+On MNIST LeNet-5 has 61,706 parameters, LeNet-4 51,050 (the original connected its second layer only in part, and had
+about 17,000).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ensemble.config.models import LeNet4Config, LeNet5Config
+from ensemble.models.shapes import pooled, require_positive
+
+
+def build_lenet5(_config: LeNet5Config, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Convolutions 6@5x5 (padding 2) and 16@5x5, each pooled by 2, then 120, 84 and the classes."""
+    features, layers = _features("lenet5", 6, image_shape)
+    return nn.Sequential(
+        *layers,
+        nn.Linear(features, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, num_classes),
+    )
+
+
+def build_lenet4(_config: LeNet4Config, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+    """Convolutions 4@5x5 (padding 2) and 16@5x5, each pooled by 2, then 120 and the classes."""
+    features, layers = _features("lenet4", 4, image_shape)
+    return nn.Sequential(*layers, nn.Linear(features, 120), nn.ReLU(), nn.Linear(120, num_classes))
+
+
+def _features(name: str, maps: int, image_shape: tuple[int, int, int]) -> tuple[int, list[nn.Module]]:
+    """The convolutional part and how many numbers it leaves.
+
+    Pooling stands before ReLU: both orders give the same values, and a quarter as many are clipped.
+    """
+    channels, height, width = image_shape
+    height, width = pooled(pooled(height) - 4), pooled(pooled(width) - 4)
+    require_positive(name, image_shape, height, width)
+    layers = [
+        nn.Conv2d(channels, maps, 5, padding=2),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(maps, 16, 5),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+    ]
+    return 16 * height * width, layers
