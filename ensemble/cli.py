@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from ensemble import __version__, cli_inference
+from ensemble import __version__, cli_inference, cli_reproduce
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, ConfigError, EnsembleError
 
 if TYPE_CHECKING:
@@ -183,11 +183,24 @@ def show_config(config: Path, overrides: tuple[str, ...], as_json: bool) -> None
 
 
 @main.command()
+@click.argument("name", required=False)
+@click.argument("keys", nargs=-1, metavar="[KEY=VALUE]...")
 @AS_JSON
-def models(as_json: bool) -> None:
-    """List the networks with their keys, defaults and parameters on MNIST."""
-    from ensemble.report.listings import list_models, print_models
+def models(name: str | None, keys: tuple[str, ...], as_json: bool) -> None:
+    """List the networks with their keys, defaults and parameters on MNIST; with a NAME, its layers.
 
+    NAME is one of the networks, with keys such as widths=[16,32], or a configuration file.
+    """
+    from ensemble.report.layer_table import print_layers
+    from ensemble.report.listings import layers_of, list_models, print_models
+
+    if name is not None:
+        title, layers = layers_of(name, keys)
+        if as_json:
+            click.echo(json.dumps([layer.to_json() for layer in layers], indent=1))
+        else:
+            print_layers(title, layers)
+        return
     rows = list_models()
     if as_json:
         click.echo(json.dumps(rows, indent=1))
@@ -208,7 +221,7 @@ def datasets(as_json: bool) -> None:
         print_datasets(rows)
 
 
-for _command in cli_inference.COMMANDS:
+for _command in (*cli_inference.COMMANDS, *cli_reproduce.COMMANDS):
     main.add_command(_command)
 
 

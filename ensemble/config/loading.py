@@ -65,6 +65,21 @@ def parse_experiment(
         raise ConfigError(explain(error, where, places)) from error
 
 
+def parse_stored(values: dict[str, Any], where: str = "configuration") -> Experiment:
+    """The experiment of a run folder's config.yaml (lists as YAML gives them); keys added since take their defaults.
+
+    Raises ConfigError when it holds what this version does not know.
+    """
+    return parse_experiment(_tuples(values), where)
+
+
+def _tuples(value: Any) -> Any:
+    """Plain values with tuples for lists, as the schema has them."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(_tuples(inner) for inner in value) if isinstance(value, list | tuple) else value
+
+
 def _inherit_training(values: dict[str, Any]) -> Any:
     """Each group's training keys laid over the common ones, so that a group states only what differs."""
     common, groups = values.get("training", {}), values["members"]

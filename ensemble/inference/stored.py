@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.config import Experiment, parse_experiment
+from ensemble.config import Experiment
+from ensemble.config.loading import parse_stored
 from ensemble.config.schema import Aggregator
 from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.choosing import choose_all
@@ -59,7 +60,7 @@ def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
     run or a file is damaged, QuorumError when fewer members finished than failures.min_members.
     """
     folder = RunFolder.read(path)
-    experiment = parse_experiment(_tuples(folder.config()), str(path / "config.yaml"))
+    experiment = parse_stored(folder.config(), str(path / "config.yaml"))
     described = _description(folder)
     voters = _voters(folder, experiment)
     chosen: Aggregator = aggregator or experiment.aggregator
@@ -111,10 +112,3 @@ def _weights(folder: RunFolder, voters: list[MemberResult]) -> DoubleArray:
         labels.train_labels_N[labels.validation_rows],
     )
     return choose_all(validation, "weighted", method_weights(folder, voters), choose=False, seed=0).weights_M
-
-
-def _tuples(value: Any) -> Any:
-    """Lists as tuples, as the frozen configuration wants them."""
-    if isinstance(value, dict):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(_tuples(inner) for inner in value) if isinstance(value, list) else value

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.console import Console
 from rich.table import Table
 
-from ensemble.config.models import CnnConfig, LeNet5Config, MlpConfig, ResNetConfig
+from ensemble.config import load_config, parse_experiment
+from ensemble.config.models import (
+    CnnConfig,
+    LayersConfig,
+    LeNet4Config,
+    LeNet5Config,
+    MlpConfig,
+    ModelConfig,
+    ResNetConfig,
+)
+from ensemble.config.yaml_source import parse_value
 from ensemble.data import DATASETS, OWN_DATA
-from ensemble.models import build_model, num_parameters
+from ensemble.errors import ConfigError
+from ensemble.models import MODELS, ImageShape, build_model, num_parameters
+from ensemble.report.layer_table import LayerRow, layer_rows
 from ensemble.training.stack import unstackable
 
-_CONFIGS = (LeNet5Config, MlpConfig, CnnConfig, ResNetConfig)
+_CONFIGS = (LeNet5Config, LeNet4Config, MlpConfig, CnnConfig, ResNetConfig)
+_MNIST: tuple[ImageShape, int] = ((1, 28, 28), 10)
 
 
 def list_models() -> list[dict[str, Any]]:
@@ -24,12 +38,47 @@ def list_models() -> list[dict[str, Any]]:
         fields = config_type.model_fields
         keys = {name: field.default for name, field in fields.items() if name != "name"}
         for name in get_args(fields["name"].annotation):
-            model = build_model(config_type(name=name), (1, 28, 28), 10)
+            model = build_model(config_type(name=name), *_MNIST)
             rows.append({
                 "name": name, "description": (config_type.__doc__ or "").strip(), "keys": keys,
                 "parameters": num_parameters(model), "stackable": not unstackable(model),
             })  # fmt: skip
+    rows.append({
+        "name": "layers", "description": (LayersConfig.__doc__ or "").strip(), "keys": {"layers": "(a list)"},
+        "parameters": None, "stackable": True,
+    })  # fmt: skip
     return rows
+
+
+def layers_of(name: str, keys: Sequence[str]) -> tuple[str, list[LayerRow]]:
+    """Title and layers of a network given by its name and key=value pairs, or of a configuration file.
+
+    Raises ConfigError for an unknown name or key.
+    """
+    if name.endswith((".yaml", ".yml")):
+        experiment = load_config(Path(name), keys).experiment
+        group = experiment.groups[0]
+        info = DATASETS.get(experiment.data.name)
+        shape, classes = (info.image_shape, len(info.class_names)) if info else _MNIST
+        return _titled(f"{group.name} of {name}", group.model, shape, classes)
+    if name not in MODELS:
+        raise ConfigError(f"no such network: {name}; expected one of {', '.join(MODELS)}, or a configuration file")
+    values = dict(_pair(key) for key in keys)
+    plain = {"name": "listing", "num_members": 1, "method": {"name": "deep_ensemble"}}
+    experiment = parse_experiment({**plain, "model": {"name": name, **values}}, f"model {name}")
+    return _titled(name, experiment.groups[0].model, *_MNIST)
+
+
+def _titled(what: str, config: ModelConfig, shape: ImageShape, classes: int) -> tuple[str, list[LayerRow]]:
+    title = f"{what}: images {'x'.join(map(str, shape))}, {classes} classes"
+    return title, layer_rows(build_model(config, shape, classes), shape)
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{text!r}: expected key=value, such as widths=[16,32]")
+    return key, parse_value(value, text)
 
 
 def print_models(rows: list[dict[str, Any]]) -> None:
@@ -38,7 +87,9 @@ def print_models(rows: list[dict[str, Any]]) -> None:
     table.columns[1].justify = "right"
     for row in rows:
         keys = ", ".join(f"{key}={_short(value)}" for key, value in row["keys"].items()) or "none"
-        table.add_row(row["name"], f"{row['parameters']:,}", keys, row["description"])
+        table.add_row(
+            row["name"], "" if row["parameters"] is None else f"{row['parameters']:,}", keys, row["description"]
+        )
     Console().print(table)
     print("parameters: on MNIST, with the defaults. Every one of them can be trained in stacks.")  # noqa: T201
 

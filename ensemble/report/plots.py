@@ -50,10 +50,10 @@ def size_curve(axes: Axes, run: RunFacts) -> None:
 
 def learning_loss(axes: Axes, run: RunFacts) -> None:
     """Training and validation loss by epoch, members thin, their median bold."""
-    _curves(axes, list(run.histories.values()), "train_loss", VOTE, "training", "-")
-    _curves(axes, list(run.histories.values()), "validation_loss", SINGLE, "validation", (0, (4, 2)))
+    curves(axes, list(run.histories.values()), "train_loss", VOTE, "training", "-")
+    curves(axes, list(run.histories.values()), "validation_loss", SINGLE, "validation", (0, (4, 2)))
     axes.set(xlabel="epoch", ylabel="loss, nats")
-    _log_if_wide(axes)
+    log_if_wide(axes)
     axes.legend()
 
 
@@ -67,7 +67,7 @@ def learning_error(axes: Axes, run: RunFacts) -> None:
     for i, (recipe, indices) in enumerate(recipes.items()):
         colour = SERIES[i % len(SERIES)]
         histories = [run.histories[index] for index in indices if index in run.histories]
-        _curves(axes, histories, "validation_error", colour, recipe, ("-", (0, (4, 2)))[i // len(SERIES) % 2], 100)
+        curves(axes, histories, "validation_error", colour, recipe, ("-", (0, (4, 2)))[i // len(SERIES) % 2], 100)
         dots = [
             (record.epoch, 100 * record.validation_error)
             for index in indices
@@ -76,7 +76,7 @@ def learning_error(axes: Axes, run: RunFacts) -> None:
         ]
         axes.plot(*np.array(dots).reshape(-1, 2).T, "o", markersize=3, color=colour, alpha=0.8)
     axes.set(xlabel="epoch", ylabel="validation error, %")
-    _log_if_wide(axes)
+    log_if_wide(axes)
     axes.legend()
 
 
@@ -183,7 +183,7 @@ def disputed(axes: Axes, run: RunFacts) -> None:
         axes.text(left + 0.5, top + 0.82, votes, ha="center", va="top", fontsize=7.5, color=MUTED)
 
 
-def _curves(
+def curves(
     axes: Axes,
     histories: Sequence[Sequence[EpochRecord]],
     name: str,
@@ -217,7 +217,7 @@ def _aligned(series: Sequence[Sequence[float]]) -> tuple[IntArray, DoubleArray]:
     return epochs + 1, values[:, epochs]
 
 
-def _log_if_wide(axes: Axes) -> None:
+def log_if_wide(axes: Axes) -> None:
     """A logarithmic axis where the curves span more than a factor of 20."""
     values = np.concatenate([line.get_ydata() for line in axes.lines] or [np.empty(0)]).astype(np.float64)
     values = values[np.isfinite(values)]

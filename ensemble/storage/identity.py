@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ensemble.config.loading import parse_stored
+from ensemble.errors import ConfigError
+
 # Dotted keys (or their parents) that cannot change a member.
 NEUTRAL = frozenset({
     "output_dir", "aggregator", "tracking", "failures", "data.root", "data.path", "data.download", "compute.executor",
@@ -15,13 +18,23 @@ NEUTRAL = frozenset({
 
 
 def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """Lines "key: old -> new" for every difference that matters between two resolved configurations."""
-    old, new = _flat(stored), _flat(current)
+    """Lines "key: old -> new" for every difference that matters between two resolved configurations.
+
+    A key that the stored one lacks, because an older version wrote it, counts with its default.
+    """
+    old, new = _flat(_completed(stored)), _flat(current)
     return [
         f"{key}: {old.get(key, 'absent')!r} in the folder, {new.get(key, 'absent')!r} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _neutral(key)
     ]
+
+
+def _completed(stored: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return parse_stored(stored).model_dump(mode="json")
+    except ConfigError:  # of a version with other keys: compared as it is
+        return stored
 
 
 def _neutral(key: str) -> bool:
