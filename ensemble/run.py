@@ -277,9 +277,7 @@ def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatAr
     folder.write_all({"environment.json": json_bytes(describe_environment()), DATASET: json_bytes(described)})
 
 
-def _arrays(
-    dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray, watch_test: bool
-) -> dict[str, Any]:
+def _arrays(dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray, watch_test: bool) -> dict[str, Any]:
     arrays = {
         "train_images": dataset.train_images_NCHW,
         "train_labels": dataset.train_labels_N,

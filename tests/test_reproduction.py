@@ -65,7 +65,7 @@ def test_table_and_pictures_are_written(printed: tuple[dict[str, object], Path])
     text = (root / "out" / "seeds.md").read_text()
     assert "| mlp_128_64_adam |" in text
     assert "| 4 of 5 |" in text  # fewer epochs than the file's say so
-    assert "2.58 (97.42 % right)" in text
+    assert "| 2.58 | 97.42 % right |" in text
 
 
 def test_a_second_start_trains_nothing(printed: tuple[dict[str, object], Path]) -> None:

@@ -1,12 +1,12 @@
 """A network written layer by layer in the configuration.
 
-    model:
-      name: layers
-      layers:
-        - {kind: conv, channels: 10, batch_norm: true, activation: relu}
-        - {kind: max_pool}
-        - {kind: conv, channels: classes, kernel_size: 1}
-        - {kind: average_pool, size: 13}
+model:
+  name: layers
+  layers:
+    - {kind: conv, channels: 10, batch_norm: true, activation: relu}
+    - {kind: max_pool}
+    - {kind: conv, channels: classes, kernel_size: 1}
+    - {kind: average_pool, size: 13}
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from ensemble.report import wording
 from ensemble.reproduction import Reproduced
 
 HEADERS = (
-    "row", "system", "parameters", "epochs", "seeds", "published %", "ours %", "95 % int.", "reached", "goal %",
+    "row", "system", "parameters", "epochs", "seeds", "published %", "as", "ours %", "95 % int.", "reached", "goal %",
     "goal reached", "all seeds vote %", "picked on test %", "kept epoch", "seconds",
 )  # fmt: skip
 NOTES = (
@@ -22,7 +22,6 @@ NOTES = (
 def cells(result: Reproduced) -> tuple[str, ...]:
     """One line of the table, in the order of HEADERS."""
     row, planned = result.row, result.planned_epochs
-    published = wording.NONE if row.published is None else f"{wording.percent(row.published)} ({row.how})"
     picked = result.test_picked
     kept = result.kept_epochs
     return (
@@ -31,7 +30,8 @@ def cells(result: Reproduced) -> tuple[str, ...]:
         f"{result.num_parameters:,}",
         str(result.epochs) if result.epochs == planned else f"{result.epochs} of {planned}",
         str(len(result.errors)),
-        published if row.published is not None or not row.how else row.how,
+        wording.NONE if row.published is None else wording.percent(row.published),
+        row.how,
         wording.percent(result.mean_error),
         wording.percent_interval(*result.interval),
         _yes(result.reached),
@@ -57,7 +57,9 @@ def print_reproduced(results: Sequence[Reproduced]) -> None:
 
     console = Console(highlight=False, markup=False, emoji=False)
     shown = [i for i, name in enumerate(HEADERS) if console.width >= 150 or name not in _WIDE]
-    table = Table(*(HEADERS[i] for i in shown), box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for i in shown:
+        table.add_column(HEADERS[i], no_wrap=HEADERS[i] not in ("system", "as", "goal reached"), overflow="fold")
     for result in results:
         line = cells(result)
         table.add_row(*(line[i] for i in shown))
@@ -66,7 +68,7 @@ def print_reproduced(results: Sequence[Reproduced]) -> None:
         console.print(note, style="dim")
 
 
-_WIDE = frozenset({"system", "parameters", "goal %", "goal reached", "kept epoch", "all seeds vote %"})
+_WIDE = frozenset({"as", "system", "parameters", "seconds", "goal %", "goal reached", "kept epoch", "all seeds vote %"})
 
 
 def _yes(reached: bool | None) -> str:

@@ -62,9 +62,7 @@ class Keeper:
             ]
             return
         scores = list(zip(errors, losses, strict=True)) if self._by_error else [(loss, 0.0) for loss in losses]
-        better = [
-            k for k, score in enumerate(scores) if alive[k] and (score < self._best_score[k] or not self._best)
-        ]
+        better = [k for k, score in enumerate(scores) if alive[k] and (score < self._best_score[k] or not self._best)]
         with self.voting_weights():
             if not self._best:
                 self._best = [tensor.clone() for tensor in self._stack.member_tensors()]
