@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from ensemble.storage.run_folder import EVENTS
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
 from ensemble.training import Arrays, Trainer, device_kind
-from ensemble.types import Failure, FloatArray, MemberSpec, Task
+from ensemble.types import Checkpoint, Failure, FloatArray, MemberSpec, Task
 
 LEADERBOARD, ROUNDS = "leaderboard.csv", "rounds.json"
 MakeExecutor = Callable[[str, Sequence[Task], int], Executor]  # device kind, tasks, training images over all epochs
@@ -223,7 +223,8 @@ class Driver:
         while tasks:
             tries += 1
             again = []
-            for outcome in self._executor.run(tasks, trainer, arrays, self.emit):
+            tasks = [replace(task, checkpoint=self.folder.load_checkpoint(task.id)) for task in tasks]
+            for outcome in self._executor.run(tasks, trainer, arrays, self._take):
                 new = [result for result in outcome.results if result.index not in self.folder.finished()]
                 self.folder.save_members(new)
                 self.trained += len(new)
@@ -236,7 +237,16 @@ class Driver:
                 retried = [self._decide(failure, tries) for failure in outcome.failures]
                 if any(retried):
                     again.append(outcome.task)
+                elif not outcome.failures:
+                    self.folder.drop_checkpoints(outcome.task.id)
             tasks = again
+
+    def _take(self, item: Event | Checkpoint) -> None:
+        """What comes from a task on its way: states to keep, and news for the listeners."""
+        if isinstance(item, Checkpoint):
+            self.folder.save_checkpoint(item.task, item.content)
+        else:
+            self.emit(item)
 
     def _decide(self, failure: Failure, tries: int) -> bool:
         """Apply the failure policy to one failure: True for another try. Raises QuorumError when it says stop."""

@@ -73,11 +73,28 @@ class MemberSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """The unit of scheduling: members of one recipe, trained together as one wide network on one slot."""
+    """The unit of scheduling: members of one recipe, trained together as one wide network on one slot.
+
+    checkpoint: the state to go on from, as `Checkpoint.content` had it; None for a fresh start.
+    """
 
     id: str
     recipe: str
     members: tuple[MemberSpec, ...]
+    checkpoint: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """The whole state of a stack in mid-training; whoever trains the task from it gets the same bits.
+
+    epoch, step: where it stands (epochs from 0; steps of that epoch already done). content: safetensors.
+    """
+
+    task: str
+    epoch: int
+    step: int
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,7 @@ from ensemble.judging import judge
 from ensemble.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.tracking.event_log import read_events
-from ensemble.types import Failure, Task
+from ensemble.types import Checkpoint, Failure, Task
 
 CONFIG: dict[str, Any] = {
     "name": "run", "seed": 3, "num_members": 4, "method": {"name": "bagging"}, "model": {"name": "mlp", "widths": (16,)},
@@ -263,3 +263,45 @@ def test_sigterm_ends_in_time_and_the_same_command_goes_on(tmp_path: Path, execu
     assert "interrupted" in errors
     assert "Go on with: ensemble train" in errors
     assert "Traceback" not in errors
+
+
+class CutAfter(InlineExecutor):
+    """Is interrupted when so many checkpoints have been kept."""
+
+    def __init__(self, checkpoints: int) -> None:
+        self.left = checkpoints
+
+    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+        def counting(item: Event | Checkpoint) -> None:
+            emit(item)
+            self.left -= isinstance(item, Checkpoint)
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+        yield from super().run(tasks, train, arrays, counting)
+
+
+def test_a_killed_driver_goes_on_in_the_middle_of_a_member(tmp_path: Path) -> None:
+    """Same bits as an undisturbed run, no step of before the kept state again, and nothing left over at the end."""
+    run(experiment(tmp_path / "whole"))
+    config = experiment(tmp_path / "cut", compute={**CONFIG["compute"], "checkpoint_every_s": 1e-9})
+    with pytest.raises(KeyboardInterrupt):
+        run(config, lambda *_: CutAfter(30))
+    folder = RunFolder.read(tmp_path / "cut" / "run")
+    kept = sorted(name for name in folder.files() if name.startswith("checkpoints/"))
+    assert [name.split(".")[-2] for name in kept] == ["000028", "000029"]  # two generations
+    damaged = tmp_path / "cut" / "run" / kept[-1]
+    damaged.write_bytes(damaged.read_bytes()[:-5] + b"wrong")  # the older one serves
+    given: list[Task] = []
+
+    class Noting(InlineExecutor):
+        def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+            given.extend(tasks)
+            return super().run(tasks, train, arrays, emit)
+
+    run(config, lambda *_: Noting())
+    assert given[0].checkpoint is not None
+    assert given[1].checkpoint is None
+    assert digests(tmp_path / "cut") == digests(tmp_path / "whole")
+    assert not [name for name in RunFolder.read(tmp_path / "cut" / "run").files() if name.startswith("checkpoints/")]
+    assert not list((tmp_path / "cut" / "run" / "checkpoints").iterdir())

@@ -142,6 +142,9 @@ class ComputeConfig(Section):
     deterministic: bool = Field(True, description="ask every kernel for its repeatable version")
     ray_address: str | None = Field(None, description="address of a running cluster; without it a local one is started")
     placement_timeout_s: float = Field(30.0, gt=0)
+    checkpoint_every_s: float = Field(
+        120.0, ge=0, description="seconds of training a kill may cost: between states kept of unfinished members; 0: none"
+    )
 
 
 class FailureConfig(Section):

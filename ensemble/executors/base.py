@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.events import Event
-from ensemble.types import Failure, FailureKind, MemberResult, Task
+from ensemble.types import Checkpoint, Failure, FailureKind, MemberResult, Task
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-Item = Event | MemberResult | Failure
+Item = Event | Checkpoint | MemberResult | Failure
 Train = Callable[[Task, Arrays], Iterator[Item]]
-Emit = Callable[[Event], None]
+Emit = Callable[[Event | Checkpoint], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +33,7 @@ class Executor(Protocol):
     slots: int
 
     def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
-        """Train all tasks; yields an Outcome as each ends. Events pass to `emit` as they come.
+        """Train all tasks; yields an Outcome as each ends. Events and checkpoints pass to `emit` as they come.
 
         A failure inside a task becomes Failures in its Outcome. An EnsembleError is the user's to mend and is raised.
         Leaving the iteration early stops what still runs.

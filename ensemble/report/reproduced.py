@@ -68,7 +68,19 @@ def print_reproduced(results: Sequence[Reproduced]) -> None:
         console.print(note, style="dim")
 
 
-_WIDE = frozenset({"as", "system", "parameters", "seconds", "goal %", "goal reached", "kept epoch", "all seeds vote %"})
+_WIDE = frozenset(
+    {
+        "as",
+        "system",
+        "parameters",
+        "seconds",
+        "picked on test %",
+        "goal %",
+        "goal reached",
+        "kept epoch",
+        "all seeds vote %",
+    }
+)
 
 
 def _yes(reached: bool | None) -> str:

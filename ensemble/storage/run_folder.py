@@ -11,6 +11,7 @@ leaves either the old state or the new one. Nothing in the folder is, or is read
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import hashlib
@@ -18,6 +19,7 @@ import io
 import json
 import os
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -222,6 +224,38 @@ class RunFolder:
             f"{prefix}/history.csv": _history_bytes(result.history),
             f"{prefix}/member.json": json_bytes(facts),
         }
+
+    # Checkpoints of unfinished tasks, two generations each: a damaged one costs one interval more, not the task
+
+    def save_checkpoint(self, task: str, content: bytes) -> None:
+        """Keep the state of a task in mid-training, and the one before it."""
+        older = self._checkpoints(task)
+        number = int(older[-1].split(".")[-2]) + 1 if older else 0
+        self.write(f"checkpoints/{task}.{number:06d}.safetensors", content)
+        self._remove(older[:-1])
+
+    def load_checkpoint(self, task: str) -> bytes | None:
+        """The newest undamaged state of a task; None when there is none."""
+        for name in reversed(self._checkpoints(task)):
+            with contextlib.suppress(StorageError):
+                return self.read_bytes(name)
+        return None
+
+    def drop_checkpoints(self, task: str) -> None:
+        """Remove the states of a finished task."""
+        self._remove(self._checkpoints(task))
+
+    def _checkpoints(self, task: str) -> list[str]:
+        pattern = re.compile(rf"checkpoints/{re.escape(task)}\.\d+\.safetensors")
+        return sorted(name for name in self._files if pattern.fullmatch(name))
+
+    def _remove(self, names: Sequence[str]) -> None:
+        for name in names:
+            del self._files[name]
+        if names:
+            self._write_manifest()  # first the list, so that no listed file is ever missing
+        for name in names:
+            (self.path / name).unlink(missing_ok=True)
 
     def finished(self) -> set[int]:
         """Indices of the members that are stored whole."""

@@ -125,15 +125,24 @@ class Batches:
         """Batches of an epoch; the last one may be smaller."""
         return -(-self.rows_per_epoch // self._batch_size)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch (from 0) in their order."""
+    def streams(self, epoch: int) -> list[torch.Generator]:
+        """The members' generators for augmentation, as they stand at the start of an epoch."""
+        return [self._stream(member, Purpose.AUGMENT, epoch) for member in self._members]
+
+    def epoch(
+        self, epoch: int, first_step: int = 0, streams: Sequence[torch.Generator] | None = None
+    ) -> Iterator[Batch]:
+        """The batches of one epoch (from 0) in their order, from `first_step` on.
+
+        streams: the generators for augmentation as they stand at that step; new ones when None.
+        """
         order_KR = torch.stack([self._order(member, epoch) for member in self._members]).to(self._rows_KR.device)
         rows_KR = self._rows_KR.gather(1, order_KR)
         labels_KR = self._labels[rows_KR]
         weights_KR = None if self._weights_KR is None else self._weights_KR.gather(1, order_KR)
-        streams = [self._stream(m, Purpose.AUGMENT, epoch) for m in self._members]
+        streams = self.streams(epoch) if streams is None else streams
         share = self._placement.share
-        for start in range(0, self.rows_per_epoch, self._batch_size):
+        for start in range(first_step * self._batch_size, self.rows_per_epoch, self._batch_size):
             part = slice(start, min(start + self._batch_size, self.rows_per_epoch))
             weights = None if weights_KR is None else share(weights_KR[:, part]).T
             targets = None

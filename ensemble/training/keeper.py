@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,6 +72,26 @@ class Keeper:
                     best[k].copy_(now[k])
         for k in better:
             self._best_score[k], self._kept_epoch[k] = scores[k], epoch + 1
+
+    def tensors(self) -> dict[str, list[Tensor]]:
+        """The averaged and the best weights, for a checkpoint; empty lists where there are none (yet)."""
+        return {"average": self._average, "best": self._best}
+
+    def state(self) -> dict[str, Any]:
+        """The rest of what it remembers, as plain values."""
+        return {"steps": self._steps, "best_score": self._best_score, "kept_epoch": self._kept_epoch}
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, list[Tensor]], state: dict[str, Any]) -> None:
+        """The inverse of `tensors` and `state`."""
+        for mine, stored in zip(self._average, tensors["average"], strict=True):
+            mine.copy_(stored)
+        if tensors["best"]:
+            self._best = [tensor.clone() for tensor in self._stack.member_tensors()]
+            for mine, stored in zip(self._best, tensors["best"], strict=True):
+                mine.copy_(stored)
+        self._steps, self._kept_epoch = int(state["steps"]), list(state["kept_epoch"])
+        self._best_score = [(float(first), float(second)) for first, second in state["best_score"]]
 
     @torch.no_grad()
     def restore_kept(self) -> None:

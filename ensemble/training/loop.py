@@ -1,6 +1,6 @@
 """The one training loop: `train_task(task, job, arrays)` trains a stack and yields what happens.
 
-It yields EpochFinished events as epochs end, and at the end one MemberResult (or Failure) per member. It is a plain
+It yields EpochFinished events as epochs end, Checkpoints as time goes by, and at the end one MemberResult (or Failure) per member. It is a plain
 generator, so the same function runs inline, in a Ray worker (which streams what it yields) and on every rank of a
 launched world. Nothing in it knows a method, an executor or a tracker.
 """
@@ -22,6 +22,7 @@ from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.models import build_model
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batches import Batch, Batches, Resident, seeded, tensor_of
+from ensemble.training.checkpoint import capture, fits, restore
 from ensemble.training.filtering import filtered_set
 from ensemble.training.job import Arrays, Job
 from ensemble.training.keeper import Keeper
@@ -30,13 +31,15 @@ from ensemble.training.placement import Placement
 from ensemble.training.prediction import predict, predict_logits
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack, unstackable
-from ensemble.types import EpochRecord, Failure, MemberResult, Task, Votes
+from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Task, Votes
+
+Item = Event | Checkpoint | MemberResult | Failure
 
 
-def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Event | MemberResult | Failure]:
+def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
     """Train the members of a task together; yields events, then one MemberResult or Failure per member.
 
-    Raises ComputeError when the device asked for is not there, ConfigError when the images do not fit the network.
+    In between come Checkpoints, one every compute.checkpoint_every_s; a task that has one goes on from there. Raises ComputeError when the device asked for is not there, ConfigError when the images do not fit the network.
     """
     placement = Placement.create(job.compute)
     image_shape = arrays["train_images"].shape[1:]
@@ -44,22 +47,29 @@ def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Event | MemberR
     if obstacles:
         yield Notice(f"{task.id}: trained one by one, since {', '.join(obstacles)} cannot be stacked")
         for member in task.members:
-            yield from _train_stack(replace(task, members=(member,)), job, arrays, placement)
+            alone = replace(task, members=(member,))
+            if not fits(task.checkpoint, alone):
+                alone = replace(alone, checkpoint=None)
+            yield from _train_stack(alone, job, arrays, placement)
     else:
         yield from _train_stack(task, job, arrays, placement)
 
 
-def _train_stack(
-    task: Task, job: Job, arrays: Arrays, placement: Placement
-) -> Iterator[Event | MemberResult | Failure]:
+def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> Iterator[Item]:
     recipe, members = job.group.training, task.members
     yield TaskStarted(
         task.id, tuple(m.index for m in members), task.recipe, recipe.epochs,
         platform.node(), os.getpid(), str(placement.device), torch.get_num_threads(),
     )  # fmt: skip
     run = StackRun(task, job, arrays, placement)
-    for epoch in range(recipe.epochs):
-        for member, record in run.train_epoch(epoch):
+    if task.checkpoint is not None:
+        restore(run, task.checkpoint)
+    for epoch in range(run.epoch, recipe.epochs):
+        for found in run.train_epoch(epoch):
+            if isinstance(found, Checkpoint):
+                yield found
+                continue
+            member, record = found
             yield EpochFinished(
                 members[member].index, record.epoch, recipe.epochs, record.train_loss,
                 record.validation_loss, record.validation_error, record.lr, record.seconds,
@@ -95,6 +105,14 @@ class StackRun:
         self.histories: list[list[EpochRecord]] = [[] for _ in members_of(task)]
         self.failures: dict[int, Failure] = {}
         self.seconds = 0.0
+        # Where it stands in the epoch: steps done, summed losses and misses [2, K], seconds spent.
+        self.epoch = self.step = 0
+        self.sums_2K = torch.zeros((2, count), device=device)
+        self.spent = 0.0
+        self.augmentation_streams = self.batches.streams(0)
+        self.dropout_streams: list[torch.Generator] = []
+        self.seed_epoch(0)
+        self._saved = time.perf_counter()
 
     def _batches(self) -> Batches:
         own, augmentation = None, self.recipe.augmentation
@@ -107,27 +125,39 @@ class StackRun:
             self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own
         )
 
-    def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord]]:
-        """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member."""
-        started = time.perf_counter()
-        self.stack.seed_dropout([
+    def seed_epoch(self, epoch: int) -> None:
+        """Put every stream of this epoch at its start."""
+        self.augmentation_streams = self.batches.streams(epoch)
+        self.dropout_streams = [
             seeded(member_seed(self.job.seed, m.index, Purpose.DROPOUT, epoch), self.placement.device)
             for m in self.members
-        ])  # fmt: skip
+        ]
+        self.stack.seed_dropout(self.dropout_streams)
+
+    def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint]:
+        """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member.
+
+        Goes on at `step` where the epoch is the one that was begun; yields a Checkpoint whenever one is due.
+        """
+        started = time.perf_counter() - self.spent
+        if epoch != self.epoch:
+            self.epoch, self.step = epoch, 0
+            self.sums_2K.zero_()
+            self.seed_epoch(epoch)
         self.model.train()
         rate_factors = self.plateau.factors if self.plateau else [1.0] * len(self.members)
         largest = self.rates.set(rate_factors)
-        sums_2K = torch.zeros((2, len(self.members)), device=self.placement.device)
-        lr = self.recipe.lr
-        for step, batch in enumerate(self.batches.epoch(epoch)):
-            position = epoch * self.batches.steps_per_epoch + step
-            lr = self.recipe.lr * factor(
-                self.recipe.schedule, position, self.batches.steps_per_epoch, self.recipe.epochs
-            )
+        for batch in self.batches.epoch(epoch, self.step, self.augmentation_streams):
+            lr = self._rate(epoch, self.step)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr * largest
-            sums_2K += self._step(batch)
-        train_losses, train_errors = (self.placement.total(sums_2K) / self.batches.rows_per_epoch).tolist()
+            self.sums_2K += self._step(batch)
+            self.step += 1
+            if self._due():
+                self.spent = time.perf_counter() - started
+                yield Checkpoint(self.task.id, epoch, self.step, capture(self))
+        self.spent = 0.0
+        train_losses, train_errors = (self.placement.total(self.sums_2K) / self.batches.rows_per_epoch).tolist()
         with self.keeper.voting_weights():
             validation_losses, validation_errors = self._validate()
             test_losses, test_errors = self._watch_test()
@@ -140,11 +170,24 @@ class StackRun:
         for member in (k for k, alive in enumerate(self.alive) if alive):
             record = EpochRecord(
                 epoch + 1, train_losses[member], validation_losses[member], validation_errors[member],
-                lr * rate_factors[member], elapsed / len(self.members),
+                self._rate(epoch, self.step - 1) * rate_factors[member], elapsed / len(self.members),
                 train_errors[member], test_losses[member], test_errors[member],
             )  # fmt: skip
             self.histories[member].append(record)
             yield member, record
+
+    def _rate(self, epoch: int, step: int) -> float:
+        """The scheduled learning rate of a step, before any member's own factor."""
+        steps = self.batches.steps_per_epoch
+        return self.recipe.lr * factor(self.recipe.schedule, epoch * steps + step, steps, self.recipe.epochs)
+
+    def _due(self) -> bool:
+        """True when the last checkpoint is old enough for another one."""
+        every, now = self.job.compute.checkpoint_every_s, time.perf_counter()
+        if not every or now - self._saved < every:
+            return False
+        self._saved = now
+        return True
 
     def _step(self, batch: Batch) -> Tensor:
         """One optimiser step of the whole stack. Returns the members' summed losses and misses [2, K], detached.

@@ -7,6 +7,7 @@ schedule alone depends on what was seen; `Plateau` keeps it, one state per membe
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ensemble.config.recipe import (
     ConstantConfig,
@@ -62,6 +63,14 @@ class Plateau:
         self.factors = [1.0] * num_members
         self._best = [math.inf] * num_members
         self._waited = [0] * num_members
+
+    def state(self) -> dict[str, Any]:
+        """All it remembers, as plain values."""
+        return {"factors": self.factors, "best": self._best, "waited": self._waited}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.factors, self._best, self._waited = list(state["factors"]), list(state["best"]), list(state["waited"])
 
     def update(self, validation_losses: list[float]) -> None:
         """Take in one epoch's validation loss of every member."""

@@ -1,0 +1,97 @@
+"""A stack taken up from a checkpoint ends with the bits of one that was never disturbed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from conftest_training import experiment, results, specs
+
+from ensemble.config import Experiment
+from ensemble.errors import StorageError
+from ensemble.events import EpochFinished
+from ensemble.training import Trainer
+from ensemble.training.checkpoint import fits
+from ensemble.types import Checkpoint, MemberSpec, Task
+
+CNN = {"name": "cnn", "widths": (4,), "batch_norm": True, "dropout": 0.3, "fully_connected": (8,)}
+MOVES = {"rotation_degrees": 10.0, "shift": 0.1}
+RECIPES: dict[str, dict[str, Any]] = {
+    "everything": {"augmentation": MOVES, "ema_decay": 0.9, "keep": "best_validation", "gradient_clip_norm": 1.0},
+    "plateau": {"schedule": {"name": "plateau", "patience": 0, "gamma": 0.5, "threshold": 0.5}, "epochs": 3},
+    "one_cycle": {"schedule": "one_cycle", "keep": "best_validation_error"},
+    **{name: {"optimizer": name} for name in ("adamw", "adamax", "adadelta", "adagrad", "rmsprop")},
+    "momentum": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True},
+}
+
+
+def with_checkpoints(every_s: float = 1e-9, **training: Any) -> Experiment:
+    config = experiment(CNN, **training)
+    return config.model_copy(update={"compute": config.compute.model_copy(update={"checkpoint_every_s": every_s})})
+
+
+def run(config: Experiment, task: Task, arrays: dict[str, Any]) -> list[Any]:
+    return list(Trainer.create(config, "cpu", 10)(task, arrays))
+
+
+def stack(indices: list[int]) -> Task:
+    members = tuple(MemberSpec(m.index, "cnn", m.rows, vote_rows=m.vote_rows) for m in specs(indices))
+    return Task("cnn-0000", "cnn", members)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_goes_on_to_the_bit(recipe: str, arrays: dict[str, Any]) -> None:
+    config = with_checkpoints(**RECIPES[recipe])
+    whole = run(config, stack([0, 3]), arrays)
+    checkpoints = [item for item in whole if isinstance(item, Checkpoint)]
+    steps = config.training.epochs * 9  # 260 rows in batches of 32
+    assert len(checkpoints) == steps
+    for chosen in (steps // 2 - 2, steps - 1):  # in the middle of an epoch, after the last step of all
+        again = run(config, replace(stack([0, 3]), checkpoint=checkpoints[chosen].content), arrays)
+        assert len([item for item in again if isinstance(item, Checkpoint)]) == steps - 1 - chosen
+        for index, expected in results(whole).items():
+            found = results(again)[index]
+            assert found.votes.test_NK.tobytes() == expected.votes.test_NK.tobytes()
+            assert found.votes.rows_RK.tobytes() == expected.votes.rows_RK.tobytes()
+            assert {k: v.tobytes() for k, v in found.weights.items()} == {
+                k: v.tobytes() for k, v in expected.weights.items()
+            }
+            timeless = [[replace(r, seconds=0.0) for r in member.history] for member in (found, expected)]
+            assert timeless[0] == timeless[1]
+            assert found.kept_epoch == expected.kept_epoch
+
+
+def test_only_what_is_missing_is_trained_again(arrays: dict[str, Any]) -> None:
+    config = with_checkpoints(epochs=3)
+    checkpoint = next(
+        c for c in run(config, stack([0]), arrays) if isinstance(c, Checkpoint) and (c.epoch, c.step) == (1, 4)
+    )
+    again = run(config, replace(stack([0]), checkpoint=checkpoint.content), arrays)
+    assert [item.epoch for item in again if isinstance(item, EpochFinished)] == [2, 3]
+    assert len([c for c in again if isinstance(c, Checkpoint) and c.epoch == 1]) == 5  # of nine steps
+
+
+def test_a_diverged_member_stays_failed(arrays: dict[str, Any]) -> None:
+    config = with_checkpoints(optimizer="sgd", lr=1e30, epochs=3)
+    items = run(config, stack([0]), arrays)
+    first = [c for c in items if isinstance(c, Checkpoint)]
+    assert {c.epoch for c in first} == {0}  # all are dead after the first epoch
+    again = run(config, replace(stack([0]), checkpoint=first[-1].content), arrays)
+    assert [type(item).__name__ for item in again if not isinstance(item, Checkpoint)] == [
+        type(item).__name__ for item in items if not isinstance(item, Checkpoint)
+    ]
+
+
+def test_no_checkpoints_when_none_are_wanted(arrays: dict[str, Any]) -> None:
+    assert not [c for c in run(with_checkpoints(0.0), stack([0]), arrays) if isinstance(c, Checkpoint)]
+
+
+def test_the_state_of_other_members_is_refused(arrays: dict[str, Any]) -> None:
+    config = with_checkpoints()
+    checkpoint = next(c for c in run(config, stack([0, 1]), arrays) if isinstance(c, Checkpoint))
+    assert fits(checkpoint.content, stack([0, 1]))
+    assert not fits(checkpoint.content, stack([1]))
+    assert not fits(None, stack([1]))
+    with pytest.raises(StorageError, match=r"checkpoint is of members \[0, 1\]"):
+        run(config, replace(stack([1]), checkpoint=checkpoint.content), arrays)
