@@ -52,5 +52,5 @@ def pack(members: Sequence[MemberSpec], plan: Plan) -> list[Task]:
         size = plan.stack_sizes[recipe]
         for start in range(0, len(group), size):
             stack = tuple(group[start : start + size])
-            tasks.append(Task(f"{recipe}-{stack[0].index:04d}", recipe, stack))
+            tasks.append(Task(f"{recipe}-{stack[0].index:04d}x{len(stack)}", recipe, stack))
     return tasks

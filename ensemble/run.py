@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -33,13 +34,14 @@ from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunFinished, RunStarted
 from ensemble.executors import Executor
+from ensemble.executors.base import Outcome
 from ensemble.judging import DATASET, DISPUTED, EVALUATION, METHOD, STAGED, headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
 from ensemble.planning import Plan, make_plan, pack
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
-from ensemble.storage.run_folder import EVENTS
+from ensemble.storage.run_folder import EVENTS, PLAN
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
 from ensemble.training import Arrays, Trainer, device_kind
@@ -48,7 +50,6 @@ from ensemble.types import Checkpoint, Failure, FloatArray, MemberSpec, Task
 LEADERBOARD, ROUNDS = "leaderboard.csv", "rounds.json"
 MakeExecutor = Callable[[str, Sequence[Task], int], Executor]  # device kind, tasks, training images over all epochs
 MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
-FINAL_KINDS = frozenset({"diverged", "error"})  # would happen again with the same seeds; never retried
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,8 @@ class Driver:
         self.told: set[int] = set()  # members the method knows
         self.ended_early: tuple[str, ...] = ()
         self._noted = 0
+        self._used: Counter[tuple[str, str]] = Counter()  # tries by task and kind of failure
+        self._lost: dict[int, tuple[int, float]] = {}  # tries and seconds by member
         self._make_executor = make_executor
         self._executor: Executor | None = None
 
@@ -219,10 +222,8 @@ class Driver:
     def _round(self, tasks: list[Task], trainer: Trainer, arrays: Arrays) -> None:
         """Train the tasks, and those again that the failure policy gives another try."""
         assert self._executor is not None
-        tries = 0
         while tasks:
-            tries += 1
-            again = []
+            again: list[Task] = []
             tasks = [replace(task, checkpoint=self.folder.load_checkpoint(task.id)) for task in tasks]
             for outcome in self._executor.run(tasks, trainer, arrays, self._take):
                 new = [result for result in outcome.results if result.index not in self.folder.finished()]
@@ -230,14 +231,13 @@ class Driver:
                 self.trained += len(new)
                 for result in new:
                     self.failures.pop(result.index, None)
+                    self._lost.pop(result.index, None)
                     error = result.history[result.kept_epoch - 1].validation_error
                     self.emit(MemberFinished(
                         result.index, result.recipe, result.num_parameters, result.train_seconds, result.kept_epoch, error
                     ))  # fmt: skip
-                retried = [self._decide(failure, tries) for failure in outcome.failures]
-                if any(retried):
-                    again.append(outcome.task)
-                elif not outcome.failures:
+                again += self._again(outcome)
+                if not outcome.failures:
                     self.folder.drop_checkpoints(outcome.task.id)
             tasks = again
 
@@ -248,12 +248,34 @@ class Driver:
         else:
             self.emit(item)
 
-    def _decide(self, failure: Failure, tries: int) -> bool:
+    def _again(self, outcome: Outcome) -> list[Task]:
+        """The tasks that another try of this one consists of; none where nothing failed or no try is left."""
+        kinds = {failure.kind for failure in outcome.failures}
+        self._used.update((outcome.task.id, kind) for kind in kinds)
+        retried = [self._decide(failure, outcome.task) for failure in outcome.failures]
+        if not any(retried):
+            return []
+        if "out_of_memory" not in kinds:
+            return [outcome.task]
+        self.folder.drop_checkpoints(outcome.task.id)
+        # Half as many networks at a time. The plan says so from now on, so that a later start packs them alike.
+        recipe, size = outcome.task.recipe, -(-len(outcome.task.members) // 2)
+        self.plan = replace(self.plan, stack_sizes={**self.plan.stack_sizes, recipe: size})
+        self.folder.write(PLAN, json_bytes(self.plan.to_json()))
+        self.emit(
+            Notice(f"{outcome.task.id}: out of memory with {len(outcome.task.members)} networks; now {size} at a time")
+        )
+        return pack([m for m in outcome.task.members if m.index not in self.folder.finished()], self.plan)
+
+    def _decide(self, failure: Failure, task: Task) -> bool:
         """Apply the failure policy to one failure: True for another try. Raises QuorumError when it says stop."""
         policy = self.experiment.failures
-        retry = policy.policy == "retry" and tries <= policy.retries and failure.kind not in FINAL_KINDS
+        tries, lost = self._lost.get(failure.index, (0, 0.0))
+        tries, lost = self._lost[failure.index] = tries + 1, lost + failure.seconds_lost
+        smaller = failure.kind == "out_of_memory" and policy.policy == "retry" and len(task.members) > 1
+        retry = smaller or self._used[task.id, failure.kind] <= policy.retries(failure.kind)
         decision = "retry" if retry else "stop" if policy.policy == "stop" else "drop"
-        self.failures[failure.index] = failure
+        self.failures[failure.index] = replace(failure, tries=tries, seconds_lost=lost)
         self.emit(MemberFailed(failure.index, failure.kind, failure.reason, tries, failure.seconds_lost, decision))
         if failure.details:
             self.folder.write(f"failures/{failure.index:04d}.txt", failure.details.encode())

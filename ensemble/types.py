@@ -23,7 +23,8 @@ ByteArray = npt.NDArray[np.uint8]
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]  # tensors by name
 
-FailureKind = Literal["diverged", "crash", "error", "out_of_memory", "unplaceable"]
+# crash: the process died or hung; lost_node: its machine went away (often preemption); error: the code raised.
+FailureKind = Literal["diverged", "crash", "hung", "lost_node", "error", "out_of_memory", "unplaceable"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,6 +83,13 @@ class Task:
     recipe: str
     members: tuple[MemberSpec, ...]
     checkpoint: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A task's sign of life while it has nothing else to say."""
+
+    task: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -153,7 +161,7 @@ class MemberResult:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A member that did not finish: why, after how many tries, and what it cost."""
+    """A member that did not finish: why, after how many tries, and what they cost together."""
 
     index: int
     kind: FailureKind

@@ -174,14 +174,14 @@ def test_drop_says_that_the_ensemble_is_smaller(tmp_path: Path) -> None:
 
 
 def test_retry_tries_again_and_gives_the_same_bits(tmp_path: Path) -> None:
-    outcome = failing(tmp_path, "crash", 1, policy="retry", retries=1)
+    outcome = failing(tmp_path, "crash", 1, policy="retry", crash_retries=1)
     assert not outcome.failures
     run(experiment(tmp_path / "undisturbed"))
     assert digests(tmp_path) == digests(tmp_path / "undisturbed")
 
 
 def test_retry_does_not_repeat_what_would_fail_again(tmp_path: Path) -> None:
-    outcome = failing(tmp_path, "error", 1, policy="retry", retries=5)
+    outcome = failing(tmp_path, "error", 1, policy="retry", crash_retries=5)
     assert [f.index for f in outcome.failures] == [1]
 
 
@@ -194,6 +194,49 @@ def test_stop_stops_and_keeps_what_is_finished(tmp_path: Path) -> None:
 def test_too_few_members_are_not_judged(tmp_path: Path) -> None:
     with pytest.raises(QuorumError, match="3 of 4 members finished, 4 are needed"):
         failing(tmp_path, "crash", 99, min_members=4)
+
+
+def test_each_kind_of_trouble_has_its_own_budget(tmp_path: Path) -> None:
+    """Two crashes use up a budget of one; as many lost nodes do not touch it."""
+    crashed = failing(tmp_path / "crash", "crash", 2, crash_retries=1)
+    assert [(f.index, f.tries, f.seconds_lost) for f in crashed.failures] == [(1, 2, 2.0)]
+    assert not failing(tmp_path / "lost", "lost_node", 2, crash_retries=0).failures
+    assert not failing(tmp_path / "hung", "hung", 3).failures
+    assert failing(tmp_path / "more", "hung", 4).failures
+
+
+class SmallMemory(InlineExecutor):
+    """Runs out of memory with more than so many networks at a time."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.sizes = most, []
+
+    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+        for task in tasks:
+            self.sizes.append(len(task.members))
+            if len(task.members) > self.most:
+                failed = tuple(Failure(m.index, "out_of_memory", "too much") for m in task.members)
+                yield Outcome(task, (), failed)
+            else:
+                yield from super().run([task], train, arrays, emit)
+
+
+def test_out_of_memory_halves_the_stack_and_the_plan_remembers(tmp_path: Path) -> None:
+    compute = {**CONFIG["compute"], "stack_size": 4}
+    executor = SmallMemory(1)
+    outcome = run(experiment(tmp_path, compute=compute), lambda *_: executor)
+    assert executor.sizes == [4, 2, 2, 1, 1, 1, 1]  # never the same settings twice
+    assert not outcome.failures
+    assert RunFolder.read(outcome.path).plan()["stack_sizes"] == {"mlp": 1}
+    run(experiment(tmp_path / "small", compute={**compute, "stack_size": 1}))
+    assert digests(tmp_path) == digests(tmp_path / "small")
+
+
+def test_one_network_that_does_not_fit_is_dropped_not_repeated(tmp_path: Path) -> None:
+    executor = SmallMemory(0)
+    with pytest.raises(QuorumError, match="0 of 4 members finished"):
+        run(experiment(tmp_path), lambda *_: executor)
+    assert executor.sizes == [2, 2, 1, 1, 1, 1]
 
 
 def test_a_damaged_member_is_named(tmp_path: Path) -> None:

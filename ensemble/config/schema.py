@@ -142,23 +142,35 @@ class ComputeConfig(Section):
     deterministic: bool = Field(True, description="ask every kernel for its repeatable version")
     ray_address: str | None = Field(None, description="address of a running cluster; without it a local one is started")
     placement_timeout_s: float = Field(30.0, gt=0)
+    hang_timeout_s: float = Field(600.0, gt=0, description="a worker that shows no sign of life for so long is killed")
     checkpoint_every_s: float = Field(
-        120.0, ge=0, description="seconds of training a kill may cost: between states kept of unfinished members; 0: none"
+        120.0,
+        ge=0,
+        description="seconds of training a kill may cost: between states kept of unfinished members; 0: none",
     )
 
 
 class FailureConfig(Section):
-    """What to do about members that do not finish. A smaller ensemble than asked for always says so."""
+    """What to do about members that do not finish. A smaller ensemble than asked for always says so.
 
-    policy: Literal["drop", "stop", "retry"] = "drop"
-    retries: int = Field(0, ge=0, le=10, description="extra tries per task; needs policy: retry")
+    Every task has a budget of tries for each kind of trouble; whatever would happen again (an error in the code, a
+    loss that diverges) is never tried again. A stack that runs out of memory is halved until it fits.
+    """
+
+    policy: Literal["retry", "drop", "stop"] = Field(
+        "retry", description="retry: within the budgets, then drop; drop, stop: at the first failure"
+    )
+    crash_retries: int = Field(3, ge=0, le=100, description="extra tries of a task whose process died or hung")
+    lost_node_retries: int = Field(10, ge=0, le=1000, description="extra tries of a task whose machine went away")
     min_members: int = Field(1, ge=1, description="fewer finished members than this are not judged")
 
-    @model_validator(mode="after")
-    def _retries_fit(self) -> Self:
-        if (self.policy == "retry") != (self.retries > 0):
-            raise ValueError("retries goes with policy: retry, and that policy needs retries of at least 1")
-        return self
+    def retries(self, kind: str) -> int:
+        """Extra tries that a kind of failure gets; running out of memory is answered by smaller stacks instead."""
+        if self.policy != "retry":
+            return 0
+        return {"crash": self.crash_retries, "hung": self.crash_retries, "lost_node": self.lost_node_retries}.get(
+            kind, 0
+        )
 
 
 class WandbConfig(Section):

@@ -10,11 +10,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.events import Event
-from ensemble.types import Checkpoint, Failure, FailureKind, MemberResult, Task
+from ensemble.events import Event, TaskStarted
+from ensemble.types import Checkpoint, Failure, FailureKind, MemberResult, Pulse, Task
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-Item = Event | Checkpoint | MemberResult | Failure
+Item = Event | Pulse | Checkpoint | MemberResult | Failure
 Train = Callable[[Task, Arrays], Iterator[Item]]
 Emit = Callable[[Event | Checkpoint], None]
 
@@ -50,6 +50,7 @@ class Collector:
 
     def __init__(self, task: Task, emit: Emit) -> None:
         self.task, self._emit = task, emit
+        self.place: TaskStarted | None = None  # where it runs, once it has said so
         self._results: list[MemberResult] = []
         self._failures: list[Failure] = []
 
@@ -59,7 +60,9 @@ class Collector:
             self._results.append(item)
         elif isinstance(item, Failure):
             self._failures.append(item)
-        else:
+        elif not isinstance(item, Pulse):
+            if isinstance(item, TaskStarted):
+                self.place = item
             self._emit(item)
 
     def take_all(self, items: Iterable[Item]) -> None:

@@ -6,7 +6,9 @@ events reach the driver while the task runs. Worker processes are reused: import
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -14,6 +16,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayError, RayTaskError, WorkerCrashedError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
@@ -36,6 +39,7 @@ class RayExecutor:
                 f"compute.executor is ray, but this process was started by a launcher ({', '.join(launched)} set); use compute.executor=inline there, or start it without torchrun / accelerate launch"
             )
         self._threads = compute.threads_per_task
+        self._hang_timeout_s = compute.hang_timeout_s
         self._gpus = compute.gpus_per_task if device == "cuda" else 0.0
         self._owns = not ray.is_initialized()
         if self._owns:
@@ -76,6 +80,7 @@ class RayExecutor:
         call = ray.put(train)
         waiting = deque(tasks)
         running: dict[Any, tuple[Collector, float]] = {}
+        heard: dict[Any, float] = {}  # when a task last said anything; none before its first word
         try:
             while waiting or running:
                 interruption.check()
@@ -86,10 +91,16 @@ class RayExecutor:
                 # A short wait, so that signals are seen: Python handles none while Ray waits.
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=0.5, fetch_local=False)
                 for stream in ready:
+                    heard[stream] = time.monotonic()
                     collector, started = running[stream]
                     if self._advance(stream, collector, started):
-                        del running[stream]
+                        del running[stream], heard[stream]
                         yield collector.outcome()
+                for stream in [s for s, last in heard.items() if time.monotonic() - last > self._hang_timeout_s]:
+                    collector, started = running.pop(stream)
+                    del heard[stream]
+                    self._kill(stream, collector, started)
+                    yield collector.outcome()
         finally:
             for stream in running:
                 ray.cancel(stream, force=True)
@@ -108,6 +119,19 @@ class RayExecutor:
             collector.fail(_kind(cause), cause, time.monotonic() - started)
             return True
 
+    def _kill(self, stream: Any, collector: Collector, started: float) -> None:
+        """End a worker that no longer answers, and so cannot be asked to end itself."""
+        place, silent = collector.place, f"no sign of life for {self._hang_timeout_s:g} s (compute.hang_timeout_s)"
+        if place is not None:
+            node = next(
+                (n["NodeID"] for n in ray.nodes() if n["Alive"] and n["NodeManagerHostname"] == place.host), None
+            )
+            if node is not None:
+                here = NodeAffinitySchedulingStrategy(node, soft=False)
+                ray.get(ray.remote(num_cpus=0, scheduling_strategy=here)(_kill_process).remote(place.pid), timeout=30)
+        ray.cancel(stream, force=True)
+        collector.fail("hung", TimeoutError(silent), time.monotonic() - started)
+
     def _share(self, arrays: Arrays) -> list[Any]:
         if self._shared is None or self._shared[0] != id(arrays):
             self._shared = id(arrays), [ray.put(array) for array in arrays.values()]
@@ -122,6 +146,11 @@ class RayExecutor:
 
 def _train_remotely(train: Train, task: Task, names: Sequence[str], *arrays: Any) -> Iterator[Item]:
     yield from train(task, dict(zip(names, arrays, strict=True)))
+
+
+def _kill_process(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _connect(address: str | None) -> None:
@@ -143,4 +172,6 @@ def _connect(address: str | None) -> None:
 def _kind(cause: BaseException) -> FailureKind:
     if isinstance(cause, OutOfMemoryError) or is_out_of_memory(cause):
         return "out_of_memory"
-    return "crash" if isinstance(cause, WorkerCrashedError | NodeDiedError) else "error"
+    if isinstance(cause, NodeDiedError):
+        return "lost_node"
+    return "crash" if isinstance(cause, WorkerCrashedError) else "error"

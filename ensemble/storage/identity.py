@@ -14,7 +14,7 @@ from ensemble.errors import ConfigError
 NEUTRAL = frozenset({
     "output_dir", "aggregator", "tracking", "failures", "data.root", "data.path", "data.download", "compute.executor",
     "compute.slots", "compute.ray_address", "compute.gpus_per_task", "compute.placement_timeout_s", "compute.device",
-    "compute.checkpoint_every_s",
+    "compute.checkpoint_every_s", "compute.hang_timeout_s",
 })  # fmt: skip
 
 

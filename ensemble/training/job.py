@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ensemble.config.schema import ComputeConfig, Experiment, Group
 from ensemble.errors import ComputeError
 from ensemble.events import Event
-from ensemble.types import Checkpoint, Failure, MemberResult, Task
+from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Task
 
 # train_images [N, C, H, W] uint8, train_labels [N] int64, validation_rows [V] int64, test_images [T, C, H, W] uint8,
 # mean [C] and std [C] float32 of the training rows on the scale [0, 1]; test_labels [T] int64 where
@@ -46,7 +46,7 @@ class Trainer:
         compute = experiment.compute.model_copy(update={"device": device})
         return cls({group.name: Job(experiment.seed, group, compute, num_classes) for group in experiment.groups})
 
-    def __call__(self, task: Task, arrays: Arrays) -> Iterator[Event | Checkpoint | MemberResult | Failure]:
+    def __call__(self, task: Task, arrays: Arrays) -> Iterator[Event | Pulse | Checkpoint | MemberResult | Failure]:
         """See `loop.train_task`."""
         from ensemble.training.loop import train_task  # imports torch: in the worker, not in the driver
 

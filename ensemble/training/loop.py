@@ -31,9 +31,10 @@ from ensemble.training.placement import Placement
 from ensemble.training.prediction import predict, predict_logits
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack, unstackable
-from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Task, Votes
+from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Task, Votes
 
-Item = Event | Checkpoint | MemberResult | Failure
+Item = Event | Pulse | Checkpoint | MemberResult | Failure
+PULSE_S = 5.0  # between signs of life
 
 
 def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
@@ -66,7 +67,7 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
         restore(run, task.checkpoint)
     for epoch in range(run.epoch, recipe.epochs):
         for found in run.train_epoch(epoch):
-            if isinstance(found, Checkpoint):
+            if isinstance(found, Checkpoint | Pulse):
                 yield found
                 continue
             member, record = found
@@ -112,7 +113,7 @@ class StackRun:
         self.augmentation_streams = self.batches.streams(0)
         self.dropout_streams: list[torch.Generator] = []
         self.seed_epoch(0)
-        self._saved = time.perf_counter()
+        self._saved = self._said = time.perf_counter()
 
     def _batches(self) -> Batches:
         own, augmentation = None, self.recipe.augmentation
@@ -134,7 +135,7 @@ class StackRun:
         ]
         self.stack.seed_dropout(self.dropout_streams)
 
-    def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint]:
+    def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint | Pulse]:
         """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member.
 
         Goes on at `step` where the epoch is the one that was begun; yields a Checkpoint whenever one is due.
@@ -153,6 +154,9 @@ class StackRun:
                 group["lr"] = lr * largest
             self.sums_2K += self._step(batch)
             self.step += 1
+            if time.perf_counter() - self._said > PULSE_S:
+                self._said = time.perf_counter()
+                yield Pulse(self.task.id)
             if self._due():
                 self.spent = time.perf_counter() - started
                 yield Checkpoint(self.task.id, epoch, self.step, capture(self))

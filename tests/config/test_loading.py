@@ -106,7 +106,7 @@ def test_all_mistakes_are_listed_at_once_with_line_value_and_nearest_name(tmp_pa
         (GOOD.replace("num_members: 4\n", ""), "num_members are needed"),
         (GOOD.replace("{name: bagging}", "{name: bagging, replacement: false}"), "below 1 without replacement"),
         (GOOD + "tracking: {wandb: {api_key: abc}}\n", "secrets belong in the environment"),
-        (GOOD + "failures: {retries: 2}\n", "policy: retry"),
+        (GOOD + "failures: {retries: 2}\n", "crash_retries"),
         (GOOD.replace("model: {name: cnn", "model: {kind: cnn"), "model"),
     ],
 )

@@ -17,7 +17,7 @@ from executor_contract import ExecutorContract, finish, tasks
 
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
-from ensemble.events import Event, Notice
+from ensemble.events import Event, Notice, TaskStarted
 from ensemble.types import Failure, MemberResult, Task
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
@@ -110,3 +110,35 @@ def telling(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
     yield Notice(f"{os.getpid()} OMP={os.environ.get('OMP_NUM_THREADS')}")
     time.sleep(1.5)
     yield finish(task.members[0], float(np.sum(given["x"])))
+
+
+def stopping(task: Task, _given: Any) -> Iterator[Event | MemberResult | Failure]:
+    """Says where it runs, then stops its process as a debugger would: alive, and deaf."""
+    import signal
+
+    yield TaskStarted(task.id, (0,), "r", 1, os.uname().nodename, os.getpid(), "cpu", 1)
+    if task.id == "t0":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    for spec in task.members:
+        yield finish(spec, 1.0)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_worker_that_hangs_is_killed_and_the_others_finish() -> None:
+    places: list[TaskStarted] = []
+
+    def note(event: Any) -> None:
+        if isinstance(event, TaskStarted):
+            places.append(event)
+
+    outcomes = {o.task.id: o for o in ray_executor(hang_timeout_s=2.0).run(tasks(1, 2), stopping, {}, note)}
+    failure = outcomes["t0"].failures[0]
+    assert failure.kind == "hung"
+    assert "no sign of life for 2 s" in failure.reason
+    assert failure.seconds_lost >= 2
+    assert len(outcomes["t1"].results) == 2
+    pid = next(place.pid for place in places if place.task == "t0")
+    deadline = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:  # noqa: PTH110 - a process, not a file
+        time.sleep(0.1)
+    assert not os.path.exists(f"/proc/{pid}")  # noqa: PTH110
