@@ -115,7 +115,9 @@ def _failures(outcome: RunOutcome) -> str:
 
 @main.command()
 @click.argument("run")
-@click.option("--aggregator", type=click.Choice(["soft", "hard", "weighted", "geometric"]), help="Headline vote.")
+@click.option(
+    "--aggregator", type=click.Choice(["soft", "hard", "weighted", "geometric", "additive"]), help="Headline vote."
+)
 @AS_JSON
 def evaluate(run: str, aggregator: Aggregator | None, as_json: bool) -> None:
     """Judge a RUN (its folder, or its name under runs/) again from its stored votes."""
@@ -236,8 +238,23 @@ def _quiet_exit() -> Iterator[None]:
 
 def run_cli() -> None:
     """Entry point of the `ensemble` command."""
-    with _quiet_exit():
-        main()
+    try:
+        with _quiet_exit():
+            main()
+    except KeyboardInterrupt:  # before the command began, or while it was already leaving
+        click.echo("interrupted", err=True)
+        _leave_interrupted()
+    except SystemExit as error:
+        if error.code == EXIT_INTERRUPTED:
+            _leave_interrupted()
+        raise
+
+
+def _leave_interrupted() -> NoReturn:
+    """End with that exit code at once: where the signal came in the midst of an import, Python would end by SIGINT."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_INTERRUPTED)
 
 
 __all__ = ["ConfigError", "main", "run_cli"]

@@ -19,7 +19,7 @@ RUN = click.argument("run")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 AGGREGATOR = click.option(
     "--aggregator",
-    type=click.Choice(["soft", "hard", "weighted", "geometric"]),
+    type=click.Choice(["soft", "hard", "weighted", "geometric", "additive"]),
     help="Another vote than the run's own.",
 )
 FILE = click.Path(path_type=Path, dir_okay=False)

@@ -76,7 +76,8 @@ def staged_points(folder: RunFolder) -> tuple[StagedPoint, ...]:
     rounds = [groups[number] for number in sorted(groups)] or [[m] for m in range(len(indices))]
     members = [folder.load_member(index) for index in indices]
     test = SplitVotes("test", np.stack([m.votes.test_NK for m in members]), folder.load_labels().test_labels_N)
-    return staged_errors(test, method_weights(folder, members), rounds)
+    additive = folder.config()["method"]["name"] == "gradient_boosting"
+    return staged_errors(test, method_weights(folder, members), rounds, additive)
 
 
 def headline_figures(evaluation: Evaluation) -> dict[str, float]:
@@ -118,7 +119,8 @@ def method_weights(folder: RunFolder, members: list[MemberResult]) -> Any:
 
 def _judged_on_others(config: dict[str, Any]) -> bool:
     """True when members voted on training rows only where they were not fitted to them."""
-    return bool(config["method"].get("error_rows") != "training")
+    method = config["method"]
+    return bool(method.get("error_rows") != "training" and method["name"] != "gradient_boosting")
 
 
 def _out_of_bag(members: list[MemberResult], labels: Labels) -> OutOfBag | None:

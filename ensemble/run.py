@@ -135,7 +135,9 @@ def train_members(
     mean_C, std_C = normalization(dataset, split)
     _describe(folder, dataset, split, mean_C, std_C)
     driver = Driver(experiment, folder, make_executor, emit)
-    method = build_method(experiment, split.train_rows, dataset.train_labels_N, dataset.num_classes)
+    method = build_method(
+        experiment, split.train_rows, dataset.train_labels_N, dataset.num_classes, split.validation_rows
+    )
     try:
         watch_test = any(group.training.watch_test for group in experiment.groups)
         driver.train(method, _arrays(dataset, split, mean_C, std_C, watch_test), dataset.num_classes)

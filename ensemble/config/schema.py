@@ -6,16 +6,36 @@ recipes have files of their own (`models.py`, `recipe.py`); this one holds the e
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from ensemble.config.base import Section
+from ensemble.config.methods import (
+    AdaBoostConfig,
+    BaggingConfig,
+    DeepEnsembleConfig,
+    ErrorRows,
+    FastGeometricConfig,
+    FilterBoostingConfig,
+    GradientBoostingConfig,
+    MethodConfig,
+    SnapshotConfig,
+    UseWeights,
+)
 from ensemble.config.models import ModelConfig
-from ensemble.config.recipe import TrainingConfig
+from ensemble.config.recipe import CosineConfig, TrainingConfig, TriangularConfig
 
-Aggregator = Literal["soft", "hard", "weighted", "geometric"]
-AGGREGATORS: tuple[Aggregator, ...] = ("soft", "hard", "weighted", "geometric")
+__all__ = [
+    "AGGREGATORS", "WEIGHING", "AdaBoostConfig", "Aggregator", "BaggingConfig", "ComputeConfig", "DataConfig", "DataName",
+    "DeepEnsembleConfig", "ErrorRows", "Experiment", "FailureConfig", "FastGeometricConfig", "FilterBoostingConfig",
+    "GradientBoostingConfig", "Group", "GroupConfig", "MethodConfig", "SnapshotConfig", "TrackingConfig", "UseWeights",
+    "WandbConfig",
+]  # fmt: skip
+
+Aggregator = Literal["soft", "hard", "weighted", "geometric", "additive"]
+AGGREGATORS: tuple[Aggregator, ...] = ("soft", "hard", "weighted", "geometric", "additive")
+WEIGHING: frozenset[Aggregator] = frozenset({"weighted", "additive"})  # votes in which members have weights
 DataName = Literal[
     "digits", "mnist", "fashion_mnist", "kmnist", "emnist_digits", "emnist_letters", "qmnist", "cifar10",
     "image_folder", "arrays",
@@ -28,70 +48,8 @@ DATA_KEYS: dict[str, frozenset[str]] = {
     "image_size": frozenset({"image_folder"}),
     "test_fraction": frozenset({"image_folder", "arrays"}),
 }
-ErrorRows = Literal["held_out", "out_of_bag", "training"]
-UseWeights = Literal["resample", "resample_every_epoch", "loss"]
+_HEADLINES: dict[str, Aggregator] = {"adaboost": "weighted", "gradient_boosting": "additive"}
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-
-class DeepEnsembleConfig(Section):
-    """Independent members on all training rows (Lakshminarayanan et al. 2017)."""
-
-    name: Literal["deep_ensemble"]
-
-
-class BaggingConfig(Section):
-    """Members on bootstrap samples of the training rows (Breiman 1996)."""
-
-    name: Literal["bagging"]
-    sample_fraction: float = Field(
-        1.0, gt=0, le=10, description="rows drawn per member, as a share of the training rows"
-    )
-    replacement: bool = Field(True, description="draw with replacement; without, sample_fraction must stay below 1")
-
-    @model_validator(mode="after")
-    def _leaves_rows_out(self) -> Self:
-        if not self.replacement and self.sample_fraction >= 1:
-            raise ValueError(
-                "sample_fraction must be below 1 without replacement: every member would get the same rows"
-            )
-        return self
-
-
-class AdaBoostConfig(Section):
-    """SAMME boosting (Zhu et al. 2009) with errors from rows a network was not fitted to."""
-
-    name: Literal["adaboost"]
-    error_rows: ErrorRows = Field(
-        "held_out", description="rows that judge a network: its fold, rows outside its bag, or those it was fitted to"
-    )
-    folds: int | None = Field(
-        None, ge=2, le=100, description="networks per round with error_rows: held_out; without it 4"
-    )
-    use_weights: UseWeights = Field(
-        "resample_every_epoch", description="how sample weights reach the training: rows drawn by weight, or the loss"
-    )
-    learning_rate: float = Field(0.5, gt=0, le=10, description="factor on every alpha; 1 is SAMME as published")
-    chains: int = Field(1, ge=1, le=1000, description="independent chains that boost side by side")
-    redraws: int = Field(
-        1, ge=0, le=10, description="per round: further tries for networks that failed or are no better than guessing"
-    )
-    min_effective_share: float = Field(
-        0.01, ge=0, lt=1, description="a chain stops when 1 / sum w^2 falls below this share of the training rows"
-    )
-
-    @model_validator(mode="after")
-    def _folds_used(self) -> Self:
-        if self.folds is not None and self.error_rows != "held_out":
-            raise ValueError(f"folds has no effect with error_rows: {self.error_rows}; remove it, or use held_out")
-        return self
-
-    @property
-    def networks_per_round(self) -> int:
-        """How many networks one round of one chain trains."""
-        return (self.folds or 4) if self.error_rows == "held_out" else 1
-
-
-MethodConfig = Annotated[DeepEnsembleConfig | BaggingConfig | AdaBoostConfig, Field(discriminator="name")]
 
 
 class DataConfig(Section):
@@ -220,7 +178,7 @@ class Experiment(Section):
     )
     aggregator: Aggregator = Field(
         "soft",
-        description="the vote of the headline; all four are always reported. Without it weighted for adaboost, else soft",
+        description="the vote of the headline; the others are reported too. Without it weighted for adaboost, additive for gradient_boosting, else soft",
     )
     compute: ComputeConfig = ComputeConfig()
     failures: FailureConfig = FailureConfig()
@@ -228,12 +186,15 @@ class Experiment(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _headline_by_method(cls, values: Any) -> Any:
-        """A method that weighs its members is judged by the weighted vote unless the user says otherwise."""
-        if isinstance(values, dict) and "aggregator" not in values:
-            method = values.get("method")
-            if isinstance(method, dict) and method.get("name") == "adaboost":
-                return {**values, "aggregator": "weighted"}
+    def _defaults_by_method(cls, values: Any) -> Any:
+        """What suits a method unless the user says otherwise: the headline vote, and the schedule of its cycles."""
+        method = values.get("method") if isinstance(values, dict) else None
+        name = method.get("name") if isinstance(method, dict) else None
+        if name in _HEADLINES and "aggregator" not in values:
+            values = {**values, "aggregator": _HEADLINES[name]}
+        training = values.get("training", {}) if name == "snapshot" else None
+        if isinstance(training, dict) and "schedule" not in training:
+            values = {**values, "training": {**training, "schedule": {"name": "cosine"}}}
         return values
 
     @field_validator("output_dir")
@@ -263,16 +224,27 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _boosting_fits(self) -> Self:
-        if not isinstance(self.method, AdaBoostConfig):
+    def _method_fits(self) -> Self:
+        method = self.method
+        if self.aggregator == "additive" and not isinstance(method, GradientBoostingConfig):
+            raise ValueError(
+                f"aggregator additive belongs to gradient_boosting, whose members are parts of one sum; the method here is {method.name}"
+            )
+        if isinstance(method, DeepEnsembleConfig | BaggingConfig):
             return self
         if self.members:
-            raise ValueError("adaboost needs members of one kind: give model and num_members instead of members")
-        each, chains = self.method.networks_per_round, self.method.chains
-        if self.total_members % (each * chains):
-            parts = f"{chains} chain(s) of {each} network(s) per round"
+            raise ValueError(f"{method.name} needs members of one kind: give model and num_members instead of members")
+        if self.total_members % method.together:
             raise ValueError(
-                f"num_members is {self.total_members}, but adaboost trains {parts}: expected a multiple of {each * chains}, that times the number of rounds"
+                f"num_members is {self.total_members}, but {method.name} trains {method.in_words}: expected a multiple of {method.together}"
+            )
+        if isinstance(method, SnapshotConfig) and not isinstance(self.training.schedule, CosineConfig):
+            raise ValueError(
+                f"snapshot takes a member at the end of every falling cycle: expected training.schedule cosine, found {self.training.schedule.name}"
+            )
+        if isinstance(method, FilterBoostingConfig) and not self.training.augmentation.active:
+            raise ValueError(
+                "filter_boosting draws from an endless source of deformed images: switch on some of training.augmentation, such as rotation_degrees"
             )
         return self
 
@@ -282,7 +254,8 @@ class Experiment(Section):
         if not self.members:
             assert self.model is not None
             assert self.num_members is not None
-            return (Group(name=self.model.name, count=self.num_members, model=self.model, training=self.training),)
+            alike = Group(name=self.model.name, count=self.num_members, model=self.model, training=self.training)
+            return self._cycled(alike) if isinstance(self.method, FastGeometricConfig) else (alike,)
         return tuple(
             Group(
                 name=group.name or group.model.name,
@@ -292,6 +265,18 @@ class Experiment(Section):
             )
             for group in self.members
         )
+
+    def _cycled(self, alike: Group) -> tuple[Group, ...]:
+        """Fast geometric ensembles: the first network of each chain by the common recipe, the others by short cycles."""
+        method = self.method
+        assert isinstance(method, FastGeometricConfig)
+        first = alike.model_copy(update={"count": method.chains})
+        if alike.count == method.chains:
+            return (first,)
+        schedule = TriangularConfig(name="triangular", low_fraction=method.low_fraction)
+        changes = {"epochs": method.cycle_epochs, "schedule": schedule, "lr": method.cycle_lr or self.training.lr}
+        cycles = {"name": f"{alike.name}_cycle", "count": alike.count - method.chains}
+        return first, alike.model_copy(update={**cycles, "training": self.training.model_copy(update=changes)})
 
     @property
     def total_members(self) -> int:

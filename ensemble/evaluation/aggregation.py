@@ -4,6 +4,8 @@ soft       mean of the members' probabilities
 hard       share of the members whose own favourite the class is
 weighted   mean of the probabilities with one weight per member
 geometric  product of the probabilities to the power of 1/M, normalised (the mean of the log-probabilities)
+additive   product of the probabilities to the power of the members' own weights, which need not sum to 1: the softmax
+           of a weighted sum of outputs, as gradient boosting has it
 
 Sums run over the members one by one in float64, so the bits depend neither on threads nor on the linear-algebra
 library. The predicted class follows one tie rule, see `decide`.
@@ -103,11 +105,32 @@ def mean_log_probabilities(probs_MNK: AnyFloatArray, weights_M: AnyFloatArray | 
     return total_NK
 
 
+def additive(probs_MNK: AnyFloatArray, weights_M: AnyFloatArray | None = None) -> DoubleArray:
+    """softmax of sum_m w_m f_m, shape (N, K), from p_m = softmax(f_m); the weights must be given and count as they are.
+
+    log p_m is f_m but for a constant per row, which the softmax of the sum does not feel.
+    """
+    assert weights_M is not None, "the additive vote needs one weight per member"
+    scores_NK = additive_scores(probs_MNK, weights_M)
+    unnormalised_NK = np.exp(scores_NK - scores_NK.max(axis=1, keepdims=True))
+    probs_NK: DoubleArray = unnormalised_NK / unnormalised_NK.sum(axis=1, keepdims=True)
+    return probs_NK
+
+
+def additive_scores(probs_MNK: AnyFloatArray, weights_M: AnyFloatArray) -> DoubleArray:
+    """sum_m w_m log p_m, shape (N, K), floored."""
+    total_NK = np.zeros(probs_MNK.shape[1:])
+    for weight, probs_NK in zip(weights_M, probs_MNK, strict=True):
+        total_NK += float(weight) * floored_log(probs_NK)
+    return total_NK
+
+
 AGGREGATORS: dict[Aggregator, Callable[[AnyFloatArray, AnyFloatArray | None], DoubleArray]] = {
     "soft": mean_probabilities,
     "hard": hard_shares,
     "weighted": weighted_mean,
     "geometric": geometric_mean,
+    "additive": additive,
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.config.schema import Aggregator
+from ensemble.config.schema import WEIGHING, Aggregator
 from ensemble.evaluation.chosen_votes import ChosenVote, choose_votes, no_better_than_guessing, without_members
 from ensemble.evaluation.records import Choice, MemberFacts
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, require_choosable
@@ -57,7 +57,7 @@ def choose_all(
     all_zero = not weights_M.any()
     if all_zero:
         weights_M = np.ones(validation.num_members)
-    headline_weights = weights_M if aggregator == "weighted" else None
+    headline_weights = weights_M if aggregator in WEIGHING else None
     votes = choose_votes(validation, aggregator, headline_weights, seed) if choose else []
     flagged = no_better_than_guessing(validation)
     if 0 < len(flagged) < validation.num_members and np.delete(weights_M, flagged).any():

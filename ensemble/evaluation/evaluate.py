@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ensemble.config.schema import AGGREGATORS, Aggregator
+from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
 from ensemble.evaluation import sections
 from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.evaluation.choosing import Choices, choose_all
@@ -91,7 +91,7 @@ def _test_sections(
 ) -> dict[str, Any]:
     """All that is read off the test votes, by its name in the Evaluation."""
     labels_N = test.labels_N
-    weights_M = choices.weights_M if aggregator == "weighted" else None
+    weights_M = choices.weights_M if aggregator in WEIGHING else None
     vote, doubt = decide(aggregator, test.probs_MNK, weights_M), uncertainty(test.probs_MNK)
     review = reviewed_labels(dataset, labels_N)
     leaderboard = _leaderboard(validation, test, members, aggregator, choices, review)
@@ -131,12 +131,16 @@ def _leaderboard(
     judge = Judge(validation.labels_N, test.labels_N, reference_wrong_N, review)
 
     def both(name: Aggregator) -> tuple[Decision, Decision]:
-        weights_M = choices.weights_M if name == "weighted" else None
+        weights_M = choices.weights_M if name in WEIGHING else None
         return decide(name, validation.probs_MNK, weights_M), decide(name, test.probs_MNK, weights_M)
 
     rows = [judge.row("vote", f"{aggregator} vote", *both(aggregator), members)]
     rows[0] = replace(rows[0], headline=True)
-    rows += [judge.row("vote", f"{name} vote", *both(name), members) for name in AGGREGATORS if name != aggregator]
+    rows += [
+        judge.row("vote", f"{name} vote", *both(name), members)
+        for name in AGGREGATORS
+        if name not in (aggregator, "additive")
+    ]
     spent = float(sum(member.train_seconds for member in members))
     for chosen in choices.votes:
         needed = [members[m] for m in chosen.needed]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ensemble.config.schema import Aggregator
+from ensemble.config.schema import WEIGHING, Aggregator
 from ensemble.evaluation.aggregation import decide_scores, floored_log
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes
 from ensemble.types import DoubleArray, IntArray
@@ -43,9 +43,9 @@ class Contested(NamedTuple):
 def contested_rows(aggregator: Aggregator, votes: SplitVotes, weights_M: AnyFloatArray | None = None) -> Contested:
     """What subsets of the members can disagree about; the vote of a subset is the argmax of its sum of scores.
 
-    weights_M belongs to the weighted vote and to no other.
+    weights_M belongs to the weighted and the additive vote and to no other.
     """
-    assert (weights_M is not None) == (aggregator == "weighted"), f"weights do not fit the {aggregator} vote"
+    assert (weights_M is not None) == (aggregator in WEIGHING), f"weights do not fit the {aggregator} vote"
     probs_MNK, labels_N, classes_MN = votes.probs_MNK, votes.labels_N, votes.favourites_MN
     open_N = (classes_MN != classes_MN[0]).any(axis=0)
     unanimous_wrong = int((classes_MN[0] != labels_N)[~open_N].sum())
@@ -56,6 +56,9 @@ def contested_rows(aggregator: Aggregator, votes: SplitVotes, weights_M: AnyFloa
         scores = np.eye(probs_MNK.shape[2])[classes_MN[:, open_N]] + probs_MCK / (2.0 * len(probs_MNK) + 1.0)
     elif aggregator == "geometric":
         scores = floored_log(probs_MCK)
+    elif aggregator == "additive":
+        assert weights_M is not None
+        scores = floored_log(probs_MCK) * np.maximum(weights_M, 1e-9 * np.max(weights_M))[:, None, None]
     elif weights_M is not None:
         # A member without weight decides only where it is alone.
         weights = np.maximum(weights_M, 1e-9 * np.max(weights_M)).astype(np.float64)

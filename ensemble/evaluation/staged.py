@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ensemble.evaluation.aggregation import decide_scores
+from ensemble.evaluation.aggregation import decide_scores, floored_log
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes
 from ensemble.evaluation.statistics import wilson_interval
 
@@ -29,9 +29,12 @@ class StagedPoint:
 
 
 def staged_errors(
-    votes: SplitVotes, weights_M: AnyFloatArray, rounds: Sequence[Sequence[int]]
+    votes: SplitVotes, weights_M: AnyFloatArray, rounds: Sequence[Sequence[int]], additive: bool = False
 ) -> tuple[StagedPoint, ...]:
-    """One point per round. rounds: positions of the members each round added. Rounds without any weight are left out."""
+    """One point per round. rounds: positions of the members each round added. Rounds without any weight are left out.
+
+    additive: the weighted sum is one of log-probabilities, as gradient boosting has it.
+    """
     mean_NK = np.zeros(votes.probs_MNK.shape[1:])
     share_NK = np.zeros_like(mean_NK)
     everyone, loudness, count = np.arange(votes.num_rows), 0.0, 0
@@ -39,7 +42,7 @@ def staged_errors(
     for number, members in enumerate(rounds, start=1):
         for m in members:
             weight = float(weights_M[m])
-            mean_NK += weight * votes.probs_MNK[m].astype(np.float64)
+            mean_NK += weight * (floored_log(votes.probs_MNK[m]) if additive else votes.probs_MNK[m].astype(np.float64))
             share_NK[everyone, votes.favourites_MN[m]] += weight
             loudness += weight
         count += len(members)

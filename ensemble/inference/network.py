@@ -57,7 +57,10 @@ class VoteNetwork(nn.Module):
         super().__init__()
         self.members, self.aggregator = members, vote.aggregator
         count = len(vote.members)
-        weights = [1.0 / count] * count if vote.weights_M is None else (vote.weights_M / vote.weights_M.sum()).tolist()
+        weights = [1.0 / count] * count
+        if vote.weights_M is not None:
+            total = 1.0 if vote.aggregator == "additive" else vote.weights_M.sum()
+            weights = (vote.weights_M / total).tolist()
         self.weights_M11: Tensor
         self.register_buffer("weights_M11", torch.tensor(weights, dtype=torch.float32).view(-1, 1, 1))
 
@@ -73,8 +76,8 @@ class VoteNetwork(nn.Module):
 
 
 def combine(aggregator: Aggregator, probs_MNK: Tensor, weights_M11: Tensor) -> Tensor:
-    """The vote [N, K], as `ensemble.evaluation.aggregation` defines it; weights sum to 1."""
-    if aggregator == "geometric":
+    """The vote [N, K], as `ensemble.evaluation.aggregation` defines it; weights sum to 1 but for the additive vote."""
+    if aggregator in ("geometric", "additive"):
         logs_NK = (weights_M11 * probs_MNK.clamp_min(PROBABILITY_FLOOR).log()).sum(0)
         return logs_NK.softmax(-1)
     if aggregator == "hard":

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
-from ensemble.config.schema import Aggregator
+from ensemble.config.schema import WEIGHING, Aggregator
 from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.splits import SplitVotes
@@ -73,7 +73,7 @@ def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
         std_C=np.asarray(described["std"], np.float32),
         members=tuple(StoredMember(m.index, m.recipe, folder.load_weights(m.index)) for m in voters),
         aggregator=chosen,
-        weights_M=_weights(folder, voters) if chosen == "weighted" else None,
+        weights_M=_weights(folder, voters, chosen) if chosen in WEIGHING else None,
         stack_sizes={name: int(size) for name, size in folder.plan()["stack_sizes"].items()},
     )
 
@@ -103,12 +103,12 @@ def _voters(folder: RunFolder, experiment: Experiment) -> list[MemberResult]:
     return voters
 
 
-def _weights(folder: RunFolder, voters: list[MemberResult]) -> DoubleArray:
-    """The weights of the weighted vote, from the method or from validation, as the judgement has them."""
+def _weights(folder: RunFolder, voters: list[MemberResult], aggregator: Aggregator) -> DoubleArray:
+    """The weights of the weighted or additive vote, from the method or from validation, as the judgement has them."""
     labels = folder.load_labels()
     validation = SplitVotes(
         "validation",
         np.stack([member.votes.validation_NK for member in voters]),
         labels.train_labels_N[labels.validation_rows],
     )
-    return choose_all(validation, "weighted", method_weights(folder, voters), choose=False, seed=0).weights_M
+    return choose_all(validation, aggregator, method_weights(folder, voters), choose=False, seed=0).weights_M

@@ -29,6 +29,7 @@ VOTES = {
     "hard": "hard vote: share of the members whose favourite the class is",
     "weighted": "weighted vote: mean of the probabilities, weighted by member",
     "geometric": "geometric vote: normalised product of the probabilities",
+    "additive": "additive vote: softmax of the weighted sum of the members' outputs",
 }
 
 

@@ -1,0 +1,187 @@
+"""Kill things at random while an ensemble trains, start it again until it is done, and compare the bits.
+
+    python -m benchmarks.chaos --kills 30 --seed 7 [--out FILE.json]
+
+One configuration is trained twice through `ensemble train` on a local Ray: once undisturbed, once with kills at random
+moments. A kill hits the driver (SIGKILL), a worker (SIGKILL), the raylet (SIGKILL) or the driver politely (SIGTERM,
+which must end with exit code 75 within 5 s). After a kill of the driver or the raylet the same command is started
+again. Printed at the end: kills by kind, exit codes, member-epochs trained in all against those an undisturbed run
+needs, and whether every weight and vote file has the same SHA-256.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+KINDS = ("driver", "worker", "raylet", "sigterm")
+CONFIG = """\
+name: chaos
+num_members: 6
+method: {name: bagging}
+data: {name: digits}
+model: {name: mlp, widths: [128, 64]}
+training: {epochs: EPOCHS, batch_size: 8, lr: 1e-3}
+compute: {executor: ray, slots: 2, stack_size: 2, checkpoint_every_s: 1.0, hang_timeout_s: 60}
+failures: {policy: retry, crash_retries: 50, lost_node_retries: 50}
+tracking: {wandb: {mode: disabled}}
+"""
+
+
+@dataclass
+class Record:
+    """What happened."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    exits: Counter[int] = field(default_factory=Counter)
+    sigterm_seconds: list[float] = field(default_factory=list)
+    starts: int = 0
+
+
+def start(config: Path, root: Path) -> subprocess.Popen[bytes]:
+    """The command a person would type, in a session of its own."""
+    command = [sys.executable, "-m", "ensemble.cli", "train", str(config), f"output_dir={root}", "--quiet"]
+    log = (root.parent / "log.txt").open("ab")
+    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def processes(parent: int) -> list[tuple[int, str]]:
+    """Every living process below `parent`: number and command line."""
+    children: dict[int, list[int]] = {}
+    names: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                status = (entry / "stat").read_text()
+                names[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue  # ended meanwhile
+            children.setdefault(int(status.rpartition(")")[2].split()[1]), []).append(int(entry.name))
+    found, waiting = [], [parent]
+    while waiting:
+        for child in children.get(waiting.pop(), []):
+            found.append((child, names[child]))
+            waiting.append(child)
+    return found
+
+
+def kill(kind: str, driver: subprocess.Popen[bytes], record: Record) -> bool:
+    """One kill; False where there was nothing of that kind to hit."""
+    below = processes(driver.pid)
+    if kind == "driver":
+        driver.kill()
+        for number, _ in below:  # Ray would notice and leave within seconds; a lost machine takes all at once
+            _signal(number, signal.SIGKILL)
+    elif kind == "sigterm":
+        begun = time.monotonic()
+        driver.terminate()
+        driver.wait(timeout=60)
+        record.sigterm_seconds.append(time.monotonic() - begun)
+    else:
+        word = "raylet/raylet" if kind == "raylet" else "ray::_train_remotely"
+        victims = [number for number, name in below if word in name]
+        if not victims:
+            return False
+        _signal(victims[0], signal.SIGKILL)
+    record.kills[kind] += 1
+    return True
+
+
+def _signal(number: int, what: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(number, what)
+
+
+def disturbed(config: Path, root: Path, kills: int, seed: int, limit_s: float) -> Record:
+    """Train with kills until done. Raises SystemExit when it is not done in time or ends in an unexpected way."""
+    record, chance, deadline = Record(), random.Random(seed), time.monotonic() + limit_s  # noqa: S311 - no secret
+    while True:
+        driver = start(config, root)
+        record.starts += 1
+        while driver.poll() is None and time.monotonic() < deadline:
+            left = kills - sum(record.kills.values())
+            if left > 0 and epochs_in_log(root) >= 0:
+                time.sleep(chance.uniform(0.5, 4.0))
+                if driver.poll() is None:
+                    kill(chance.choice(KINDS), driver, record)
+            time.sleep(0.2)
+        if driver.poll() is None:
+            driver.kill()
+            raise SystemExit(f"not done after {limit_s:g} s; log: {root.parent / 'log.txt'}")
+        record.exits[driver.returncode] += 1
+        for number, _ in processes(driver.pid):
+            _signal(number, signal.SIGKILL)
+        if driver.returncode == 0:
+            return record
+
+
+def epochs_in_log(root: Path) -> int:
+    """Member-epochs the event log has; -1 before a worker has begun."""
+    log = root / "chaos" / "events.jsonl"
+    text = log.read_text(errors="replace") if log.exists() else ""
+    return text.count('"EpochFinished"') if '"TaskStarted"' in text else -1
+
+
+def digests(root: Path) -> dict[str, str]:
+    """SHA-256 of every weight and vote file, from the manifest."""
+    files = json.loads((root / "chaos" / "manifest.json").read_text())["files"]
+    return {
+        name: facts["sha256"] for name, facts in files.items() if name.endswith(("weights.safetensors", "votes.npz"))
+    }
+
+
+def run_chaos(kills: int, seed: int, epochs: int, limit_s: float) -> dict[str, Any]:
+    """Both trainings in a temporary folder; returns the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "chaos.yaml"
+        config.write_text(CONFIG.replace("EPOCHS", str(epochs)))
+        whole, cut = Path(folder) / "whole", Path(folder) / "cut"
+        undisturbed = start(config, whole)
+        if undisturbed.wait(timeout=limit_s):
+            raise SystemExit((Path(folder) / "log.txt").read_text()[-3000:])
+        record = disturbed(config, cut, kills, seed, limit_s)
+        expected, found = digests(whole), digests(cut)
+        return {
+            "kills": dict(record.kills),
+            "starts": record.starts,
+            "exit_codes": {str(code): count for code, count in record.exits.items()},
+            "sigterm_seconds_most": max(record.sigterm_seconds, default=0.0),
+            "files": len(expected),
+            "files_equal": sum(found.get(name) == digest for name, digest in expected.items()),
+            "member_epochs_needed": 6 * epochs,
+            "member_epochs_trained": epochs_in_log(cut),
+            "seed": seed,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds for either training")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    figures = run_chaos(arguments.kills, arguments.seed, arguments.epochs, arguments.limit)
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if arguments.out:
+        arguments.out.write_text(text + "\n")
+    if figures["files_equal"] != figures["files"]:
+        raise SystemExit("the bits differ")
+
+
+if __name__ == "__main__":
+    main()
