@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from ensemble import __version__, cli_inference, cli_reproduce
+from ensemble import __version__, cli_inference, cli_reproduce, cli_sweep
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, ConfigError, EnsembleError
 
 if TYPE_CHECKING:
@@ -223,7 +223,7 @@ def datasets(as_json: bool) -> None:
         print_datasets(rows)
 
 
-for _command in (*cli_inference.COMMANDS, *cli_reproduce.COMMANDS):
+for _command in (*cli_inference.COMMANDS, *cli_reproduce.COMMANDS, *cli_sweep.COMMANDS):
     main.add_command(_command)
 
 

@@ -37,11 +37,15 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     source = read_yaml(path)
     values = source.values
     places = {key: f"{path}:{line}" for key, line in source.lines.items()}
+    if "sweep" in values:
+        raise ConfigError(
+            f"{path}:{source.lines[('sweep',)]}: this file is a sweep over many settings; use: ensemble sweep {path}"
+        )
     if "name" not in values:
         values["name"] = path.stem
         places[("name",)] = f"{path} (file name)"
     for override in overrides:
-        _apply(values, places, override)
+        apply_override(values, places, override)
     experiment = parse_experiment(values, str(path), places)
     return Loaded(experiment, _origins(experiment, places))
 
@@ -93,7 +97,8 @@ def _inherit_training(values: dict[str, Any]) -> Any:
     )
 
 
-def _apply(values: dict[str, Any], places: dict[KeyPath, str], override: str) -> None:
+def apply_override(values: dict[str, Any], places: dict[KeyPath, str], override: str) -> None:
+    """Put the value of one key=value into `values`, and where it came from into `places`. Raises ConfigError."""
     key, separator, text = override.partition("=")
     path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
     if not separator or not key.strip() or any(part == "" for part in path):

@@ -84,6 +84,21 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     return Interval(mean - half, mean + half)
 
 
+def welch_t(one: Sequence[float], other: Sequence[float]) -> float:
+    """Two-sided p-value of Welch's t test for equal means of independent values (Welch 1947).
+
+    NaN for fewer than two values on a side; 1 where all values agree, 0 where only the means differ.
+    """
+    if min(len(one), len(other)) < 2:
+        return float("nan")
+    a, b = (float(np.var(values, ddof=1)) / len(values) for values in (one, other))
+    difference = float(np.mean(one) - np.mean(other))
+    if a + b == 0.0:
+        return 1.0 if difference == 0.0 else 0.0
+    freedom = (a + b) ** 2 / (a * a / (len(one) - 1) + b * b / (len(other) - 1))
+    return float(2 * special.stdtr(freedom, -abs(difference) / np.sqrt(a + b)))
+
+
 def paired_difference_interval(b: int, c: int, total: int, confidence: float = 0.95) -> Interval:
     """Interval for the difference (b - c) / total of two error rates on the same rows (Bonett and Price 2012).
 

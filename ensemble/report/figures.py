@@ -121,6 +121,28 @@ def write_figures(figures: list[RenderedFigure], folder: Path) -> list[Path]:
     return paths
 
 
+def write_panels(path: Path, draw: Callable[[Any], None], panels: int, size: tuple[float, float]) -> list[Path]:
+    """Draw into a row of axes, and write it beside `path` as PNG and SVG. size: inches."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    written = []
+    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, "svg.hashsalt": path.name}):
+        figure = Figure(figsize=size)
+        draw(figure.subplots(1, panels, squeeze=False)[0])
+        for canvas, kind, metadata in (
+            (FigureCanvasAgg, "png", {"Software": None}),
+            (FigureCanvasSVG, "svg", {"Date": None, "Creator": None}),
+        ):
+            content = io.BytesIO()
+            canvas(figure).print_figure(content, format=kind, dpi=DPI, metadata=metadata)
+            written.append(path.with_name(f"{path.name}.{kind}"))
+            write_bytes(written[-1], content.getvalue())
+    return written
+
+
 def _has_facts(plot: Plot, run: RunFacts) -> bool:
     needs: Mapping[str, Any] = {
         "learning_loss": any(run.histories.values()),

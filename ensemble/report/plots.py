@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.events import EpochFinished
 from ensemble.report.run_facts import RunFacts
 from ensemble.types import DoubleArray, EpochRecord, IntArray
 
@@ -185,7 +186,7 @@ def disputed(axes: Axes, run: RunFacts) -> None:
 
 def curves(
     axes: Axes,
-    histories: Sequence[Sequence[EpochRecord]],
+    histories: Sequence[Sequence[EpochRecord | EpochFinished]],
     name: str,
     colour: str,
     label: str,

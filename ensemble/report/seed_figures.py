@@ -7,17 +7,16 @@ All are drawn from stored histories and votes; the samples also need the data se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ensemble.report import plots
-from ensemble.report.figures import DPI, STYLE
+from ensemble.report.figures import write_panels
 from ensemble.reproduction import Reproduced, class_accuracies
 from ensemble.storage import RunFolder
-from ensemble.storage.atomic import write_bytes
 from ensemble.types import ByteArray, DoubleArray, EpochRecord, FloatArray, IntArray
 
 CURVES = (
@@ -39,17 +38,17 @@ def write_seed_figures(results: Sequence[Reproduced], folder: Path) -> list[Path
             draw_curves(axes_2, histories)
             axes_2[0].figure.suptitle(f"{result.row.system}, {len(histories)} seeds", fontsize=10.5)
 
-        paths.append(_write(folder / f"curves_{result.row.name}.png", curves, 2, (9.2, 3.4)))
+        paths.append(_png(folder / f"curves_{result.row.name}.png", curves, 2, (9.2, 3.4)))
         accuracies_SK, names = class_accuracies(result.path)
 
         def accuracy(axes: Any, accuracies_SK: DoubleArray = accuracies_SK, names: Any = names) -> None:
             draw_class_accuracies(axes[0], accuracies_SK, names)
 
-        paths.append(_write(folder / f"classes_{result.row.name}.png", accuracy, 1, (5.4, 3.2)))
+        paths.append(_png(folder / f"classes_{result.row.name}.png", accuracy, 1, (5.4, 3.2)))
     by_name = {result.row.name: result for result in results}
     if {"lenet5", "resnet50"} <= by_name.keys():
         pair = {by_name[name].row.system: _histories(by_name[name]) for name in ("lenet5", "resnet50")}
-        paths.append(_write(folder / "lenet5_and_resnet50.png", lambda axes: draw_beside(axes[0], pair), 1, (6.4, 3.6)))
+        paths.append(_png(folder / "lenet5_and_resnet50.png", lambda axes: draw_beside(axes[0], pair), 1, (6.4, 3.6)))
     return paths
 
 
@@ -60,8 +59,8 @@ def write_sample_figures(
     picked = [np.flatnonzero(labels_N == k)[:10] for k in range(len(names))]
     doubted = int(np.argmin(probs_NK.max(axis=1)))
     return [
-        _write(folder / "samples.png", lambda axes: draw_samples(axes[0], images_NCHW, picked, names), 1, (6.0, 6.0)),
-        _write(
+        _png(folder / "samples.png", lambda axes: draw_samples(axes[0], images_NCHW, picked, names), 1, (6.0, 6.0)),
+        _png(
             folder / "image_and_probabilities.png",
             lambda axes: draw_answer(axes, images_NCHW[doubted], probs_NK[doubted], int(labels_N[doubted]), names, title),
             2,
@@ -138,17 +137,8 @@ def _histories(result: Reproduced) -> list[Sequence[EpochRecord]]:
     return [folder.load_member(index).history for index in sorted(folder.finished())]
 
 
-def _write(path: Path, draw: Callable[[Any], None], panels: int, size: tuple[float, float]) -> Path:
-    import io
-
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
-        figure = Figure(figsize=size)
-        draw(figure.subplots(1, panels, squeeze=False)[0])
-        content = io.BytesIO()
-        FigureCanvasAgg(figure).print_figure(content, format="png", dpi=DPI, metadata={"Software": None})
-    write_bytes(path, content.getvalue())
-    return path
+def _png(path: Path, draw: Any, panels: int, size: tuple[float, float]) -> Path:
+    """The PNG alone: these are looked at in documents."""
+    png, svg = write_panels(path.with_suffix(""), draw, panels, size)
+    svg.unlink()
+    return png

@@ -13,7 +13,8 @@ from ensemble.config import load_config, parse_experiment
 from ensemble.config.loading import flat_values
 from ensemble.errors import ConfigError
 
-CONFIGS = sorted(Path("configs").glob("**/*.yaml"))
+SWEEPS = sorted(Path("configs").glob("sweeps/*.yaml"))
+CONFIGS = sorted(set(Path("configs").glob("**/*.yaml")) - set(SWEEPS) - set(Path("configs").glob("accelerate/*.yaml")))
 GOOD = """
 num_members: 4
 method: {name: bagging}
@@ -192,3 +193,12 @@ def test_errors_come_before_torch_or_ray(tmp_path: Path) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=str)
+def test_every_shipped_sweep_loads(path: Path) -> None:
+    from ensemble.config.sweeping import load_sweep
+
+    plan = load_sweep(path, [])
+    assert plan.in_one_run
+    assert plan.mixed().total_members == len(plan.settings) * plan.seeds

@@ -1,0 +1,67 @@
+"""`ensemble sweep`: many settings of one configuration. `cli` adds it to the other commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ensemble.config import Experiment
+
+
+@click.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("words", nargs=-1, metavar="[KEY=A,B,C]... [KEY=VALUE]... [seeds=N]")
+@click.option("--draw", type=click.IntRange(min=1), help="Only so many random settings of the grid.")
+@click.option("--screen", type=click.IntRange(min=1), help="First train all settings for so many epochs only ...")
+@click.option(
+    "--survivors", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5, show_default=True,
+    help="... and this best share of them in full.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress; errors and the result only.")
+def sweep(
+    config: Path,
+    words: tuple[str, ...],
+    draw: int | None,
+    screen: int | None,
+    survivors: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train many settings of a CONFIG file, several seeds each, and rank them by validation.
+
+    KEY=A,B,C is an axis of the grid, KEY=VALUE a plain override. A setting that diverges is a result, not an error.
+    The same command again trains only what is missing.
+    """
+    from ensemble.config.sweeping import load_sweep
+    from ensemble.report.sweeps import print_sweep, write_sweep
+    from ensemble.sweep import run_sweep
+
+    plan = load_sweep(config, words, draw)
+    click.echo(f"{len(plan.settings)} settings, {plan.seeds} seed(s) each", err=True)
+    result = run_sweep(plan, lambda experiment: _train(experiment, quiet), screen, survivors)
+    folder = write_sweep(result)
+    if as_json:
+        click.echo(json.dumps(result.to_json(), indent=1))
+    else:
+        print_sweep(result)
+    click.echo(f"table and figures: {folder}", err=True)
+
+
+def _train(experiment: Experiment, quiet: bool) -> Path:
+    from ensemble.executors import build_executor
+    from ensemble.run import run_ensemble
+    from ensemble.tracking.build import build_trackers
+
+    return run_ensemble(
+        experiment,
+        lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images),
+        lambda folder: build_trackers(experiment, folder.path, quiet),
+    ).path
+
+
+COMMANDS = (sweep,)
