@@ -141,7 +141,7 @@ def document(found: dict[str, list[Run]], arguments: argparse.Namespace, command
     methods = [system.name for system in SYSTEMS if not system.name.startswith(("single", "lenet4"))]
     return "\n".join([
         "# What the ensembles bring", "",
-        f"LeNet-5 on MNIST, {arguments.members} members of {arguments.epochs} epochs, {arguments.repeats} repeats; 54,000 training images, deformed; every", 
+        f"LeNet-5 on MNIST, {arguments.members} members of {arguments.epochs} epochs, {arguments.repeats} repeats; 54,000 training images, deformed; every",
         "figure is the test error of the method's own vote, and nothing was chosen on the test set. Made by", "", f"    {command}", "",
         "## Equal epochs per member: against one network", "", *table(found, "single", ["single", *methods]), "",
         "## Equal epochs in all: against one network that trains as long", "", *table(found, "single_long", ["single_long", *methods]), "",
