@@ -88,7 +88,12 @@ class DataConfig(Section):
 class ComputeConfig(Section):
     """Where and how tasks run. Only threads_per_task, stack_size, precision and device can change the bits."""
 
-    executor: Literal["auto", "inline", "ray"] = "auto"
+    executor: Literal["auto", "inline", "ray", "accelerate"] = Field(
+        "auto", description="accelerate: the processes of `accelerate launch -m launch.accelerate_run` or torchrun"
+    )
+    parallel: Literal["members", "data"] = Field(
+        "members", description="launched processes: share out the members, or train each one together"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads_per_task: int = Field(1, ge=1, le=256)
     gpus_per_task: float = Field(1.0, gt=0, le=1, description="share of one GPU a task reserves, where GPUs are used")

@@ -114,6 +114,7 @@ def _test_sections(
         "uncertainty": sections.uncertainty_summary(doubt, vote, labels_N),
         "risk_coverage": sections.risk(vote, labels_N),
         "disputed": sections.disputed_rows(test, vote, doubt),
+        "cascade": sections.cascade(validation, test),
         "label_review": None if review is None else sections.label_review(review, vote, labels_N),
     }
 

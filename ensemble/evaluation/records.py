@@ -261,6 +261,24 @@ class LabelReview(Record):
 
 
 @dataclass(frozen=True)
+class CascadeResult(Record):
+    """Members asked in turn until they are sure (see `cascade`), beside the soft vote of all.
+
+    threshold: of the mean probability, chosen on validation; NaN where no image may stop early. mean_members: asked
+    per test image. stopped_first: share of test images that only the first member sees.
+    """
+
+    threshold: Number
+    validation_error: float
+    test_error: float
+    lower: float
+    upper: float
+    mean_members: float
+    stopped_first: float
+    full_test_error: float
+
+
+@dataclass(frozen=True)
 class Evaluation(Record):
     """The whole judgement of one run."""
 
@@ -291,6 +309,7 @@ class Evaluation(Record):
     out_of_bag: OutOfBagResult | None
     label_review: LabelReview | None
     warnings: tuple[str, ...]
+    cascade: CascadeResult | None = None
 
     @property
     def headline(self) -> LeaderboardRow:

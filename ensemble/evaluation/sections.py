@@ -16,6 +16,7 @@ from ensemble.evaluation.calibration import (
     equal_width_bins,
     expected_calibration_error,
 )
+from ensemble.evaluation.cascade import ask, choose_threshold, stages
 from ensemble.evaluation.decomposition import UncertaintyTerms, brier_ambiguity, log_ambiguity, mean_log_gain
 from ensemble.evaluation.label_review import RULE, ReviewedLabels
 from ensemble.evaluation.metrics import class_errors, wrong_rows
@@ -23,6 +24,7 @@ from ensemble.evaluation.out_of_bag import OutOfBag, out_of_bag_vote
 from ensemble.evaluation.records import (
     Ambiguity,
     Calibration,
+    CascadeResult,
     ClassResult,
     Contribution,
     DisputedRow,
@@ -189,6 +191,27 @@ def out_of_bag_result(bags: OutOfBag, num_classes: int) -> OutOfBagResult:
         lower=wilson_interval(wrong, rows).lower,
         upper=wilson_interval(wrong, rows).upper,
         mean_voters=float(vote.voters_R.mean()) if rows else NAN,
+    )
+
+
+def cascade(validation: SplitVotes, test: SplitVotes) -> CascadeResult | None:
+    """Members asked in turn; None for a single one."""
+    if test.num_members == 1:
+        return None
+    threshold = choose_threshold(validation)
+    on_validation, found = ask(stages(validation.probs_MNK), threshold), stages(test.probs_MNK)
+    on_test = ask(found, threshold)
+    wrong = int((on_test.classes_N != test.labels_N).sum())
+    interval = wilson_interval(wrong, test.num_rows)
+    return CascadeResult(
+        threshold=threshold if np.isfinite(threshold) else NAN,
+        validation_error=float((on_validation.classes_N != validation.labels_N).mean()),
+        test_error=wrong / test.num_rows,
+        lower=interval.lower,
+        upper=interval.upper,
+        mean_members=float(on_test.members_N.mean()),
+        stopped_first=float((on_test.members_N == 1).mean()),
+        full_test_error=float((found.classes_MN[-1] != test.labels_N).mean()),
     )
 
 

@@ -25,6 +25,11 @@ def build_executor(
     member_images: training images seen in all, over members and epochs. gpus: visible GPUs when device is "cuda".
     Raises ComputeError when Ray is asked for and not installed, or cannot place a task.
     """
+    if compute.executor == "accelerate" or compute.parallel == "data":
+        what = "compute.parallel: data" if compute.parallel == "data" else "compute.executor: accelerate"
+        raise ComputeError(
+            f"{what} needs processes that a launcher started; use: accelerate launch --config_file configs/accelerate/cpu_2.yaml -m launch.accelerate_run CONFIG"
+        )
     installed = importlib.util.find_spec("ray") is not None
     choice = compute.executor
     if choice == "auto":

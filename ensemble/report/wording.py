@@ -92,6 +92,13 @@ def context(evaluation: Evaluation) -> list[str]:
             f"Disagreement: two members differ on {percent(measure.mean)} % of the test images on average "
             f"({percent_interval(measure.lowest, measure.highest)} over the pairs)."
         )
+    cascade = evaluation.cascade
+    if cascade is not None and not math.isnan(cascade.threshold):
+        lines.append(
+            f"Cascade: asked in turn until {percent(cascade.threshold, 1)} % sure, {cascade.mean_members:.2f} of "
+            f"{plural(len(evaluation.members), 'member')} per image give {percent(cascade.test_error)} % "
+            f"({percent_interval(cascade.lower, cascade.upper)}); all of them {percent(cascade.full_test_error)} %."
+        )
     if review is not None:
         lines.append(
             f"Reviewed labels: error {percent(review.error)} % "

@@ -34,11 +34,12 @@ class Placement:
     data_parallel: bool = False
 
     @classmethod
-    def create(cls, compute: ComputeConfig, data_parallel: bool = False) -> Placement:
+    def create(cls, compute: ComputeConfig, data_parallel: bool | None = None) -> Placement:
         """Set threads, precision and determinism for this process and take its device.
 
-        Raises ComputeError when a GPU is asked for and none is visible.
+        data_parallel: instead of what compute.parallel says. Raises ComputeError when a GPU is asked for and none is visible.
         """
+        data_parallel = compute.parallel == "data" if data_parallel is None else data_parallel
         cuda = torch.cuda.is_available()
         if compute.device == "cuda" and not cuda:
             raise ComputeError(NO_GPU)

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
+from ensemble.config.schema import WEIGHING
 from ensemble.evaluation.aggregation import AGGREGATORS, decide, decide_scores
 
 WEIGHTS = {"soft": None, "hard": None, "geometric": None, "weighted": np.array([1.0, 2.0, 1.0])}
@@ -113,7 +114,7 @@ def test_the_order_of_the_members_changes_nothing(probs, seed):
     order = np.random.default_rng(seed).permutation(len(probs))
     weights = 1.0 + np.arange(len(probs))
     for name in AGGREGATORS:
-        w = weights if name == "weighted" else None
+        w = weights if name in WEIGHING else None
         before, after = decide(name, probs, w), decide(name, probs[order], None if w is None else w[order])
         assert before.probs_NK == pytest.approx(after.probs_NK, abs=1e-12)
         assert before.classes_N.tolist() == after.classes_N.tolist()
@@ -124,7 +125,7 @@ def test_the_order_of_the_members_changes_nothing(probs, seed):
 @given(probs=probabilities())
 def test_every_vote_is_a_distribution_and_picks_a_top_class(probs):
     for name in AGGREGATORS:
-        vote = decide(name, probs, np.ones(len(probs)) if name == "weighted" else None)
+        vote = decide(name, probs, np.ones(len(probs)) if name in WEIGHING else None)
         assert (vote.probs_NK >= 0).all()
         assert vote.probs_NK.sum(axis=1) == pytest.approx(1)
         chosen = vote.probs_NK[np.arange(len(vote.classes_N)), vote.classes_N]
@@ -145,7 +146,7 @@ def test_equal_weights_are_no_weights(probs):
 @given(probs=probabilities(most_members=1))
 def test_one_member_votes_like_itself(probs):
     for name in AGGREGATORS:
-        vote = decide(name, probs, np.ones(1) if name == "weighted" else None)
+        vote = decide(name, probs, np.ones(1) if name in WEIGHING else None)
         assert vote.classes_N.tolist() == probs[0].argmax(-1).tolist()
 
 

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from ensemble.config.schema import AGGREGATORS
+from ensemble.config.schema import AGGREGATORS, WEIGHING
 from ensemble.errors import PeekingError, QuorumError, StorageError
 from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.evaluate import evaluate
@@ -48,7 +48,7 @@ def test_order_of_the_leaderboard(make_ensemble):
 @pytest.mark.parametrize("aggregator", AGGREGATORS)
 def test_the_headline_is_the_vote_on_test(make_ensemble, aggregator):
     ensemble = make_ensemble(members=4, skill=2.0)
-    weights = np.array([1.0, 2.0, 0.5, 1.0]) if aggregator == "weighted" else None
+    weights = np.array([1.0, 2.0, 0.5, 1.0]) if aggregator in WEIGHING else None
     evaluation = judge(ensemble, aggregator, weights)
     vote = decide(aggregator, ensemble.test.probs_MNK, weights)
     wrong = int((vote.classes_N != ensemble.test.labels_N).sum())

@@ -1,0 +1,103 @@
+"""The door for `accelerate launch` and torchrun: several processes on one machine, or on several.
+
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 -m launch.accelerate_run CONFIG [key=value ...]
+    torchrun --nproc-per-node 2 -m launch.accelerate_run CONFIG [key=value ...]
+
+compute.parallel says how the processes share the work: `members` (each trains its own) or `data` (all train each
+together). Rank 0 alone writes and prints. What the launcher was asked for is compared with what came of it, since
+`accelerate launch --cpu --num_processes 2` quietly starts one process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import yaml
+
+from ensemble.config import Experiment, load_config
+from ensemble.errors import ComputeError, ConfigError
+from ensemble.training import device_kind
+from launch.training import guarded, train_and_print
+
+_COUNT_FLAGS = ("--num_processes", "--num-processes", "--nproc-per-node", "--nproc_per_node")
+_FILE_FLAGS = ("--config_file", "--config-file")
+
+
+def main() -> int:
+    """Rank 0 drives, the others serve; returns the exit code."""
+    if len(sys.argv) < 2 or "=" in sys.argv[1]:
+        raise ConfigError("usage: accelerate launch ... -m launch.accelerate_run CONFIG [key=value ...]")
+    experiment = load_config(Path(sys.argv[1]), sys.argv[2:]).experiment
+    if experiment.compute.executor not in ("auto", "accelerate"):
+        raise ConfigError(
+            f"compute.executor is {experiment.compute.executor}, but this door's executor is accelerate; remove the key, or use: ensemble train"
+        )
+    rank = join(experiment)
+    from ensemble.executors.launched import LaunchedExecutor, serve
+
+    if rank > 0:
+        serve()
+        return 0
+    executor = LaunchedExecutor(experiment.compute.parallel == "data")
+    try:
+        return train_and_print(experiment, lambda _device, _tasks, _images: executor)
+    finally:
+        executor.close()
+
+
+def join(experiment: Experiment) -> int:
+    """Enter the world of processes; returns this one's rank.
+
+    Raises ComputeError where the world is not the one that was asked for.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    asked = asked_processes(_ancestors())
+    if asked is not None and asked != int(os.environ.get("LOCAL_WORLD_SIZE", world)) and asked != world:
+        raise ComputeError(
+            f"the launcher was asked for {asked} processes, but this is a world of {world}. With CPUs, start them by: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {asked} -m launch.accelerate_run ...  or: torchrun --nproc-per-node {asked} -m launch.accelerate_run ..."
+        )
+    from accelerate import PartialState
+
+    # Without `cpu` two processes on a machine without GPUs would both believe to be alone.
+    state = PartialState(cpu=device_kind(experiment.compute) == "cpu")
+    if state.num_processes != world:
+        raise ComputeError(
+            f"{world} processes were started, but Accelerate sees {state.num_processes}; check ACCELERATE_USE_CPU and the distributed_type of the configuration file"
+        )
+    if world == 1:
+        raise ComputeError(
+            "this is a single process; expected a world of several. Use: ensemble train CONFIG, or: torchrun --nproc-per-node 2 -m launch.accelerate_run CONFIG"
+        )
+    return int(state.process_index)
+
+
+def asked_processes(command_lines: list[list[str]]) -> int | None:
+    """How many processes per machine the launcher above was asked for; None where nothing says so."""
+    for words in command_lines:
+        for i, word in enumerate(words[:-1]):
+            flag, equals, value = word.partition("=")
+            value = value if equals else words[i + 1]
+            if flag in _COUNT_FLAGS and value.isdigit():
+                return int(value)
+            if flag in _FILE_FLAGS and Path(value).is_file():
+                count = (yaml.safe_load(Path(value).read_text()) or {}).get("num_processes")
+                return int(count) if count else None
+    return None
+
+
+def _ancestors() -> list[list[str]]:
+    """Command lines of the parent and grandparent processes; empty where the system does not tell."""
+    found, number = [], os.getppid()
+    for _ in range(2):
+        try:
+            found.append(Path(f"/proc/{number}/cmdline").read_bytes().decode(errors="replace").split("\0"))
+            number = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+    return found
+
+
+if __name__ == "__main__":
+    guarded(main, "the same command")

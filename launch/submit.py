@@ -1,0 +1,162 @@
+"""Submits a configuration to a Ray cluster, follows its log, and leaves with the job's own exit code.
+
+    python -m launch.submit CONFIG --address http://HEAD:8265 [--insecure] [--install] [--no-wait] [key=value ...]
+
+`ray job submit` does the same by hand, but always fails with 1. Nothing secret goes into the submission: a W&B key
+belongs into the cluster's environment. Ctrl-C stops the job, which keeps its finished members and checkpoints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import click
+
+from ensemble.config import load_config
+from ensemble.errors import EXIT_INTERRUPTED, ComputeError
+from launch.training import guarded
+
+EXCLUDES = (
+    ".git",
+    ".venv",
+    "venv",
+    "runs",
+    "data",
+    "wandb",
+    "**/__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+)
+# Ray answers `stop` by SIGTERM and kills after this long; a driver needs a moment to make its state durable.
+STOP_WAIT_S = 30
+TOKEN_HELP = "Ray authenticates by token since 2.59: export RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) here, or, on a trusted host only, start the cluster and this with RAY_AUTH_MODE=disabled"  # noqa: S105 - no secret, a sentence
+
+
+def check_address(address: str, insecure: bool) -> None:
+    """Refuse to send code over an unencrypted, token-less line to another machine. Raises ComputeError."""
+    found = urlparse(address)
+    if found.scheme not in ("http", "https") or not found.hostname:
+        raise ComputeError(f"--address {address!r}: expected the dashboard's URL, such as http://127.0.0.1:8265")
+    has_token = os.environ.get("RAY_AUTH_MODE") == "token" or "RAY_AUTH_TOKEN" in os.environ
+    if insecure or found.scheme == "https" or _is_loopback(found.hostname) or has_token:
+        return
+    raise ComputeError(
+        f"--address {address}: another machine, without encryption or token: whoever can reach it can run code there, and read this job's. Use https, an SSH tunnel (ssh -L 8265:127.0.0.1:8265 HEAD), or a token ({TOKEN_HELP}); --insecure overrides this"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def submission(config: Path, overrides: tuple[str, ...], install: bool) -> dict[str, Any]:
+    """The arguments of Ray's submit_job: command, code and environment, with nothing secret in them."""
+    environment: dict[str, Any] = {
+        "working_dir": ".",
+        "excludes": list(EXCLUDES),
+        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
+    }
+    if install:
+        environment["pip"] = {"packages": Path("requirements.txt").read_text().splitlines()}
+    return {
+        "entrypoint": shlex.join(["python", "-m", "launch.ray_job", str(config), *overrides]),
+        "runtime_env": environment,
+        "metadata": {"ensemble": load_config(config, overrides).experiment.name},
+    }
+
+
+def follow(client: Any, job: str) -> int:
+    """Print the job's log until it ends; returns its exit code."""
+
+    async def tail() -> None:
+        async for lines in client.tail_job_logs(job):
+            sys.stdout.write(lines)
+            sys.stdout.flush()
+
+    asyncio.run(tail())
+    while True:
+        info = client.get_job_info(job)
+        if info.status.is_terminal():
+            break
+        time.sleep(0.5)
+    click.echo(f"job {job}: {info.status}", err=True)
+    if info.driver_exit_code is not None:
+        return int(info.driver_exit_code)
+    return 0 if str(info.status) == "SUCCEEDED" else EXIT_INTERRUPTED if str(info.status) == "STOPPED" else 1
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--address", required=True, help="The cluster's dashboard, such as http://127.0.0.1:8265.")
+@click.option("--insecure", is_flag=True, help="Allow an unencrypted, token-less line to another machine.")
+@click.option("--install", is_flag=True, help="Install requirements.txt on the cluster first (slow the first time).")
+@click.option("--no-wait", is_flag=True, help="Do not follow the log; print the job's id.")
+@click.pass_context
+def cli(
+    context: click.Context,
+    config: Path,
+    overrides: tuple[str, ...],
+    address: str,
+    insecure: bool,
+    install: bool,
+    no_wait: bool,
+) -> None:
+    """Train the ensemble of a CONFIG file on a Ray cluster."""
+    context.obj = lambda: submit(config, overrides, address, insecure, install, no_wait)
+
+
+def submit(config: Path, overrides: tuple[str, ...], address: str, insecure: bool, install: bool, no_wait: bool) -> int:
+    """Submit, follow, and return the job's exit code. Raises ComputeError where the cluster does not answer."""
+    check_address(address, insecure)
+    arguments = submission(config, overrides, install)
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client: Any = JobSubmissionClient(address)
+        job = client.submit_job(**arguments)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ComputeError(f"the cluster at {address} did not take the job: {error}\n{TOKEN_HELP}") from error
+    click.echo(f"job {job}", err=True)
+    if no_wait:
+        click.echo(job)
+        return 0
+    try:
+        return follow(client, job)
+    except KeyboardInterrupt:
+        click.echo(f"stopping {job} ...", err=True)
+        client.stop_job(job)
+        deadline = time.monotonic() + STOP_WAIT_S + 10
+        while not client.get_job_info(job).status.is_terminal() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        raise
+
+
+def main() -> int:
+    """Read the command line and submit."""
+    context = cli.make_context("python -m launch.submit", sys.argv[1:])
+    with context:
+        cli.invoke(context)
+        return int(context.obj())
+
+
+if __name__ == "__main__":
+    try:
+        guarded(main, "the same command")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as leaving:
+        sys.exit(leaving.exit_code)

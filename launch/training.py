@@ -1,0 +1,40 @@
+"""What the doors share: train a configuration as `ensemble train` does, print the leaderboard, leave with its exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import click
+
+from ensemble.config import Experiment
+from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED, EnsembleError
+from ensemble.executors import interruption
+from ensemble.report.tables import print_evaluation
+from ensemble.run import MakeExecutor, run_ensemble
+from ensemble.tracking.build import build_trackers
+
+
+def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
+    """Train, judge and print; returns the exit code. Raises what the run raises."""
+    outcome = run_ensemble(experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, False))
+    print_evaluation(outcome.evaluation, outcome.path)
+    for failure in outcome.failures:
+        click.echo(f"member {failure.index} failed and does not vote: {failure.kind}: {failure.reason}", err=True)
+    return EXIT_DEGRADED if outcome.failures or outcome.ended_early else 0
+
+
+def guarded(main: Callable[[], int], again: str) -> NoReturn:
+    """Run a door's main and leave with its exit code; errors a user can mend become one message."""
+    interruption.install()
+    try:
+        code = main()
+    except EnsembleError as error:
+        click.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; finished members are kept. Go on with: {again}", err=True)
+        code = EXIT_INTERRUPTED
+    sys.stdout.flush()
+    sys.exit(code)
