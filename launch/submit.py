@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import shlex
 import sys
@@ -124,6 +125,8 @@ def submit(config: Path, overrides: tuple[str, ...], address: str, insecure: boo
     arguments = submission(config, overrides, install)
     from ray.job_submission import JobSubmissionClient
 
+    for name in ("ray", "ray.dashboard"):  # its packaging names every file it leaves out
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         client: Any = JobSubmissionClient(address)
         job = client.submit_job(**arguments)

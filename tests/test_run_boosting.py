@@ -121,7 +121,7 @@ def test_stacks_hold_a_whole_round_and_do_not_change_it(tmp_path: Path, whole: R
 def test_a_member_that_failed_before_later_rounds_stays_failed(tmp_path: Path) -> None:
     """Member 1 is lost and drawn again as member 2; the rounds after it are built on that, also when resumed."""
     with pytest.raises(KeyboardInterrupt):
-        run(experiment(tmp_path), Faulty(lost=[1], stop_before=3))
+        run(experiment(tmp_path, failures={"policy": "drop"}), Faulty(lost=[1], stop_before=3))
     folder = RunFolder.read(tmp_path / "boost")
     assert folder.finished() == {0, 2, 3, 4}
     healthy = Faulty()

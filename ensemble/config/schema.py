@@ -103,7 +103,10 @@ class ComputeConfig(Section):
     )
     precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
     deterministic: bool = Field(True, description="ask every kernel for its repeatable version")
-    ray_address: str | None = Field(None, description="address of a running cluster; without it a local one is started")
+    ray_address: str | None = Field(
+        None,
+        description="address of a running cluster, or auto for the one on this machine; without it and without RAY_ADDRESS a local one is started",
+    )
     placement_timeout_s: float = Field(30.0, gt=0)
     hang_timeout_s: float = Field(600.0, gt=0, description="a worker that shows no sign of life for so long is killed")
     checkpoint_every_s: float = Field(

@@ -28,7 +28,11 @@ _LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTE
 
 
 class RayExecutor:
-    """Runs tasks on a Ray cluster; starts a local one, on the loopback interface, when none is given or running."""
+    """Runs tasks on a Ray cluster; starts a local one, on the loopback interface, when none is given.
+
+    A cluster is given by `compute.ray_address` (`auto`: the one running on this machine) or by RAY_ADDRESS, which Ray
+    sets in submitted jobs; one that merely happens to run is left alone.
+    """
 
     name = "ray"
 
@@ -156,7 +160,7 @@ def _kill_process(pid: int) -> None:
 def _connect(address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
-        options.update(include_dashboard=False, _node_ip_address="127.0.0.1")
+        options.update(address="local", include_dashboard=False, _node_ip_address="127.0.0.1")
     else:
         options.update(address=address)
     try:

@@ -31,7 +31,7 @@ def cluster() -> Iterator[None]:
     # Workers unpickle the task functions of this suite by module name.
     paths = os.pathsep.join([str(Path(__file__).parents[1] / "contracts"), str(Path(__file__).parent)])
     ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1",
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1",
         runtime_env={"env_vars": {"PYTHONPATH": paths}},
     )  # fmt: skip
     yield

@@ -1,0 +1,134 @@
+"""The real launchers: what two processes train is what one trains, and a world that is not the one asked for is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from ensemble.storage import RunFolder
+from launch.accelerate_run import asked_processes
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+CONFIG = """\
+name: one
+num_members: 4
+method: {name: adaboost, folds: 2}
+data: {name: digits}
+model: {name: mlp, widths: [16]}
+training: {epochs: 2, lr: 3e-3}
+compute: {stack_size: 1, device: cpu}
+tracking: {wandb: {mode: disabled}}
+"""
+
+
+def started(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "RANK", "WORLD_", "LOCAL_", "MASTER_"))
+    }
+    return subprocess.run(
+        command, cwd=ROOT, env={**kept, "OMP_NUM_THREADS": "1", **environment}, capture_output=True, text=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+
+
+def digests(path: Path) -> dict[str, str]:
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    return {k: v["sha256"] for k, v in files.items() if k.endswith(("weights.safetensors", "votes.npz", "method.json"))}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("launch")
+    (home / "one.yaml").write_text(CONFIG)
+    done = started(str(BIN / "ensemble"), "train", str(home / "one.yaml"), f"output_dir={home}", "-q")
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def test_ranks_share_out_the_members(home: Path) -> None:
+    """Two rounds of boosting, two tasks each: both ranks train, rank 0 alone writes and prints, the bits are the same."""
+    done = started(
+        str(BIN / "accelerate"), "launch", "--config_file", "configs/accelerate/cpu_2.yaml", "-m", "launch.accelerate_run",
+        str(home / "one.yaml"), f"output_dir={home}", "name=shared", ACCELERATE_USE_CPU="true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("weighted vote *") == 1
+    assert digests(home / "shared") == digests(home / "one")
+    lines = (home / "shared" / "events.jsonl").read_text().splitlines()
+    started_tasks = [json.loads(line) for line in lines if '"TaskStarted"' in line]
+    assert len(started_tasks) == 4
+    assert len({event["pid"] for event in started_tasks}) == 2
+
+
+def test_ranks_train_each_member_together(home: Path) -> None:
+    done = started(
+        str(BIN / "torchrun"), "--nproc-per-node", "2", "-m", "launch.accelerate_run", str(home / "one.yaml"),
+        f"output_dir={home}", "name=together", "compute.parallel=data", "method={name: bagging}", "num_members=2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone = started(
+        str(BIN / "ensemble"), "train", str(home / "one.yaml"), f"output_dir={home}", "-q", "name=alone",
+        "method={name: bagging}", "num_members=2",
+    )  # fmt: skip
+    assert alone.returncode == 0
+    together, single = (RunFolder.read(home / name) for name in ("together", "alone"))
+    for index in range(2):
+        found, expected = (folder.load_member(index, weights=True) for folder in (together, single))
+        assert found.votes.test_NK.shape == expected.votes.test_NK.shape  # every test row once
+        np.testing.assert_allclose(found.votes.test_NK, expected.votes.test_NK, atol=1e-4)
+        for name, array in expected.weights.items():
+            np.testing.assert_allclose(found.weights[name], array, atol=1e-5)
+
+
+def test_a_launcher_that_quietly_starts_one_process_is_found_out(home: Path) -> None:
+    done = started(
+        str(BIN / "accelerate"), "launch", "--cpu", "--num_processes", "2", "-m", "launch.accelerate_run",
+        str(home / "one.yaml"), f"output_dir={home}", "name=trap",
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "asked for 2 processes, but this is a world of 1" in done.stderr
+    assert "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2" in done.stderr
+    assert not (home / "trap").exists()
+
+
+def test_a_single_process_and_foreign_executors_are_sent_to_the_right_door(home: Path) -> None:
+    door = [sys.executable, "-m", "launch.accelerate_run", str(home / "one.yaml"), f"output_dir={home}", "name=x"]
+    done = started(*door)
+    assert (done.returncode, "single process" in done.stderr) == (7, True)
+    done = started(*door, "compute.executor=ray")
+    assert (done.returncode, "this door's executor is accelerate" in done.stderr) == (2, True)
+    done = started(
+        str(BIN / "ensemble"), "train", str(home / "one.yaml"), f"output_dir={home}", "name=x", "compute.parallel=data"
+    )
+    assert (done.returncode, "launch.accelerate_run" in done.stderr) == (7, True)
+    assert started(sys.executable, "-m", "launch.accelerate_run").returncode == 2
+
+
+def test_what_the_launcher_was_asked_for() -> None:
+    two = str(ROOT / "configs/accelerate/cpu_2.yaml")
+    assert asked_processes([["python", "accelerate", "launch", "--num_processes", "3", "-m", "x"]]) == 3
+    assert asked_processes([["accelerate", "launch", "--num-processes=5", "x"]]) == 5
+    assert asked_processes([["torchrun", "--nproc-per-node", "2", "x"]]) == 2
+    assert asked_processes([["accelerate", "launch", "--config_file", two, "x"]]) == 2
+    assert asked_processes([["bash"], ["accelerate", "launch", f"--config_file={two}", "x"]]) == 2
+    assert asked_processes([["bash", "-c"], []]) is None
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_configuration_files_are_accelerate_s(path: Path) -> None:
+    """Every key is one that accelerate's own class takes, and its launcher reads the file."""
+    from accelerate.commands.config.config_args import ClusterConfig
+
+    values = yaml.safe_load(path.read_text())
+    config = ClusterConfig.from_yaml_file(str(path))
+    assert config.num_processes == values["num_processes"]
+    assert config.distributed_type == "MULTI_GPU"
+    assert config.mixed_precision == ("bf16" if path.stem == "bf16" else "no")

@@ -1,0 +1,181 @@
+"""A real Ray head, a job submitted to it, and files for clusters checked against their schemas."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import pytest
+import ray
+import yaml
+
+from ensemble.errors import ComputeError
+from launch.submit import check_address, submission
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+CANARY = "canary0123456789canary0123456789canary01"
+
+
+def environment() -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    return {**kept, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A head node on the loopback interface, as `ray start` makes it."""
+    dashboard = free_port()
+    command = [
+        str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--include-dashboard=true",
+        "--disable-usage-stats", f"--temp-dir=/tmp/r{os.getpid()}",
+    ]  # fmt: skip
+    head = subprocess.Popen(
+        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
+                break
+        time.sleep(0.5)
+    else:
+        pytest.fail("the dashboard did not come up")
+    yield f"http://127.0.0.1:{dashboard}"
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(head.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        head.wait(30)
+    with contextlib.suppress(ProcessLookupError):  # what Ray's head may have left of its group
+        os.killpg(head.pid, signal.SIGKILL)
+    head.wait()
+    shutil.rmtree(f"/tmp/r{os.getpid()}", ignore_errors=True)
+
+
+def submit(address: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "launch.submit", "configs/quickstart.yaml", "--address", address, *words]
+    return subprocess.run(
+        command, cwd=ROOT, env={**environment(), **more}, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def test_a_submitted_job_trains_and_its_exit_code_comes_back(address: str, tmp_path: Path) -> None:
+    small = ["num_members=2", "training.epochs=1", "data.max_train_rows=200", "tracking.wandb.mode=disabled"]
+    done = submit(address, f"output_dir={tmp_path}", *small, WANDB_API_KEY=CANARY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "soft vote *" in done.stdout
+    evaluation = json.loads((tmp_path / "quickstart" / "evaluation.json").read_text())
+    assert len(evaluation["members"]) == 2
+    assert CANARY not in done.stdout + done.stderr
+    stored = [path for path in (tmp_path / "quickstart").rglob("*") if path.is_file()]
+    assert not [path for path in stored if CANARY.encode() in path.read_bytes()]
+
+    wrong = submit(address, "output_dir=relative")  # the job's own exit code, not the launcher's 1
+    assert wrong.returncode == 2
+    assert "vanishes with it; expected an absolute path" in wrong.stdout
+
+
+def test_a_stopped_job_can_be_resumed(address: str, tmp_path: Path) -> None:
+    """Ctrl-C stops the job on the cluster; the same submission then finishes it."""
+    words = [
+        f"output_dir={tmp_path}",
+        "tracking.wandb.mode=disabled",
+        "num_members=2",
+        "compute.checkpoint_every_s=0.5",
+    ]
+    words += ["training.epochs=60", "data.max_train_rows=1000"]
+    command = [sys.executable, "-m", "launch.submit", "configs/quickstart.yaml", "--address", address, *words]
+    client = subprocess.Popen(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    log, kept = tmp_path / "quickstart" / "events.jsonl", tmp_path / "quickstart" / "checkpoints"
+    deadline = time.monotonic() + 120
+    while not (kept.exists() and any(kept.iterdir())) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    client.send_signal(signal.SIGINT)
+    output = client.communicate(timeout=90)[0]
+    assert client.returncode == 75, output
+    assert "STOPPED" in output or "stopping" in output
+    before = log.read_text().count("EpochFinished")
+    assert 0 < before < 120
+    assert list(kept.iterdir())
+    done = submit(address, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert log.read_text().count("EpochFinished") < before + 120  # it went on where the checkpoint was
+
+
+@pytest.mark.parametrize(
+    ("address", "fine"),
+    [
+        ("http://127.0.0.1:8265", True),
+        ("http://localhost:8265", True),
+        ("https://cluster.example:8265", True),
+        ("http://10.0.0.7:8265", False),
+        ("http://cluster.example:8265", False),
+    ],
+)
+def test_remote_lines_need_encryption_or_a_token(address: str, fine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    if fine:
+        check_address(address, insecure=False)
+    else:
+        with pytest.raises(ComputeError, match=r"ssh -L 8265.*RAY_AUTH_MODE=token.*--insecure"):
+            check_address(address, insecure=False)
+        check_address(address, insecure=True)
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        check_address(address, insecure=False)
+    with pytest.raises(ComputeError, match="expected the dashboard's URL"):
+        check_address("10.0.0.7:8265", insecure=False)
+
+
+def test_nothing_secret_is_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", CANARY)
+    monkeypatch.chdir(ROOT)
+    arguments = submission(Path("configs/quickstart.yaml"), ("seed=3",), install=True)
+    assert CANARY not in json.dumps(arguments)
+    assert arguments["entrypoint"] == "python -m launch.ray_job configs/quickstart.yaml seed=3"
+    assert {".git", ".venv", "runs", "data"} <= set(arguments["runtime_env"]["excludes"])
+    assert "torch" in " ".join(arguments["runtime_env"]["pip"]["packages"])
+
+
+def test_the_cluster_launcher_s_file_fits_ray_s_schema() -> None:
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    jsonschema.validate(yaml.safe_load((ROOT / "launch/cluster/ray_cluster.yaml").read_text()), schema)
+
+
+def test_the_rayjob_has_what_kuberay_requires() -> None:
+    job = yaml.safe_load((ROOT / "launch/cluster/kuberay_rayjob.yaml").read_text())
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    assert cluster["rayVersion"] == ray.__version__
+    assert cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["image"]
+    for group in cluster["workerGroupSpecs"]:
+        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+        assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
+    assert job["spec"]["entrypoint"].split()[:3] == ["python", "-m", "launch.ray_job"]
+    assert Path(ROOT / job["spec"]["entrypoint"].split()[3]).is_file()
+
+
+def test_the_slurm_script_is_valid_bash() -> None:
+    script = ROOT / "launch/cluster/slurm.sh"
+    done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "#SBATCH --signal=B:TERM@60" in script.read_text()
