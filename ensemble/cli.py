@@ -1,4 +1,4 @@
-"""The command line: `ensemble train | evaluate | report | predict | export | card | wandb | config | models | datasets`.
+"""The command line: `ensemble train | sweep | reproduce | evaluate | compare | report | predict | export | card | wandb | config | models | datasets`.
 
 Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
 inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from ensemble import __version__, cli_inference, cli_reproduce, cli_sweep
+from ensemble import __version__, cli_compare, cli_inference, cli_reproduce, cli_sweep
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, ConfigError, EnsembleError
 
 if TYPE_CHECKING:
@@ -118,14 +118,21 @@ def _failures(outcome: RunOutcome) -> str:
 @click.option(
     "--aggregator", type=click.Choice(["soft", "hard", "weighted", "geometric", "additive"]), help="Headline vote."
 )
+@click.option("--write", is_flag=True, help="Also replace the judgement kept in the run folder, for reports.")
 @AS_JSON
-def evaluate(run: str, aggregator: Aggregator | None, as_json: bool) -> None:
+def evaluate(run: str, aggregator: Aggregator | None, write: bool, as_json: bool) -> None:
     """Judge a RUN (its folder, or its name under runs/) again from its stored votes."""
     from ensemble.judging import find_run, judge
     from ensemble.storage import RunFolder
 
-    folder = RunFolder.read(find_run(run, Path("runs")))
-    _show(judge(folder, aggregator), folder.path, as_json)
+    path = find_run(run, Path("runs"))
+    if write:
+        from ensemble.run import judge_again
+
+        evaluation = judge_again(path, aggregator)
+    else:
+        evaluation = judge(RunFolder.read(path), aggregator)
+    _show(evaluation, path, as_json)
 
 
 def _show(evaluation: Evaluation, path: Path, as_json: bool) -> None:
@@ -223,7 +230,7 @@ def datasets(as_json: bool) -> None:
         print_datasets(rows)
 
 
-for _command in (*cli_inference.COMMANDS, *cli_reproduce.COMMANDS, *cli_sweep.COMMANDS):
+for _command in (*cli_compare.COMMANDS, *cli_inference.COMMANDS, *cli_reproduce.COMMANDS, *cli_sweep.COMMANDS):
     main.add_command(_command)
 
 

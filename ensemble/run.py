@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from ensemble.config import Experiment
+from ensemble.config.loading import parse_stored
+from ensemble.config.schema import Aggregator
 from ensemble.data import (
     Dataset,
     Split,
@@ -83,20 +85,37 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
     ):
         driver = train_members(experiment, dataset, split, folder, make_executor, emit)
         evaluation = judge(folder)
-        if staged := staged_points(folder):
-            folder.write(STAGED, json_bytes([asdict(point) for point in staged]))
-        rows = np.array([disputed.row for disputed in evaluation.disputed], np.int64)
-        images = dataset.test_images_NCHW[rows]
-        folder.write_all(
-            {
-                EVALUATION: json_bytes(evaluation.to_json()),
-                LEADERBOARD: leaderboard_csv(evaluation).encode(),
-                DISPUTED: npz_bytes({"rows": rows, "images": images}),
-            }
-        )
+        _store_judgement(folder, evaluation, dataset)
         seconds, failures = time.monotonic() - started, tuple(driver.failures.values())
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
     return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
+
+
+def judge_again(path: Path, aggregator: Aggregator | None = None) -> Evaluation:
+    """Judge a stored run from its votes and replace what it keeps of its judgement; nothing is trained.
+
+    aggregator: another headline vote than the configured one. Raises StorageError when the folder is no run or another
+    process writes to it, DataError when the data set, whose disputed images are kept too, is not there.
+    """
+    stored = RunFolder.read(path)
+    evaluation = judge(stored, aggregator)
+    dataset = load_dataset(parse_stored(stored.config(), str(path / "config.yaml")).data)
+    with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
+        _store_judgement(folder, evaluation, dataset)
+    return evaluation
+
+
+def _store_judgement(folder: RunFolder, evaluation: Evaluation, dataset: Dataset) -> None:
+    if staged := staged_points(folder):
+        folder.write(STAGED, json_bytes([asdict(point) for point in staged]))
+    rows = np.array([disputed.row for disputed in evaluation.disputed], np.int64)
+    folder.write_all(
+        {
+            EVALUATION: json_bytes(evaluation.to_json()),
+            LEADERBOARD: leaderboard_csv(evaluation).encode(),
+            DISPUTED: npz_bytes({"rows": rows, "images": dataset.test_images_NCHW[rows]}),
+        }
+    )
 
 
 @contextmanager

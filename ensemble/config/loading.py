@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ensemble.config.explain import explain
-from ensemble.config.schema import Experiment
+from ensemble.config.schema import Experiment, FailureConfig
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
 from ensemble.errors import ConfigError
 
@@ -72,8 +72,12 @@ def parse_experiment(
 def parse_stored(values: dict[str, Any], where: str = "configuration") -> Experiment:
     """The experiment of a run folder's config.yaml (lists as YAML gives them); keys added since take their defaults.
 
-    Raises ConfigError when it holds what this version does not know.
+    Keys of `failures` that are gone since are left out: they never change a member. Raises ConfigError when it holds
+    anything else that this version does not know.
     """
+    failures = values.get("failures")
+    if isinstance(failures, dict):
+        values = {**values, "failures": {k: v for k, v in failures.items() if k in FailureConfig.model_fields}}
     return parse_experiment(_tuples(values), where)
 
 

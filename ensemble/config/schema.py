@@ -146,6 +146,9 @@ class WandbConfig(Section):
     project: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$")
     entity: str | None = None
     tags: tuple[str, ...] = ()
+    artifact: bool = Field(
+        False, description="also keep the run folder (weights, votes, judgement) there as an artifact"
+    )
 
 
 class TrackingConfig(Section):

@@ -79,7 +79,16 @@ class Finish:
     exit_code: int
 
 
-Instruction = Open | Row | Summary | Table | Finish
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """Files of the run folder, kept as one artifact of type ensemble."""
+
+    id: str
+    name: str
+    files: tuple[str, ...]
+
+
+Instruction = Open | Row | Summary | Table | Artifact | Finish
 
 
 @dataclass
@@ -149,6 +158,10 @@ class Projection:
         last = step + len(rows)
         shown = [Table(self.ensemble, last, data) for data in tables]
         return [*told, *rows, *shown, Summary(self.ensemble, figures)]
+
+    def keep(self, files: Sequence[str]) -> list[Instruction]:
+        """Keep these files of the run folder with the ensemble's run."""
+        return [*self._open_ensemble(), Artifact(self.ensemble, self.group, tuple(files))]
 
     def close(self, ok: bool) -> list[Instruction]:
         """End every run that is still open; a member that did not come to its end counts as failed."""

@@ -85,6 +85,7 @@ class WandbTracker:
         self._test_images = test_images
         self._notify = notify or log.warning
         self._given_up = False
+        self._keeps_folder = config.artifact
         self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         if self.mode == "disabled":
@@ -131,6 +132,8 @@ class WandbTracker:
                 self.log_evaluation(json.loads(judgement.read_bytes()))
             except (OSError, ValueError, EnsembleError) as error:
                 self._notify(f"W&B: the judgement is not shown there: {error}")
+        if isinstance(event, RunFinished) and self._keeps_folder:
+            self._records.put({"artifact": listed_files(self._folder)})
 
     def log_evaluation(self, evaluation: Mapping[str, Any]) -> None:
         """Show a judgement, as evaluation.json holds it, in the ensemble's run; returns at once."""
@@ -223,6 +226,14 @@ def replay(
             ok = isinstance(event, RunFinished)
     tracker.close(ok)
     return tracker.complete
+
+
+def listed_files(folder: Path) -> list[str]:
+    """What a run folder's manifest lists, the event log and the manifest itself."""
+    manifest = folder / "manifest.json"
+    files = json.loads(manifest.read_bytes())["files"] if manifest.is_file() else {}
+    present = [name for name in sorted({*files, "events.jsonl"}) if (folder / name).is_file()]
+    return [*present, manifest.name] if files else []
 
 
 def _start_worker(folder: Path) -> subprocess.Popen[bytes]:

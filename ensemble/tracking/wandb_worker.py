@@ -23,7 +23,17 @@ import numpy as np
 
 from ensemble.events import from_json
 from ensemble.tracking.wandb_evaluation import curves, figures, tables
-from ensemble.tracking.wandb_projection import Finish, Instruction, Open, Projection, Row, Summary, Table, TableData
+from ensemble.tracking.wandb_projection import (
+    Artifact,
+    Finish,
+    Instruction,
+    Open,
+    Projection,
+    Row,
+    Summary,
+    Table,
+    TableData,
+)
 
 NICENESS = 5  # training goes first
 Record = dict[str, Any] | None
@@ -58,6 +68,8 @@ class Session:
                 self._runs[id].summary.update(values)
             case Table(id, step, data):
                 self._runs[id].log(self._table(data), step=step, commit=False)
+            case Artifact(id, name, files):
+                self._runs[id].log_artifact(self._artifact(name, files))
             case Finish(id, exit_code):
                 self._finish(id, exit_code)
 
@@ -167,6 +179,14 @@ class Session:
             logged = {f"{data.name}_chart": chart}
         return logged
 
+    def _artifact(self, name: str, files: tuple[str, ...]) -> Any:
+        """The run folder as it is listed; downloaded, it is a run again. Members' files never change, so no copies."""
+        artifact = self._wandb.Artifact(name, type="ensemble")
+        for file in files:
+            policy = "immutable" if file.startswith("members/") else "mutable"
+            artifact.add_file(str(Path(self._setup["folder"]) / file), name=file, policy=policy)
+        return artifact
+
     def _cell(self, cell: Any) -> Any:
         return self._wandb.Image(cell) if isinstance(cell, np.ndarray) else cell
 
@@ -215,6 +235,9 @@ def _work(session: Session, projection: Projection, records: queue.SimpleQueue[R
             images = {int(row): _image(packed) for row, packed in record["images"].items()}
             judged = record["evaluation"]
             for instruction in projection.judge(figures(judged), curves(judged), tables(judged, images)):
+                session.carry_out(instruction)
+        elif "artifact" in record:
+            for instruction in projection.keep(record["artifact"]):
                 session.carry_out(instruction)
         elif record["earlier"]:
             projection.recall(from_json(record["event"]), record["time"])

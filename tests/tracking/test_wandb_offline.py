@@ -288,3 +288,31 @@ def test_disabled_starts_nothing_and_leaves_nothing(tmp_path):
         tracker.handle(event, moment)
     tracker.close(True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_artifact_is_the_run_folder(tmp_path):
+    """Every listed file and the list itself; what the artifact holds can be read as a run."""
+    from ensemble.cli import main
+    from ensemble.storage import RunFolder
+
+    config = {
+        "name": "kept", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},
+        "model": {"name": "mlp", "widths": [8]}, "training": {"epochs": 1}, "output_dir": str(tmp_path),
+        "compute": {"executor": "inline", "device": "cpu"}, "tracking": {"wandb": {"mode": "offline", "artifact": True}},
+    }  # fmt: skip
+    (tmp_path / "kept.yaml").write_text(json.dumps(config))
+    from click.testing import CliRunner
+
+    assert CliRunner().invoke(main, ["train", str(tmp_path / "kept.yaml"), "-q"]).exit_code == 0
+    folder = tmp_path / "kept"
+    (run,) = [run for run in read_folder(folder).values() if run.run.job_type == "ensemble"]
+    ((name, files),) = [(a.name, a.manifest.contents) for a in run.artifacts if a.type == "ensemble"]
+    assert name == run.run.run_group
+    copy = tmp_path / "copy"
+    for file in files:
+        (copy / file.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file.local_path, copy / file.path)
+    restored, original = RunFolder.read(copy), RunFolder.read(folder)
+    assert restored.finished() == {0, 1}
+    np.testing.assert_array_equal(restored.load_member(1).votes.test_NK, original.load_member(1).votes.test_NK)
+    assert restored.read_bytes("evaluation.json") == original.read_bytes("evaluation.json")

@@ -25,6 +25,7 @@ class RunFile:
     summary: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
+    artifacts: list[Any] = field(default_factory=list)
     exit_code: int | None = None
 
 
@@ -66,6 +67,8 @@ def read_run(path: Path) -> RunFile:
                 found.axes[record.metric.glob_name or record.metric.name] = record.metric.step_metric
             case "files":
                 found.files += [file.path for file in record.files.files]
+            case "artifact":
+                found.artifacts.append(record.artifact)
             case "exit":
                 found.exit_code = record.exit.exit_code
     return found

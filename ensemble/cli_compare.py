@@ -1,0 +1,63 @@
+"""`ensemble compare`: runs, members and foreign probabilities on the same test rows. `cli` adds it to the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from ensemble.config.schema import Aggregator
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command()
+@click.argument("items", nargs=-1, required=True, metavar="ITEM...")
+@click.option(
+    "--aggregator",
+    type=click.Choice(["soft", "hard", "geometric"]),
+    default="soft",
+    show_default=True,
+    help="Rule of the joint vote.",
+)
+@click.option("--reference", help="Line all others are tested against; by default the first.")
+@click.option("--labels", type=FILE, help="True classes of the test rows, where no ITEM has them.")
+@click.option("--out", type=FILE, help="Also write the table as Markdown here.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+def compare(
+    items: tuple[str, ...],
+    aggregator: Aggregator,
+    reference: str | None,
+    labels: Path | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Judge several ITEMS on the same test images: each alone, as one joint vote, and pair by pair.
+
+    \b
+    ITEM is one of
+      RUN            the vote of a run (its folder, or its name under runs/)
+      RUN:INDEX      one member of it;  RUN:members  each of them
+      FILE.npz       test_probs [N, K] or [M, N, K], and test_labels [N] if wanted
+      FILE.npy       the array test_probs alone
+      FILE.csv       columns p0,p1,... and, if wanted, label; one line per test image
+
+    Rows are the test images in the data set's order.
+    """  # fmt: skip
+    from ensemble.comparison import compare_items
+    from ensemble.report.compared import comparison_markdown, print_comparison
+    from ensemble.storage.atomic import write_bytes
+
+    comparison = compare_items(items, aggregator, reference, labels)
+    if out is not None:
+        write_bytes(out, comparison_markdown(comparison).encode())
+    if as_json:
+        click.echo(json.dumps(comparison.to_json(), indent=1))
+    else:
+        print_comparison(comparison)
+
+
+COMMANDS = (compare,)

@@ -1,0 +1,204 @@
+"""Several systems judged on the same test rows: each alone, all of them as one vote, and every pair against each other.
+
+A system is whatever gives class probabilities: the vote of a run, one of its members, or somebody else's model. All
+lines are tested against one reference that was named beforehand; the pairs are a second family of tests.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+
+from ensemble.config.schema import Aggregator
+from ensemble.evaluation.aggregation import Decision, decide, decide_scores
+from ensemble.evaluation.calibration import confidence_of, equal_width_bins, expected_calibration_error
+from ensemble.evaluation.label_review import reviewed_labels
+from ensemble.evaluation.metrics import brier_score, negative_log_likelihood
+from ensemble.evaluation.records import Number, Record
+from ensemble.evaluation.splits import AnyFloatArray
+from ensemble.evaluation.statistics import holm, mcnemar_exact, paired_difference_interval, wilson_interval
+from ensemble.types import IntArray
+
+NAN = float("nan")
+SystemKind = Literal["run", "member", "file", "joint"]
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """What one competitor said about the test rows.
+
+    decision: probabilities [N, K] and the class named per row. voters_MNK: the networks behind it, [M, N, K]; one for
+    a single model. validation_error, train_seconds: NaN where nobody knows them.
+    """
+
+    name: str
+    kind: SystemKind
+    decision: Decision
+    voters_MNK: AnyFloatArray
+    validation_error: float = NAN
+    train_seconds: float = NAN
+
+
+@dataclass(frozen=True)
+class ComparedLine(Record):
+    """One system. p_value: exact McNemar test against the reference; p_holm: adjusted over all lines tested.
+
+    difference = this error - the reference's, with its 95 % interval; NaN for the reference itself.
+    """
+
+    name: str
+    kind: SystemKind
+    voters: int
+    test_error: Number
+    wrong: int
+    lower: Number
+    upper: Number
+    validation_error: Number
+    nll: Number
+    brier: Number
+    ece: Number
+    reviewed_error: Number
+    train_seconds: Number
+    only_this_wrong: int | None
+    only_reference_wrong: int | None
+    difference: Number
+    difference_lower: Number
+    difference_upper: Number
+    p_value: Number
+    p_holm: Number
+
+
+@dataclass(frozen=True)
+class ComparedPair(Record):
+    """Two systems on the same rows: the discordant counts and the exact McNemar test, adjusted over all pairs (Holm)."""
+
+    first: str
+    second: str
+    only_first_wrong: int
+    only_second_wrong: int
+    p_value: Number
+    p_holm: Number
+
+
+@dataclass(frozen=True)
+class Comparison(Record):
+    """All lines in the order given, the joint votes last; every pair of the systems that were given."""
+
+    dataset: str
+    test_rows: int
+    reference: str
+    lines: tuple[ComparedLine, ...]
+    pairs: tuple[ComparedPair, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; NaN becomes null."""
+        record: dict[str, Any] = json.loads(TypeAdapter(Comparison).dump_json(self))
+        return record
+
+
+def compare(
+    systems: Sequence[System], labels_N: IntArray, dataset: str, aggregator: Aggregator = "soft", reference: int = 0
+) -> Comparison:
+    """Judge at least two systems on the same rows.
+
+    labels_N: true classes. dataset: its name, for reviewed labels. aggregator: the joint votes' rule, one that needs no
+    weights. reference: position of the system all others are tested against, to be chosen without looking at the test
+    rows. Nothing is chosen here.
+    """
+    assert len(systems) >= 2, "a comparison needs two systems"
+    assert len({system.name for system in systems}) == len(systems), "every system needs a name of its own"
+    everybody = [*systems, *_joint_votes(systems, aggregator)]
+    wrong_SN = np.stack([system.decision.classes_N != labels_N for system in everybody])
+    lines = [_line(system, wrong_SN[s], wrong_SN[reference], labels_N, dataset) for s, system in enumerate(everybody)]
+    adjusted = holm([NAN if s == reference else line.p_value for s, line in enumerate(lines)])
+    return Comparison(
+        dataset=dataset,
+        test_rows=len(labels_N),
+        reference=systems[reference].name,
+        lines=tuple(
+            _unpaired(line) if s == reference else ComparedLine(**{**vars(line), "p_holm": float(adjusted[s])})
+            for s, line in enumerate(lines)
+        ),
+        pairs=_pairs([system.name for system in systems], wrong_SN[: len(systems)]),
+    )
+
+
+def _joint_votes(systems: Sequence[System], aggregator: Aggregator) -> list[System]:
+    """One voice per system and, where that is something else, one voice per network."""
+    seconds = float(sum(system.train_seconds for system in systems))
+    probs_SNK = np.stack([system.decision.probs_NK for system in systems])
+    joint = [
+        System(f"joint vote of {len(systems)} systems", "joint", decide(aggregator, probs_SNK), probs_SNK, NAN, seconds)
+    ]
+    if any(len(system.voters_MNK) > 1 for system in systems):
+        every_MNK = np.concatenate([system.voters_MNK for system in systems])
+        name = f"joint vote of {len(every_MNK)} networks"
+        joint.append(System(name, "joint", decide(aggregator, every_MNK), every_MNK, NAN, seconds))
+    return joint
+
+
+def _line(
+    system: System,
+    wrong_N: npt.NDArray[np.bool_],
+    reference_wrong_N: npt.NDArray[np.bool_],
+    labels_N: IntArray,
+    dataset: str,
+) -> ComparedLine:
+    rows, wrong, probs_NK = len(labels_N), int(wrong_N.sum()), system.decision.probs_NK
+    interval = wilson_interval(wrong, rows)
+    b, c = int((wrong_N & ~reference_wrong_N).sum()), int((~wrong_N & reference_wrong_N).sum())
+    difference = paired_difference_interval(b, c, rows)
+    bins = equal_width_bins(confidence_of(probs_NK, system.decision.classes_N), ~wrong_N)
+    review = reviewed_labels(dataset, labels_N)
+    return ComparedLine(
+        name=system.name,
+        kind=system.kind,
+        voters=len(system.voters_MNK),
+        test_error=wrong / rows,
+        wrong=wrong,
+        lower=interval.lower,
+        upper=interval.upper,
+        validation_error=system.validation_error,
+        nll=negative_log_likelihood(probs_NK, labels_N),
+        brier=brier_score(probs_NK, labels_N),
+        ece=expected_calibration_error(bins),
+        reviewed_error=NAN if review is None else review.error(system.decision.classes_N),
+        train_seconds=system.train_seconds,
+        only_this_wrong=b,
+        only_reference_wrong=c,
+        difference=(b - c) / rows,
+        difference_lower=difference.lower,
+        difference_upper=difference.upper,
+        p_value=mcnemar_exact(b, c),
+        p_holm=NAN,
+    )
+
+
+def _unpaired(line: ComparedLine) -> ComparedLine:
+    """The reference's own line: nothing to test."""
+    nothing = dict.fromkeys(("difference", "difference_lower", "difference_upper", "p_value", "p_holm"), NAN)
+    return ComparedLine(**{**vars(line), **nothing, "only_this_wrong": None, "only_reference_wrong": None})
+
+
+def _pairs(names: Sequence[str], wrong_SN: npt.NDArray[np.bool_]) -> tuple[ComparedPair, ...]:
+    # Counts below 2^24 are exact in float32, and a matrix product of floats is far quicker than one of bools.
+    wrong, right = wrong_SN.astype(np.float32), (~wrong_SN).astype(np.float32)
+    only_SS = np.rint(wrong @ right.T).astype(np.int64)
+    found = list(combinations(range(len(names)), 2))
+    p_values = [mcnemar_exact(int(only_SS[i, j]), int(only_SS[j, i])) for i, j in found]
+    return tuple(
+        ComparedPair(names[i], names[j], int(only_SS[i, j]), int(only_SS[j, i]), p, float(adjusted))
+        for (i, j), p, adjusted in zip(found, p_values, holm(p_values), strict=True)
+    )
+
+
+def single_system(name: str, kind: SystemKind, probs_NK: AnyFloatArray, **facts: float) -> System:
+    """A system of one network. facts: validation_error, train_seconds."""
+    return System(name, kind, decide_scores(probs_NK.astype(np.float64)), probs_NK[None], **facts)
