@@ -1,0 +1,85 @@
+"""A run that was killed with SIGKILL and finished later, replayed into offline W&B: the numbers of an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from wandb_reader import RunFile, plain, read_folder
+
+CONFIG = {
+    "name": "bag", "seed": 5, "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "model": {"name": "mlp", "widths": [64]}, "training": {"epochs": 30},
+    "compute": {"executor": "inline", "device": "cpu", "stack_size": 1, "checkpoint_every_s": 0.05},
+    "tracking": {"wandb": {"mode": "offline"}},
+}  # fmt: skip
+TIMES = ("seconds", "per_second", ".size")  # what may differ: how long things took, and so the bytes of tables
+
+
+def command(root: Path, *words: str) -> list[str]:
+    (root / "bag.yaml").write_text(json.dumps({**CONFIG, "output_dir": str(root)}))
+    return [sys.executable, "-m", "ensemble.cli", *words]
+
+
+def train(root: Path) -> list[str]:
+    return command(root, "train", str(root / "bag.yaml"), "-q")
+
+
+def killed_in_the_midst(root: Path) -> int:
+    """Kill the driver once its second member is being trained; how many epochs it had reported."""
+    log = root / "bag" / "events.jsonl"
+    process = subprocess.Popen(
+        train(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (log.exists() and log.read_text().count("EpochFinished") > 35):
+            assert process.poll() is None, "it ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    return log.read_text().count("EpochFinished")
+
+
+def figures(run: RunFile) -> tuple[list[dict[str, object]], dict[str, object]]:
+    """History and summary without times and without what W&B adds; numbers only, its files have random names."""
+
+    def kept(row: dict[str, object]) -> dict[str, object]:
+        return {
+            name: value
+            for name, value in plain(row).items()
+            if not name.endswith(TIMES) and isinstance(value, int | float)
+        }
+
+    return [kept(row) for row in run.history], kept(run.summary)
+
+
+def test_replay_of_a_killed_run_equals_an_undisturbed_one(tmp_path: Path) -> None:
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    for root in (calm, killed):
+        root.mkdir()
+    subprocess.run(train(calm), check=True, capture_output=True, timeout=240)
+    before = killed_in_the_midst(killed)
+    assert 35 < before < 90
+    subprocess.run(train(killed), check=True, capture_output=True, timeout=240)
+    subprocess.run(
+        command(killed, "wandb", str(killed / "bag"), "--mode", "offline"), check=True, capture_output=True, timeout=120
+    )
+    expected, found = read_folder(calm / "bag"), read_folder(killed / "bag")
+    assert set(found) == set(expected)
+    assert len(found) == 4
+    for id, run in found.items():
+        assert run.exit_code == 0
+        assert figures(run)[0] == figures(expected[id])[0], id
+        assert figures(run)[1] == figures(expected[id])[1], id
+        assert run.config == expected[id].config | {
+            key: value for key, value in run.config.items() if key in ("_wandb", "output_dir")
+        }
+    assert sum(len(run.history) for id, run in found.items() if not id.endswith("ensemble")) == 90
