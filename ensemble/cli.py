@@ -84,7 +84,9 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) 
     outcome = _train(experiment, quiet)
     _show(outcome.evaluation, outcome.path, as_json)
     if outcome.failures or outcome.ended_early:
-        click.echo(_failures(outcome), err=True)
+        from ensemble.report.failures import failure_lines
+
+        click.echo("\n".join(failure_lines(outcome.failures, outcome.ended_early, outcome.path)), err=True)
         raise SystemExit(EXIT_DEGRADED)
 
 
@@ -98,19 +100,6 @@ def _train(experiment: Experiment, quiet: bool) -> RunOutcome:
         lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images),
         lambda folder: build_trackers(experiment, folder.path, quiet),
     )
-
-
-def _failures(outcome: RunOutcome) -> str:
-    lines = []
-    if failures := outcome.failures:
-        lines.append(
-            f"{len(failures)} members failed and do not vote (their ensemble is smaller than asked; exit code {EXIT_DEGRADED}):"
-        )
-        lines += [f"  member {f.index}: {f.kind}: {f.reason}" for f in failures]
-    if outcome.ended_early:
-        lines.append(f"the method ended before it had all members asked for (exit code {EXIT_DEGRADED}):")
-        lines += [f"  {why}" for why in outcome.ended_early]
-    return "\n".join(lines)
 
 
 @main.command()

@@ -22,6 +22,7 @@ from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.staged import StagedPoint, staged_errors
 from ensemble.storage import Labels, RunFolder
+from ensemble.storage.remote import Mirror, is_address, local_root
 from ensemble.types import MemberResult
 
 METHOD, DATASET, EVALUATION, DISPUTED = "method.json", "dataset.json", "evaluation.json", "disputed.npz"
@@ -103,7 +104,12 @@ def asked_members(config: dict[str, Any]) -> int:
 
 
 def find_run(name: str, root: Path) -> Path:
-    """The folder of a run given as a path or as a name under `root`."""
+    """The folder of a run given as a path, as a name under `root`, or as an address, which is fetched first."""
+    if is_address(name):
+        address, _, run = name.rstrip("/").rpartition("/")
+        path = local_root(address) / run
+        Mirror(address, run).fetch(path)
+        return path
     return Path(name) if Path(name).is_dir() or "/" in name else root / name
 
 

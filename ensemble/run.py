@@ -39,7 +39,7 @@ from ensemble.executors import Executor
 from ensemble.executors.base import Outcome
 from ensemble.judging import DATASET, DISPUTED, EVALUATION, METHOD, STAGED, headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
-from ensemble.planning import Plan, make_plan, pack
+from ensemble.planning import Plan, longest_first, make_plan, pack
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
@@ -80,7 +80,7 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
     plan = make_plan(experiment, device_kind(experiment.compute))
     config = experiment.model_dump(mode="json")
     with (
-        RunFolder.open(Path(experiment.output_dir), experiment.name, config, plan.to_json()) as folder,
+        RunFolder.open(experiment.output_dir, experiment.name, config, plan.to_json()) as folder,
         _listening(folder, make_trackers) as emit,
     ):
         driver = train_members(experiment, dataset, split, folder, make_executor, emit)
@@ -202,6 +202,8 @@ class Driver:
                 self.folder.write(ROUNDS, json_bytes(closed))
             wanted = {m.index for m in members} if number == len(closed) else set(closed[number])
             todo = [task for task in pack(members, self.plan) if self._unfinished(task, wanted)]
+            if len(todo) > 1:
+                todo = longest_first(todo, self.experiment, arrays["train_images"].shape[1:], num_classes)
             if self._executor is None:
                 self._executor = self._start(members, todo)
             self._round(todo, trainer, arrays)

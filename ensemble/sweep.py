@@ -18,8 +18,9 @@ from ensemble.config.sweeping import Setting, SweepPlan
 from ensemble.errors import ConfigError, QuorumError
 from ensemble.evaluation.statistics import Interval, mcnemar_exact, mean_interval, welch_t
 from ensemble.events import EpochFinished, MemberFailed
-from ensemble.judging import judge
+from ensemble.judging import find_run, judge
 from ensemble.storage import RunFolder
+from ensemble.storage.remote import is_address, local_root
 from ensemble.storage.run_folder import EVENTS
 from ensemble.tracking.event_log import read_events
 
@@ -152,7 +153,8 @@ def run_sweep(plan: SweepPlan, train: Train, screen: int | None = None, survivor
     whole = [line for line in lines if len(line.finished) == len(line.trials)]
     winner, runner_up = (whole[0] if whole else None), (whole[1] if len(whole) > 1 else None)
     p_value, test = _compared(winner, runner_up) if winner and runner_up else (math.nan, "")
-    folder = Path(str(plan.base.get("output_dir", "runs"))) / plan.name
+    place = str(plan.base.get("output_dir", "runs"))
+    folder = (local_root(place) if is_address(place) else Path(place)) / plan.name
     return SweepResult(plan, folder, (*lines, *dropped), winner, runner_up, p_value, test)
 
 
@@ -175,7 +177,7 @@ def _trained(experiment: Experiment, train: Train) -> RunFolder:
     try:
         return RunFolder.read(train(experiment))
     except QuorumError:
-        return RunFolder.read(Path(experiment.output_dir) / experiment.name)
+        return RunFolder.read(find_run(f"{experiment.output_dir}/{experiment.name}", Path()))
 
 
 def _member_trials(folder: RunFolder, count: int) -> Iterator[Trial]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from ensemble.config import load_config
 from ensemble.errors import ConfigError
 from ensemble.executors import build_executor
+from ensemble.storage.remote import is_address
 from launch.training import guarded, train_and_print
 
 
@@ -28,9 +29,9 @@ def main() -> int:
         raise ConfigError(
             f"compute.executor is {experiment.compute.executor}, but this door's executor is ray; remove the key, or use: ensemble train"
         )
-    if not Path(experiment.output_dir).is_absolute():
+    if not (is_address(experiment.output_dir) or Path(experiment.output_dir).is_absolute()):
         raise ConfigError(
-            f"output_dir: {experiment.output_dir!r} would lie in the job's own folder, which vanishes with it; expected an absolute path on a disk that stays, such as output_dir=/shared/runs"
+            f"output_dir: {experiment.output_dir!r} would lie in the job's own folder, which vanishes with it; expected an absolute path on a disk that stays, such as output_dir=/shared/runs, or an address such as s3://bucket/runs"
         )
     compute = experiment.compute.model_copy(update={"executor": "ray"})
     experiment = experiment.model_copy(update={"compute": compute})

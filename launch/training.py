@@ -11,6 +11,7 @@ import click
 from ensemble.config import Experiment
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED, EnsembleError
 from ensemble.executors import interruption
+from ensemble.report.failures import failure_lines
 from ensemble.report.tables import print_evaluation
 from ensemble.run import MakeExecutor, run_ensemble
 from ensemble.tracking.build import build_trackers
@@ -20,8 +21,8 @@ def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
     """Train, judge and print; returns the exit code. Raises what the run raises."""
     outcome = run_ensemble(experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, False))
     print_evaluation(outcome.evaluation, outcome.path)
-    for failure in outcome.failures:
-        click.echo(f"member {failure.index} failed and does not vote: {failure.kind}: {failure.reason}", err=True)
+    for line in failure_lines(outcome.failures, outcome.ended_early, outcome.path):
+        click.echo(line, err=True)
     return EXIT_DEGRADED if outcome.failures or outcome.ended_early else 0
 
 

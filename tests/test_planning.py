@@ -5,8 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from ensemble.config import parse_experiment
-from ensemble.planning import Plan, make_plan, pack
-from ensemble.types import MemberSpec
+from ensemble.models.work import multiply_adds
+from ensemble.planning import Plan, longest_first, make_plan, pack
+from ensemble.types import MemberSpec, Task
+
+MIXED = {
+    "name": "mixed", "method": {"name": "deep_ensemble"},
+    "members": (
+        {"count": 4, "model": {"name": "lenet5"}},
+        {"count": 1, "model": {"name": "resnet18"}},
+        {"count": 1, "model": {"name": "mlp"}},
+    ),
+}  # fmt: skip
 
 
 def specs(*kinds: tuple[str, int]) -> list[MemberSpec]:
@@ -35,3 +45,21 @@ def test_the_plan_follows_model_device_and_wish() -> None:
     assert make_plan(wished, "cpu").stack_sizes == {"lenet5": 3}
     plan = make_plan(wished, "cpu")
     assert Plan.from_json(plan.to_json()) == plan
+
+
+def test_multiply_adds_of_lenet5_by_hand() -> None:
+    """6 maps of 28x28 from 25 weights; 16 of 10x10 from 150; 400x120, 120x84, 84x10."""
+    model = parse_experiment(MIXED).groups[0].model
+    assert (
+        multiply_adds(model, (1, 28, 28), 10) == 6 * 28 * 28 * 25 + 16 * 10 * 10 * 150 + 400 * 120 + 120 * 84 + 84 * 10
+    )
+
+
+def test_the_longest_tasks_go_first_and_none_is_lost() -> None:
+    experiment = parse_experiment(MIXED)
+    rows = np.arange(100)
+    recipes = ["lenet5", "lenet5", "resnet18", "mlp"]
+    tasks = [Task(f"t{i}", recipe, (MemberSpec(i, recipe, rows),)) for i, recipe in enumerate(recipes)]
+    tasks.append(Task("t4", "lenet5", (MemberSpec(4, "lenet5", rows), MemberSpec(5, "lenet5", rows))))
+    ordered = [task.id for task in longest_first(tasks, experiment, (1, 28, 28), 10)]
+    assert ordered == ["t2", "t4", "t0", "t1", "t3"]

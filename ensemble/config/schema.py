@@ -96,7 +96,12 @@ class ComputeConfig(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads_per_task: int = Field(1, ge=1, le=256)
-    gpus_per_task: float = Field(1.0, gt=0, le=1, description="share of one GPU a task reserves, where GPUs are used")
+    gpus_per_task: float = Field(
+        1.0,
+        gt=0,
+        le=64,
+        description="share of a GPU a task reserves; above 1: GPUs that train each task together, on Ray",
+    )
     slots: int | None = Field(None, ge=1, description="tasks at a time; without it as many as fit")
     stack_size: int | None = Field(
         None, ge=1, le=1024, description="members trained as one network; without it by model"
@@ -114,6 +119,12 @@ class ComputeConfig(Section):
         ge=0,
         description="seconds of training a kill may cost: between states kept of unfinished members; 0: none",
     )
+
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        if self.gpus_per_task > 1 and self.gpus_per_task != int(self.gpus_per_task):
+            raise ValueError(f"gpus_per_task is {self.gpus_per_task:g}; expected a share of one GPU or a whole number")
+        return self
 
 
 class FailureConfig(Section):

@@ -32,6 +32,13 @@ def build_executor(
         )
     installed = importlib.util.find_spec("ray") is not None
     choice = compute.executor
+    spread = device == "cuda" and compute.gpus_per_task > 1
+    if spread and choice == "inline":
+        raise ComputeError(
+            f"compute.gpus_per_task is {compute.gpus_per_task:g}, but the inline executor is one process on one GPU; use compute.executor=ray, or: accelerate launch --multi_gpu -m launch.accelerate_run CONFIG compute.parallel=data"
+        )
+    if spread:
+        choice = "ray"
     if choice == "auto":
         local = (
             (gpus / compute.gpus_per_task) if device == "cuda" else ((os.cpu_count() or 1) / compute.threads_per_task)
@@ -45,6 +52,10 @@ def build_executor(
         raise ComputeError(
             "compute.executor is ray, but the package ray is not installed; pip install 'ray[default]', or use compute.executor=inline"
         )
+    if spread:
+        from ensemble.executors.ray_groups import RayGroupExecutor
+
+        return RayGroupExecutor(compute, device)
     from ensemble.executors.ray_tasks import RayExecutor
 
     return RayExecutor(compute, device)

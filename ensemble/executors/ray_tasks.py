@@ -25,6 +25,7 @@ from ensemble.executors.base import Arrays, Collector, Emit, Item, Outcome, Trai
 from ensemble.types import FailureKind, Task
 
 _LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LOOK_AGAIN_S = 5.0  # between looks at which nodes there are
 
 
 class RayExecutor:
@@ -37,42 +38,50 @@ class RayExecutor:
     name = "ray"
 
     def __init__(self, compute: ComputeConfig, device: str) -> None:
-        launched = [name for name in _LAUNCHER_VARIABLES if name in os.environ]
-        if launched:
-            raise ComputeError(
-                f"compute.executor is ray, but this process was started by a launcher ({', '.join(launched)} set); use compute.executor=inline there, or start it without torchrun / accelerate launch"
-            )
         self._threads = compute.threads_per_task
         self._hang_timeout_s = compute.hang_timeout_s
         self._gpus = compute.gpus_per_task if device == "cuda" else 0.0
-        self._owns = not ray.is_initialized()
-        if self._owns:
-            _connect(compute.ray_address or os.environ.get("RAY_ADDRESS"))
+        self._owns = connect(compute.ray_address)
+        self._wanted = compute.slots
         try:
-            fits = self._fitting_slots()
+            fits = self._first_slots(compute.placement_timeout_s if self._on_cluster(compute) else 0.0)
         except ComputeError:
             self.close()
             raise
-        self.slots = min(fits, compute.slots or fits)
+        self.slots = self._wanted or fits
         self._shared: tuple[int, list[Any]] | None = None
 
-    def _fitting_slots(self) -> int:
-        """How many tasks fit at a time. Raises ComputeError when no node can hold even one."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        fits = 0
-        for resources in nodes:
-            by_cpu = int(resources.get("CPU", 0) / self._threads)
-            by_gpu = int(resources.get("GPU", 0) / self._gpus) if self._gpus else by_cpu
-            fits += min(by_cpu, by_gpu)
+    def _on_cluster(self, compute: ComputeConfig) -> bool:
+        return bool(compute.ray_address or os.environ.get("RAY_ADDRESS"))
+
+    def _first_slots(self, patience_s: float) -> int:
+        """How many tasks fit at a time, after waiting for a node that can hold one. Raises ComputeError without any."""
+        deadline = time.monotonic() + patience_s
+        while (fits := self._fitting_slots()) == 0 and time.monotonic() < deadline:
+            interruption.check()
+            time.sleep(0.5)
         if fits == 0:
+            nodes = _nodes()
             has = "; ".join(f"{r.get('CPU', 0):g} CPUs and {r.get('GPU', 0):g} GPUs" for r in nodes) or "no node"
             raise ComputeError(
                 f"no node can hold one task of {self._threads} CPUs and {self._gpus:g} GPUs; the cluster has: {has}; lower compute.threads_per_task or compute.gpus_per_task"
             )
         return fits
 
+    def _fitting_slots(self) -> int:
+        """How many tasks the nodes there are now can hold at a time."""
+        fits = 0
+        for resources in _nodes():
+            by_cpu = int(resources.get("CPU", 0) / self._threads)
+            by_gpu = int(resources.get("GPU", 0) / self._gpus) if self._gpus else by_cpu
+            fits += min(by_cpu, by_gpu)
+        return fits
+
     def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
-        """See Executor.run. At most `slots` tasks are under way at a time."""
+        """See Executor.run. At most `slots` tasks are under way at a time; without compute.slots, as many as fit now.
+
+        With compute.slots above what fits, Ray queues the others, which makes an autoscaler add nodes.
+        """
         with interruption.deferred():
             yield from self._run(tasks, train, arrays, emit)
 
@@ -85,9 +94,12 @@ class RayExecutor:
         waiting = deque(tasks)
         running: dict[Any, tuple[Collector, float]] = {}
         heard: dict[Any, float] = {}  # when a task last said anything; none before its first word
+        looked = time.monotonic()
         try:
             while waiting or running:
                 interruption.check()
+                if self._wanted is None and waiting and time.monotonic() - looked > _LOOK_AGAIN_S:
+                    looked, self.slots = time.monotonic(), max(1, self._fitting_slots())
                 while waiting and len(running) < self.slots:
                     task = waiting.popleft()
                     stream = remote.remote(call, task, names, *references)
@@ -155,6 +167,26 @@ def _train_remotely(train: Train, task: Task, names: Sequence[str], *arrays: Any
 def _kill_process(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def connect(address: str | None) -> bool:
+    """Connect to the cluster at an address, that of RAY_ADDRESS, or a local one; True when this began a connection.
+
+    Raises ComputeError inside a world that a launcher started, and when the cluster cannot be reached.
+    """
+    launched = [name for name in _LAUNCHER_VARIABLES if name in os.environ]
+    if launched:
+        raise ComputeError(
+            f"compute.executor is ray, but this process was started by a launcher ({', '.join(launched)} set); use compute.executor=inline there, or start it without torchrun / accelerate launch"
+        )
+    if ray.is_initialized():
+        return False
+    _connect(address or os.environ.get("RAY_ADDRESS"))
+    return True
 
 
 def _connect(address: str | None) -> None:

@@ -115,6 +115,6 @@ def cautions(evaluation: Evaluation) -> list[str]:
     if evaluation.degraded:
         lines.append(
             f"degraded: {len(evaluation.members)} of the {evaluation.asked_members} members asked for vote; "
-            "start the run again to train the missing ones"
+            "the others failed (starting the run again trains them) or the method ended early (its notices say why)"
         )
     return lines + list(evaluation.warnings)

@@ -13,7 +13,7 @@ from ensemble.errors import ConfigError
 # Dotted keys (or their parents) that cannot change a member.
 NEUTRAL = frozenset({
     "output_dir", "aggregator", "tracking", "failures", "data.root", "data.path", "data.download", "compute.executor",
-    "compute.slots", "compute.ray_address", "compute.gpus_per_task", "compute.placement_timeout_s", "compute.device",
+    "compute.slots", "compute.ray_address", "compute.placement_timeout_s", "compute.device",
     "compute.checkpoint_every_s", "compute.hang_timeout_s",
 })  # fmt: skip
 
@@ -23,12 +23,18 @@ def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
 
     A key that the stored one lacks, because an older version wrote it, counts with its default.
     """
-    old, new = _flat(_completed(stored)), _flat(current)
+    old, new = (_with_ranks(_flat(values)) for values in (_completed(stored), current))
     return [
         f"{key}: {old.get(key, 'absent')!r} in the folder, {new.get(key, 'absent')!r} now"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _neutral(key)
     ]
+
+
+def _with_ranks(values: dict[str, Any]) -> dict[str, Any]:
+    """Shares of a GPU change no bit; several GPUs per task, which add up parts of a batch, do."""
+    shared = values.get("compute.gpus_per_task")
+    return values if shared is None else {**values, "compute.gpus_per_task": max(1.0, float(shared))}
 
 
 def _completed(stored: dict[str, Any]) -> dict[str, Any]:

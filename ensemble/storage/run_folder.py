@@ -35,6 +35,7 @@ from safetensors.numpy import save as save_safetensors
 from ensemble.errors import ConfigError, StorageError
 from ensemble.storage.atomic import TEMPORARY, json_bytes, npz_bytes, read_npz, write_bytes
 from ensemble.storage.identity import differences
+from ensemble.storage.remote import Mirror, is_address, local_root
 from ensemble.types import EpochRecord, IntArray, MemberResult, Votes
 
 MANIFEST, CONFIG, PLAN, LABELS, EVENTS = "manifest.json", "config.yaml", "plan.json", "labels.npz", "events.jsonl"
@@ -54,27 +55,32 @@ class Labels:
 class RunFolder:
     """The folder of one run, open for writing (locked) or for reading."""
 
-    def __init__(self, path: Path, lock: IO[str] | None = None) -> None:
+    def __init__(self, path: Path, lock: IO[str] | None = None, mirror: Mirror | None = None) -> None:
         self.path = path
         self._lock = lock
+        self._mirror = mirror
         self._files: dict[str, dict[str, Any]] = {}
 
     @classmethod
-    def open(cls, root: Path, name: str, config: dict[str, Any], plan: dict[str, Any]) -> RunFolder:
+    def open(cls, root: Path | str, name: str, config: dict[str, Any], plan: dict[str, Any]) -> RunFolder:
         """Create runs/name, or take up an unfinished one: its stored plan then replaces `plan`.
 
-        Raises ConfigError when the folder holds another configuration or would lie outside the root, StorageError
+        root: a folder, or the address of one on object storage, see `storage.remote`. Raises ConfigError when the folder holds another configuration or would lie outside the root, StorageError
         when another process writes to it or its manifest is damaged.
         """
+        mirror = Mirror(str(root), name) if is_address(str(root)) else None
+        root = local_root(str(root)) if mirror else Path(root)
         path = root / name
         if root.resolve() not in path.resolve().parents:
             raise ConfigError(f"name {name!r}: the run folder {path} would lie outside {root}; choose another name")
         try:
             path.mkdir(parents=True, exist_ok=True)
-            folder = cls(path, _locked(path / "run.lock"))
+            folder = cls(path, _locked(path / "run.lock"), mirror)
         except OSError as error:
             raise StorageError(f"{path}: cannot be used as a run folder: {error.strerror or error}") from error
         try:
+            if mirror:
+                mirror.fetch(path)
             folder._take_up(config, plan)
         except BaseException:
             folder.close()
@@ -167,6 +173,8 @@ class RunFolder:
 
     def _write_manifest(self) -> None:
         write_bytes(self.path / MANIFEST, json_bytes({"version": _VERSION, "files": dict(sorted(self._files.items()))}))
+        if self._mirror:
+            self._mirror.push(self.path, self._files)
 
     def _load_manifest(self) -> None:
         path = self.path / MANIFEST

@@ -300,7 +300,7 @@ def _binding(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return {
         key: _binding(value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
         for key, value in section.items()
-        if prefix + key not in NEUTRAL
+        if prefix + key not in NEUTRAL | {"compute.gpus_per_task"}
     }
 
 

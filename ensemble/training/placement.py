@@ -37,9 +37,10 @@ class Placement:
     def create(cls, compute: ComputeConfig, data_parallel: bool | None = None) -> Placement:
         """Set threads, precision and determinism for this process and take its device.
 
-        data_parallel: instead of what compute.parallel says. Raises ComputeError when a GPU is asked for and none is visible.
+        data_parallel: instead of what compute.parallel and compute.gpus_per_task say. Raises ComputeError when a GPU is asked for and none is visible.
         """
-        data_parallel = compute.parallel == "data" if data_parallel is None else data_parallel
+        if data_parallel is None:
+            data_parallel = compute.parallel == "data" or compute.gpus_per_task > 1
         cuda = torch.cuda.is_available()
         if compute.device == "cuda" and not cuda:
             raise ComputeError(NO_GPU)

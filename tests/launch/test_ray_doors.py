@@ -38,13 +38,16 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+PORT = free_port()
+
+
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A head node on the loopback interface, as `ray start` makes it."""
     dashboard = free_port()
     command = [
-        str(BIN / "ray"), "start", "--head", "--block", f"--port={free_port()}", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=2", "--include-dashboard=true",
+        str(BIN / "ray"), "start", "--head", "--block", f"--port={PORT}", "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=4", "--include-dashboard=true",
         "--disable-usage-stats", f"--temp-dir=/tmp/r{os.getpid()}",
     ]  # fmt: skip
     head = subprocess.Popen(
@@ -90,6 +93,39 @@ def test_a_submitted_job_trains_and_its_exit_code_comes_back(address: str, tmp_p
     wrong = submit(address, "output_dir=relative")  # the job's own exit code, not the launcher's 1
     assert wrong.returncode == 2
     assert "vanishes with it; expected an absolute path" in wrong.stdout
+
+
+def test_one_two_and_four_slots_and_no_ray_at_all_give_the_same_bits(address: str, tmp_path: Path) -> None:
+    """Two rounds of boosting with four chains; tests/launch/test_accelerate_door.py has two launched ranks beside inline."""
+    (tmp_path / "same.yaml").write_text(
+        "{num_members: 8, method: {name: adaboost, chains: 4, error_rows: training}, data: {name: digits}, model: {name: mlp, widths: [16]},"
+        " training: {epochs: 2}, compute: {stack_size: 1, device: cpu}, tracking: {wandb: {mode: disabled}}}"
+    )
+    runs = {
+        f"slots{slots}": ["compute.executor=ray", f"compute.ray_address=127.0.0.1:{PORT}", f"compute.slots={slots}"]
+        for slots in (1, 2, 4)
+    }
+    found = {}
+    for name, words in {"inline": ["compute.executor=inline"], **runs}.items():
+        command = [
+            str(BIN / "ensemble"),
+            "train",
+            str(tmp_path / "same.yaml"),
+            f"name={name}",
+            f"output_dir={tmp_path}",
+            "-q",
+        ]
+        done = subprocess.run(
+            [*command, *words], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        files = json.loads((tmp_path / name / "manifest.json").read_text())["files"]
+        found[name] = {
+            k: f["sha256"] for k, f in files.items() if k.endswith((".safetensors", "votes.npz", "method.json"))
+        }
+    assert len(found["inline"]) == 8 * 2 + 1
+    for name in runs:
+        assert found[name] == found["inline"], name
 
 
 def test_a_stopped_job_can_be_resumed(address: str, tmp_path: Path) -> None:
