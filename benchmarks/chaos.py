@@ -3,8 +3,8 @@
     python -m benchmarks.chaos --kills 30 --seed 7 [--out FILE.json]
 
 One configuration is trained twice through `ensemble train` on a local Ray: once undisturbed, once with kills at random
-moments. A kill hits the driver (SIGKILL), a worker (SIGKILL), the raylet (SIGKILL) or the driver politely (SIGTERM,
-which must end with exit code 75 within 5 s). After a kill of the driver or the raylet the same command is started
+moments. A kill hits the driver (SIGKILL), a worker (SIGKILL), the raylet (SIGKILL), the driver politely (SIGTERM,
+which must end with exit code 75) or as `ray job stop` does (SIGTERM, and SIGKILL to all that is left 3 s later). After a kill of the driver or the raylet the same command is started
 again. Printed at the end: kills by kind, exit codes, member-epochs trained in all against those an undisturbed run
 needs, and whether every weight and vote file has the same SHA-256.
 """
@@ -26,7 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-KINDS = ("driver", "worker", "raylet", "sigterm")
+KINDS = ("driver", "worker", "raylet", "sigterm", "job_stop")
+JOB_STOP_PATIENCE_S = 3.0  # between SIGTERM and SIGKILL when Ray stops a job
 CONFIG = """\
 name: chaos
 num_members: 6
@@ -83,6 +84,12 @@ def kill(kind: str, driver: subprocess.Popen[bytes], record: Record) -> bool:
     if kind == "driver":
         driver.kill()
         for number, _ in below:  # Ray would notice and leave within seconds; a lost machine takes all at once
+            _signal(number, signal.SIGKILL)
+    elif kind == "job_stop":
+        driver.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            driver.wait(timeout=JOB_STOP_PATIENCE_S)
+        for number in (driver.pid, *(number for number, _ in below)):
             _signal(number, signal.SIGKILL)
     elif kind == "sigterm":
         begun = time.monotonic()
