@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("driver", "worker", "raylet", "sigterm", "job_stop")
+EARLY = 0.2  # share of the starts that may be hit before they train anything
 JOB_STOP_PATIENCE_S = 3.0  # between SIGTERM and SIGKILL when Ray stops a job
 CONFIG = """\
 name: chaos
@@ -49,6 +50,7 @@ class Record:
     exits: Counter[int] = field(default_factory=Counter)
     sigterm_seconds: list[float] = field(default_factory=list)
     starts: int = 0
+    mistakes: list[str] = field(default_factory=list)  # what was printed where the program itself broke
 
 
 def start(config: Path, root: Path) -> subprocess.Popen[bytes]:
@@ -115,11 +117,12 @@ def disturbed(config: Path, root: Path, kills: int, seed: int, limit_s: float) -
     """Train with kills until done. Raises SystemExit when it is not done in time or ends in an unexpected way."""
     record, chance, deadline = Record(), random.Random(seed), time.monotonic() + limit_s  # noqa: S311 - no secret
     while True:
+        before, early = epochs_in_log(root), chance.random() < EARLY
         driver = start(config, root)
         record.starts += 1
         while driver.poll() is None and time.monotonic() < deadline:
             left = kills - sum(record.kills.values())
-            if left > 0 and epochs_in_log(root) >= 0:
+            if left > 0 and (early or epochs_in_log(root) > max(before, 0)):
                 time.sleep(chance.uniform(0.5, 4.0))
                 if driver.poll() is None:
                     kill(chance.choice(KINDS), driver, record)
@@ -128,6 +131,8 @@ def disturbed(config: Path, root: Path, kills: int, seed: int, limit_s: float) -
             driver.kill()
             raise SystemExit(f"not done after {limit_s:g} s; log: {root.parent / 'log.txt'}")
         record.exits[driver.returncode] += 1
+        if driver.returncode == 70:
+            record.mistakes.append((root.parent / "log.txt").read_text(errors="replace")[-3000:])
         for number, _ in processes(driver.pid):
             _signal(number, signal.SIGKILL)
         if driver.returncode == 0:
@@ -164,6 +169,7 @@ def run_chaos(kills: int, seed: int, epochs: int, limit_s: float) -> dict[str, A
             "kills": dict(record.kills),
             "starts": record.starts,
             "exit_codes": {str(code): count for code, count in record.exits.items()},
+            "mistakes": record.mistakes,
             "sigterm_seconds_most": max(record.sigterm_seconds, default=0.0),
             "files": len(expected),
             "files_equal": sum(found.get(name) == digest for name, digest in expected.items()),
@@ -188,6 +194,8 @@ def main() -> None:
         arguments.out.write_text(text + "\n")
     if figures["files_equal"] != figures["files"]:
         raise SystemExit("the bits differ")
+    if figures["mistakes"]:
+        raise SystemExit("the program broke where it was only interrupted")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ensemble.config.schema import Experiment
-from ensemble.models.work import multiply_adds
 from ensemble.types import MemberSpec, Task
 
 # Small networks leave a device idle and gain from company; large ones fill it alone. A CPU's caches bound the useful
@@ -64,10 +63,14 @@ def longest_first(
 
     Work is members times rows times epochs times the multiply-adds of their network; the order changes no bit.
     """
-    per_image = {
-        group.name: multiply_adds(group.model, image_shape, classes) * group.training.epochs
-        for group in experiment.groups
-    }
+    per_image = {group.name: 1 for group in experiment.groups}
+    if len(per_image) > 1:
+        from ensemble.models.work import multiply_adds  # imports torch, which a driver of like members can do without
+
+        per_image = {
+            group.name: multiply_adds(group.model, image_shape, classes) * group.training.epochs
+            for group in experiment.groups
+        }
 
     def work(task: Task) -> int:
         return per_image[task.recipe] * sum(len(member.rows) for member in task.members)

@@ -1,0 +1,366 @@
+"""Our claims of speed, one function each, both sides interleaved in one go; `make benchmarks` runs them all.
+
+    ENSEMBLE_DATA=FOLDER python -m benchmarks.speed [CLAIM ...] [--repeats 3] [--out docs/results/speed.json]
+
+Every side is a process of its own with its threads pinned, and the sides of a claim take turns. A ratio is taken within
+each repeat; printed are its median and range. What the timing contains is in each function's text. Needs MNIST.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = 54_000
+Figures = dict[str, Any]
+
+
+# Sides: each runs in a process of its own and returns seconds
+
+
+def epoch_of_stack(count: int, epochs: int = 3, model: str = "lenet5") -> float:
+    """Seconds per epoch of `count` members as one stack, batch 64: median over the epochs after the first."""
+    from ensemble.config import parse_experiment
+    from ensemble.events import EpochFinished
+    from ensemble.training import Trainer
+    from ensemble.types import MemberSpec, Task
+
+    experiment = parse_experiment({
+        "name": "speed", "num_members": count, "method": {"name": "deep_ensemble"}, "model": {"name": model},
+        "data": {"name": "mnist"}, "training": {"epochs": epochs, "batch_size": 64},
+        "compute": {"device": "cpu", "threads_per_task": int(os.environ["OMP_NUM_THREADS"]), "checkpoint_every_s": 0},
+    })  # fmt: skip
+    arrays, rows = _arrays()
+    recipe = experiment.groups[0].name
+    task = Task("speed", recipe, tuple(MemberSpec(i, recipe, rows) for i in range(count)))
+    spent: dict[int, float] = {}
+    for item in Trainer.create(experiment, "cpu", 10)(task, arrays):
+        if isinstance(item, EpochFinished):
+            spent[item.epoch] = spent.get(item.epoch, 0.0) + item.seconds
+    return statistics.median(seconds for epoch, seconds in spent.items() if epoch > 1)
+
+
+def _arrays() -> tuple[dict[str, Any], Any]:
+    from ensemble.config.schema import DataConfig
+    from ensemble.data import load_dataset
+
+    mnist = load_dataset(DataConfig(name="mnist"))
+    arrays = {
+        "train_images": mnist.train_images_NCHW, "train_labels": mnist.train_labels_N,
+        "validation_rows": np.arange(ROWS, ROWS + 1000), "test_images": mnist.test_images_NCHW[:1000],
+        "mean": np.array([0.1307], np.float32), "std": np.array([0.3081], np.float32),
+    }  # fmt: skip
+    return arrays, np.arange(ROWS)
+
+
+def data_path_ours() -> float:
+    """One epoch of batches of 64, normalised and ready for the network: the loop's own gathering."""
+    import torch
+
+    from ensemble.config.recipe import AugmentationConfig
+    from ensemble.config.schema import ComputeConfig
+    from ensemble.training.batches import Batches, Resident
+    from ensemble.training.placement import Placement
+    from ensemble.types import MemberSpec
+
+    arrays, rows = _arrays()
+    placement = Placement.create(ComputeConfig(device="cpu"))
+    data = Resident.load(arrays, torch.device("cpu"))
+    batches = Batches(data, (MemberSpec(0, "r", rows),), 0, 64, AugmentationConfig(), placement, None)
+    started = time.perf_counter()
+    for _ in batches.epoch(0):
+        pass
+    return time.perf_counter() - started
+
+
+def data_path_torchvision() -> float:
+    """The same epoch through torchvision's MNIST, ToTensor, Normalize and a DataLoader."""
+    from torch.utils.data import DataLoader, Subset
+    from torchvision.datasets import MNIST
+    from torchvision.transforms import Compose, Normalize, ToTensor
+
+    transform = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))])
+    train = Subset(MNIST(os.environ["ENSEMBLE_DATA"], train=True, transform=transform), range(ROWS))
+    started = time.perf_counter()
+    for _ in DataLoader(train, batch_size=64, shuffle=True):
+        pass
+    return time.perf_counter() - started
+
+
+def bare_loop(epochs: int) -> float:
+    """Seconds per epoch of a LeNet-5 in the plainest hand-written loop on tensors already in memory."""
+    import torch
+    from torch import nn
+
+    from ensemble.config.models import LeNet5Config
+    from ensemble.models import build_model
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    arrays, rows = _arrays()
+    images = (torch.from_numpy(arrays["train_images"][rows]).float() / 255 - 0.1307) / 0.3081
+    labels = torch.from_numpy(arrays["train_labels"][rows])
+    model = build_model(LeNet5Config(name="lenet5"), (1, 28, 28), 10)
+    optimizer, loss_of = torch.optim.Adam(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
+    spent = []
+    for _ in range(epochs):
+        started = time.perf_counter()
+        for batch in torch.randperm(len(rows)).split(64):
+            optimizer.zero_grad()
+            loss_of(model(images[batch]), labels[batch]).backward()
+            optimizer.step()
+        spent.append(time.perf_counter() - started)
+    return statistics.median(spent[1:])
+
+
+def matmul_rate() -> float:
+    """Float32 multiply-adds per second of the best of several large matrix products."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    size, best = 1536, 0.0
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    for _ in range(12):
+        started = time.perf_counter()
+        a @ b
+        best = max(best, size**3 / (time.perf_counter() - started))
+    return best
+
+
+def evaluation(members: int, rows: int) -> float:
+    """Judging stored votes: leaderboard, intervals, selection, stacking, calibration, curves."""
+    from ensemble.evaluation.evaluate import evaluate
+    from ensemble.evaluation.records import MemberFacts
+    from ensemble.evaluation.splits import SplitVotes
+
+    stream = np.random.default_rng(0)
+
+    def votes(name: Any, count: int) -> SplitVotes:
+        labels = stream.integers(0, 10, count)
+        scores = stream.normal(size=(members, count, 10)).astype(np.float32)
+        scores[:, np.arange(count), labels] += 4
+        exp = np.exp(scores)
+        return SplitVotes(name, exp / exp.sum(-1, keepdims=True), labels)
+
+    validation, test = votes("validation", 6000), votes("test", rows)
+    facts = [MemberFacts(m, "r", 1, 1.0, 1) for m in range(members)]
+    started = time.perf_counter()
+    evaluate(validation, test, facts, "soft", None, members, "x", [str(k) for k in range(10)], choose=False)
+    return time.perf_counter() - started
+
+
+def many_tiny_members(executor: str, count: int) -> float:
+    """The whole command for `count` members of one step each: what a member costs beyond its training."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _command(
+            "train", "configs/quickstart.yaml", f"num_members={count}", "method={name: deep_ensemble}", "model={name: mlp, widths: [8]}",
+            "data.max_train_rows=64", "training.epochs=1", "training.batch_size=64", f"compute.executor={executor}",
+            "compute.stack_size=50", f"output_dir={folder}", "tracking.wandb.mode=disabled", "-q",
+        )  # fmt: skip
+
+
+def same_work(executor: str) -> float:
+    """Training seconds from the first task's start to the last member's end, one slot, about a minute of work."""
+    from ensemble.events import MemberFinished, TaskStarted
+    from ensemble.tracking.event_log import read_events
+
+    with tempfile.TemporaryDirectory() as folder:
+        _command(
+            "train", "configs/bagging_lenet5_mnist.yaml", "num_members=8", "training.epochs=4", f"compute.executor={executor}",
+            "compute.slots=1", f"output_dir={folder}", "tracking.wandb.mode=disabled", "-q",
+        )  # fmt: skip
+        events = list(read_events(Path(folder) / "bagging_lenet5_mnist" / "events.jsonl"))
+    begun = min(moment for moment, event in events if isinstance(event, TaskStarted))
+    return max(moment for moment, event in events if isinstance(event, MemberFinished)) - begun
+
+
+def _command(*words: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "ensemble.cli", *words], check=True, capture_output=True, cwd=ROOT)
+    return time.perf_counter() - started
+
+
+SIDES: dict[str, Callable[..., float]] = {
+    "epoch_of_stack": epoch_of_stack, "data_path_ours": data_path_ours, "data_path_torchvision": data_path_torchvision,
+    "bare_loop": bare_loop, "matmul_rate": matmul_rate, "evaluation": evaluation,
+    "many_tiny_members": many_tiny_members, "same_work": same_work,
+}  # fmt: skip
+
+
+# Claims: which sides, and what is divided by what
+
+
+def side(name: str, *arguments: object, threads: int = 1, core: int | None = None) -> float:
+    """Run a side to its end."""
+    return _finished(start(name, *arguments, threads=threads, core=core))
+
+
+def start(name: str, *arguments: object, threads: int = 1, core: int | None = None) -> subprocess.Popen[str]:
+    """Start a side. core: the only core it may use."""
+    command = [sys.executable, "-m", "benchmarks.speed", "--side", json.dumps([name, *arguments])]
+    if core is not None:
+        command = ["taskset", "-c", str(core), *command]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
+
+
+def _finished(process: subprocess.Popen[str]) -> float:
+    output = process.communicate()[0]
+    if process.returncode:
+        raise SystemExit(f"{process.args}: exit code {process.returncode}")
+    return float(output.strip().splitlines()[-1])
+
+
+def data_path() -> Figures:
+    """An epoch of 54,000 normalised images in batches of 64, in memory, one thread; torchvision + DataLoader over ours."""
+    ours, theirs = side("data_path_ours"), side("data_path_torchvision")
+    return {"ours_s": ours, "torchvision_s": theirs, "ratio": theirs / ours}
+
+
+def stack() -> Figures:
+    """8 LeNet-5 one by one over 8 as stacks of 4, our loop, one thread; seconds of training per epoch, no validation."""
+    alone, four = side("epoch_of_stack", 1), side("epoch_of_stack", 4)
+    return {"alone_s": 8 * alone, "stacks_s": 2 * four, "ratio": 8 * alone / (2 * four)}
+
+
+def slots() -> Figures:
+    """Two stacks of 4 LeNet-5: one after another on one thread over side by side on two cores."""
+    single = side("epoch_of_stack", 4)
+    two = [start("epoch_of_stack", 4), start("epoch_of_stack", 4)]
+    together = max(_finished(process) for process in two)
+    return {"one_slot_s": 2 * single, "two_slots_s": together, "ratio": 2 * single / together}
+
+
+def slots_against_threads() -> Figures:
+    """Two stacks of 4 LeNet-5: one after another in a process of two threads over side by side in two of one thread."""
+    wide = side("epoch_of_stack", 4, threads=2)
+    two = [start("epoch_of_stack", 4), start("epoch_of_stack", 4)]
+    together = max(_finished(process) for process in two)
+    return {"one_process_s": 2 * wide, "two_slots_s": together, "ratio": 2 * wide / together}
+
+
+def floor() -> Figures:
+    """LeNet-5 in a stack of 4: least multiply-adds of an epoch over what one thread's matrix products would have done."""
+    from ensemble.config.models import LeNet5Config
+    from ensemble.models.work import multiply_adds
+
+    forward = multiply_adds(LeNet5Config(name="lenet5"), (1, 28, 28), 10)
+    first = 6 * 28 * 28 * 25  # the first layer needs no gradient of its input
+    rate, epoch = side("matmul_rate"), side("epoch_of_stack", 4)
+    least = 4 * ROWS * (3 * forward - first) / rate
+    return {"multiply_adds_per_s": rate, "floor_s": least, "epoch_s": epoch, "ratio": least / epoch}
+
+
+def single_network() -> Figures:
+    """A single LeNet-5: a bare hand-written loop over our loop, seconds of training per epoch, one thread."""
+    bare, ours = side("bare_loop", 3), side("epoch_of_stack", 1)
+    return {"bare_s": bare, "ours_s": ours, "ratio": bare / ours}
+
+
+def judging() -> Figures:
+    """100 members, 10,000 test rows, 10 classes: everything but the chosen votes; seconds."""
+    seconds = side("evaluation", 100, 10_000)
+    return {"seconds": seconds, "ratio": 2.0 / seconds}
+
+
+def tiny_members() -> Figures:
+    """1,000 members of one step each, whole command, inline: seconds per member; stacks of 50."""
+    seconds = side("many_tiny_members", "inline", 1000)
+    return {"seconds": seconds, "ratio": 60.0 / seconds}
+
+
+def ray() -> Figures:
+    """8 bagged LeNet-5, 4 epochs, one slot: inline over Ray, from the first task's start to the last member's end."""
+    inline, there = side("same_work", "inline"), side("same_work", "ray")
+    return {"inline_s": inline, "ray_s": there, "ratio": inline / there}
+
+
+def start_up() -> Figures:
+    """`ensemble --help`: seconds, best of five."""
+    seconds = min(_command("--help") for _ in range(5))
+    return {"seconds": seconds, "ratio": 0.3 / seconds}
+
+
+CLAIMS: dict[str, tuple[Callable[[], Figures], float, str]] = {
+    "data_path": (data_path, 30.0, "data path, torchvision + DataLoader over ours"),
+    "stack": (stack, 1.4, "8 LeNet-5 one by one over two stacks of 4"),
+    "slots": (slots, 1.8, "one 1-thread slot over two"),
+    "slots_against_threads": (slots_against_threads, 1.3, "one 2-thread process over two 1-thread slots"),
+    "floor": (floor, 0.5, "LeNet-5 stack, share of the float32 floor"),
+    "single_network": (single_network, 0.95, "bare loop over ours, one LeNet-5"),
+    "judging": (judging, 1.0, "2 s over judging 100 members x 10,000 rows"),
+    "tiny_members": (tiny_members, 1.0, "60 s over 1,000 one-step members"),
+    "ray": (ray, 0.95, "inline over Ray, same slot and work"),
+    "start_up": (start_up, 1.0, "0.3 s over ensemble --help"),
+}
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The table of all claims."""
+    environment = record["environment"]
+    lines = [
+        "# Speed", "",
+        f"`make benchmarks`: {record['repeats']} repeats, sides interleaved, medians with ranges. {environment}", "",
+        "| claim | ratio | range | goal | reached | seconds (medians) |", "|---|---:|---:|---:|---|---|",
+    ]  # fmt: skip
+    for name, claim in record["claims"].items():
+        _, goal, title = CLAIMS[name]
+        ratios = [figures["ratio"] for figures in claim]
+        keys = [key for key in claim[0] if key != "ratio"]
+        parts = ", ".join(f"{key} {statistics.median(figures[key] for figures in claim):.4g}" for key in keys)
+        middle = statistics.median(ratios)
+        reached = "yes" if middle >= goal else "no"
+        lines.append(
+            f"| {title} | {middle:.2f} | {min(ratios):.2f}-{max(ratios):.2f} | {goal:g} | {reached} | {parts} |"
+        )
+    lines += ["", *(f"- **{CLAIMS[name][2]}**: {CLAIMS[name][0].__doc__}" for name in record["claims"]), ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the claims asked for; prints the table, writes JSON and Markdown beside it."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("claims", nargs="*", help=", ".join(CLAIMS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("docs/results/speed.json"))
+    parser.add_argument("--side")
+    options = parser.parse_args()
+    if options.side:
+        name, *arguments = json.loads(options.side)
+        print(SIDES[name](*arguments))
+        return
+    if "ENSEMBLE_DATA" not in os.environ:
+        sys.exit("set ENSEMBLE_DATA to a folder with MNIST/raw")
+    if unknown := [name for name in options.claims if name not in CLAIMS]:
+        sys.exit(f"no such claim: {', '.join(unknown)}; expected {', '.join(CLAIMS)}")
+    from ensemble.environment import describe_environment
+
+    found: dict[str, list[Figures]] = {name: [] for name in options.claims or CLAIMS}
+    for repeat in range(options.repeats):
+        for name in found:
+            found[name].append(CLAIMS[name][0]())
+            print(f"repeat {repeat + 1}: {name}: {found[name][-1]}", flush=True)
+    facts = describe_environment()
+    short = ", ".join(f"{key} {facts[key]}" for key in ("processor", "cores", "python"))
+    short += f", torch {facts['packages']['torch']}, Ray {facts['packages']['ray']}"
+    record = {"repeats": options.repeats, "environment": short, "claims": found}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(record, indent=1) + "\n")
+    text = markdown(record)
+    options.out.with_suffix(".md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
