@@ -1,6 +1,7 @@
 # make quickstart   install into .venv and train the first ensemble
 # make test         all tests          make check   lint, types, layers
 # make benchmark    our speed beside Ensemble-PyTorch's (needs the benchmark extra, installed on demand)
+# make benchmarks   that and every other claim of speed; refreshes docs/results/speed.md
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ STAMP := $(VENV)/.installed
 # One thread per process: several processes share the cores better than several threads share a process.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: quickstart install test check format benchmark requirements clean
+.PHONY: quickstart install test check format benchmark benchmarks requirements clean
 
 quickstart: install
 	$(BIN)/ensemble train configs/quickstart.yaml
@@ -40,6 +41,9 @@ format: install
 benchmark: install
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps torchensemble==0.2.0
 	$(BIN)/python -m benchmarks.against_ensemble_pytorch
+
+benchmarks: benchmark
+	$(BIN)/python -m benchmarks.speed
 
 requirements: install
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements.txt
