@@ -35,12 +35,14 @@ def main() -> int:
             f"compute.executor is {experiment.compute.executor}, but this door's executor is accelerate; remove the key, or use: ensemble train"
         )
     rank = join(experiment)
+    from ensemble.executors.inline import InlineExecutor
     from ensemble.executors.launched import LaunchedExecutor, serve
 
     if rank > 0:
         serve()
         return 0
-    executor = LaunchedExecutor(experiment.compute.parallel == "data")
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # a launcher was asked for one process
+    executor = InlineExecutor() if alone else LaunchedExecutor(experiment.compute.parallel == "data")
     try:
         return train_and_print(experiment, lambda _device, _tasks, _images: executor)
     finally:
@@ -66,9 +68,9 @@ def join(experiment: Experiment) -> int:
         raise ComputeError(
             f"{world} processes were started, but Accelerate sees {state.num_processes}; check ACCELERATE_USE_CPU and the distributed_type of the configuration file"
         )
-    if world == 1:
+    if world == 1 and asked is None:
         raise ComputeError(
-            "this is a single process; expected a world of several. Use: ensemble train CONFIG, or: torchrun --nproc-per-node 2 -m launch.accelerate_run CONFIG"
+            "this is a single process; expected a world that a launcher started. Use: ensemble train CONFIG, or: torchrun --nproc-per-node 2 -m launch.accelerate_run CONFIG"
         )
     return int(state.process_index)
 

@@ -88,6 +88,15 @@ def test_ranks_train_each_member_together(home: Path) -> None:
             np.testing.assert_allclose(found.weights[name], array, atol=1e-5)
 
 
+def test_one_launched_process_gives_the_same_bits(home: Path) -> None:
+    done = started(
+        str(BIN / "accelerate"), "launch", "--config_file", "configs/accelerate/cpu_1.yaml", "-m", "launch.accelerate_run",
+        str(home / "one.yaml"), f"output_dir={home}", "name=launched", ACCELERATE_USE_CPU="true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert digests(home / "launched") == digests(home / "one")
+
+
 def test_a_launcher_that_quietly_starts_one_process_is_found_out(home: Path) -> None:
     done = started(
         str(BIN / "accelerate"), "launch", "--cpu", "--num_processes", "2", "-m", "launch.accelerate_run",
