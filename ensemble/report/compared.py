@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ensemble.evaluation.comparing import ComparedLine, Comparison
 from ensemble.evaluation.verdict import ALPHA
 from ensemble.report import wording
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 HEADERS = ("", "error %", "95 % int.", "wrong", "difference", "p", "val %", "NLL", "voters", "seconds")
 NARROW = ("", "error %", "95 % int.", "difference", "p")
@@ -39,7 +44,7 @@ def sentence(comparison: Comparison, line: ComparedLine) -> str:
     return (
         f"The {line.name} {claim} {comparison.reference}: test error {wording.percent(line.test_error)} % against "
         f"{wording.percent(reference.test_error)} %, a difference of {100 * line.difference:+.2f} points (95 % interval "
-        f"{100 * line.difference_lower:+.2f} to {100 * line.difference_upper:+.2f}; p {p if p.startswith('<') else '= ' + p})."
+        f"{100 * line.difference_lower:+.2f} to {100 * line.difference_upper:+.2f}; p {'< ' + p[1:] if p.startswith('<') else '= ' + p})."
     )
 
 
@@ -54,10 +59,21 @@ def notes(comparison: Comparison) -> list[str]:
 def print_comparison(comparison: Comparison) -> None:
     """Print it to stdout; a narrow terminal shows fewer columns and of many members the best and worst."""
     from rich.console import Console
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        _show(console, comparison)
+        return
+    with console.capture() as captured:
+        _show(console, comparison)
+    # rich fills every line up with spaces, which a file or a diff has no use for.
+    console.file.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
+
+
+def _show(console: Console, comparison: Comparison) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False, markup=False, emoji=False)
     name = comparison.dataset or "foreign probabilities"
     console.print(Text(f"{name}: {len(comparison.lines)} lines on {comparison.test_rows:,} test images", style="bold"))
     console.print()
@@ -93,12 +109,10 @@ def _shown_lines(comparison: Comparison) -> list[ComparedLine | None]:
     return [*kept, *others[:half], None, *others[-half:]]
 
 
-def _print_pairs(console: object, comparison: Comparison) -> None:
-    from rich.console import Console
+def _print_pairs(console: Console, comparison: Comparison) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    assert isinstance(console, Console)
     if not 1 < len(comparison.pairs) <= PAIRS_SHOWN:
         if len(comparison.pairs) > PAIRS_SHOWN:
             console.print(Text(f"{len(comparison.pairs):,} pairs of systems: all of them with --json"))
