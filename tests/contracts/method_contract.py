@@ -1,4 +1,4 @@
-"""What every method must do. Inherit and give a fixture `make` that builds a fresh one over TRAIN_ROWS, eight members.
+"""What every method must do. Inherit and give a fixture `make` that builds a fresh one over TRAIN_ROWS, of `num_members` members.
 
 `play` trains nothing: members answer by their index, so that a method hears the same story however often it is told.
 """
@@ -56,12 +56,16 @@ def same(ours: Sequence[MemberSpec], theirs: Sequence[MemberSpec]) -> None:
         assert (one.weights is None) == (other.weights is None)
         if one.weights is not None:
             np.testing.assert_array_equal(one.weights, other.weights)
+        assert (one.filter is None) == (other.filter is None)
+        if one.filter is not None:
+            assert (one.filter.rule, len(one.filter.judges)) == (other.filter.rule, len(other.filter.judges))
 
 
 class MethodContract:
     """Behaviour that the run relies on."""
 
     votes_on_unseen_rows = True
+    num_members = 8
 
     def test_two_of_a_kind_ask_for_the_same(self, make):
         for one, other in zip(play(make()), play(make()), strict=True):
@@ -88,7 +92,7 @@ class MethodContract:
 
     def test_indices_count_up_from_zero_and_all_members_come(self, make):
         rounds = play(make())
-        assert [member.index for members in rounds for member in members] == list(range(8))
+        assert [member.index for members in rounds for member in members] == list(range(self.num_members))
         numbers = [{member.round for member in members} for members in rounds]
         assert all(len(number) == 1 for number in numbers)
         assert sorted(number.pop() for number in numbers) == list(range(len(rounds)))

@@ -43,6 +43,14 @@ class TestFastGeometric(MethodContract):
         return lambda: build({"name": "fast_geometric", "chains": request.param})
 
 
+class TestFilterBoosting(MethodContract):
+    num_members = 9
+
+    @pytest.fixture
+    def make(self):
+        return lambda: build({"name": "filter_boosting"}, self.num_members, **MOVES)
+
+
 class TestGradientBoosting(MethodContract):
     votes_on_unseen_rows = False  # residuals need the outputs on the rows a network was fitted to
 
