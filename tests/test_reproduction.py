@@ -59,7 +59,8 @@ def test_table_and_pictures_are_written(printed: tuple[dict[str, object], Path])
     _, root = printed
     names = {path.name for path in (root / "out").iterdir()}
     assert names == {
-        "seeds.md", "curves_mlp_128_64_adam.png", "classes_mlp_128_64_adam.png", "samples.png",
+        "seeds.md", "curves_mlp_128_64_adam.png", "classes_mlp_128_64_adam.png",
+        "confusion_mlp_128_64_adam.png", "samples.png",
         "image_and_probabilities.png",
     }  # fmt: skip
     text = (root / "out" / "seeds.md").read_text()

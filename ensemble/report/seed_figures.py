@@ -1,4 +1,4 @@
-"""Figures of reproduced rows: learning curves, LeNet-5 beside ResNet-50, accuracy by class, samples, one image's answer.
+"""Figures of reproduced rows: learning curves, LeNet-5 beside ResNet-50, accuracy by class, confusion, samples, one answer.
 
     write_seed_figures(results, Path("docs/results/seeds"))
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from ensemble.report import plots
 from ensemble.report.figures import write_panels
+from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.reproduction import Reproduced, class_accuracies
 from ensemble.storage import RunFolder
 from ensemble.types import ByteArray, DoubleArray, EpochRecord, FloatArray, IntArray
@@ -45,6 +46,13 @@ def write_seed_figures(results: Sequence[Reproduced], folder: Path) -> list[Path
             draw_class_accuracies(axes[0], accuracies_SK, names)
 
         paths.append(_png(folder / f"classes_{result.row.name}.png", accuracy, 1, (5.4, 3.2)))
+        run = read_run(result.path)
+
+        def confused(axes: Any, run: RunFacts = run) -> None:
+            plots.confusion(axes[0], run)
+            axes[0].set_title("all seeds' vote", fontsize=9)
+
+        paths.append(_png(folder / f"confusion_{result.row.name}.png", confused, 1, (4.6, 4.4)))
     by_name = {result.row.name: result for result in results}
     if {"lenet5", "resnet50"} <= by_name.keys():
         pair = {by_name[name].row.system: _histories(by_name[name]) for name in ("lenet5", "resnet50")}
