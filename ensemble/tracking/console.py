@@ -110,7 +110,7 @@ def describe(event: Event) -> str | None:
             return f"note: {one_line(event.message)}"
         case RunFinished():
             failed = f", {event.failed} failed" if event.failed else ""
-            return f"{event.members} members trained{failed} in {duration(event.seconds)}"
+            return f"{event.members} members finished{failed}; this start took {duration(event.seconds)}"
         case _:
             return None
 

@@ -94,7 +94,7 @@ def test_a_piped_run_tells_its_story():
     assert "note: the last slot is slow" in lines
     assert "member 0002  FAILED (crash, try 1): the worker died; will be tried again" in lines
     assert "member 0002  FAILED (diverged, try 2): the loss became nan; left out" in lines
-    assert lines[-1] == "2 members trained, 1 failed in 0:24"
+    assert lines[-1] == "2 members finished, 1 failed; this start took 0:24"
 
 
 def test_a_member_speaks_at_most_every_few_seconds_and_always_at_its_last_epoch():
