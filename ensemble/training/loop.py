@@ -43,6 +43,13 @@ def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
     In between come Checkpoints, one every compute.checkpoint_every_s; a task that has one goes on from there. Raises ComputeError when the device asked for is not there, ConfigError when the images do not fit the network.
     """
     placement = Placement.create(job.compute)
+    try:
+        yield from _train_placed(task, job, arrays, placement)
+    finally:
+        torch.set_flush_denormal(False)  # it holds for the whole process, which may be the user's own
+
+
+def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) -> Iterator[Item]:
     image_shape = arrays["train_images"].shape[1:]
     obstacles = unstackable(build_model(job.group.model, image_shape, job.num_classes)) if len(task.members) > 1 else []
     if obstacles:

@@ -95,3 +95,11 @@ def test_two_ranks_train_one_stack_to_the_same_weights_as_one(tmp_path: Path) ->
     for name in alone.files:
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
         np.testing.assert_allclose(first[name], alone[name], atol=1e-5, err_msg=name)
+
+
+def test_training_leaves_the_process_s_arithmetic_as_it_was(arrays: dict[str, Any]) -> None:
+    """Denormal numbers are flushed to zero only while a task trains."""
+    torch.set_flush_denormal(False)
+    smallest = torch.tensor([1e-40])
+    train(experiment(epochs=1), specs([0]), arrays)
+    assert float(smallest / 2) > 0
