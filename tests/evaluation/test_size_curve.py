@@ -87,7 +87,7 @@ def test_members_that_agree_everywhere_leave_nothing_to_contest(make_ensemble):
     votes = make_ensemble(members=1, skill=1.0).test
     same = SplitVotes("test", np.repeat(votes.probs_MNK, 3, axis=0), votes.labels_N)
     contested = contested_rows("soft", same)
-    assert contested.scores_MCK.shape[1] == 0
+    assert contested.scores_MKC.shape[2] == 0
     error = brute_force("soft", votes, [0])
     assert error > 0
     assert {point.mean for point in size_curve(contested, seed=0)} == {error}
