@@ -26,7 +26,7 @@ def reproduce(rows: tuple[str, ...], out: Path | None, only_list: bool, as_json:
     """Train published single networks over several seeds and print ours beside the published figures.
 
     ROW names a configuration of configs/seeds/ (all where none is named); seeds=5 says how many networks per row, and
-    other KEY=VALUE replace values of the files. The epoch is chosen on validation, the test set read once.
+    other KEY=VALUE replace values of the files, ROW.KEY=VALUE of one file only. The epoch is chosen on validation, the test set read once.
     """
     from ensemble.report.reproduced import print_reproduced
     from ensemble.reproduction import chosen_rows

@@ -147,16 +147,22 @@ def reproduce(
 ) -> list[Reproduced]:
     """Train what is missing of every row, and read the results.
 
-    train: runs an experiment and returns its folder and evaluation. All configurations are read before the first row
+    overrides: key=value for all rows, or ROW.key=value for one. train: runs an experiment and returns its folder and evaluation. All configurations are read before the first row
     trains, so a mistake in an override shows at once. Raises the EnsembleError of whatever stopped it.
     """
     folder = find_configurations()
     planned = {row.name: seed_experiment(row, folder, None, []).training.epochs for row in rows}
-    experiments = [(row, seed_experiment(row, folder, seeds, overrides)) for row in rows]
+    experiments = [(row, seed_experiment(row, folder, seeds, overrides_of(row, overrides))) for row in rows]
     return [
         read_row(row, *train(experiment), planned_epochs=planned[row.name], epochs=experiment.training.epochs)
         for row, experiment in experiments
     ]
+
+
+def overrides_of(row: SeedRow, overrides: Sequence[str]) -> list[str]:
+    """The overrides meant for a row: those for all, and those that begin with its name (resnet50.training.epochs=4)."""
+    own = [word.removeprefix(f"{row.name}.") for word in overrides if word.startswith(f"{row.name}.")]
+    return [word for word in overrides if word.partition(".")[0] not in ROWS] + own
 
 
 def read_row(row: SeedRow, path: Path, evaluation: Evaluation, epochs: int, planned_epochs: int) -> Reproduced:

@@ -13,7 +13,14 @@ from click.testing import CliRunner
 from ensemble.cli import main
 from ensemble.errors import ConfigError
 from ensemble.report.reproduced import markdown
-from ensemble.reproduction import ROWS, Reproduced, chosen_rows, find_configurations, seed_experiment
+from ensemble.reproduction import (
+    ROWS,
+    Reproduced,
+    chosen_rows,
+    find_configurations,
+    overrides_of,
+    seed_experiment,
+)
 from ensemble.storage import RunFolder
 
 SMALL = ["data={name: digits}", "training.epochs=4", "compute.executor=inline", "tracking.wandb.mode=disabled"]
@@ -111,3 +118,9 @@ def test_every_row_has_its_configuration_and_watches_the_test_curve() -> None:
         assert experiment.training.watch_test
         assert experiment.total_members == 2
         assert experiment.compute.stack_size == 2
+
+
+def test_an_override_can_be_meant_for_one_row() -> None:
+    words = ["training.epochs=3", "resnet50.training.epochs=1", "resnet50.training.lr=0.1", "lenet5.seed=4"]
+    assert overrides_of(ROWS["resnet50"], words) == ["training.epochs=3", "training.epochs=1", "training.lr=0.1"]
+    assert overrides_of(ROWS["lenet5_augmented"], words) == ["training.epochs=3"]
