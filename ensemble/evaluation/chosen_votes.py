@@ -15,7 +15,7 @@ from ensemble.evaluation.aggregation import Decision, decide, decide_scores
 from ensemble.evaluation.metrics import wrong_rows
 from ensemble.evaluation.selection import greedy_selection
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, require_choosable
-from ensemble.evaluation.stacking import FOLDS, fit_stacker
+from ensemble.evaluation.stacking import FOLDS, MOST_FEATURES, fit_stacker
 from ensemble.evaluation.statistics import wilson_interval
 from ensemble.evaluation.temperature import apply_temperature, fit_temperatures
 from ensemble.evaluation.weights import likelihood_weights
@@ -46,7 +46,7 @@ def choose_votes(
     """Greedy selection, weights by log loss, member and vote temperatures, and stacking.
 
     aggregator and weights_M: the headline vote, to which one temperature is fitted; weights only for "weighted".
-    One member alone gets only that. Raises PeekingError for test votes.
+    One member alone gets only that; more than MOST_FEATURES members x classes are not stacked. Raises PeekingError for test votes.
     """
     require_choosable(votes)
     chosen = [_vote_temperature(votes, aggregator, weights_M)]
@@ -59,7 +59,7 @@ def choose_votes(
             *chosen,
         ]
         # Folds of less than a row cannot be held out.
-        if votes.num_rows >= FOLDS:
+        if votes.num_rows >= FOLDS and votes.num_members * votes.num_classes <= MOST_FEATURES:
             chosen.append(_stacking(votes, seed))
     return chosen
 

@@ -19,15 +19,20 @@ class InlineExecutor:
     def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
         """See Executor.run."""
         for task in tasks:
-            collector, started = Collector(task, emit), time.monotonic()
-            try:
-                collector.take_all(train(task, arrays))
-            except EnsembleError:
-                raise
-            except Exception as error:  # whatever a network may raise fails its task, not the run
-                kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "error"
-                collector.fail(kind, error, time.monotonic() - started)
-            yield collector.outcome()
+            yield train_here(task, train, arrays, emit)
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def train_here(task: Task, train: Train, arrays: Arrays, emit: Emit) -> Outcome:
+    """Train one task in this process. Raises an EnsembleError, which is the user's to mend."""
+    collector, started = Collector(task, emit), time.monotonic()
+    try:
+        collector.take_all(train(task, arrays))
+    except EnsembleError:
+        raise
+    except Exception as error:  # whatever a network may raise fails its task, not the run
+        kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "error"
+        collector.fail(kind, error, time.monotonic() - started)
+    return collector.outcome()

@@ -20,8 +20,9 @@ from datetime import timedelta
 from typing import Any
 
 from ensemble.errors import EnsembleError
-from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, is_out_of_memory
-from ensemble.types import FailureKind, Task
+from ensemble.executors.base import Arrays, Emit, Outcome, Train
+from ensemble.executors.inline import train_here
+from ensemble.types import Task
 
 _FOREVER = timedelta(days=30)
 _POLL_S = 0.1
@@ -80,7 +81,7 @@ class LaunchedExecutor:
         self._world.post(f"round{number}", (list(tasks), train, self._arrays_round, self._data_parallel))
         if self._data_parallel:
             for task in tasks:
-                yield _train(task, train, arrays, emit)
+                yield train_here(task, train, arrays, emit)
             return
         waiting = {task.id: task for task in tasks}
         while waiting:
@@ -99,7 +100,7 @@ class LaunchedExecutor:
             emit(item)
             ended.extend(self._mail(emit, waiting))
 
-        outcome = _train(task, train, arrays, emit_all)
+        outcome = train_here(task, train, arrays, emit_all)
         del waiting[task.id]
         yield from ended
         yield outcome
@@ -140,24 +141,12 @@ def serve() -> None:
 
         if data_parallel:
             for task in tasks:
-                _train(task, train, arrays, lambda _item: None)
+                train_here(task, train, arrays, lambda _item: None)
         else:
             while (mine := world.count(f"next{number}")) < len(tasks):
                 try:
-                    send("outcome", _train(tasks[mine], train, arrays, lambda item: send("event", item)))
+                    send("outcome", train_here(tasks[mine], train, arrays, lambda item: send("event", item)))
                 except EnsembleError as error:
                     send("error", error)
                     return
         number += 1
-
-
-def _train(task: Task, train: Train, arrays: Arrays, emit: Emit) -> Outcome:
-    collector, started = Collector(task, emit), time.monotonic()
-    try:
-        collector.take_all(train(task, arrays))
-    except EnsembleError:
-        raise
-    except Exception as error:  # whatever a network may raise fails its task, not the run
-        kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "error"
-        collector.fail(kind, error, time.monotonic() - started)
-    return collector.outcome()

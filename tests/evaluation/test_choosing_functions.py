@@ -245,3 +245,12 @@ def test_useless_members_are_found(make_ensemble):
     left = without_members(together, np.array([3]), "soft", None)
     assert (left.validation.probs_NK == decide("soft", votes.probs_MNK).probs_NK).all()
     assert left.needed.tolist() == [0, 1, 2]
+
+
+def test_very_many_members_are_not_stacked() -> None:
+    """The regression would take half an hour for 1,000 members of ten classes."""
+    probs = np.random.default_rng(0).dirichlet(np.ones(10), (151, 20))
+    votes = SplitVotes("validation", probs, np.arange(20) % 10)
+    names = [chosen.name for chosen in choose_votes(votes, "soft", None, 0)]
+    assert "stacking" not in names
+    assert "stacking" in [chosen.name for chosen in choose_votes(votes.members(range(3)), "soft", None, 0)]
