@@ -8,12 +8,11 @@ members  A queue: each rank takes the next task when it is done with one. Networ
 data     All ranks train each task together, each on its part of every batch, gradients averaged.
 
 Ranks talk through the process group's own key-value store, which needs no shared path and, unlike collectives, lets a
-rank be silent for as long as its task takes. What is sent is pickled; it comes from processes of the same job.
+rank be silent for as long as its task takes. What is sent is pickled and signed, see `sealed`.
 """
 
 from __future__ import annotations
 
-import pickle
 import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -22,6 +21,7 @@ from typing import Any
 from ensemble.errors import EnsembleError
 from ensemble.executors.base import Arrays, Emit, Outcome, Train
 from ensemble.executors.inline import train_here
+from ensemble.executors.sealed import launch_secret, seal, unseal
 from ensemble.types import Task
 
 _FOREVER = timedelta(days=30)
@@ -37,15 +37,16 @@ class World:
 
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._store: Any = _get_default_store()
+        self._secret = launch_secret()
 
     def post(self, key: str, value: Any) -> None:
         """Lay something down under a key."""
-        self._store.set(f"ensemble/{key}", pickle.dumps(value))
+        self._store.set(f"ensemble/{key}", seal(key, value, self._secret))
 
     def wait(self, key: str) -> Any:
         """What lies under a key, as soon as it is there."""
         self._store.wait([f"ensemble/{key}"], _FOREVER)
-        return pickle.loads(self._store.get(f"ensemble/{key}"))  # noqa: S301 - from a process of the same job
+        return unseal(key, self._store.get(f"ensemble/{key}"), self._secret)
 
     def take(self, key: str) -> Any:
         """What lies under a key, removed; None where there is nothing yet."""

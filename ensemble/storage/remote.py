@@ -28,8 +28,12 @@ def is_address(place: str) -> bool:
 
 def local_root(address: str) -> Path:
     """The folder that holds the local side of everything under an address: below $ENSEMBLE_CACHE or ~/.cache/ensemble."""
-    cache = Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "ensemble")
-    return cache / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:16]
+    return cache_folder() / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Where this program keeps what it can make again."""
+    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "ensemble")
 
 
 class Mirror:
