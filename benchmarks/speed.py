@@ -30,26 +30,35 @@ Figures = dict[str, Any]
 # Sides: each runs in a process of its own and returns seconds
 
 
-def epoch_of_stack(count: int, epochs: int = 3, model: str = "lenet5") -> float:
-    """Seconds per epoch of `count` members as one stack, batch 64: median over the epochs after the first."""
+def epoch_of_stack(
+    count: int, epochs: int = 3, model: str | dict[str, Any] = "lenet5", batch_size: int = 64, num_rows: int = ROWS
+) -> float:
+    """Seconds per epoch of `count` members as one stack: median over the epochs after the first."""
     from ensemble.config import parse_experiment
     from ensemble.events import EpochFinished
     from ensemble.training import Trainer
     from ensemble.types import MemberSpec, Task
 
     experiment = parse_experiment({
-        "name": "speed", "num_members": count, "method": {"name": "deep_ensemble"}, "model": {"name": model},
-        "data": {"name": "mnist"}, "training": {"epochs": epochs, "batch_size": 64},
+        "name": "speed", "num_members": count, "method": {"name": "deep_ensemble"}, "model": _model(model),
+        "data": {"name": "mnist"}, "training": {"epochs": epochs, "batch_size": batch_size},
         "compute": {"device": "cpu", "threads_per_task": int(os.environ["OMP_NUM_THREADS"]), "checkpoint_every_s": 0},
     })  # fmt: skip
     arrays, rows = _arrays()
-    recipe = experiment.groups[0].name
+    recipe, rows = experiment.groups[0].name, rows[:num_rows]
     task = Task("speed", recipe, tuple(MemberSpec(i, recipe, rows) for i in range(count)))
     spent: dict[int, float] = {}
     for item in Trainer.create(experiment, "cpu", 10)(task, arrays):
         if isinstance(item, EpochFinished):
             spent[item.epoch] = spent.get(item.epoch, 0.0) + item.seconds
     return statistics.median(seconds for epoch, seconds in spent.items() if epoch > 1)
+
+
+def _model(model: str | dict[str, Any]) -> dict[str, Any]:
+    """A model section; lists come back from JSON where the schema has tuples."""
+    if isinstance(model, str):
+        return {"name": model}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in model.items()}
 
 
 def _arrays() -> tuple[dict[str, Any], Any]:
@@ -185,6 +194,45 @@ def same_work(executor: str) -> float:
     return max(moment for moment, event in events if isinstance(event, MemberFinished)) - begun
 
 
+def worker_memory(rows: int) -> float:
+    """MiB of a Ray worker's memory that it shares with nobody, in its third epoch on so many MNIST images; worse of two."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "ensemble", "train", "configs/bagging_lenet5_mnist.yaml", "num_members=2",
+            f"data.max_train_rows={rows}", "training.epochs=1000", "compute.executor=ray", "compute.slots=2",
+            "compute.stack_size=1", f"output_dir={folder}", "tracking.wandb.mode=disabled", "-q",
+        ]  # fmt: skip
+        run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            events = Path(folder) / "bagging_lenet5_mnist" / "events.jsonl"
+            while run.poll() is None and not (events.is_file() and events.read_text().count('"epoch": 3,') >= 2):
+                time.sleep(0.2)
+            found = [_private_mib(process) for process in Path("/proc").glob("[0-9]*") if _is_task(process, run.pid)]
+        finally:
+            run.terminate()
+            run.wait(60)
+    if len(found) != 2:
+        raise SystemExit(f"expected two workers with a task, found {len(found)}")
+    return max(found)
+
+
+def _is_task(process: Path, driver: int) -> bool:
+    """True for a Ray worker at a training task of this driver's own Ray."""
+    try:
+        command = (process / "cmdline").read_bytes()
+        parents = [int(process.name)]
+        while b"_train_remotely" in command and parents[-1] > 1:
+            parents.append(int((Path("/proc") / str(parents[-1]) / "stat").read_text().rsplit(")", 1)[1].split()[1]))
+    except (OSError, ValueError):
+        return False
+    return driver in parents
+
+
+def _private_mib(process: Path) -> float:
+    lines = (process / "smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
 def _command(*words: str) -> float:
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "ensemble.cli", *words], check=True, capture_output=True, cwd=ROOT)
@@ -194,7 +242,7 @@ def _command(*words: str) -> float:
 SIDES: dict[str, Callable[..., float]] = {
     "epoch_of_stack": epoch_of_stack, "data_path_ours": data_path_ours, "data_path_torchvision": data_path_torchvision,
     "bare_loop": bare_loop, "matmul_rate": matmul_rate, "evaluation": evaluation,
-    "many_tiny_members": many_tiny_members, "same_work": same_work,
+    "many_tiny_members": many_tiny_members, "same_work": same_work, "worker_memory": worker_memory,
 }  # fmt: skip
 
 
@@ -268,6 +316,37 @@ def single_network() -> Figures:
     return {"bare_s": bare, "ours_s": ours, "ratio": bare / ours}
 
 
+def planner() -> Figures:
+    """8 members on one 1-thread slot: the best forced stack size (1, 2, 4, 8) over the planned one; the worst of six cells.
+
+    Training seconds of an epoch of 2,560 rows, no validation; the planned size is measured like the forced ones.
+    """
+    from ensemble.config import parse_experiment
+    from ensemble.planning import make_plan
+
+    narrow = [{"kind": "conv", "channels": 10, "activation": "relu"}, {"kind": "max_pool"}] * 2
+    layers = {"name": "layers", "layers": [*narrow, {"kind": "conv", "channels": "classes", "kernel_size": 5}]}
+    cells: list[tuple[str | dict[str, Any], int]] = [
+        ("lenet5", 16), ("lenet5", 64), ("lenet5", 256), ("mlp", 64), (layers, 64), ("cnn", 64)
+    ]  # fmt: skip
+    figures: Figures = {}
+    for model, batch_size in cells:
+        experiment = parse_experiment({
+            "name": "speed", "num_members": 8, "method": {"name": "deep_ensemble"}, "model": _model(model),
+            "training": {"batch_size": batch_size},
+        })  # fmt: skip
+        (planned,) = make_plan(experiment, "cpu", slots=1).stack_sizes.values()
+        seconds = {}
+        for size in sorted({1, 2, 4, 8, planned}):
+            full, rest = divmod(8, size)
+            parts = [size] * full + ([rest] if rest else [])
+            epoch = {part: side("epoch_of_stack", part, 4, model, batch_size, 2560) for part in set(parts)}
+            seconds[size] = sum(epoch[part] for part in parts)
+        name = f"{experiment.groups[0].model.name}_{batch_size}_K{planned}"
+        figures[name] = min(seconds.values()) / seconds[planned]
+    return {**figures, "ratio": min(figures.values())}
+
+
 def judging() -> Figures:
     """100 members, 10,000 test rows, 10 classes: everything but the chosen votes; seconds."""
     seconds = side("evaluation", 100, 10_000)
@@ -286,6 +365,16 @@ def ray() -> Figures:
     return {"inline_s": inline, "ray_s": there, "ratio": inline / there}
 
 
+def memory() -> Figures:
+    """A fifth of MNIST's training images over what a Ray worker holds more for itself with 60,000 of them than with 2,000.
+
+    The images lie once per node in Ray's shared memory; MiB, private pages only.
+    """
+    few, all_rows = side("worker_memory", 2000), side("worker_memory", 60_000)
+    images = 58_000 * 784 / 2**20
+    return {"with_2000_mib": few, "with_60000_mib": all_rows, "ratio": images / 5 / max(all_rows - few, 1.0)}
+
+
 def start_up() -> Figures:
     """`ensemble --help`: seconds, best of five."""
     seconds = min(_command("--help") for _ in range(5))
@@ -299,9 +388,11 @@ CLAIMS: dict[str, tuple[Callable[[], Figures], float, str]] = {
     "slots_against_threads": (slots_against_threads, 1.3, "one 2-thread process over two 1-thread slots"),
     "floor": (floor, 0.5, "LeNet-5 stack, share of the float32 floor"),
     "single_network": (single_network, 0.95, "bare loop over ours, one LeNet-5"),
+    "planner": (planner, 0.95, "best forced stack size over the planned one"),
     "judging": (judging, 1.0, "2 s over judging 100 members x 10,000 rows"),
     "tiny_members": (tiny_members, 1.0, "60 s over 1,000 one-step members"),
     "ray": (ray, 0.95, "inline over Ray, same slot and work"),
+    "memory": (memory, 1.0, "20 % of the images over a worker's own extra memory"),
     "start_up": (start_up, 1.0, "0.3 s over ensemble --help"),
 }
 

@@ -1,21 +1,54 @@
 """Packs a round's members into tasks. The plan, not the machine, decides: bits depend on the plan alone.
 
 The plan is made once, stored in the run folder and used again by every later start of the same run, wherever that is.
+It chooses, from a stored table of measured speeds, the stack size with which the slots of the first start are done
+soonest: few large stacks would leave slots idle, many small ones waste each. `compute.stack_size` overrules it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ensemble.config.schema import Experiment
+import numpy as np
+
+from ensemble.config.models import (
+    CnnConfig,
+    ConvLayer,
+    LayersConfig,
+    LeNet4Config,
+    LeNet5Config,
+    MlpConfig,
+    ModelConfig,
+)
+from ensemble.config.schema import Experiment, Group
 from ensemble.types import MemberSpec, Task
 
-# Small networks leave a device idle and gain from company; large ones fill it alone. A CPU's caches bound the useful
-# size from above (measured: docs/log.md), a GPU's appetite asks for more.
-_CPU_STACK = {"lenet5": 4, "lenet4": 4, "mlp": 4, "cnn": 2, "layers": 4, "resnet18": 1, "resnet50": 1}
-_GPU_STACK = {"lenet5": 32, "lenet4": 32, "mlp": 32, "cnn": 16, "layers": 32, "resnet18": 4, "resnet50": 1}
+# Thousands of member-images per second and CPU thread, by kind of network, batch size and stack size. Small networks
+# leave a core idle and gain from company, until the caches are full (measured with benchmarks.planner: docs/log.md).
+_CPU_SPEED: dict[str, dict[int, dict[int, float]]] = {
+    "lenet": {
+        16: {1: 5.1, 2: 7.6, 3: 9.0, 4: 10.2, 6: 11.3, 8: 12.1, 12: 12.7, 16: 13.1, 32: 13.1},
+        64: {1: 11.6, 2: 14.3, 3: 14.6, 4: 15.5, 6: 15.6, 8: 16.1, 12: 16.2, 16: 16.2, 32: 15.7},
+        256: {1: 15.9, 2: 16.0, 3: 16.7, 4: 16.9, 6: 17.0, 8: 16.8, 12: 16.3, 16: 16.0, 32: 14.9},
+    },
+    "mlp": {
+        16: {1: 11.1, 2: 14.5, 3: 17.4, 4: 19.9, 6: 22.3, 8: 23.5, 12: 26.0, 16: 26.9, 32: 28.8},
+        64: {1: 36.7, 2: 43.8, 3: 50.8, 4: 57.1, 6: 61.5, 8: 63.8, 12: 67.6, 16: 70.3, 32: 72.7},
+        256: {1: 84.6, 2: 89.2, 3: 95.5, 4: 97.9, 6: 102.0, 8: 102.0, 12: 103.0, 16: 100.0, 32: 94.9},
+    },
+    "narrow": {  # convolutions of up to 16 maps
+        16: {1: 2.8, 2: 4.5, 3: 5.1, 4: 5.4, 6: 5.6, 8: 5.8, 16: 5.8, 32: 5.2},
+        64: {1: 5.0, 2: 6.1, 3: 6.3, 4: 6.2, 6: 5.9, 8: 5.7, 16: 5.3, 32: 4.7},
+        256: {1: 6.5, 2: 6.6, 3: 6.2, 4: 6.0, 8: 5.6, 16: 5.4, 32: 4.8},
+    },
+    "wide": {64: {1: 3.1, 2: 3.0, 3: 2.9, 4: 2.9, 8: 2.6, 32: 2.3}},
+}  # fmt: skip
+# Members until a GPU is full; below, a stack takes no longer for more of them. Estimated from kernel launches, to be
+# measured (benchmarks/gpu.py).
+_GPU_FULL = {"lenet5": 32, "lenet4": 32, "mlp": 32, "cnn": 16, "layers": 32, "resnet18": 4, "resnet50": 1}
+_ENOUGH = 1.01  # a smaller stack is taken where it is at most this factor slower: it needs less memory
 
 
 @dataclass(frozen=True)
@@ -34,12 +67,66 @@ class Plan:
         return cls(dict(values["stack_sizes"]), str(values["device"]), int(values["threads_per_task"]))
 
 
-def make_plan(experiment: Experiment, device: str) -> Plan:
-    """The plan of an experiment on "cpu" or "cuda" devices."""
-    table = _GPU_STACK if device == "cuda" else _CPU_STACK
-    compute = experiment.compute
-    sizes = {group.name: min(group.count, compute.stack_size or table[group.model.name]) for group in experiment.groups}
+def make_plan(experiment: Experiment, device: str, slots: int = 1) -> Plan:
+    """The plan of an experiment for so many slots at a time, each on a "cpu" or a "cuda" device."""
+    compute, each = experiment.compute, max(1, slots // len(experiment.groups))
+    sizes = {}
+    for group in experiment.groups:
+        count = min(group.count, experiment.method.side_by_side(group.count))
+        wanted = compute.stack_size or quickest_stack(count, each, speeds(group, device))
+        sizes[group.name] = min(group.count, wanted)
     return Plan(sizes, device, compute.threads_per_task)
+
+
+def speeds(group: Group, device: str) -> Mapping[int, float]:
+    """Relative member-images per second of one slot by stack size, for sizes with others in between."""
+    if device == "cuda":
+        full = _GPU_FULL[group.model.name]
+        return {1: 1.0, full: float(full), 2 * full: float(full)}
+    table = _CPU_SPEED[_kind(group.model)]
+    nearest = min(table, key=lambda batch: abs(np.log(batch / group.training.batch_size)))
+    return table[nearest]
+
+
+def quickest_stack(count: int, slots: int, speed: Mapping[int, float]) -> int:
+    """The stack size with which `count` like members are done soonest on `slots` slots.
+
+    speed: relative member-images per second of one slot by stack size. Sizes in between are interpolated, larger ones
+    not considered.
+    """
+    known = np.array(sorted(speed))
+    rates = np.array([speed[size] for size in known])
+
+    def seconds(size: int) -> float:
+        return float(size / np.interp(size, known, rates))
+
+    def makespan(size: int) -> float:
+        loads = [0.0] * slots
+        for start in range(0, count, size):  # full stacks first, what is left over last: longest first
+            loads[loads.index(min(loads))] += seconds(min(size, count - start))
+        return max(loads)
+
+    spans = {size: makespan(size) for size in range(1, min(count, int(known[-1])) + 1)}
+    return next(size for size, span in spans.items() if span <= _ENOUGH * min(spans.values()))
+
+
+def _kind(model: ModelConfig) -> str:
+    """Which rows of the table a network's configuration is most like."""
+    if isinstance(model, LeNet4Config | LeNet5Config):
+        return "lenet"
+    if isinstance(model, MlpConfig):
+        return "mlp"
+    if isinstance(model, CnnConfig):
+        maps = list(model.widths)
+    elif isinstance(model, LayersConfig):
+        maps = [
+            layer.channels for layer in model.layers if isinstance(layer, ConvLayer) and isinstance(layer.channels, int)
+        ]
+        if not any(isinstance(layer, ConvLayer) for layer in model.layers):
+            return "mlp"
+    else:
+        return "wide"
+    return "narrow" if max(maps, default=0) <= 16 else "wide"
 
 
 def pack(members: Sequence[MemberSpec], plan: Plan) -> list[Task]:

@@ -35,7 +35,7 @@ from ensemble.environment import describe_environment
 from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunFinished, RunStarted
-from ensemble.executors import Executor
+from ensemble.executors import Executor, expected_slots
 from ensemble.executors.base import Outcome
 from ensemble.judging import DATASET, DISPUTED, EVALUATION, METHOD, STAGED, headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
@@ -77,10 +77,14 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
     for group in experiment.groups:
         check_augmentation(group.training.augmentation, dataset)
     split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
-    plan = make_plan(experiment, device_kind(experiment.compute))
-    config = experiment.model_dump(mode="json")
+    device, config = device_kind(experiment.compute), experiment.model_dump(mode="json")
+
+    def plan() -> dict[str, Any]:
+        images = len(split.train_rows) * sum(group.count * group.training.epochs for group in experiment.groups)
+        return make_plan(experiment, device, expected_slots(experiment.compute, device, images)).to_json()
+
     with (
-        RunFolder.open(experiment.output_dir, experiment.name, config, plan.to_json()) as folder,
+        RunFolder.open(experiment.output_dir, experiment.name, config, plan) as folder,
         _listening(folder, make_trackers) as emit,
     ):
         driver = train_members(experiment, dataset, split, folder, make_executor, emit)

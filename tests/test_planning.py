@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from ensemble.config import parse_experiment
 from ensemble.models.work import multiply_adds
-from ensemble.planning import Plan, longest_first, make_plan, pack
+from ensemble.planning import Plan, longest_first, make_plan, pack, quickest_stack
 from ensemble.types import MemberSpec, Task
 
 MIXED = {
@@ -39,12 +40,48 @@ def test_rounds_are_not_mixed() -> None:
 def test_the_plan_follows_model_device_and_wish() -> None:
     values = {"name": "p", "num_members": 6, "method": {"name": "bagging"}, "model": {"name": "lenet5"}}
     experiment = parse_experiment(values)
-    assert make_plan(experiment, "cpu").stack_sizes == {"lenet5": 4}
+    assert make_plan(experiment, "cpu").stack_sizes == {"lenet5": 6}
     assert make_plan(experiment, "cuda").stack_sizes == {"lenet5": 6}
-    wished = parse_experiment({**values, "compute": {"stack_size": 3}})
-    assert make_plan(wished, "cpu").stack_sizes == {"lenet5": 3}
+    wide = parse_experiment({**values, "model": {"name": "cnn"}})
+    assert make_plan(wide, "cpu").stack_sizes == {"cnn": 1}
+    wished = parse_experiment({**values, "compute": {"stack_size": 4}})
+    assert make_plan(wished, "cpu", slots=2).stack_sizes == {"lenet5": 4}
     plan = make_plan(wished, "cpu")
     assert Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize(("slots", "size"), [(1, 8), (2, 4), (3, 3), (4, 2), (8, 1), (100, 1)])
+def test_no_slot_is_left_idle(slots: int, size: int) -> None:
+    values = {"name": "p", "num_members": 8, "method": {"name": "bagging"}, "model": {"name": "lenet5"}}
+    assert make_plan(parse_experiment(values), "cpu", slots).stack_sizes == {"lenet5": size}
+
+
+def test_a_round_is_planned_for_not_the_whole_run() -> None:
+    """Four folds of a boosting round on two slots: two stacks of two, though the run has 40 members."""
+    boosting = {"name": "p", "num_members": 40, "method": {"name": "adaboost"}, "model": {"name": "lenet5"}}
+    assert make_plan(parse_experiment(boosting), "cpu", 2).stack_sizes == {"lenet5": 2}
+    assert make_plan(parse_experiment(boosting), "cpu", 1).stack_sizes == {"lenet5": 4}
+    chained = {**boosting, "method": {"name": "snapshot", "chains": 2}, "training": {"epochs": 2}}
+    assert make_plan(parse_experiment(chained), "cpu", 2).stack_sizes == {"lenet5": 1}
+    filtered = {**boosting, "num_members": 12, "method": {"name": "filter_boosting"}}
+    filtered["training"] = {"augmentation": {"rotation_degrees": 5}}
+    assert make_plan(parse_experiment(filtered), "cpu", 2).stack_sizes == {"lenet5": 2}
+
+
+def test_groups_share_the_slots() -> None:
+    assert make_plan(parse_experiment(MIXED), "cpu", 2).stack_sizes == {"lenet5": 4, "resnet18": 1, "mlp": 1}
+    assert make_plan(parse_experiment(MIXED), "cpu", 12).stack_sizes == {"lenet5": 1, "resnet18": 1, "mlp": 1}
+
+
+def test_the_quickest_stack_by_hand() -> None:
+    """Speeds 1, 2, 3, 3 for stacks of 1 to 4: seconds 1, 1, 1, 4/3."""
+    speed = {1: 1.0, 2: 2.0, 3: 3.0, 4: 3.0}
+    assert quickest_stack(6, 1, speed) == 3  # 3+3: 2 s; 2+2+2: 3 s; 4+2: 7/3 s
+    assert quickest_stack(6, 2, speed) == 3  # side by side: 1 s
+    assert quickest_stack(6, 3, speed) == 2
+    assert quickest_stack(7, 2, speed) == 4  # 4 beside 3: 4/3 s; 3+1 beside 3: 2 s
+    assert quickest_stack(1, 5, speed) == 1
+    assert quickest_stack(5, 1, {1: 1.0, 2: 1.0, 8: 0.5}) == 1  # company that does not pay
 
 
 def test_multiply_adds_of_lenet5_by_hand() -> None:

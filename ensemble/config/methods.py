@@ -25,11 +25,18 @@ class MethodSection(Section):
         """What `together` counts."""
         return "one network after the other"
 
+    def side_by_side(self, _members: int) -> int:
+        """How many of so many members are asked for in one round, and so can train at the same time."""
+        return self.together
+
 
 class DeepEnsembleConfig(MethodSection):
     """Independent members on all training rows (Lakshminarayanan et al. 2017)."""
 
     name: Literal["deep_ensemble"]
+
+    def side_by_side(self, members: int) -> int:
+        return members
 
 
 class BaggingConfig(MethodSection):
@@ -48,6 +55,9 @@ class BaggingConfig(MethodSection):
                 "sample_fraction must be below 1 without replacement: every member would get the same rows"
             )
         return self
+
+    def side_by_side(self, members: int) -> int:
+        return members
 
 
 class AdaBoostConfig(MethodSection):
@@ -107,6 +117,9 @@ class FilterBoostingConfig(MethodSection):
     @property
     def in_words(self) -> str:
         return "chains of three networks"
+
+    def side_by_side(self, members: int) -> int:
+        return members // 3
 
 
 class GradientBoostingConfig(MethodSection):

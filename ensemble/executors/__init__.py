@@ -7,7 +7,7 @@ Every task gives one Outcome, in the order in which tasks end. Members do not de
 """
 
 from ensemble.executors.base import Emit, Executor, Outcome, Train
-from ensemble.executors.choose import build_executor
+from ensemble.executors.choose import build_executor, expected_slots
 from ensemble.executors.inline import InlineExecutor
 
-__all__ = ["Emit", "Executor", "InlineExecutor", "Outcome", "Train", "build_executor"]
+__all__ = ["Emit", "Executor", "InlineExecutor", "Outcome", "Train", "build_executor", "expected_slots"]

@@ -17,12 +17,42 @@ from ensemble.types import Task
 RAY_PAYS_FROM = 500_000
 
 
-def build_executor(
-    compute: ComputeConfig, device: str, tasks: Sequence[Task], member_images: int, gpus: int = 0
-) -> Executor:
+def expected_slots(compute: ComputeConfig, device: str, member_images: int) -> int:
+    """How many tasks can be under way at a time where a run begins: what its plan should reckon with.
+
+    member_images: see `build_executor`. Connects for a moment to the cluster that is named, if one is. Raises
+    ComputeError when that cannot be reached.
+    """
+    if compute.executor == "inline" or compute.parallel == "data":
+        return 1
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched > 1 or compute.executor == "accelerate":
+        return launched
+    on_cluster = compute.ray_address is not None or "RAY_ADDRESS" in os.environ
+    pays = on_cluster or compute.executor == "ray" or member_images >= RAY_PAYS_FROM
+    if not pays or importlib.util.find_spec("ray") is None:
+        return 1
+    if compute.slots is not None:
+        return compute.slots
+    if on_cluster:
+        from ensemble.executors.ray_tasks import slots_of_cluster
+
+        return max(1, slots_of_cluster(compute, device))
+    return max(1, _local_slots(compute, device))
+
+
+def _local_slots(compute: ComputeConfig, device: str) -> int:
+    if device == "cpu":
+        return (os.cpu_count() or 1) // compute.threads_per_task
+    import torch  # a run on GPUs has imported it already, to see whether there are any
+
+    return int(torch.cuda.device_count() / compute.gpus_per_task)
+
+
+def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], member_images: int) -> Executor:
     """The executor asked for; `auto` takes Ray where several slots and enough work make it pay.
 
-    member_images: training images seen in all, over members and epochs. gpus: visible GPUs when device is "cuda".
+    member_images: training images seen in all, over members and epochs.
     Raises ComputeError when Ray is asked for and not installed, or cannot place a task.
     """
     if compute.executor == "accelerate" or compute.parallel == "data":
@@ -40,10 +70,8 @@ def build_executor(
     if spread:
         choice = "ray"
     if choice == "auto":
-        local = (
-            (gpus / compute.gpus_per_task) if device == "cuda" else ((os.cpu_count() or 1) / compute.threads_per_task)
-        )
-        slots = min(int(local), compute.slots or int(local), len(tasks))
+        local = _local_slots(compute, device)
+        slots = min(local, compute.slots or local, len(tasks))
         pays = compute.ray_address is not None or (slots > 1 and member_images >= RAY_PAYS_FROM)
         choice = "ray" if installed and pays else "inline"
     if choice == "inline":

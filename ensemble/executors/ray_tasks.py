@@ -69,13 +69,7 @@ class RayExecutor:
         return fits
 
     def _fitting_slots(self) -> int:
-        """How many tasks the nodes there are now can hold at a time."""
-        fits = 0
-        for resources in _nodes():
-            by_cpu = int(resources.get("CPU", 0) / self._threads)
-            by_gpu = int(resources.get("GPU", 0) / self._gpus) if self._gpus else by_cpu
-            fits += min(by_cpu, by_gpu)
-        return fits
+        return _fitting(self._threads, self._gpus)
 
     def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
         """See Executor.run. At most `slots` tasks are under way at a time; without compute.slots, as many as fit now.
@@ -167,6 +161,31 @@ def _train_remotely(train: Train, task: Task, names: Sequence[str], *arrays: Any
 def _kill_process(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def slots_of_cluster(compute: ComputeConfig, device: str) -> int:
+    """How many tasks the nodes that are there now can hold at a time; 0 where none can hold one.
+
+    Connects to the cluster and leaves it again. Raises ComputeError when it cannot be reached.
+    """
+    owns = connect(compute.ray_address)
+    try:
+        gpus = compute.gpus_per_task if device == "cuda" else 0.0
+        if gpus > 1:  # a group of whole GPUs, wherever they are
+            return int(ray.cluster_resources().get("GPU", 0) / gpus)
+        return _fitting(compute.threads_per_task, gpus)
+    finally:
+        if owns:
+            ray.shutdown()
+
+
+def _fitting(threads: int, gpus: float) -> int:
+    """How many tasks of so many CPUs and GPUs the nodes there are now can hold at a time."""
+    fits = 0
+    for resources in _nodes():
+        by_cpu = int(resources.get("CPU", 0) / threads)
+        fits += min(by_cpu, int(resources.get("GPU", 0) / gpus) if gpus else by_cpu)
+    return fits
 
 
 def _nodes() -> list[dict[str, float]]:

@@ -20,7 +20,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,9 +62,12 @@ class RunFolder:
         self._files: dict[str, dict[str, Any]] = {}
 
     @classmethod
-    def open(cls, root: Path | str, name: str, config: dict[str, Any], plan: dict[str, Any]) -> RunFolder:
+    def open(
+        cls, root: Path | str, name: str, config: dict[str, Any], plan: dict[str, Any] | Callable[[], dict[str, Any]]
+    ) -> RunFolder:
         """Create runs/name, or take up an unfinished one: its stored plan then replaces `plan`.
 
+        plan: itself, or a function that makes it, called for a new folder only.
         root: a folder, or the address of one on object storage, see `storage.remote`. Raises ConfigError when the folder holds another configuration or would lie outside the root, StorageError
         when another process writes to it or its manifest is damaged.
         """
@@ -110,7 +113,7 @@ class RunFolder:
             self._lock.close()
             self._lock = None
 
-    def _take_up(self, config: dict[str, Any], plan: dict[str, Any]) -> None:
+    def _take_up(self, config: dict[str, Any], plan: dict[str, Any] | Callable[[], dict[str, Any]]) -> None:
         for leftover in self.path.rglob(f"*{TEMPORARY}"):
             leftover.unlink()
         if (self.path / MANIFEST).is_file():
@@ -124,7 +127,7 @@ class RunFolder:
             if self.config() != _plain(config):  # what may differ between starts: keep what holds now
                 self.write(CONFIG, _yaml(config))
             return
-        self.write(PLAN, json_bytes(plan))
+        self.write(PLAN, json_bytes(plan() if callable(plan) else plan))
         self.write(CONFIG, _yaml(config))
 
     # Files

@@ -3,6 +3,9 @@
 Activations are [B, K*C, H, W] or [B, K*F]: member k owns channels k*C to (k+1)*C. Because flattening keeps that order,
 any network built from these layers runs unchanged for K members. A layer whose input is not yet per member (the shared
 images at evaluation) computes all members from the one input, which is a single wide layer and quicker still.
+
+Folded, a single narrow network takes F images side by side, [B/F, F*C, H, W]: its convolutions repeat their weights F
+times, so that vector units are filled as by F members; linear layers see [B, features] again.
 """
 
 from __future__ import annotations
@@ -33,11 +36,19 @@ class StackedConv2d(nn.Module):
         self.bias = nn.Parameter(_stacked(biases).detach().flatten()) if biases else None
 
     def forward(self, x: Tensor) -> Tensor:
-        shared = x.shape[1] == self.in_channels
-        if shared and self.groups > 1:
+        side_by_side = x.shape[1] // self.in_channels
+        weight: Tensor = self.weight
+        bias: Tensor | None = self.bias
+        groups = self.groups * self.num_members
+        if side_by_side > self.num_members:  # folded
+            fold = side_by_side // self.num_members
+            weight, bias = weight.repeat(fold, 1, 1, 1), None if bias is None else bias.repeat(fold)
+            groups *= fold
+        elif side_by_side == 1 and self.groups > 1:
             x = x.repeat(1, self.num_members, 1, 1)
-        groups = 1 if shared and self.groups == 1 else self.groups * self.num_members
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, groups)
+        elif side_by_side == 1:
+            groups = 1
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """The tensors of one member, under the names of nn.Conv2d."""
@@ -58,6 +69,8 @@ class StackedLinear(nn.Module):
         self.bias = _stacked(biases) if biases else None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.num_members == 1:
+            x = x.reshape(-1, self.in_features)  # [B, features], folded or not
         if x.shape[1] == self.in_features:  # shared input (or K = 1): one wide layer
             bias = None if self.bias is None else self.bias.flatten()
             return F.linear(x, self.weight.flatten(0, 1), bias)

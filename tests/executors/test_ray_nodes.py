@@ -20,6 +20,7 @@ from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.events import EpochFinished, Event, MemberFailed, TaskStarted
+from ensemble.executors import expected_slots
 from ensemble.executors.inline import InlineExecutor
 from ensemble.executors.ray_tasks import RayExecutor
 from ensemble.run import RunOutcome, run_ensemble
@@ -71,6 +72,12 @@ def test_slots_are_counted_node_by_node_and_grow_with_the_cluster(cluster: Clust
     assert executor(cluster, "cuda", gpus_per_task=0.5).slots == 4 + 1
     assert executor(cluster, "cuda", gpus_per_task=1).slots == 2 + 1
     assert executor(cluster, "cuda", threads_per_task=2).slots == 2
+    ray.shutdown()
+    address = {"ray_address": cluster.address}
+    assert expected_slots(ComputeConfig(**address, gpus_per_task=0.5), "cuda", 0) == 5
+    assert expected_slots(ComputeConfig(**address, threads_per_task=2), "cpu", 0) == 2
+    assert expected_slots(ComputeConfig(**address, gpus_per_task=3), "cuda", 0) == 1
+    assert not ray.is_initialized()
     small = executor(cluster)
     assert small.slots == 5
     cluster.add_node(num_cpus=3)
