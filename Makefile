@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # One thread per process: several processes share the cores better than several threads share a process.
 export OMP_NUM_THREADS ?= 1
+# Compiled once and kept: without its caches every process compiles torch and Ray anew, for seconds (docs/log.md).
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart install test check format benchmark benchmarks requirements clean
 

@@ -26,7 +26,7 @@ from ensemble.config.schema import Experiment, Group
 from ensemble.types import MemberSpec, Task
 
 # Thousands of member-images per second and CPU thread, by kind of network, batch size and stack size. Small networks
-# leave a core idle and gain from company, until the caches are full (measured with benchmarks.planner: docs/log.md).
+# leave a core idle and gain from company, until the caches are full (measured with benchmarks/stack_speeds.py: docs/log.md).
 _CPU_SPEED: dict[str, dict[int, dict[int, float]]] = {
     "lenet": {
         16: {1: 5.1, 2: 7.6, 3: 9.0, 4: 10.2, 6: 11.3, 8: 12.1, 12: 12.7, 16: 13.1, 32: 13.1},

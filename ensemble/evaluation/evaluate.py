@@ -7,6 +7,7 @@ before the test votes are looked at.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -94,11 +95,16 @@ def _test_sections(
     weights_M = choices.weights_M if aggregator in WEIGHING else None
     vote, doubt = decide(aggregator, test.probs_MNK, weights_M), uncertainty(test.probs_MNK)
     review = reviewed_labels(dataset, labels_N)
-    leaderboard = _leaderboard(validation, test, members, aggregator, choices, review)
+    # The long sections beside each other: numpy leaves the interpreter to the others while it computes.
+    with ThreadPoolExecutor() as pool:
+        subsets = pool.submit(sections.subsets, test, aggregator, weights_M, members, seed)
+        cascade = pool.submit(sections.cascade, validation, test)
+        ambiguities = pool.submit(sections.ambiguities, test)
+        leaderboard = _leaderboard(validation, test, members, aggregator, choices, review)
+    curve, contributions = subsets.result()
     headline = leaderboard[0]
     best = next(row for row in leaderboard if row.kind == "best_member")
     mean = next(row for row in leaderboard if row.kind == "mean_member")
-    curve, contributions = sections.subsets(test, aggregator, weights_M, members, seed)
     confusion_KK = confusion_matrix(labels_N, vote.classes_N, test.num_classes)
     return {
         "verdict": give_verdict(headline, best, len(members), test.num_rows),
@@ -110,11 +116,11 @@ def _test_sections(
         "contributions": contributions,
         "gain_per_second": sections.ensemble_gain_per_second(headline.test_error, mean.test_error, members),
         "calibration": sections.calibration(vote, labels_N),
-        "ambiguity": sections.ambiguities(test),
+        "ambiguity": ambiguities.result(),
         "uncertainty": sections.uncertainty_summary(doubt, vote, labels_N),
         "risk_coverage": sections.risk(vote, labels_N),
         "disputed": sections.disputed_rows(test, vote, doubt),
-        "cascade": sections.cascade(validation, test),
+        "cascade": cascade.result(),
         "label_review": None if review is None else sections.label_review(review, vote, labels_N),
     }
 
