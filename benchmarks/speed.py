@@ -243,10 +243,27 @@ def _command(*words: str, expected: int = 0) -> float:
     return time.perf_counter() - started
 
 
+def planned_cell(model: str | dict[str, Any], batch_size: int) -> float:
+    """The least seconds of 8 members with any forced stack size over those with the planned one."""
+    from benchmarks.stack_speeds import measure
+    from ensemble.config import parse_experiment
+    from ensemble.planning import make_plan
+
+    values = {"name": "speed", "num_members": 8, "method": {"name": "deep_ensemble"}, "model": _model(model)}
+    experiment = parse_experiment({**values, "training": {"batch_size": batch_size}})
+    (planned,) = make_plan(experiment, "cpu", slots=1).stack_sizes.values()
+    parts = {size: [size] * (8 // size) + ([8 % size] if 8 % size else []) for size in {1, 2, 4, 8, planned}}
+    sizes = sorted({part for each in parts.values() for part in each})
+    speed = measure(values["model"], sizes, batch_size, "cpu", seconds=8.0)
+    seconds = {size: sum(part / speed[part] for part in each) for size, each in parts.items()}
+    return min(seconds.values()) / seconds[planned]
+
+
 SIDES: dict[str, Callable[..., float]] = {
     "epoch_of_stack": epoch_of_stack, "data_path_ours": data_path_ours, "data_path_torchvision": data_path_torchvision,
     "bare_loop": bare_loop, "matmul_rate": matmul_rate, "evaluation": evaluation,
     "many_tiny_members": many_tiny_members, "same_work": same_work, "worker_memory": worker_memory,
+    "planned_cell": planned_cell,
 }  # fmt: skip
 
 
@@ -285,22 +302,22 @@ def stack() -> Figures:
 
     A single LeNet-5 takes four images side by side in our loop, which a bare loop does not (see the claim below).
     """
-    alone, eight = (side("epoch_of_stack", count, 3, "lenet5", 64, ROWS // 2) for count in (1, 8))
+    alone, eight = (side("epoch_of_stack", count, 2, "lenet5", 64, ROWS // 2) for count in (1, 8))
     return {"alone_s": 8 * alone, "stack_s": eight, "ratio": 8 * alone / eight}
 
 
 def slots() -> Figures:
-    """Two stacks of 4 LeNet-5: one after another on one thread over side by side on two cores."""
-    single = side("epoch_of_stack", 4)
-    two = [start("epoch_of_stack", 4), start("epoch_of_stack", 4)]
+    """Two stacks of 4 LeNet-5: one after another on one thread over side by side on two cores; 27,000 rows."""
+    single = side("epoch_of_stack", 4, 3, "lenet5", 64, ROWS // 2)
+    two = [start("epoch_of_stack", 4, 3, "lenet5", 64, ROWS // 2) for _ in range(2)]
     together = max(_finished(process) for process in two)
     return {"one_slot_s": 2 * single, "two_slots_s": together, "ratio": 2 * single / together}
 
 
 def slots_against_threads() -> Figures:
     """Two stacks of 4 LeNet-5: one after another in a process of two threads over side by side in two of one thread."""
-    wide = side("epoch_of_stack", 4, threads=2)
-    two = [start("epoch_of_stack", 4), start("epoch_of_stack", 4)]
+    wide = side("epoch_of_stack", 4, 3, "lenet5", 64, ROWS // 2, threads=2)
+    two = [start("epoch_of_stack", 4, 3, "lenet5", 64, ROWS // 2) for _ in range(2)]
     together = max(_finished(process) for process in two)
     return {"one_process_s": 2 * wide, "two_slots_s": together, "ratio": 2 * wide / together}
 
@@ -328,7 +345,7 @@ def _share_of_floor(model: str | dict[str, Any], first: int, count: int, rows: i
 
     values = {"name": "speed", "num_members": 1, "method": {"name": "deep_ensemble"}, "model": _model(model)}
     forward = multiply_adds(parse_experiment(values).groups[0].model, (1, 28, 28), 10)
-    rate, epoch = side("matmul_rate"), side("epoch_of_stack", count, 3, model, 64, rows)
+    rate, epoch = side("matmul_rate"), side("epoch_of_stack", count, 2, model, 64, rows)
     least = count * rows * (3 * forward - first) / rate
     return {"multiply_adds_per_s": rate, "floor_s": least, "epoch_s": epoch, "ratio": least / epoch}
 
@@ -342,31 +359,15 @@ def single_network() -> Figures:
 def planner() -> Figures:
     """8 members on one 1-thread slot: the best forced stack size (1, 2, 4, 8) over the planned one; the worst of six cells.
 
-    Training seconds of an epoch of 2,560 rows, no validation; the planned size is measured like the forced ones.
+    Median seconds of whole training steps; the sizes take turns within one process.
     """
-    from ensemble.config import parse_experiment
-    from ensemble.planning import make_plan
-
     narrow = [{"kind": "conv", "channels": 10, "activation": "relu"}, {"kind": "max_pool"}] * 2
     layers = {"name": "layers", "layers": [*narrow, {"kind": "conv", "channels": "classes", "kernel_size": 5}]}
-    cells: list[tuple[str | dict[str, Any], int]] = [
-        ("lenet5", 16), ("lenet5", 64), ("lenet5", 256), ("mlp", 64), (layers, 64), ("cnn", 64)
-    ]  # fmt: skip
-    figures: Figures = {}
-    for model, batch_size in cells:
-        experiment = parse_experiment({
-            "name": "speed", "num_members": 8, "method": {"name": "deep_ensemble"}, "model": _model(model),
-            "training": {"batch_size": batch_size},
-        })  # fmt: skip
-        (planned,) = make_plan(experiment, "cpu", slots=1).stack_sizes.values()
-        seconds = {}
-        for size in sorted({1, 2, 4, 8, planned}):
-            full, rest = divmod(8, size)
-            parts = [size] * full + ([rest] if rest else [])
-            epoch = {part: side("epoch_of_stack", part, 4, model, batch_size, 2560) for part in set(parts)}
-            seconds[size] = sum(epoch[part] for part in parts)
-        name = f"{experiment.groups[0].model.name}_{batch_size}_K{planned}"
-        figures[name] = min(seconds.values()) / seconds[planned]
+    cells = [("lenet5", 16), ("lenet5", 64), ("lenet5", 256), ("mlp", 64), (layers, 64), ("cnn", 64)]
+    figures: Figures = {
+        f"{model if isinstance(model, str) else 'narrow'}_{batch_size}": side("planned_cell", model, batch_size)
+        for model, batch_size in cells
+    }
     return {**figures, "ratio": min(figures.values())}
 
 
@@ -389,13 +390,13 @@ def ray() -> Figures:
 
 
 def memory() -> Figures:
-    """A fifth of MNIST's training images over what a Ray worker holds more for itself with 60,000 of them than with 2,000.
+    """MNIST's training images over what a Ray worker holds more for itself with 60,000 of them than with 2,000; MiB.
 
-    The images lie once per node in Ray's shared memory; MiB, private pages only.
+    The images lie once per node in Ray's shared memory; a copy of its own would bring a worker's ratio to 1 or below.
     """
     few, all_rows = side("worker_memory", 2000), side("worker_memory", 60_000)
     images = 58_000 * 784 / 2**20
-    return {"with_2000_mib": few, "with_60000_mib": all_rows, "ratio": images / 5 / max(all_rows - few, 1.0)}
+    return {"with_2000_mib": few, "with_60000_mib": all_rows, "ratio": images / max(all_rows - few, 1.0)}
 
 
 def start_up() -> Figures:
@@ -435,19 +436,20 @@ CLAIMS: dict[str, tuple[Callable[[], Figures], float | None, str]] = {
     "judging": (judging, 1.0, "2 s over judging 100 members x 10,000 rows"),
     "tiny_members": (tiny_members, 1.0, "60 s over 1,000 one-step members"),
     "ray": (ray, 0.95, "inline over Ray, same slot and work"),
-    "memory": (memory, 1.0, "20 % of the images over a worker's own extra memory"),
+    "memory": (memory, 1.0, "images over a worker's own extra memory for them"),
     "start_up": (start_up, 1.0, "0.3 s over ensemble --help"),
     "mistake": (mistake, 1.0, "0.5 s over a mistake in the configuration"),
     "report": (report, 1.0, "5 s over ensemble report, 20 members"),
 }
 
 
-def markdown(record: dict[str, Any]) -> str:
-    """The table of all claims."""
-    environment = record["environment"]
+def markdown(record: dict[str, Any], other: Path) -> str:
+    """The table of all claims. other: what `benchmarks.against_ensemble_pytorch` wrote, which has a row where it exists."""
+    environment, counts = record["environment"], sorted({len(claim) for claim in record["claims"].values()})
+    repeats = "-".join(str(count) for count in {counts[0]: None, counts[-1]: None})
     lines = [
         "# Speed", "",
-        f"`make benchmarks`: {record['repeats']} repeats, sides interleaved, medians with ranges. {environment}", "",
+        f"`make benchmarks`: {repeats} repeats, sides interleaved, medians with ranges. {environment}", "",
         "| claim | ratio | range | goal | reached | seconds (medians) |", "|---|---:|---:|---:|---|---|",
     ]  # fmt: skip
     for name, claim in record["claims"].items():
@@ -461,7 +463,20 @@ def markdown(record: dict[str, Any]) -> str:
         lines.append(
             f"| {title} | {middle:.2f} | {min(ratios):.2f}-{max(ratios):.2f} | {wanted} | {reached} | {parts} |"
         )
-    lines += ["", *(f"- **{CLAIMS[name][2]}**: {CLAIMS[name][0].__doc__}" for name in record["claims"]), ""]
+    if other.is_file():
+        peer = json.loads(other.read_text())
+        low, high = peer["ratio_range"]
+        parts = ", ".join(f"{name} {statistics.median(seconds):.4g}" for name, seconds in peer["seconds"].items())
+        errors = ", ".join(f"{name} {statistics.mean(found):.2%}" for name, found in peer["test_errors"].items())
+        lines.append(
+            f"| 8 bagged LeNet-5, {peer['epochs']} epochs, whole process: Ensemble-PyTorch 0.2.0 over ours | {peer['ratio_median']:.2f} "
+            f"| {low:.2f}-{high:.2f} | 6 | {'yes' if peer['ratio_median'] >= 6 else 'no'} | {parts}; test errors {errors} |"
+        )
+    lines += [
+        "",
+        *(f"- **{CLAIMS[name][2]}**: {' '.join((CLAIMS[name][0].__doc__ or '').split())}" for name in record["claims"]),
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -483,18 +498,21 @@ def main() -> None:
         sys.exit(f"no such claim: {', '.join(unknown)}; expected {', '.join(CLAIMS)}")
     from ensemble.environment import describe_environment
 
+    facts = describe_environment()
+    short = ", ".join(f"{key} {facts[key]}" for key in ("processor", "cores", "python"))
+    short += f", torch {facts['packages']['torch']}, Ray {facts['packages']['ray']}"
     found: dict[str, list[Figures]] = {name: [] for name in options.claims or CLAIMS}
+    # Claims that are not asked for keep their figures.
+    kept = json.loads(options.out.read_text())["claims"] if options.claims and options.out.is_file() else {}
+    ordered = {name: found.get(name, kept.get(name)) for name in CLAIMS if name in found or name in kept}
+    record = {"environment": short, "claims": ordered}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     for repeat in range(options.repeats):
         for name in found:
             found[name].append(CLAIMS[name][0]())
             print(f"repeat {repeat + 1}: {name}: {found[name][-1]}", flush=True)
-    facts = describe_environment()
-    short = ", ".join(f"{key} {facts[key]}" for key in ("processor", "cores", "python"))
-    short += f", torch {facts['packages']['torch']}, Ray {facts['packages']['ray']}"
-    record = {"repeats": options.repeats, "environment": short, "claims": found}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=1) + "\n")
-    text = markdown(record)
+        options.out.write_text(json.dumps(record, indent=1) + "\n")  # after every repeat: none is lost
+    text = markdown(record, options.out.with_name("against_ensemble_pytorch.json"))
     options.out.with_suffix(".md").write_text(text)
     print(text)
 

@@ -81,7 +81,7 @@ def measure(model: dict[str, Any], stacks: list[int], batch_size: int, device: s
     while time.monotonic() < end or min(map(len, spent.values())) < 5:
         for count, step in steps.items():
             spent[count] += [step() for _ in range(max(1, 8 // count))]
-    return {count: round(count * batch_size / statistics.median(spent[count]) / 1000, 1) for count in stacks}
+    return {count: count * batch_size / statistics.median(spent[count]) / 1000 for count in stacks}
 
 
 def main() -> None:
@@ -97,7 +97,7 @@ def main() -> None:
     for name in options.models.split(","):
         for batch_size in map(int, options.batches.split(",")):
             found = measure(MODELS[name], stacks, batch_size, options.device, options.seconds)
-            print(f"{name} {batch_size}: {found}", flush=True)
+            print(f"{name} {batch_size}: { ({count: round(rate, 1) for count, rate in found.items()}) }", flush=True)
 
 
 if __name__ == "__main__":

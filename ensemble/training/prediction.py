@@ -28,7 +28,7 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
     parts = []
     for start in range(0, max(count, 1), step):  # no rows: one empty batch, so that the shape is right
         chosen = images[start : start + step] if rows is None else images[rows[start : start + step]]
-        batch = channels_last(data.normalized(data.unit(chosen)))
+        batch = channels_last(data.standardized(chosen))
         with placement.autocast():
             logits_BKC = stack(batch)
         parts.append(logits_BKC.float().transpose(0, 1))
