@@ -198,7 +198,7 @@ def _why(error: Exception) -> str:
         return "no API key found"
     if name == "CommError":
         return f"the server cannot be reached ({text.split(' Consider')[0]})"
-    if isinstance(error, ConnectionError) or name == "MailboxClosedError":
+    if isinstance(error, ConnectionError) or name in ("MailboxClosedError", "HandleAbandonedError"):
         return f"its service process is gone ({name})"
     return f"{name}: {text}" if text else name
 

@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from test_wandb_offline import CONFIG, OFFLINE, assert_tells
 from tracker_contract import T0, a_run
+from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 from wandb_reader import read_folder
 
 from ensemble.config.schema import WandbConfig
 from ensemble.events import Notice
 from ensemble.tracking.event_log import EventLog, read_events
 from ensemble.tracking.wandb_tracker import WandbTracker, replay
+from ensemble.tracking.wandb_worker import _why
 
 ONLINE = WandbConfig(mode="online")
 
@@ -206,3 +208,9 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     assert len(lines) == 1
     assert "cannot be started" in lines[0]
     assert read_folder(tmp_path) == {}
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), MailboxClosedError(), HandleAbandonedError()])
+def test_whatever_a_dead_service_raises_is_told_alike(error: Exception) -> None:
+    """Which of them comes depends on what was under way when it died."""
+    assert _why(error) == f"its service process is gone ({type(error).__name__})"
