@@ -86,7 +86,7 @@ class DataConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Where and how tasks run. Only threads_per_task, stack_size, precision and device can change the bits."""
+    """Where and how tasks run. Only threads_per_task, stack_size, precision, device and kernels can change the bits."""
 
     executor: Literal["auto", "inline", "ray", "accelerate"] = Field(
         "auto", description="accelerate: the processes of `accelerate launch -m launch.accelerate_run` or torchrun"
@@ -107,6 +107,10 @@ class ComputeConfig(Section):
         None, ge=1, le=1024, description="members trained as one network; without it by model"
     )
     precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
+    kernels: Literal["auto", "torch"] = Field(
+        "auto",
+        description="auto: narrow networks train on a CPU by kernels compiled on the spot, where there is a C compiler; torch: PyTorch's",
+    )
     deterministic: bool = Field(True, description="ask every kernel for its repeatable version")
     ray_address: str | None = Field(
         None,

@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ensemble.cache import cache_folder
 from ensemble.errors import ConfigError, StorageError
 from ensemble.storage.atomic import write_bytes
 
 MANIFEST, EVENTS, LEFT = "manifest.json", "events.jsonl", "run.pushed"
-CACHE_VARIABLE = "ENSEMBLE_CACHE"
 
 
 def is_address(place: str) -> bool:
@@ -29,11 +29,6 @@ def is_address(place: str) -> bool:
 def local_root(address: str) -> Path:
     """The folder that holds the local side of everything under an address: below $ENSEMBLE_CACHE or ~/.cache/ensemble."""
     return cache_folder() / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    """Where this program keeps what it can make again."""
-    return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "ensemble")
 
 
 class Mirror:

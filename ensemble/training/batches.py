@@ -79,7 +79,7 @@ class Resident:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data: images [B, K*C, H, W], labels [B, K], weights [B, K], targets [B, K, classes].
+    """One step's data: images [K, B, C, H, W], labels [B, K], weights [B, K], targets [B, K, classes].
 
     rows: of the whole batch; with several ranks B is this rank's share of it.
     """
@@ -183,24 +183,8 @@ class Batches:
             part, count = self._placement.part, rows_KB.shape[1]
             draws = [draw(self._augmentation, count, shape, stream).rows(part) for stream in streams]
             images = self._data.normalized(augment(images, self._augmentation, concatenate(draws)))
-        return arrange(images, len(rows_KB))
+        members_images: Tensor = torch.unflatten(images, 0, (len(rows_KB), -1))
+        return members_images
 
     def _stream(self, member: MemberSpec, purpose: Purpose, epoch: int) -> torch.Generator:
         return seeded(member_seed(self._seed, member.index, purpose, epoch))
-
-
-def arrange(images: Tensor, num_members: int) -> Tensor:
-    """Member-major images [K*B, C, H, W] side by side as [B, K*C, H, W], channels last."""
-    images_KB: Tensor = torch.unflatten(images, 0, (num_members, -1))
-    return channels_last(images_KB.transpose(0, 1).flatten(1, 2))
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """Images [B, C, H, W] with channels last in memory and in their strides.
-
-    An axis of length 1 may have any stride, and kernels are chosen by strides: left as they come, one grey image could
-    take another way, with other last bits, depending on where its memory came from.
-    """
-    laid_out = images.contiguous(memory_format=torch.channels_last)
-    _, channels, height, width = laid_out.shape
-    return laid_out.as_strided(laid_out.shape, (height * width * channels, 1, width * channels, channels))

@@ -22,10 +22,10 @@ from torch import Tensor
 from ensemble.data.augmentation import augment, draw
 from ensemble.errors import ComputeError
 from ensemble.seeding import Purpose, member_seed
-from ensemble.training.batches import Resident, channels_last, seeded, tensor_of
+from ensemble.training.batches import Resident, seeded, tensor_of
 from ensemble.training.job import Job
 from ensemble.training.placement import Placement
-from ensemble.training.stack import Stack
+from ensemble.training.stack import Stack, channels_last
 from ensemble.types import Filter, MemberSpec
 
 BATCH = 512

@@ -4,8 +4,7 @@ Activations are [B, K*C, H, W] or [B, K*F]: member k owns channels k*C to (k+1)*
 any network built from these layers runs unchanged for K members. A layer whose input is not yet per member (the shared
 images at evaluation) computes all members from the one input, which is a single wide layer and quicker still.
 
-Folded, a single narrow network takes F images side by side, [B/F, F*C, H, W]: its convolutions repeat their weights F
-times, so that vector units are filled as by F members; linear layers see [B, features] again.
+On a CPU, chains of narrow layers are trained another way, see `batch_last`.
 """
 
 from __future__ import annotations
@@ -37,18 +36,12 @@ class StackedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         side_by_side = x.shape[1] // self.in_channels
-        weight: Tensor = self.weight
-        bias: Tensor | None = self.bias
         groups = self.groups * self.num_members
-        if side_by_side > self.num_members:  # folded
-            fold = side_by_side // self.num_members
-            weight, bias = weight.repeat(fold, 1, 1, 1), None if bias is None else bias.repeat(fold)
-            groups *= fold
-        elif side_by_side == 1 and self.groups > 1:
+        if side_by_side == 1 and self.groups > 1:
             x = x.repeat(1, self.num_members, 1, 1)
         elif side_by_side == 1:
             groups = 1
-        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, groups)
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """The tensors of one member, under the names of nn.Conv2d."""
@@ -69,8 +62,6 @@ class StackedLinear(nn.Module):
         self.bias = _stacked(biases) if biases else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.num_members == 1:
-            x = x.reshape(-1, self.in_features)  # [B, features], folded or not
         if x.shape[1] == self.in_features:  # shared input (or K = 1): one wide layer
             bias = None if self.bias is None else self.bias.flatten()
             return F.linear(x, self.weight.flatten(0, 1), bias)
@@ -128,13 +119,23 @@ class StackedDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        assert len(self.generators) == self.num_members, "dropout was not seeded for this epoch"
         x_BK: Tensor = torch.unflatten(x, 1, (self.num_members, -1))
-        # Member-major, so that each mask is one contiguous draw: the same numbers as when the member trains alone.
-        mask = x_BK.new_empty((self.num_members, x.shape[0], *x_BK.shape[2:]))
+        return (x_BK * self._masks(x_BK.transpose(0, 1)).transpose(0, 1)).flatten(1, 2)
+
+    def batch_last(self, x: Tensor) -> Tensor:
+        """The same of x [K*C, ..., B], with the same masks."""
+        if not self.training or self.p == 0:
+            return x
+        x_K: Tensor = torch.unflatten(x, 0, (self.num_members, -1))
+        return (x_K * self._masks(x_K.movedim(-1, 1)).movedim(1, -1)).flatten(0, 1)
+
+    def _masks(self, x_KB: Tensor) -> Tensor:
+        """Numbers to multiply [K, B, ...] with: contiguous draws, the same as when the member trains alone."""
+        assert len(self.generators) == self.num_members, "dropout was not seeded for this epoch"
+        masks = torch.empty(x_KB.shape, dtype=x_KB.dtype, device=x_KB.device)
         for member, generator in enumerate(self.generators):
-            mask[member].bernoulli_(1 - self.p, generator=generator)
-        return (x_BK * mask.transpose(0, 1).div_(1 - self.p)).flatten(1, 2)
+            masks[member].bernoulli_(1 - self.p, generator=generator)
+        return masks.div_(1 - self.p)
 
     def member_state(self, _member: int) -> dict[str, Tensor]:
         """Dropout has no tensors."""

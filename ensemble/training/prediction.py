@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ensemble.training.batches import Resident, channels_last
+from ensemble.training.batches import Resident
 from ensemble.training.placement import Placement
-from ensemble.training.stack import Stack
+from ensemble.training.stack import Stack, channels_last
 
 # Large enough to keep a device busy, small enough that activations of a few members stay in a CPU's cache.
 CPU_BATCH, GPU_BATCH = 256, 4096

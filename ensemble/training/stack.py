@@ -1,7 +1,7 @@
 """K networks of one architecture as one wide network.
 
     stack = Stack.build(model_config, image_shape, num_classes, init_seeds)     # K = len(init_seeds)
-    logits_BKC = stack(images)            # images [B, C, H, W] shared, or [B, K*C, H, W] one image per member
+    logits_BKC = stack(images)            # images [B, C, H, W] shared, or [K, B, C, H, W] one batch per member
     state = stack.member_state(2)         # tensors of member 2, named as in the unstacked network
 
 Every layer with weights is swapped for its K-fold twin from `layers`; the forward pass stays the architecture's own.
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from ensemble.config.models import ModelConfig
 from ensemble.models import ImageShape, build_model
+from ensemble.native.kernels import load
+from ensemble.training import batch_last
 from ensemble.training.layers import (
     StackedBatchNorm,
     StackedConv2d,
@@ -46,26 +48,27 @@ _CONTAINERS = ("Sequential", "ResNet", "BasicBlock", "Bottleneck")
 class Stack(nn.Module):
     """The wide network of K members.
 
-    fold: images a single narrow network takes side by side while it trains on a CPU, 1 for none (see `layers`).
+    batch_last: train on a CPU by the kernels of that name where they suit; set by whoever knows that they are there.
     """
 
-    def __init__(self, network: nn.Module, num_members: int, fold: int = 1) -> None:
+    def __init__(self, network: nn.Module, num_members: int) -> None:
         super().__init__()
-        self.network = network
-        self.num_members, self.fold = num_members, fold
+        self.network, self.num_members = network, num_members
+        self.batch_last = False
 
     @classmethod
     def build(cls, config: ModelConfig, image_shape: ImageShape, num_classes: int, init_seeds: Sequence[int]) -> Stack:
         """One member per seed, each with exactly the initial weights it would have alone."""
         members = [_build_seeded(config, image_shape, num_classes, seed) for seed in init_seeds]
-        return cls(stack_modules(members), len(members), useful_fold(members[0]) if len(members) == 1 else 1)
+        return cls(stack_modules(members), len(members))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, K, classes] of images [B, C, H, W] (shared by the members) or [B, K*C, H, W]."""
-        if self.training and self.fold > 1 and len(x) % self.fold == 0 and x.device.type == "cpu":
-            folded = torch.unflatten(x, 0, (-1, self.fold)).flatten(1, 2).contiguous(memory_format=torch.channels_last)
-            logits_BC: Tensor = self.network(folded).reshape(len(x), -1)  # a last convolution leaves it folded
-            return logits_BC.unsqueeze(1)
+        """Logits [B, K, classes] of images [B, C, H, W] (shared by the members) or [K, B, C, H, W]."""
+        if x.dim() == 5:
+            kernels = load() if self.batch_last and batch_last.worthwhile(x.shape[1]) else None
+            if kernels is not None:
+                return batch_last.forward(self.network, x, kernels)
+            x = channels_last(x.transpose(0, 1).flatten(1, 2))
         logits: Tensor = torch.unflatten(self.network(x), 1, (self.num_members, -1))
         return logits
 
@@ -118,21 +121,15 @@ def per_member(tensor: Tensor, num_members: int) -> Tensor:
     return view
 
 
-def useful_fold(network: nn.Module) -> int:
-    """How many images at a time suit one narrow network on a CPU: enough for 16 channels everywhere, 1 for none.
+def channels_last(images: Tensor) -> Tensor:
+    """Images [B, C, H, W] with channels last in memory and in their strides.
 
-    Convolutions of up to 16 maps leave vector units of 16 numbers half empty; wider ones lose by it (docs/log.md).
-    Batch norm and dropout, which look at a batch as a whole, are left alone.
+    An axis of length 1 may have any stride, and kernels are chosen by strides: left as they come, one grey image could
+    take another way, with other last bits, depending on where its memory came from.
     """
-    layers = list(network.modules())
-    maps = [layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)]
-    whole = any(isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d | nn.Dropout) for layer in layers)
-    if not maps or max(maps) > 16 or whole or unstackable(network):
-        return 1
-    fold = 1
-    while fold * min(maps) < 16:
-        fold *= 2
-    return fold
+    laid_out = images.contiguous(memory_format=torch.channels_last)
+    _, channels, height, width = laid_out.shape
+    return laid_out.as_strided(laid_out.shape, (height * width * channels, 1, width * channels, channels))
 
 
 def unstackable(module: nn.Module) -> list[str]:

@@ -1,0 +1,181 @@
+"""Kernels in C for what PyTorch's are slow at on a CPU: networks with few maps (see batch_last.c).
+
+Compiled once per machine (see `compiling`) and called through ctypes. Without a compiler there are none, and everything
+runs on PyTorch's kernels.
+
+    kernels = load()            # None without a compiler: `obstacle()` says why
+    y_KOHWB = kernels.convolve(x_KIHWB, weight_KOIYX, bias_KO, padding=(2, 2))
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ensemble.native.compiling import compiled
+
+LANES = 16  # the batch axis is a multiple of it
+WIDTHS = (1, 3, 5, 7)  # columns of a kernel there is code for
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int) for name in ("K", "I", "O", "H", "W", "B", "KH", "KW", "pad_y", "pad_x")),
+        *((name, ctypes.c_int64) for name in ("w_member", "w_out", "w_in", "w_row", "w_column")),
+    )
+
+
+class Kernels:
+    """The compiled functions. Tensors are float32 on the CPU, activations contiguous with the batch last.
+
+    The work is shared out over torch's threads; the numbers do not depend on how many there are.
+    """
+
+    def __init__(self, library: Path) -> None:
+        self._library = ctypes.CDLL(str(library))  # releases the interpreter's lock while a function runs
+
+    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+        """Convolutions [K, O, OH, OW, B] of x [K, I, H, W, B] with weight [K, O, I, KH, KW] and bias [K, O]."""
+        members, out_channels, in_channels = weight.shape[:3]
+        shape = _shape(x, weight, in_channels, out_channels, padding)
+        return self._convolve(shape, x, weight, bias, turned=False, like=(members, out_channels))
+
+    def convolve_input(self, dy: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
+        """The gradient [K, I, H, W, B] of `convolve`'s x from that of its result."""
+        members, out_channels, in_channels = weight.shape[:3]
+        shape = _shape(dy, weight, out_channels, in_channels, _turned(weight, padding))
+        return self._convolve(shape, dy, weight, None, turned=True, like=(members, in_channels))
+
+    def _convolve(
+        self, shape: _Shape, x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool, like: tuple[int, int]
+    ) -> Tensor:
+        y = x.new_empty((*like, *_outer(shape), shape.B))
+        self._run("convolve", ctypes.byref(shape), _data(x), _data(weight), _data(bias), _data(y), int(turned))
+        return y
+
+    def convolve_weights(
+        self, x: Tensor, dy: Tensor, weight: Tensor, padding: tuple[int, int], bias: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gradients of `convolve`'s weight (laid out as `weight` is) and, where there is one, of its bias [K, O]."""
+        members, out_channels, in_channels = weight.shape[:3]
+        shape = _shape(x, weight, in_channels, out_channels, padding)
+        dw = _like(weight)
+        db = dy.new_empty((members, out_channels)) if bias else None
+        self._run("convolve_weights", ctypes.byref(shape), _data(x), _data(dy), _data(dw), _data(db))
+        return dw, db
+
+    def convolve_pool(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], size: int, relu: bool
+    ) -> tuple[Tensor, Tensor]:
+        """max_pool(convolve(...)) with windows side by side, [K, O, PH, PW, B] both; less passes through memory."""
+        members, out_channels, in_channels = weight.shape[:3]
+        shape = _shape(x, weight, in_channels, out_channels, padding)
+        height, width = _outer(shape)
+        y = x.new_empty((members, out_channels, height // size, width // size, shape.B))
+        which = torch.empty(y.shape, dtype=torch.int8)
+        tensors = (_data(x), _data(weight), _data(bias), _data(y), _data(which))
+        self._run("convolve_pool", ctypes.byref(shape), *tensors, size, int(relu))
+        return y, which
+
+    def convolve_pool_back(
+        self, x: Tensor, weight: Tensor, dy: Tensor, which: Tensor, padding: tuple[int, int], size: int, bias: bool, inputs: bool
+    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
+        """Gradients of `convolve_pool`'s x (where `inputs`), weight and bias (where there is one)."""
+        members, out_channels, in_channels = weight.shape[:3]
+        shape = _shape(x, weight, in_channels, out_channels, padding)
+        height, width = _outer(shape)
+        if torch.get_num_threads() > members:  # the function below shares out whole members
+            d = self.max_pool_input(dy.flatten(0, 1), which, (members * out_channels, height, width, shape.B), size, size)
+            d = torch.unflatten(d, 0, (members, -1))
+            dw, db = self.convolve_weights(x, d, weight, padding, bias)
+            return self.convolve_input(d, weight, padding) if inputs else None, dw, db
+        back = _shape(dy, weight, out_channels, in_channels, _turned(weight, padding))
+        back.H, back.W = height, width
+        dw, db = _like(weight), dy.new_empty((members, out_channels)) if bias else None
+        dx = torch.empty_like(x) if inputs else None
+        tensors = (_data(x), _data(weight), _data(dy), _data(which), _data(dw), _data(db), _data(dx))
+        self._run("convolve_pool_back", ctypes.byref(shape), ctypes.byref(back), *tensors, size)
+        return dx, dw, db
+
+    def max_pool(self, x: Tensor, size: int, stride: int, relu: bool = False) -> tuple[Tensor, Tensor]:
+        """Maxima [C, OH, OW, B] of the windows of x [C, H, W, B], and where in its window each one stood (int8).
+
+        relu: of the maxima their positive part; where that is zero, the place is -1, and no gradient goes back.
+        """
+        channels, height, width, batch = x.shape
+        shape = (channels, (height - size) // stride + 1, (width - size) // stride + 1, batch)
+        y, which = x.new_empty(shape), torch.empty(shape, dtype=torch.int8)
+        self._run("max_pool", _data(x), _data(y), _data(which), channels, height, width, batch, size, stride, int(relu))
+        return y, which
+
+    def max_pool_input(self, dy: Tensor, which: Tensor, like: tuple[int, ...], size: int, stride: int) -> Tensor:
+        """The gradient of `max_pool`'s x, of that shape."""
+        dx = dy.new_empty(like)
+        self._run("max_pool_back", _data(dy), _data(which), _data(dx), *like, size, stride)
+        return dx
+
+    def batch_to_last(self, images: Tensor, batch: int) -> Tensor:
+        """Images [K, rows, ...] as [K, ..., batch], with zeros beyond the rows."""
+        members, rows, *rest = images.shape
+        y = images.new_empty((members, *rest, batch))
+        numbers = ctypes.c_int64(y[0].numel() // batch)
+        self._run("batch_to_last", _data(images), _data(y), members, rows, numbers, batch)
+        return y
+
+    def _run(self, name: str, *arguments: object) -> None:
+        function = getattr(self._library, name)
+        parts = torch.get_num_threads()
+        if parts == 1:
+            failed = [function(*arguments, 0, 1)]
+        else:
+            failed = list(_threads(parts).map(lambda part: function(*arguments, part, parts), range(parts)))
+        if any(failed):
+            raise MemoryError(f"no memory for the scratch of {name}")
+
+
+def _shape(x: Tensor, weight: Tensor, ins: int, outs: int, padding: tuple[int, int]) -> _Shape:
+    members, _, _, rows, columns = weight.shape
+    height, width, batch = x.shape[-3:]
+    assert batch % LANES == 0 and columns in WIDTHS, (tuple(x.shape), tuple(weight.shape))
+    return _Shape(members, ins, outs, height, width, batch, rows, columns, *padding, *weight.stride())
+
+
+def _outer(shape: _Shape) -> tuple[int, int]:
+    """Height and width of a convolution's result."""
+    return shape.H + 2 * shape.pad_y - shape.KH + 1, shape.W + 2 * shape.pad_x - shape.KW + 1
+
+
+def _turned(weight: Tensor, padding: tuple[int, int]) -> tuple[int, int]:
+    """The padding with which the turned weights take a convolution's result back to its input."""
+    return weight.shape[3] - 1 - padding[0], weight.shape[4] - 1 - padding[1]
+
+
+def _like(weight: Tensor) -> Tensor:
+    return torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype)
+
+
+def _data(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+
+
+@functools.cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="kernel")
+
+
+@functools.cache
+def load() -> Kernels | None:
+    """The kernels for this machine, compiled where that has not been done yet; None where that cannot be done."""
+    found = compiled()
+    return Kernels(found) if isinstance(found, Path) else None
+
+
+def obstacle() -> str | None:
+    """Why there are no kernels on this machine, and what to do about it; None where there are."""
+    found = compiled()
+    return found if isinstance(found, str) else None

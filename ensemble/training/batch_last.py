@@ -1,0 +1,217 @@
+"""A stack of narrow convolutional networks trained with the batch as the innermost axis, by kernels of our own.
+
+Activations are [K*C, H, W, B] or [K*F, B]: a pixel is a run of images, so a CPU's vector units are full however few maps
+a network has (PyTorch's kernels are full with 16 and more). The layers and their tensors are those of the stack; only the way
+through them differs, in the last bits of the numbers. B is filled up to a multiple of 16 with empty images, whose
+gradients are zero; layers that look at a batch as a whole do not see them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from ensemble.native.kernels import LANES, WIDTHS, Kernels
+from ensemble.training.layers import StackedBatchNorm, StackedConv2d, StackedDropout, StackedLinear
+
+# Up to so many maps these kernels are the quicker ones (docs/log.md).
+WIDEST = 64
+_ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Identity)
+
+
+def suits(network: nn.Module) -> bool:
+    """True for a chain of layers, narrow convolutions among them, that these kernels know and train more quickly."""
+    layers = list(_chain(network))
+    convolutions = [layer for layer in layers if isinstance(layer, StackedConv2d)]
+    widths = [len(layer.weight) // layer.num_members for layer in convolutions]
+    return bool(widths) and max(widths) <= WIDEST and all(map(_known, layers))
+
+
+def worthwhile(rows: int) -> bool:
+    """True where filling a batch up costs at most a third."""
+    return _filled(rows) <= rows * 4 / 3
+
+
+def forward(network: nn.Module, images_KBCHW: Tensor, kernels: Kernels) -> Tensor:
+    """Logits [B, K, classes] of one batch per member."""
+    members, rows = images_KBCHW.shape[:2]
+    x = kernels.batch_to_last(images_KBCHW.contiguous(), _filled(rows)).flatten(0, 1)
+    for run in _runs(list(_chain(network))):
+        x = _through(run, x, rows, kernels)
+    return torch.unflatten(x, 0, (members, -1))[..., :rows].permute(2, 0, 1)
+
+
+def _filled(rows: int) -> int:
+    return -(-rows // LANES) * LANES
+
+
+def _chain(network: nn.Module) -> Iterator[nn.Module]:
+    """The layers in the order in which they are passed; a network that is no chain is a layer nobody knows."""
+    if isinstance(network, nn.Sequential):
+        for layer in network:
+            yield from _chain(layer)
+    else:
+        yield network
+
+
+def _runs(layers: Sequence[nn.Module]) -> Iterator[Sequence[nn.Module]]:
+    """The layers, with those in one run that one kernel computes: convolution, max-pooling beside each other, ReLU."""
+    while layers:
+        count = 1
+        if isinstance(layers[0], StackedConv2d) and layers[0].weight.shape[2:] != (1, 1) and _apart(layers[1:2]):
+            count = 2
+        if isinstance(layers[count - 1], nn.MaxPool2d) and isinstance(next(iter(layers[count:]), None), nn.ReLU):
+            count += 1
+        yield layers[:count]
+        layers = layers[count:]
+
+
+def _apart(layers: Sequence[nn.Module]) -> bool:
+    """True for a max-pooling whose windows lie side by side."""
+    return any(isinstance(layer, nn.MaxPool2d) and layer.kernel_size == layer.stride for layer in layers)
+
+
+def _known(layer: nn.Module) -> bool:
+    match layer:
+        case StackedConv2d():
+            rows, columns = layer.weight.shape[2:]
+            padding = layer.padding
+            plain = layer.groups == 1 and layer.stride == (1, 1) and layer.dilation == (1, 1)
+            within = not isinstance(padding, str) and padding[0] < rows and padding[1] < columns
+            return plain and within and columns in WIDTHS
+        case nn.MaxPool2d():
+            square = isinstance(layer.kernel_size, int) and isinstance(layer.stride, int)
+            return square and layer.padding == 0 and layer.dilation == 1 and not layer.ceil_mode
+        case nn.AvgPool2d():
+            apart = isinstance(layer.kernel_size, int) and layer.kernel_size == layer.stride
+            return apart and layer.padding == 0 and not layer.ceil_mode
+        case nn.Flatten():
+            return layer.start_dim == 1
+        case StackedLinear() | StackedBatchNorm() | StackedDropout():
+            return True
+        case _:
+            return isinstance(layer, _ELEMENTWISE)
+
+
+def _through(run: Sequence[nn.Module], x: Tensor, rows: int, kernels: Kernels) -> Tensor:
+    layer, relu = run[0], isinstance(run[-1], nn.ReLU)
+    match layer:
+        case StackedConv2d():
+            size = int(run[1].kernel_size) if isinstance(next(iter(run[1:]), None), nn.MaxPool2d) else 0
+            return _convolved(layer, x, size, relu, kernels)
+        case StackedLinear():
+            return _connected(layer, x)
+        case nn.MaxPool2d():
+            pooled: Tensor = _MaxPool.apply(x, layer.kernel_size, layer.stride, relu, kernels)  # type: ignore[no-untyped-call]
+            return pooled
+        case nn.AvgPool2d():
+            return _averaged(x, int(layer.kernel_size))
+        case nn.Flatten():
+            return x.flatten(0, -2)
+        case StackedBatchNorm():
+            return _real_only(x, rows, lambda real: layer(real.reshape(1, len(real), -1)).view(real.shape))
+        case StackedDropout():
+            return _real_only(x, rows, layer.batch_last)
+        case _:
+            passed: Tensor = layer(x)
+            return passed
+
+
+def _real_only(x: Tensor, rows: int, work: Callable[[Tensor], Tensor]) -> Tensor:
+    """The work done on the real images of a batch that was filled up."""
+    filling = x.shape[-1] - rows
+    return F.pad(work(x[..., :rows]), (0, filling)) if filling else work(x)
+
+
+def _convolved(layer: StackedConv2d, x: Tensor, pool: int, relu: bool, kernels: Kernels) -> Tensor:
+    """The convolution of x, where `pool` with the maxima of its windows, where `relu` of those the positive part."""
+    members = layer.num_members
+    weight, x = torch.unflatten(layer.weight, 0, (members, -1)), torch.unflatten(x, 0, (members, -1))
+    bias = None if layer.bias is None else layer.bias.view(members, -1)
+    if weight.shape[3:] == (1, 1):  # a matrix product, at which PyTorch is good
+        y = _product(weight.flatten(2), x.flatten(2), bias).view(*weight.shape[:2], *x.shape[2:])
+    elif pool:
+        y = _PooledConvolution.apply(x, weight, bias, layer.padding, pool, relu, kernels)  # type: ignore[no-untyped-call]
+    else:
+        y = _Convolution.apply(x, weight, bias, layer.padding, kernels)  # type: ignore[no-untyped-call]
+    return y.flatten(0, 1)
+
+
+def _connected(layer: StackedLinear, x: Tensor) -> Tensor:
+    x_KIB = torch.unflatten(x, 0, (layer.num_members, -1))
+    return _product(layer.weight, x_KIB, layer.bias).flatten(0, 1)
+
+
+def _product(weight_KOI: Tensor, x_KIB: Tensor, bias_KO: Tensor | None) -> Tensor:
+    if bias_KO is None:
+        return torch.bmm(weight_KOI, x_KIB)
+    return torch.baddbmm(bias_KO.unsqueeze(2), weight_KOI, x_KIB)
+
+
+def _averaged(x: Tensor, size: int) -> Tensor:
+    """Means of windows that lie side by side; what is left over at the end is left out."""
+    channels, height, width, batch = x.shape
+    rows, columns = height // size, width // size
+    windows = x[:, : rows * size, : columns * size].reshape(channels, rows, size, columns, size, batch)
+    return windows.mean((2, 4))
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], kernels: Kernels
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.kernels, ctx.has_bias = padding, kernels, bias is not None
+        return kernels.convolve(x, weight, bias, padding)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        dy = dy.contiguous()
+        dw, db = ctx.kernels.convolve_weights(x, dy, weight, ctx.padding, ctx.has_bias)
+        dx = ctx.kernels.convolve_input(dy, weight, ctx.padding) if ctx.needs_input_grad[0] else None
+        return dx, dw, db, None, None
+
+
+class _PooledConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], size: int, relu: bool, kernels: Kernels
+    ) -> Tensor:
+        y, which = kernels.convolve_pool(x, weight, bias, padding, size, relu)
+        ctx.save_for_backward(x, weight, which)
+        ctx.padding, ctx.size, ctx.kernels, ctx.has_bias = padding, size, kernels, bias is not None
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, which = ctx.saved_tensors
+        inputs = ctx.needs_input_grad[0]
+        gradients = ctx.kernels.convolve_pool_back(
+            x, weight, dy.contiguous(), which, ctx.padding, ctx.size, ctx.has_bias, inputs
+        )
+        return *gradients, None, None, None, None
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, size: int, stride: int, relu: bool, kernels: Kernels) -> Tensor:
+        y, which = kernels.max_pool(x, size, stride, relu)
+        ctx.save_for_backward(which)
+        ctx.shape, ctx.window, ctx.kernels = x.shape, (size, stride), kernels
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        (which,) = ctx.saved_tensors
+        dx = ctx.kernels.max_pool_input(dy.contiguous(), which, tuple(ctx.shape), *ctx.window)
+        return dx, None, None, None, None
