@@ -15,8 +15,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from ensemble.cache import cache_folder
 from ensemble.errors import ComputeError
-from ensemble.storage.remote import cache_folder
 
 SECRET_VARIABLE = "ENSEMBLE_LAUNCH_SECRET"  # noqa: S105 - a name, not a secret
 _SIGNATURE_BYTES = 32

@@ -21,7 +21,12 @@ from ensemble.cache import cache_folder
 
 SOURCE = Path(__file__).with_name("batch_last.c")
 # Not every compiler knows -march=native on every machine. Without flags the code is right, but slower.
-_TARGETS = (["-march=native", "-mprefer-vector-width=512"], ["-march=native"], ["-mcpu=native"], [])
+_TARGETS: tuple[list[str], ...] = (
+    ["-march=native", "-mprefer-vector-width=512"],
+    ["-march=native"],
+    ["-mcpu=native"],
+    [],
+)
 _TIMEOUT_S = 120.0
 _CHECK = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).check())"
 
@@ -50,10 +55,10 @@ def _kept(compiler: str, folder: Path) -> Path | str:
     for target in _TARGETS:
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / library.name
-            complaint = _complaint([compiler, "-O3", *target, "-shared", "-fPIC", str(SOURCE), "-o", str(made)])
+            complaint = _complaint([compiler, "-O3", *target, "-shared", "-fPIC", str(SOURCE), "-o", str(made), "-lm"])
             complaint = complaint or _complaint([sys.executable, "-c", _CHECK, str(made)])
             if not complaint:
-                os.replace(made, library)  # in one step: processes may compile at the same time
+                made.replace(library)  # in one step: processes may compile at the same time
                 return library
     return f"{compiler} makes no kernels of {SOURCE} ({complaint}): install gcc or another C compiler"
 
@@ -61,7 +66,7 @@ def _kept(compiler: str, folder: Path) -> Path | str:
 def _complaint(command: list[str]) -> str:
     """What is wrong with a command's end, in a line; empty when nothing is."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603  the compiler the user chose
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if done.returncode == 0:

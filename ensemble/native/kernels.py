@@ -13,6 +13,7 @@ import ctypes
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -83,14 +84,24 @@ class Kernels:
         return y, which
 
     def convolve_pool_back(
-        self, x: Tensor, weight: Tensor, dy: Tensor, which: Tensor, padding: tuple[int, int], size: int, bias: bool, inputs: bool
+        self,
+        x: Tensor,
+        weight: Tensor,
+        dy: Tensor,
+        which: Tensor,
+        padding: tuple[int, int],
+        size: int,
+        bias: bool,
+        inputs: bool,
     ) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """Gradients of `convolve_pool`'s x (where `inputs`), weight and bias (where there is one)."""
         members, out_channels, in_channels = weight.shape[:3]
         shape = _shape(x, weight, in_channels, out_channels, padding)
         height, width = _outer(shape)
         if torch.get_num_threads() > members:  # the function below shares out whole members
-            d = self.max_pool_input(dy.flatten(0, 1), which, (members * out_channels, height, width, shape.B), size, size)
+            d = self.max_pool_input(
+                dy.flatten(0, 1), which, (members * out_channels, height, width, shape.B), size, size
+            )
             d = torch.unflatten(d, 0, (members, -1))
             dw, db = self.convolve_weights(x, d, weight, padding, bias)
             return self.convolve_input(d, weight, padding) if inputs else None, dw, db
@@ -119,6 +130,28 @@ class Kernels:
         self._run("max_pool_back", _data(dy), _data(which), _data(dx), *like, size, stride)
         return dx
 
+    def batch_norm(self, x: Tensor, layer: BatchNorm, rows: int, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """x [C, ..., B] normalised over all but the first axis and the first `rows` images, by a layer that trains.
+
+        Brings the layer's running statistics up to date. Returns the result (relu: its positive part), and per channel
+        the mean and one over the standard deviation.
+        """
+        y, mean, inverse = torch.empty_like(x), x.new_empty(len(x)), x.new_empty(len(x))
+        momentum = 0.1 if layer.momentum is None else layer.momentum
+        tensors = (x, y, layer.weight, layer.bias, mean, inverse, layer.running_mean, layer.running_var)
+        numbers = (ctypes.c_double(momentum), ctypes.c_double(layer.eps), *_pixels(x))
+        self._run("batch_norm", *map(_data, tensors), *numbers, rows, int(relu))
+        return y, mean, inverse
+
+    def batch_norm_back(
+        self, x: Tensor, dy: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, inverse: Tensor, rows: int, relu: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of `batch_norm`'s x, scale (weight) and shift (bias)."""
+        gradients = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift)
+        tensors = (x, dy, gradients[0], scale, shift, mean, inverse, *gradients[1:])
+        self._run("batch_norm_back", *map(_data, tensors), *_pixels(x), rows, int(relu))
+        return gradients
+
     def batch_to_last(self, images: Tensor, batch: int) -> Tensor:
         """Images [K, rows, ...] as [K, ..., batch], with zeros beyond the rows."""
         members, rows, *rest = images.shape
@@ -138,10 +171,30 @@ class Kernels:
             raise MemoryError(f"no memory for the scratch of {name}")
 
 
+class BatchNorm(Protocol):
+    """What the kernels need of a layer."""
+
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def bias(self) -> Tensor: ...
+
+    running_mean: Tensor
+    running_var: Tensor
+    momentum: float | None
+    eps: float
+
+
+def _pixels(x: Tensor) -> tuple[int, ctypes.c_int64, int]:
+    channels, batch = len(x), x.shape[-1]
+    return channels, ctypes.c_int64(x.numel() // (channels * batch)), batch
+
+
 def _shape(x: Tensor, weight: Tensor, ins: int, outs: int, padding: tuple[int, int]) -> _Shape:
     members, _, _, rows, columns = weight.shape
     height, width, batch = x.shape[-3:]
-    assert batch % LANES == 0 and columns in WIDTHS, (tuple(x.shape), tuple(weight.shape))
+    assert batch % LANES == 0, batch
+    assert columns in WIDTHS, columns
     return _Shape(members, ins, outs, height, width, batch, rows, columns, *padding, *weight.stride())
 
 

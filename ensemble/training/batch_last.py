@@ -8,7 +8,7 @@ gradients are zero; layers that look at a batch as a whole do not see them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 from ensemble.native.kernels import LANES, WIDTHS, Kernels
 from ensemble.training.layers import StackedBatchNorm, StackedConv2d, StackedDropout, StackedLinear
 
-# Up to so many maps these kernels are the quicker ones (docs/log.md).
-WIDEST = 64
+# Up to so many maps these kernels are the quicker ones, for one network and for several (docs/log.md).
+WIDEST, WIDEST_STACKED = 64, 128
 _ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Identity)
 
 
@@ -28,8 +28,11 @@ def suits(network: nn.Module) -> bool:
     """True for a chain of layers, narrow convolutions among them, that these kernels know and train more quickly."""
     layers = list(_chain(network))
     convolutions = [layer for layer in layers if isinstance(layer, StackedConv2d)]
-    widths = [len(layer.weight) // layer.num_members for layer in convolutions]
-    return bool(widths) and max(widths) <= WIDEST and all(map(_known, layers))
+    narrow = [
+        len(layer.weight) <= layer.num_members * (WIDEST if layer.num_members == 1 else WIDEST_STACKED)
+        for layer in convolutions
+    ]
+    return bool(narrow) and all(narrow) and all(map(_known, layers))
 
 
 def worthwhile(rows: int) -> bool:
@@ -60,20 +63,27 @@ def _chain(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _runs(layers: Sequence[nn.Module]) -> Iterator[Sequence[nn.Module]]:
-    """The layers, with those in one run that one kernel computes: convolution, max-pooling beside each other, ReLU."""
+    """The layers, with those in one run that one kernel computes.
+
+    These are a convolution and the max-pooling of windows side by side, and ReLU after those and batch norm.
+    """
     while layers:
-        count = 1
-        if isinstance(layers[0], StackedConv2d) and layers[0].weight.shape[2:] != (1, 1) and _apart(layers[1:2]):
+        count, first = 1, layers[0]
+        convolution = isinstance(first, StackedConv2d) and first.weight.shape[2:] != (1, 1)
+        if convolution and _apart(layers[1:2]):
             count = 2
-        if isinstance(layers[count - 1], nn.MaxPool2d) and isinstance(next(iter(layers[count:]), None), nn.ReLU):
-            count += 1
+        if convolution or isinstance(first, nn.MaxPool2d | StackedBatchNorm):
+            count += isinstance(next(iter(layers[count:]), None), nn.ReLU)
         yield layers[:count]
         layers = layers[count:]
 
 
-def _apart(layers: Sequence[nn.Module]) -> bool:
-    """True for a max-pooling whose windows lie side by side."""
-    return any(isinstance(layer, nn.MaxPool2d) and layer.kernel_size == layer.stride for layer in layers)
+def _apart(layers: Sequence[nn.Module]) -> int:
+    """The size of a max-pooling's windows where these lie side by side; 0 for anything else."""
+    for layer in layers:
+        if isinstance(layer, nn.MaxPool2d) and isinstance(layer.kernel_size, int) and layer.kernel_size == layer.stride:
+            return layer.kernel_size
+    return 0
 
 
 def _known(layer: nn.Module) -> bool:
@@ -102,43 +112,40 @@ def _through(run: Sequence[nn.Module], x: Tensor, rows: int, kernels: Kernels) -
     layer, relu = run[0], isinstance(run[-1], nn.ReLU)
     match layer:
         case StackedConv2d():
-            size = int(run[1].kernel_size) if isinstance(next(iter(run[1:]), None), nn.MaxPool2d) else 0
+            size = _apart(run[1:2]) or 1
             return _convolved(layer, x, size, relu, kernels)
         case StackedLinear():
             return _connected(layer, x)
         case nn.MaxPool2d():
-            pooled: Tensor = _MaxPool.apply(x, layer.kernel_size, layer.stride, relu, kernels)  # type: ignore[no-untyped-call]
+            pooled: Tensor = _MaxPool.apply(x, layer.kernel_size, layer.stride, relu, kernels)
             return pooled
         case nn.AvgPool2d():
-            return _averaged(x, int(layer.kernel_size))
+            assert isinstance(layer.kernel_size, int)
+            return _averaged(x, layer.kernel_size)
         case nn.Flatten():
             return x.flatten(0, -2)
         case StackedBatchNorm():
-            return _real_only(x, rows, lambda real: layer(real.reshape(1, len(real), -1)).view(real.shape))
+            normal: Tensor = _BatchNorm.apply(x, layer.weight, layer.bias, layer, rows, relu, kernels)
+            return normal
         case StackedDropout():
-            return _real_only(x, rows, layer.batch_last)
+            filling = x.shape[-1] - rows
+            return F.pad(layer.batch_last(x[..., :rows]), (0, filling)) if filling else layer.batch_last(x)
         case _:
             passed: Tensor = layer(x)
             return passed
 
 
-def _real_only(x: Tensor, rows: int, work: Callable[[Tensor], Tensor]) -> Tensor:
-    """The work done on the real images of a batch that was filled up."""
-    filling = x.shape[-1] - rows
-    return F.pad(work(x[..., :rows]), (0, filling)) if filling else work(x)
-
-
 def _convolved(layer: StackedConv2d, x: Tensor, pool: int, relu: bool, kernels: Kernels) -> Tensor:
-    """The convolution of x, where `pool` with the maxima of its windows, where `relu` of those the positive part."""
+    """The convolution of x, of that the maxima of windows of pool x pool, and where `relu` the positive part of those."""
     members = layer.num_members
     weight, x = torch.unflatten(layer.weight, 0, (members, -1)), torch.unflatten(x, 0, (members, -1))
     bias = None if layer.bias is None else layer.bias.view(members, -1)
     if weight.shape[3:] == (1, 1):  # a matrix product, at which PyTorch is good
         y = _product(weight.flatten(2), x.flatten(2), bias).view(*weight.shape[:2], *x.shape[2:])
-    elif pool:
-        y = _PooledConvolution.apply(x, weight, bias, layer.padding, pool, relu, kernels)  # type: ignore[no-untyped-call]
+    elif pool > 1 or relu:
+        y = _PooledConvolution.apply(x, weight, bias, layer.padding, pool, relu, kernels)
     else:
-        y = _Convolution.apply(x, weight, bias, layer.padding, kernels)  # type: ignore[no-untyped-call]
+        y = _Convolution.apply(x, weight, bias, layer.padding, kernels)
     return y.flatten(0, 1)
 
 
@@ -171,7 +178,7 @@ class _Convolution(torch.autograd.Function):
         return kernels.convolve(x, weight, bias, padding)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         dy = dy.contiguous()
@@ -183,7 +190,14 @@ class _Convolution(torch.autograd.Function):
 class _PooledConvolution(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], size: int, relu: bool, kernels: Kernels
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        padding: tuple[int, int],
+        size: int,
+        relu: bool,
+        kernels: Kernels,
     ) -> Tensor:
         y, which = kernels.convolve_pool(x, weight, bias, padding, size, relu)
         ctx.save_for_backward(x, weight, which)
@@ -191,13 +205,38 @@ class _PooledConvolution(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, which = ctx.saved_tensors
         inputs = ctx.needs_input_grad[0]
         gradients = ctx.kernels.convolve_pool_back(
             x, weight, dy.contiguous(), which, ctx.padding, ctx.size, ctx.has_bias, inputs
         )
+        return *gradients, None, None, None, None
+
+
+class _BatchNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        scale: Tensor,
+        shift: Tensor,
+        layer: StackedBatchNorm,
+        rows: int,
+        relu: bool,
+        kernels: Kernels,
+    ) -> Tensor:
+        y, mean, inverse = kernels.batch_norm(x, layer, rows, relu)
+        ctx.save_for_backward(x, scale, shift, mean, inverse)
+        ctx.rows, ctx.relu, ctx.kernels = rows, relu, kernels
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, *facts = ctx.saved_tensors
+        gradients = ctx.kernels.batch_norm_back(x, dy.contiguous(), *facts, ctx.rows, ctx.relu)
         return *gradients, None, None, None, None
 
 
@@ -210,7 +249,7 @@ class _MaxPool(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         (which,) = ctx.saved_tensors
         dx = ctx.kernels.max_pool_input(dy.contiguous(), which, tuple(ctx.shape), *ctx.window)

@@ -30,11 +30,11 @@ def arrays() -> dict[str, Any]:
     }
 
 
-def experiment(model: dict[str, Any] | None = None, **training: Any) -> Experiment:
+def experiment(model: dict[str, Any] | None = None, kernels: str = "auto", **training: Any) -> Experiment:
     """A deep ensemble on digits with small defaults."""
     return parse_experiment({
         "name": "test", "num_members": 4, "method": {"name": "deep_ensemble"}, "model": model or {"name": "lenet5"},
-        "training": {"epochs": 2, "batch_size": 32, **training}, "compute": {"device": "cpu"},
+        "training": {"epochs": 2, "batch_size": 32, **training}, "compute": {"device": "cpu", "kernels": kernels},
     })  # fmt: skip
 
 

@@ -1,0 +1,158 @@
+"""Narrow networks trained by the C kernels: the same networks as by PyTorch's, and PyTorch's where there are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest_training import arrays as arrays
+from conftest_training import experiment, results, specs, train
+from torch import Tensor
+
+import ensemble.training.loop as loop
+import ensemble.training.stack as stack_module
+from ensemble.events import Notice
+from ensemble.native.kernels import obstacle
+from ensemble.training.batch_last import suits, worthwhile
+from ensemble.training.stack import Stack
+
+needs_kernels = pytest.mark.skipif(obstacle() is not None, reason=obstacle() or "")
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "lenet5": {"name": "lenet5"},
+    "tanh, averages": {
+        "name": "layers",
+        "layers": (
+            {"kind": "conv", "channels": 7, "padding": 1, "activation": "tanh"},
+            {"kind": "average_pool", "size": 2},
+            {"kind": "conv", "channels": 9, "kernel_size": 1, "activation": "gelu", "dropout": 0.2},
+            {"kind": "max_pool", "size": 3, "stride": 2},
+            {"kind": "linear", "width": "classes"},
+        ),
+    },
+    "batch norm": {
+        "name": "layers",
+        "layers": (
+            {"kind": "conv", "channels": 5, "batch_norm": True, "activation": "relu", "dropout": 0.1},
+            {"kind": "conv", "channels": 6, "batch_norm": True},
+            {"kind": "max_pool", "size": 2},
+            {"kind": "conv", "channels": "classes", "kernel_size": 1, "bias": True},
+            {"kind": "average_pool", "size": 5},
+        ),
+    },
+    "cnn": {"name": "cnn", "widths": (6, 8), "batch_norm": True, "dropout": 0.25, "fully_connected": (16,)},
+    "sigmoid": {"name": "cnn", "widths": (4, 8), "kernel_size": 5, "padding": 2, "activation": "sigmoid"},
+}
+
+
+def build(model: dict[str, Any], shape: tuple[int, int, int], batch_last: bool) -> Stack:
+    stack = Stack.build(experiment(model).groups[0].model, shape, 10, [1, 2, 3]).train()
+    stack.batch_last = batch_last
+    stack.seed_dropout([torch.Generator().manual_seed(seed) for seed in range(3)])
+    return stack
+
+
+@needs_kernels
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("shape", [(1, 14, 14), (3, 15, 13)], ids=str)
+@pytest.mark.parametrize("rows", [16, 45])
+def test_the_same_as_in_float64_by_pytorch(network: str, shape: tuple[int, int, int], rows: int) -> None:
+    """Logits, gradients and running statistics; the loss weighs every image differently, so that an order shows."""
+    if network == "batch norm" and shape[2] == 13:
+        shape = (3, 14, 14)  # its last pooling wants so many
+    torch.manual_seed(0)
+    ours, right = build(NETWORKS[network], shape, True), build(NETWORKS[network], shape, False).double()
+    assert suits(ours.network)
+    assert worthwhile(rows)
+    images, labels = torch.randn(3, rows, *shape), torch.arange(rows) % 10
+    found: list[list[Tensor]] = []
+    for stack, batch in ((ours, images), (right, images.double())):
+        logits = stack(batch)
+        assert logits.shape == (rows, 3, 10)
+        losses = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels.repeat_interleave(3), reduction="none"
+        ).view(rows, 3)
+        (losses * torch.arange(1.0, rows + 1).unsqueeze(1) * torch.tensor([1.0, 2.0, 3.0])).sum().div(rows).backward()
+        gradients = [parameter.grad for parameter in stack.parameters() if parameter.grad is not None]
+        found.append([logits.detach(), *gradients, *stack.buffers()])
+        assert len(gradients) == len(list(stack.parameters()))
+    for mine, wanted in zip(*found, strict=True):
+        scale = float(wanted.abs().max()) + 1e-3
+        np.testing.assert_allclose(mine.double() / scale, wanted / scale, atol=3e-5)
+
+
+@needs_kernels
+@pytest.mark.parametrize("model", [NETWORKS["lenet5"], NETWORKS["cnn"]], ids=["lenet5", "cnn"])
+def test_a_training_by_either_kernels_agrees(model: dict[str, Any], arrays: dict[str, Any]) -> None:
+    found = [
+        results(train(experiment(model, kernels, optimizer="sgd", lr=0.02, batch_size=52), specs([0, 1]), arrays))
+        for kernels in ("auto", "torch")
+    ]
+    for index in (0, 1):
+        ours, theirs = found[0][index], found[1][index]
+        for name in ours.weights:
+            np.testing.assert_allclose(ours.weights[name], theirs.weights[name], atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(ours.votes.test_NK, theirs.votes.test_NK, atol=2e-3)
+
+
+@needs_kernels
+def test_which_batches_and_networks_take_this_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    way = stack_module.batch_last.forward
+    monkeypatch.setattr(
+        stack_module.batch_last, "forward", lambda net, x, k: taken.append(x.shape[1]) or way(net, x, k)
+    )
+    stack = build(NETWORKS["lenet5"], (1, 28, 28), True)
+    for rows in (64, 40, 17, 8):
+        stack(torch.randn(3, rows, 1, 28, 28))
+    stack(torch.randn(64, 1, 28, 28))  # images that the members share are judged the other way
+    assert taken == [64, 40]
+    with torch.inference_mode():
+        expected = build(NETWORKS["lenet5"], (1, 28, 28), False)(torch.ones(3, 64, 1, 28, 28))
+    torch.testing.assert_close(stack(torch.ones(3, 64, 1, 28, 28)), expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "wanted"),
+    [
+        ({"name": "lenet5"}, True),
+        ({"name": "lenet4"}, True),
+        ({"name": "cnn"}, True),
+        ({"name": "cnn", "widths": (4, 8), "kernel_size": 4}, False),
+        ({"name": "cnn", "widths": (256,)}, False),
+        ({"name": "mlp"}, False),
+        ({"name": "resnet18"}, False),
+    ],
+    ids=str,
+)
+def test_which_networks_are_known(model: dict[str, Any], wanted: bool) -> None:
+    assert suits(build(model, (1, 28, 28), False).network) is wanted
+
+
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_without_a_compiler_pytorch_trains_and_says_so(
+    kernels: str, arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "obstacle", lambda: "no C compiler on this machine: install gcc")
+    monkeypatch.setattr(stack_module, "load", lambda: None)
+    items = train(experiment(None, kernels), specs([0, 1]), arrays)
+    assert len(results(items)) == 2
+    said = [item.message for item in items if isinstance(item, Notice)]
+    assert said == (
+        ["task: narrow networks train at about half the speed here: no C compiler on this machine: install gcc"]
+        if kernels == "auto"
+        else []
+    )
+
+
+def test_bf16_and_data_of_no_gpu_stay_with_pytorch(arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError("mixed precision goes another way")
+
+    monkeypatch.setattr(stack_module.batch_last, "forward", never)
+    values = experiment().model_dump()
+    values["compute"]["precision"] = "bf16"
+    config = type(experiment()).model_validate(values)
+    assert len(results(train(config, specs([0]), arrays))) == 1
