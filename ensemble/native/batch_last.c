@@ -40,10 +40,10 @@ typedef int8_t bvec __attribute__((vector_size(LANES), aligned(1), may_alias));
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 
-/* Strides of the weights are in numbers. */
+/* Strides in numbers; that between the members' x is zero where they share it. */
 typedef struct {
     int K, I, O, H, W, B, KH, KW, pad_y, pad_x;
-    int64_t w_member, w_out, w_in, w_row, w_column;
+    int64_t x_member, w_member, w_out, w_in, w_row, w_column;
 } Shape;
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
@@ -127,15 +127,14 @@ static void conv_row(const Shape *s, const float *x, const float *packed, const 
 int convolve(const Shape *s, const float *x, const float *w, const float *bias, float *y, int turned, int part,
              int parts) {
     const int OH = s->H + 2 * s->pad_y - s->KH + 1, OW = s->W + 2 * s->pad_x - s->KW + 1;
-    const int64_t x_member = (int64_t)s->I * s->H * s->W * s->B, y_map = (int64_t)OH * OW * s->B;
-    const int64_t rows = (int64_t)s->K * OH;
+    const int64_t y_map = (int64_t)OH * OW * s->B, rows = (int64_t)s->K * OH;
     float *packed = malloc(sizeof(float) * (size_t)s->O * s->I * s->KH * s->KW);
     if (!packed) return 1;
     int member = -1;
     for (int64_t row = share(rows, part, parts); row < share(rows, part + 1, parts); row++) {
         const int k = (int)(row / OH), oy = (int)(row % OH);
         if (k != member) pack(s, w + (member = k) * s->w_member, packed, turned);
-        conv_row(s, x + k * x_member, packed, bias ? bias + (int64_t)k * s->O : 0,
+        conv_row(s, x + k * s->x_member, packed, bias ? bias + (int64_t)k * s->O : 0,
                  y + k * s->O * y_map + (int64_t)oy * OW * s->B, y_map, oy);
     }
     free(packed);
@@ -168,7 +167,7 @@ INLINE void window_max(const float *x, float *y, int8_t *which, int W, int B, in
 int convolve_pool(const Shape *s, const float *x, const float *w, const float *bias, float *y, int8_t *which, int size,
                   int relu, int part, int parts) {
     const int PH = (s->H + 2 * s->pad_y - s->KH + 1) / size, OW = s->W + 2 * s->pad_x - s->KW + 1, PW = OW / size;
-    const int64_t x_member = (int64_t)s->I * s->H * s->W * s->B, rows = (int64_t)s->K * PH;
+    const int64_t rows = (int64_t)s->K * PH;
     const int64_t of_map = (int64_t)size * OW * s->B;
     float *packed = malloc(sizeof(float) * ((size_t)s->O * s->I * s->KH * s->KW + LANES + (size_t)(s->O * of_map)));
     if (!packed) return 1;
@@ -178,7 +177,7 @@ int convolve_pool(const Shape *s, const float *x, const float *w, const float *b
         const int k = (int)(row / PH), py = (int)(row % PH);
         if (k != member) pack(s, w + (member = k) * s->w_member, packed, 0);
         for (int iy = 0; iy < size; iy++)
-            conv_row(s, x + k * x_member, packed, bias ? bias + (int64_t)k * s->O : 0,
+            conv_row(s, x + k * s->x_member, packed, bias ? bias + (int64_t)k * s->O : 0,
                      scratch + (int64_t)iy * OW * s->B, of_map, py * size + iy);
         for (int o = 0; o < s->O; o++)
             for (int px = 0; px < PW; px++) {
@@ -268,13 +267,13 @@ static float sum_of(const float *numbers, int64_t count) {
 int convolve_weights(const Shape *s, const float *x, const float *dy, float *dw, float *db, int part, int parts) {
     const int OH = s->H + 2 * s->pad_y - s->KH + 1, OW = s->W + 2 * s->pad_x - s->KW + 1;
     const int at_once = least(WEIGHT_MAPS, most(1, TILE_WEIGHTS / s->KW)), tiles = (s->O + at_once - 1) / at_once;
-    const int64_t dy_map = (int64_t)OH * OW * s->B, x_member = (int64_t)s->I * s->H * s->W * s->B;
+    const int64_t dy_map = (int64_t)OH * OW * s->B;
     float *sums = malloc(sizeof(float) * (size_t)s->I * s->KH * at_once * s->KW * LANES);
     if (!sums) return 1;
     for (int64_t item = share(s->K * tiles, part, parts); item < share(s->K * tiles, part + 1, parts); item++) {
         const int k = (int)(item / tiles), t = (int)(item % tiles);
         const int first = share(s->O, t, tiles), maps = share(s->O, t + 1, tiles) - first;
-        const float *from = x + k * x_member, *d = dy + ((int64_t)k * s->O + first) * dy_map;
+        const float *from = x + k * s->x_member, *d = dy + ((int64_t)k * s->O + first) * dy_map;
         float *to = dw + k * s->w_member + first * s->w_out;
 #define MAPS(n, KW) case 10 * KW + n: weight_maps(n, KW, s, from, d, to, sums); break;
         switch (10 * s->KW + maps) {
@@ -333,7 +332,7 @@ int max_pool_back(const float *dy, const int8_t *which, float *dx, int C, int H,
 int convolve_pool_back(const Shape *s, const Shape *turned, const float *x, const float *w, const float *dy,
                        const int8_t *which, float *dw, float *db, float *dx, int size, int part, int parts) {
     const int OH = turned->H, OW = turned->W;
-    const int64_t x_member = (int64_t)s->I * s->H * s->W * s->B, d_member = (int64_t)s->O * OH * OW * s->B;
+    const int64_t dx_member = (int64_t)s->I * s->H * s->W * s->B, d_member = (int64_t)s->O * OH * OW * s->B;
     const int64_t y_member = (int64_t)s->O * (OH / size) * (OW / size) * s->B;
     Shape one = *s, back = *turned;
     one.K = back.K = 1;
@@ -341,8 +340,8 @@ int convolve_pool_back(const Shape *s, const Shape *turned, const float *x, cons
     int failed = !d;
     for (int64_t k = share(s->K, part, parts); k < share(s->K, part + 1, parts) && !failed; k++) {
         max_pool_back(dy + k * y_member, which + k * y_member, d, s->O, OH, OW, s->B, size, size, 0, 1);
-        failed = convolve_weights(&one, x + k * x_member, d, dw + k * s->w_member, db ? db + k * s->O : 0, 0, 1) ||
-                 (dx && convolve(&back, d, w + k * s->w_member, 0, dx + k * x_member, 1, 0, 1));
+        failed = convolve_weights(&one, x + k * s->x_member, d, dw + k * s->w_member, db ? db + k * s->O : 0, 0, 1) ||
+                 (dx && convolve(&back, d, w + k * s->w_member, 0, dx + k * dx_member, 1, 0, 1));
     }
     free(d);
     return failed;
@@ -452,9 +451,10 @@ int check(void) {
     static float dx[cK][cI][cH][cW][cB], dw[cK][cO][cI][cN][cN], db[cK][cO], bias[cK][cO], pooled[cK * cI][2][3][cB];
     static float y1[cK][cO][cH][cW][cB], dx1[cK][cI][cH][cW][cB], dw1[cK][cO][cI][cN][cN], db1[cK][cO];
     static int8_t which[cK * cI][2][3][cB];
-    const Shape s = {cK, cI, cO, cH, cW, cB, cN, cN, cPAD, cPAD, cO * cI * cN * cN, cI * cN * cN, cN * cN, cN, 1};
+    const Shape s = {cK, cI, cO, cH, cW, cB, cN, cN, cPAD, cPAD, cI * cH * cW * cB,
+                     cO * cI * cN * cN, cI * cN * cN, cN * cN, cN, 1};
     Shape turned = s;
-    turned.I = cO, turned.O = cI, turned.pad_y = turned.pad_x = cN - 1 - cPAD;
+    turned.x_member = cO * cH * cW * cB, turned.I = cO, turned.O = cI, turned.pad_y = turned.pad_x = cN - 1 - cPAD;
     uint32_t state = 1;
     fill((float *)x, sizeof x, &state), fill((float *)w, sizeof w, &state);
     fill((float *)dy, sizeof dy, &state), fill((float *)bias, sizeof bias, &state);

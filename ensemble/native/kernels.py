@@ -27,7 +27,7 @@ WIDTHS = (1, 3, 5, 7)  # columns of a kernel there is code for
 class _Shape(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int) for name in ("K", "I", "O", "H", "W", "B", "KH", "KW", "pad_y", "pad_x")),
-        *((name, ctypes.c_int64) for name in ("w_member", "w_out", "w_in", "w_row", "w_column")),
+        *((name, ctypes.c_int64) for name in ("x_member", "w_member", "w_out", "w_in", "w_row", "w_column")),
     )
 
 
@@ -41,7 +41,10 @@ class Kernels:
         self._library = ctypes.CDLL(str(library))  # releases the interpreter's lock while a function runs
 
     def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
-        """Convolutions [K, O, OH, OW, B] of x [K, I, H, W, B] with weight [K, O, I, KH, KW] and bias [K, O]."""
+        """Convolutions [K, O, OH, OW, B] of x [K, I, H, W, B] with weight [K, O, I, KH, KW] and bias [K, O].
+
+        The members may share x: one that is expanded to [K, ...] is not copied.
+        """
         members, out_channels, in_channels = weight.shape[:3]
         shape = _shape(x, weight, in_channels, out_channels, padding)
         return self._convolve(shape, x, weight, bias, turned=False, like=(members, out_channels))
@@ -108,7 +111,7 @@ class Kernels:
         back = _shape(dy, weight, out_channels, in_channels, _turned(weight, padding))
         back.H, back.W = height, width
         dw, db = _like(weight), dy.new_empty((members, out_channels)) if bias else None
-        dx = torch.empty_like(x) if inputs else None
+        dx = dy.new_empty(x.shape) if inputs else None
         tensors = (_data(x), _data(weight), _data(dy), _data(which), _data(dw), _data(db), _data(dx))
         self._run("convolve_pool_back", ctypes.byref(shape), ctypes.byref(back), *tensors, size)
         return dx, dw, db
@@ -191,11 +194,12 @@ def _pixels(x: Tensor) -> tuple[int, ctypes.c_int64, int]:
 
 
 def _shape(x: Tensor, weight: Tensor, ins: int, outs: int, padding: tuple[int, int]) -> _Shape:
+    assert x[0].is_contiguous(), x.stride()
     members, _, _, rows, columns = weight.shape
     height, width, batch = x.shape[-3:]
     assert batch % LANES == 0, batch
     assert columns in WIDTHS, columns
-    return _Shape(members, ins, outs, height, width, batch, rows, columns, *padding, *weight.stride())
+    return _Shape(members, ins, outs, height, width, batch, rows, columns, *padding, x.stride(0), *weight.stride())
 
 
 def _outer(shape: _Shape) -> tuple[int, int]:

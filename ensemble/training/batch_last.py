@@ -1,6 +1,6 @@
 """A stack of narrow convolutional networks trained with the batch as the innermost axis, by kernels of our own.
 
-Activations are [K*C, H, W, B] or [K*F, B]: a pixel is a run of images, so a CPU's vector units are full however few maps
+Activations are [K, C, H, W, B] or [K, F, B]: a pixel is a run of images, so a CPU's vector units are full however few maps
 a network has (PyTorch's kernels are full with 16 and more). The layers and their tensors are those of the stack; only the way
 through them differs, in the last bits of the numbers. B is filled up to a multiple of 16 with empty images, whose
 gradients are zero; layers that look at a batch as a whole do not see them.
@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -40,13 +39,17 @@ def worthwhile(rows: int) -> bool:
     return _filled(rows) <= rows * 4 / 3
 
 
-def forward(network: nn.Module, images_KBCHW: Tensor, kernels: Kernels) -> Tensor:
-    """Logits [B, K, classes] of one batch per member."""
-    members, rows = images_KBCHW.shape[:2]
-    x = kernels.batch_to_last(images_KBCHW.contiguous(), _filled(rows)).flatten(0, 1)
+def forward(network: nn.Module, images: Tensor, num_members: int, kernels: Kernels) -> Tensor:
+    """Logits [B, K, classes] of images [B, C, H, W] that the members share, or [K, B, C, H, W] of their own."""
+    shared = images.dim() == 4
+    images = images.unsqueeze(0) if shared else images
+    rows = images.shape[1]
+    x = kernels.batch_to_last(images.contiguous(), _filled(rows))
+    if shared:
+        x = x.expand(num_members, *x.shape[1:])
     for run in _runs(list(_chain(network))):
         x = _through(run, x, rows, kernels)
-    return torch.unflatten(x, 0, (members, -1))[..., :rows].permute(2, 0, 1)
+    return x[..., :rows].permute(2, 0, 1)
 
 
 def _filled(rows: int) -> int:
@@ -115,21 +118,19 @@ def _through(run: Sequence[nn.Module], x: Tensor, rows: int, kernels: Kernels) -
             size = _apart(run[1:2]) or 1
             return _convolved(layer, x, size, relu, kernels)
         case StackedLinear():
-            return _connected(layer, x)
+            return _product(layer.weight, x, layer.bias)
         case nn.MaxPool2d():
-            pooled: Tensor = _MaxPool.apply(x, layer.kernel_size, layer.stride, relu, kernels)
-            return pooled
+            pooled: Tensor = _MaxPool.apply(x.flatten(0, 1), layer.kernel_size, layer.stride, relu, kernels)
+            return torch.unflatten(pooled, 0, x.shape[:2])
         case nn.AvgPool2d():
             assert isinstance(layer.kernel_size, int)
             return _averaged(x, layer.kernel_size)
         case nn.Flatten():
-            return x.flatten(0, -2)
+            return x.flatten(1, -2)
         case StackedBatchNorm():
-            normal: Tensor = _BatchNorm.apply(x, layer.weight, layer.bias, layer, rows, relu, kernels)
-            return normal
+            return _normalized(layer, x, rows, relu, kernels)
         case StackedDropout():
-            filling = x.shape[-1] - rows
-            return F.pad(layer.batch_last(x[..., :rows]), (0, filling)) if filling else layer.batch_last(x)
+            return layer.batch_last(x, rows)
         case _:
             passed: Tensor = layer(x)
             return passed
@@ -138,20 +139,16 @@ def _through(run: Sequence[nn.Module], x: Tensor, rows: int, kernels: Kernels) -
 def _convolved(layer: StackedConv2d, x: Tensor, pool: int, relu: bool, kernels: Kernels) -> Tensor:
     """The convolution of x, of that the maxima of windows of pool x pool, and where `relu` the positive part of those."""
     members = layer.num_members
-    weight, x = torch.unflatten(layer.weight, 0, (members, -1)), torch.unflatten(x, 0, (members, -1))
+    weight = torch.unflatten(layer.weight, 0, (members, -1))
     bias = None if layer.bias is None else layer.bias.view(members, -1)
     if weight.shape[3:] == (1, 1):  # a matrix product, at which PyTorch is good
-        y = _product(weight.flatten(2), x.flatten(2), bias).view(*weight.shape[:2], *x.shape[2:])
-    elif pool > 1 or relu:
+        return _product(weight.flatten(2), x.flatten(2), bias).view(*weight.shape[:2], *x.shape[2:])
+    y: Tensor
+    if pool > 1 or relu:
         y = _PooledConvolution.apply(x, weight, bias, layer.padding, pool, relu, kernels)
     else:
         y = _Convolution.apply(x, weight, bias, layer.padding, kernels)
-    return y.flatten(0, 1)
-
-
-def _connected(layer: StackedLinear, x: Tensor) -> Tensor:
-    x_KIB = torch.unflatten(x, 0, (layer.num_members, -1))
-    return _product(layer.weight, x_KIB, layer.bias).flatten(0, 1)
+    return y
 
 
 def _product(weight_KOI: Tensor, x_KIB: Tensor, bias_KO: Tensor | None) -> Tensor:
@@ -162,10 +159,21 @@ def _product(weight_KOI: Tensor, x_KIB: Tensor, bias_KO: Tensor | None) -> Tenso
 
 def _averaged(x: Tensor, size: int) -> Tensor:
     """Means of windows that lie side by side; what is left over at the end is left out."""
-    channels, height, width, batch = x.shape
+    members, channels, height, width, batch = x.shape
     rows, columns = height // size, width // size
-    windows = x[:, : rows * size, : columns * size].reshape(channels, rows, size, columns, size, batch)
-    return windows.mean((2, 4))
+    whole = x[:, :, : rows * size, : columns * size]
+    return whole.reshape(members, channels, rows, size, columns, size, batch).mean((3, 5))
+
+
+def _normalized(layer: StackedBatchNorm, x: Tensor, rows: int, relu: bool, kernels: Kernels) -> Tensor:
+    if layer.training:
+        normal: Tensor = _BatchNorm.apply(x.flatten(0, 1), layer.weight, layer.bias, layer, rows, relu, kernels)
+        return torch.unflatten(normal, 0, x.shape[:2])
+    scale = layer.weight * (layer.running_var + layer.eps).rsqrt()
+    shift = layer.bias - layer.running_mean * scale
+    per_channel = (*x.shape[:2], *[1] * (x.dim() - 2))
+    y = torch.addcmul(shift.view(per_channel), x, scale.view(per_channel))
+    return y.relu_() if relu else y
 
 
 class _Convolution(torch.autograd.Function):

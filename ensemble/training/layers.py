@@ -122,12 +122,12 @@ class StackedDropout(nn.Module):
         x_BK: Tensor = torch.unflatten(x, 1, (self.num_members, -1))
         return (x_BK * self._masks(x_BK.transpose(0, 1)).transpose(0, 1)).flatten(1, 2)
 
-    def batch_last(self, x: Tensor) -> Tensor:
-        """The same of x [K*C, ..., B], with the same masks."""
+    def batch_last(self, x: Tensor, rows: int) -> Tensor:
+        """The same of the first `rows` images of x [K, ..., B], with the same masks; the others become zero."""
         if not self.training or self.p == 0:
             return x
-        x_K: Tensor = torch.unflatten(x, 0, (self.num_members, -1))
-        return (x_K * self._masks(x_K.movedim(-1, 1)).movedim(1, -1)).flatten(0, 1)
+        masks = self._masks(x[..., :rows].movedim(-1, 1)).movedim(1, -1)
+        return x * F.pad(masks, (0, x.shape[-1] - rows))
 
     def _masks(self, x_KB: Tensor) -> Tensor:
         """Numbers to multiply [K, B, ...] with: contiguous draws, the same as when the member trains alone."""

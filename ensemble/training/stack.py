@@ -48,7 +48,7 @@ _CONTAINERS = ("Sequential", "ResNet", "BasicBlock", "Bottleneck")
 class Stack(nn.Module):
     """The wide network of K members.
 
-    batch_last: train on a CPU by the kernels of that name where they suit; set by whoever knows that they are there.
+    batch_last: compute by the kernels of that name (see `batch_last.suits`), where this machine has them.
     """
 
     def __init__(self, network: nn.Module, num_members: int) -> None:
@@ -64,11 +64,11 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [B, K, classes] of images [B, C, H, W] (shared by the members) or [K, B, C, H, W]."""
-        if x.dim() == 5:
-            kernels = load() if self.batch_last and batch_last.worthwhile(x.shape[1]) else None
-            if kernels is not None:
-                return batch_last.forward(self.network, x, kernels)
-            x = channels_last(x.transpose(0, 1).flatten(1, 2))
+        own = x.dim() == 5
+        kernels = load() if self.batch_last and batch_last.worthwhile(x.shape[1 if own else 0]) else None
+        if kernels is not None:
+            return batch_last.forward(self.network, x, self.num_members, kernels)
+        x = channels_last(x.transpose(0, 1).flatten(1, 2) if own else x)
         logits: Tensor = torch.unflatten(self.network(x), 1, (self.num_members, -1))
         return logits
 

@@ -102,13 +102,15 @@ def test_which_batches_and_networks_take_this_way(monkeypatch: pytest.MonkeyPatc
     taken: list[int] = []
     way = stack_module.batch_last.forward
     monkeypatch.setattr(
-        stack_module.batch_last, "forward", lambda net, x, k: taken.append(x.shape[1]) or way(net, x, k)
+        stack_module.batch_last,
+        "forward",
+        lambda net, x, n, k: taken.append(len(x) if x.dim() == 4 else x.shape[1]) or way(net, x, n, k),
     )
     stack = build(NETWORKS["lenet5"], (1, 28, 28), True)
     for rows in (64, 40, 17, 8):
         stack(torch.randn(3, rows, 1, 28, 28))
-    stack(torch.randn(64, 1, 28, 28))  # images that the members share are judged the other way
-    assert taken == [64, 40]
+    stack(torch.randn(48, 1, 28, 28))
+    assert taken == [64, 40, 48]
     with torch.inference_mode():
         expected = build(NETWORKS["lenet5"], (1, 28, 28), False)(torch.ones(3, 64, 1, 28, 28))
     torch.testing.assert_close(stack(torch.ones(3, 64, 1, 28, 28)), expected)

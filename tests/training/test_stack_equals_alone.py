@@ -1,6 +1,7 @@
 """A member trained in a stack of K is the member trained alone, for every architecture, optimiser and trick.
 
-Tolerance: float32 sums are taken in another order. Plain SGD agrees to 1e-4 after a few dozen steps. The adaptive
+Tolerance: float32 sums are taken in another order. Plain SGD agrees to 2e-5 after a few dozen steps, but for
+PyTorch's convolutions: those of a stack round otherwise than one network's, and a maximum may change its place. The adaptive
 optimisers divide a gradient by its own size, so that the sign of a gradient that is nearly zero moves a weight by the
 whole rate: they are compared with a larger eps, to 5e-4 for weights and 2e-3 for votes.
 Batch norm subtracts nearly equal numbers, and training amplifies what is left: those networks are compared after a
@@ -23,6 +24,9 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
+PLAIN = {"auto": 2e-5, "torch": 5e-4}
+
+
 def compare(config: Any, arrays: dict[str, Any], weights: float, votes: float) -> None:
     together = results(train(config, specs([0, 1, 2]), arrays))
     for index in (0, 2):
@@ -37,7 +41,7 @@ def compare(config: Any, arrays: dict[str, Any], weights: float, votes: float) -
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_with_plain_sgd(model: str, kernels: str, arrays: dict[str, Any]) -> None:
-    compare(experiment(MODELS[model], kernels, optimizer="sgd", lr=0.05), arrays, weights=1e-4, votes=3e-4)
+    compare(experiment(MODELS[model], kernels, optimizer="sgd", lr=0.05), arrays, weights=PLAIN[kernels], votes=1e-3)
 
 
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
