@@ -436,6 +436,28 @@ int batch_to_last(const float *x, float *y, int K, int rows, int64_t numbers, in
     return 0;
 }
 
+/* Rows [K, count] of images [N, C, pixels], (image - mean) / std per map, as y [K, C, pixels, B], zero beyond them. */
+int gather(const uint8_t *images, const int64_t *rows, const float *mean, const float *std, float *y, int K, int count,
+           int C, int64_t pixels, int B, int part, int parts) {
+    const int64_t blocks = (int64_t)K * (B / 16), image = C * pixels;
+    for (int64_t block = share(blocks, part, parts); block < share(blocks, part + 1, parts); block++) {
+        const int64_t k = block / (B / 16);
+        const int b = (int)(block % (B / 16)) * 16, wanted = most(0, least(16, count - b));
+        const uint8_t *from[16];
+        for (int l = 0; l < 16; l++) from[l] = images + rows[k * count + (l < wanted ? b + l : 0)] * image;
+        for (int c = 0; c < C; c++) {
+            const float m = mean[c], s = std[c];
+            for (int64_t p = 0; p < pixels; p++) {
+                float *to = y + ((k * C + c) * pixels + p) * B + b, numbers[16];
+                for (int l = 0; l < 16; l++) numbers[l] = ((float)from[l][c * pixels + p] - m) / s;
+                memcpy(to, numbers, sizeof numbers);
+                for (int l = wanted; l < 16; l++) to[l] = 0;
+            }
+        }
+    }
+    return 0;
+}
+
 enum { cK = 2, cI = 3, cO = 7, cH = 6, cW = 9, cB = 112, cN = 5, cPAD = 2 }; /* sizes of the check */
 
 static void fill(float *numbers, size_t bytes, uint32_t *state) {

@@ -59,7 +59,7 @@ class Kernels:
         self, shape: _Shape, x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool, like: tuple[int, int]
     ) -> Tensor:
         y = x.new_empty((*like, *_outer(shape), shape.B))
-        self._run("convolve", ctypes.byref(shape), _data(x), _data(weight), _data(bias), _data(y), int(turned))
+        self._run("convolve", ctypes.byref(shape), x, weight, bias, y, int(turned))
         return y
 
     def convolve_weights(
@@ -70,7 +70,7 @@ class Kernels:
         shape = _shape(x, weight, in_channels, out_channels, padding)
         dw = _like(weight)
         db = dy.new_empty((members, out_channels)) if bias else None
-        self._run("convolve_weights", ctypes.byref(shape), _data(x), _data(dy), _data(dw), _data(db))
+        self._run("convolve_weights", ctypes.byref(shape), x, dy, dw, db)
         return dw, db
 
     def convolve_pool(
@@ -82,7 +82,7 @@ class Kernels:
         height, width = _outer(shape)
         y = x.new_empty((members, out_channels, height // size, width // size, shape.B))
         which = torch.empty(y.shape, dtype=torch.int8)
-        tensors = (_data(x), _data(weight), _data(bias), _data(y), _data(which))
+        tensors = (x, weight, bias, y, which)
         self._run("convolve_pool", ctypes.byref(shape), *tensors, size, int(relu))
         return y, which
 
@@ -112,7 +112,7 @@ class Kernels:
         back.H, back.W = height, width
         dw, db = _like(weight), dy.new_empty((members, out_channels)) if bias else None
         dx = dy.new_empty(x.shape) if inputs else None
-        tensors = (_data(x), _data(weight), _data(dy), _data(which), _data(dw), _data(db), _data(dx))
+        tensors = (x, weight, dy, which, dw, db, dx)
         self._run("convolve_pool_back", ctypes.byref(shape), ctypes.byref(back), *tensors, size)
         return dx, dw, db
 
@@ -124,13 +124,13 @@ class Kernels:
         channels, height, width, batch = x.shape
         shape = (channels, (height - size) // stride + 1, (width - size) // stride + 1, batch)
         y, which = x.new_empty(shape), torch.empty(shape, dtype=torch.int8)
-        self._run("max_pool", _data(x), _data(y), _data(which), channels, height, width, batch, size, stride, int(relu))
+        self._run("max_pool", x, y, which, channels, height, width, batch, size, stride, int(relu))
         return y, which
 
     def max_pool_input(self, dy: Tensor, which: Tensor, like: tuple[int, ...], size: int, stride: int) -> Tensor:
         """The gradient of `max_pool`'s x, of that shape."""
         dx = dy.new_empty(like)
-        self._run("max_pool_back", _data(dy), _data(which), _data(dx), *like, size, stride)
+        self._run("max_pool_back", dy, which, dx, *like, size, stride)
         return dx
 
     def batch_norm(self, x: Tensor, layer: BatchNorm, rows: int, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,7 +143,7 @@ class Kernels:
         momentum = 0.1 if layer.momentum is None else layer.momentum
         tensors = (x, y, layer.weight, layer.bias, mean, inverse, layer.running_mean, layer.running_var)
         numbers = (ctypes.c_double(momentum), ctypes.c_double(layer.eps), *_pixels(x))
-        self._run("batch_norm", *map(_data, tensors), *numbers, rows, int(relu))
+        self._run("batch_norm", *tensors, *numbers, rows, int(relu))
         return y, mean, inverse
 
     def batch_norm_back(
@@ -152,7 +152,7 @@ class Kernels:
         """Gradients of `batch_norm`'s x, scale (weight) and shift (bias)."""
         gradients = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift)
         tensors = (x, dy, gradients[0], scale, shift, mean, inverse, *gradients[1:])
-        self._run("batch_norm_back", *map(_data, tensors), *_pixels(x), rows, int(relu))
+        self._run("batch_norm_back", *tensors, *_pixels(x), rows, int(relu))
         return gradients
 
     def batch_to_last(self, images: Tensor, batch: int) -> Tensor:
@@ -160,11 +160,26 @@ class Kernels:
         members, rows, *rest = images.shape
         y = images.new_empty((members, *rest, batch))
         numbers = ctypes.c_int64(y[0].numel() // batch)
-        self._run("batch_to_last", _data(images), _data(y), members, rows, numbers, batch)
+        self._run("batch_to_last", images, y, members, rows, numbers, batch)
         return y
 
-    def _run(self, name: str, *arguments: object) -> None:
+    def gather(self, images: Tensor, rows: Tensor, mean: Tensor, std: Tensor, batch: int) -> Tensor:
+        """(images[rows] - mean) / std as [K, C, H, W, batch], zero beyond the rows.
+
+        images: [N, C, H, W] uint8; rows: [K, R] int64; mean and std: per channel, of numbers from 0 to 255.
+        """
+        members, count = rows.shape
+        channels, height, width = images.shape[1:]
+        y = torch.empty((members, channels, height, width, batch))
+        tensors = (images, rows.contiguous(), mean.contiguous(), std.contiguous(), y)
+        pixels = ctypes.c_int64(height * width)
+        self._run("gather", *tensors, members, count, channels, pixels, batch)
+        return y
+
+    def _run(self, name: str, *given: object) -> None:
+        """Call a function with numbers and with tensors, which stay alive in `given` until it is done."""
         function = getattr(self._library, name)
+        arguments = [_data(value) if value is None or isinstance(value, Tensor) else value for value in given]
         parts = torch.get_num_threads()
         if parts == 1:
             failed = [function(*arguments, 0, 1)]

@@ -36,23 +36,25 @@ def suits(network: nn.Module) -> bool:
 
 def worthwhile(rows: int) -> bool:
     """True where filling a batch up costs at most a third."""
-    return _filled(rows) <= rows * 4 / 3
+    return 0 < filled(rows) <= rows * 4 / 3
 
 
-def forward(network: nn.Module, images: Tensor, num_members: int, kernels: Kernels) -> Tensor:
-    """Logits [B, K, classes] of images [B, C, H, W] that the members share, or [K, B, C, H, W] of their own."""
-    shared = images.dim() == 4
-    images = images.unsqueeze(0) if shared else images
-    rows = images.shape[1]
-    x = kernels.batch_to_last(images.contiguous(), _filled(rows))
-    if shared:
-        x = x.expand(num_members, *x.shape[1:])
+def turned(images: Tensor, num_members: int, kernels: Kernels) -> Tensor:
+    """Images [B, C, H, W] that the members share, or [K, B, C, H, W] of their own, as [K, C, H, W, B]."""
+    own = images if images.dim() == 5 else images.unsqueeze(0)
+    x = kernels.batch_to_last(own.contiguous(), filled(own.shape[1]))
+    return x.expand(num_members, *x.shape[1:])
+
+
+def forward(network: nn.Module, x: Tensor, rows: int, kernels: Kernels) -> Tensor:
+    """Logits [rows, K, classes] of the first `rows` images of x [K, C, H, W, B]."""
     for run in _runs(list(_chain(network))):
         x = _through(run, x, rows, kernels)
     return x[..., :rows].permute(2, 0, 1)
 
 
-def _filled(rows: int) -> int:
+def filled(rows: int) -> int:
+    """The length of the batch axis for so many images."""
     return -(-rows // LANES) * LANES
 
 

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.data.augmentation import augment, concatenate, draw
+from ensemble.native.kernels import Kernels
 from ensemble.seeding import Purpose, member_generator, member_seed
+from ensemble.training.batch_last import filled, worthwhile
 from ensemble.training.job import Arrays
 from ensemble.training.placement import Placement
 from ensemble.types import MemberSpec
@@ -72,6 +74,11 @@ class Resident:
             return images.float().sub_(self._grey[0]).div_(self._grey[1])
         return images.float().sub_(self.mean_C11 * 255).div_(self.std_C11 * 255)
 
+    def gathered(self, images: Tensor, rows_KB: Tensor, kernels: Kernels) -> Tensor:
+        """Rows of uint8 images, standardised, as [K, C, H, W, filled]: see `batch_last`."""
+        scale = self.mean_C11.flatten() * 255, self.std_C11.flatten() * 255
+        return kernels.gather(images, rows_KB, *scale, filled(rows_KB.shape[1]))
+
     @cached_property
     def _grey(self) -> tuple[float, float]:
         return float(self.mean_C11) * 255, float(self.std_C11) * 255
@@ -82,6 +89,7 @@ class Batch:
     """One step's data: images [K, B, C, H, W], labels [B, K], weights [B, K], targets [B, K, classes].
 
     rows: of the whole batch; with several ranks B is this rank's share of it.
+    batch_last: None, or B where the images are [K, C, H, W, filled] (see `batch_last`).
     """
 
     images: Tensor
@@ -89,12 +97,14 @@ class Batch:
     weights_BK: Tensor | None
     targets_BKC: Tensor | None
     rows: int
+    batch_last: int | None = None
 
 
 class Batches:
     """The training batches of a stack, epoch by epoch.
 
     own: images [K, R, C, H, W] and labels [K, R] of the members' own sets, instead of their rows of the data set.
+    kernels: lay out batches as these want them, where that is worthwhile.
     """
 
     def __init__(
@@ -106,7 +116,9 @@ class Batches:
         augmentation: AugmentationConfig,
         placement: Placement,
         own: tuple[Tensor, Tensor] | None = None,
+        kernels: Kernels | None = None,
     ) -> None:
+        self._kernels = None if augmentation.active else kernels
         self._data, self._members, self._seed = data, members, seed
         self._batch_size, self._augmentation, self._placement = batch_size, augmentation, placement
         device = placement.device
@@ -160,8 +172,12 @@ class Batches:
             if self._targets_KRC is not None:
                 members = torch.arange(len(order_KR), device=order_KR.device).unsqueeze(1)
                 targets = self._targets_KRC[members, share(order_KR[:, part])].transpose(0, 1)
-            images = self._gather(rows_KR[:, part], streams)
-            yield Batch(images, share(labels_KR[:, part]).T, weights, targets, part.stop - part.start)
+            labels, rows = share(labels_KR[:, part]).T, part.stop - part.start
+            if self._kernels is not None and worthwhile(len(labels)):
+                images = self._data.gathered(self._images, share(rows_KR[:, part]), self._kernels)
+                yield Batch(images, labels, weights, targets, rows, len(labels))
+            else:
+                yield Batch(self._gather(rows_KR[:, part], streams), labels, weights, targets, rows)
 
     def _order(self, member: MemberSpec, epoch: int) -> Tensor:
         """Positions in the member's rows, in the order of this epoch: all of them once, or drawn by weight."""

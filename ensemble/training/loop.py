@@ -20,7 +20,7 @@ from torch import Tensor
 from ensemble.config.recipe import AugmentationConfig, PlateauConfig
 from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.models import build_model
-from ensemble.native.kernels import obstacle
+from ensemble.native.kernels import load, obstacle
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import suits
 from ensemble.training.batches import Batch, Batches, Resident, seeded, tensor_of
@@ -30,7 +30,7 @@ from ensemble.training.job import Arrays, Job
 from ensemble.training.keeper import Keeper
 from ensemble.training.optimizers import MemberRates, build_optimizer, clip_gradients
 from ensemble.training.placement import Placement
-from ensemble.training.prediction import predict, predict_logits
+from ensemble.training.prediction import predict, predict_logits, predict_own
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack, unstackable
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Task, Votes
@@ -141,7 +141,14 @@ class StackRun:
             own = images, torch.stack([found.labels for found in self.filtered])
             augmentation = AugmentationConfig()  # the set is deformed already, and was chosen as it is
         return Batches(
-            self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own
+            self.data,
+            self.members,
+            self.job.seed,
+            self.recipe.batch_size,
+            augmentation,
+            self.placement,
+            own,
+            load() if self.stack.batch_last else None,
         )
 
     def seed_epoch(self, epoch: int) -> None:
@@ -218,7 +225,7 @@ class StackRun:
         that of the member's loss alone. A non-finite loss therefore spoils only its own member.
         """
         with self.placement.autocast():
-            logits_BKC = self.model(batch.images)
+            logits_BKC = self.model(batch.images, batch.batch_last)
         loss_BK = self._losses(logits_BKC.float(), batch)
         if batch.weights_BK is not None:
             loss_BK = loss_BK * batch.weights_BK
@@ -278,16 +285,15 @@ class StackRun:
         self.keeper.restore_kept()
         validation = predict(self.stack, self.data, self.data.train_images, self.data.validation_rows, self.placement)
         test = predict(self.stack, self.data, self.data.test_images, None, self.placement)
-        wanted = torch.unique(torch.cat([tensor_of(member.vote_rows) for member in self.members]))
-        extra = predict(self.stack, self.data, self.data.train_images, wanted.to(self.placement.device), self.placement)
+        own = [tensor_of(member.vote_rows) for member in self.members]
+        extra = predict_own(self.stack, self.data, self.data.train_images, own, self.placement)
         for k, member in enumerate(self.members):
             if k in self.failures:
                 yield self.failures[k]
                 continue
-            chosen = torch.searchsorted(wanted, tensor_of(member.vote_rows))
             votes = Votes(
                 validation[k].cpu().numpy(), test[k].cpu().numpy(),
-                member.vote_rows, extra[k].cpu()[chosen].numpy(),
+                member.vote_rows, extra[k].cpu().numpy(),
             )  # fmt: skip
             state = {
                 name: tensor.cpu().contiguous().numpy().copy() for name, tensor in self.stack.member_state(k).items()

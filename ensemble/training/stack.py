@@ -62,12 +62,17 @@ class Stack(nn.Module):
         members = [_build_seeded(config, image_shape, num_classes, seed) for seed in init_seeds]
         return cls(stack_modules(members), len(members))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, K, classes] of images [B, C, H, W] (shared by the members) or [K, B, C, H, W]."""
+    def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
+        """Logits [B, K, classes] of images [B, C, H, W] (shared by the members) or [K, B, C, H, W].
+
+        rows: the images are x [K, C, H, W, filled], as the kernels have them (see `batch_last`), the first so many.
+        """
         own = x.dim() == 5
-        kernels = load() if self.batch_last and batch_last.worthwhile(x.shape[1 if own else 0]) else None
+        kernels = load() if self.batch_last and batch_last.worthwhile(rows or x.shape[-4]) else None
         if kernels is not None:
-            return batch_last.forward(self.network, x, self.num_members, kernels)
+            if rows is None:
+                rows, x = x.shape[-4], batch_last.turned(x, self.num_members, kernels)
+            return batch_last.forward(self.network, x, rows, kernels)
         x = channels_last(x.transpose(0, 1).flatten(1, 2) if own else x)
         logits: Tensor = torch.unflatten(self.network(x), 1, (self.num_members, -1))
         return logits

@@ -171,6 +171,16 @@ def test_batch_to_last(kernels: Kernels) -> None:
     assert not moved[..., 21:].any()
 
 
+def test_gather(kernels: Kernels) -> None:
+    images = torch.randint(0, 256, (40, 3, 4, 5), dtype=torch.uint8)
+    rows = torch.randint(0, 40, (2, 21))
+    mean, std = torch.tensor([10.0, 20.0, 30.0]), torch.tensor([60.0, 70.0, 80.0])
+    found = kernels.gather(images, rows, mean, std, 32)
+    wanted = (images[rows].float() - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+    assert torch.equal(found[..., :21], wanted.movedim(1, -1))
+    assert not found[..., 21:].any()
+
+
 def test_the_threads_change_no_bit() -> None:
     kernels, before = load(), torch.get_num_threads()
     assert kernels is not None
