@@ -37,7 +37,8 @@ MODELS: dict[str, dict[str, Any]] = {
             {"kind": "conv", "channels": "classes", "kernel_size": 1},
         ),
     },
-    "wide": {"name": "cnn"},
+    "medium": {"name": "cnn"},
+    "wide": {"name": "cnn", "widths": (256, 256)},
 }
 
 
@@ -97,7 +98,8 @@ def main() -> None:
     for name in options.models.split(","):
         for batch_size in map(int, options.batches.split(",")):
             found = measure(MODELS[name], stacks, batch_size, options.device, options.seconds)
-            print(f"{name} {batch_size}: { ({count: round(rate, 1) for count, rate in found.items()}) }", flush=True)
+            rates = ", ".join(f"{count}: {rate:.3g}" for count, rate in found.items())
+            print(f"{name} {batch_size}: {{{rates}}}", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from ensemble.types import MemberSpec, Task
 # leave a core idle and gain from company, until the caches are full (measured with benchmarks/stack_speeds.py: docs/log.md).
 _CPU_SPEED: dict[str, dict[int, dict[int, float]]] = {
     "lenet": {
-        16: {1: 5.1, 2: 7.6, 3: 9.0, 4: 10.2, 6: 11.3, 8: 12.1, 12: 12.7, 16: 13.1, 32: 13.1},
-        64: {1: 11.6, 2: 14.3, 3: 14.6, 4: 15.5, 6: 15.6, 8: 16.1, 12: 16.2, 16: 16.2, 32: 15.7},
-        256: {1: 15.9, 2: 16.0, 3: 16.7, 4: 16.9, 6: 17.0, 8: 16.8, 12: 16.3, 16: 16.0, 32: 14.9},
+        16: {1: 7.8, 2: 11.8, 3: 14.0, 4: 15.8, 6: 17.3, 8: 18.6, 12: 20.0, 16: 21.0, 32: 22.5},
+        64: {1: 20.2, 2: 26.9, 3: 29.8, 4: 32.2, 6: 33.7, 8: 34.7, 12: 35.9, 16: 36.6, 32: 38.2},
+        256: {1: 28.8, 2: 32.0, 3: 32.9, 4: 34.6, 6: 35.3, 8: 35.5, 12: 36.4, 16: 36.6, 32: 37.5},
     },
     "mlp": {
         16: {1: 11.1, 2: 14.5, 3: 17.4, 4: 19.9, 6: 22.3, 8: 23.5, 12: 26.0, 16: 26.9, 32: 28.8},
@@ -39,11 +39,16 @@ _CPU_SPEED: dict[str, dict[int, dict[int, float]]] = {
         256: {1: 84.6, 2: 89.2, 3: 95.5, 4: 97.9, 6: 102.0, 8: 102.0, 12: 103.0, 16: 100.0, 32: 94.9},
     },
     "narrow": {  # convolutions of up to 16 maps
-        16: {1: 2.8, 2: 4.5, 3: 5.1, 4: 5.4, 6: 5.6, 8: 5.8, 16: 5.8, 32: 5.2},
-        64: {1: 5.0, 2: 6.0, 3: 6.2, 4: 6.3, 6: 6.1, 8: 5.9, 16: 5.6, 32: 5.2},  # mean of three such networks
-        256: {1: 6.5, 2: 6.6, 3: 6.2, 4: 6.0, 8: 5.6, 16: 5.4, 32: 4.8},
+        16: {1: 3.8, 2: 5.0, 3: 5.5, 4: 6.0, 6: 6.3, 8: 6.4, 12: 6.7, 16: 6.8, 32: 7.0},
+        64: {1: 7.2, 2: 7.9, 3: 8.3, 4: 8.5, 6: 8.7, 8: 8.8, 12: 9.1, 16: 9.2, 32: 9.4},
+        256: {1: 7.3, 2: 7.4, 3: 7.6, 4: 7.7, 6: 7.8, 8: 7.8, 12: 8.0, 16: 7.9, 32: 7.9},
     },
-    "wide": {64: {1: 3.1, 2: 3.0, 3: 2.9, 4: 2.9, 8: 2.6, 32: 2.3}},
+    "medium": {  # of up to 128
+        16: {1: 2.2, 2: 2.5, 3: 2.5, 4: 2.6, 8: 2.8, 16: 3.0},
+        64: {1: 3.1, 2: 3.6, 3: 3.8, 4: 3.9, 8: 3.8, 16: 4.0},
+        256: {1: 2.9, 2: 3.1, 3: 3.1, 4: 3.1, 8: 3.2, 16: 3.2},
+    },
+    "wide": {64: {1: 0.194, 2: 0.18, 4: 0.164, 8: 0.152}},  # and ResNets: by PyTorch's kernels
 }  # fmt: skip
 # Members until a GPU is full; below, a stack takes no longer for more of them. Estimated from kernel launches, to be
 # measured (benchmarks/gpu.py).
@@ -126,7 +131,8 @@ def _kind(model: ModelConfig) -> str:
             return "mlp"
     else:
         return "wide"
-    return "narrow" if max(maps, default=0) <= 16 else "wide"
+    widest = max(maps, default=0)
+    return "narrow" if widest <= 16 else "medium" if widest <= 128 else "wide"
 
 
 def pack(members: Sequence[MemberSpec], plan: Plan) -> list[Task]:

@@ -42,7 +42,9 @@ def test_the_plan_follows_model_device_and_wish() -> None:
     experiment = parse_experiment(values)
     assert make_plan(experiment, "cpu").stack_sizes == {"lenet5": 6}
     assert make_plan(experiment, "cuda").stack_sizes == {"lenet5": 6}
-    wide = parse_experiment({**values, "model": {"name": "cnn"}})
+    medium = parse_experiment({**values, "model": {"name": "cnn"}})
+    assert make_plan(medium, "cpu").stack_sizes == {"cnn": 6}
+    wide = parse_experiment({**values, "model": {"name": "cnn", "widths": (256,)}})
     assert make_plan(wide, "cpu").stack_sizes == {"cnn": 1}
     wished = parse_experiment({**values, "compute": {"stack_size": 4}})
     assert make_plan(wished, "cpu", slots=2).stack_sizes == {"lenet5": 4}
