@@ -108,7 +108,7 @@ class StackRun:
             if member.start is not None:
                 self.stack.load_member_state(k, {name: tensor_of(array) for name, array in member.start.items()})
         self.stack.batch_last = self._batch_last()
-        self.model, self.optimizer = placement.prepare(self.stack, build_optimizer(self.recipe, self.stack))
+        self.model, self.optimizer = placement.prepare(self.stack), build_optimizer(self.recipe, self.stack)
         self.filtered = [filtered_set(member, job, self.data, placement) for member in task.members if member.filter]
         self.batches = self._batches()
         self.rates = MemberRates(self.stack)
