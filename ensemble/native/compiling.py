@@ -1,7 +1,7 @@
 """Compiles the C kernels once per machine, with the C compiler found there.
 
-The library is kept below ~/.cache/ensemble (or $ENSEMBLE_CACHE) under a name made of its source, the compiler and the
-processor, so that a home folder shared by unlike machines holds one for each. Before it is kept, another process loads it
+The library is kept below ~/.cache/ensemble (or $ENSEMBLE_CACHE) under a name made of its source and the processor, so
+that a home folder shared by unlike machines holds one for each, and one machine of a kind compiles for all. Before it is kept, another process loads it
 and lets it check itself: instructions that a processor does not know end that process and not a training.
 """
 
@@ -11,6 +11,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -34,33 +35,32 @@ _CHECK = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).check())"
 @functools.cache
 def compiled() -> Path | str:
     """The compiled library, or why there is none and what to do about it."""
-    wanted = os.environ.get("CC")
-    compiler = next(filter(None, map(shutil.which, [wanted] if wanted else ["cc", "gcc", "clang"])), None)
-    if compiler is None:
-        return f"no C compiler ({wanted or 'cc, gcc or clang'}) on {platform.node()}: install gcc or clang"
     try:
-        folder = cache_folder() / "kernels"
-        folder.mkdir(parents=True, exist_ok=True)
-        return _kept(compiler, folder)
+        key = hashlib.sha256(SOURCE.read_bytes() + _processor().encode()).hexdigest()[:16]
+        library = cache_folder() / "kernels" / f"batch_last-{key}.so"
+        return library if library.exists() else _compile(library)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         return f"the compiled kernels cannot be kept ({error}): set ENSEMBLE_CACHE to a folder of yours"
 
 
-def _kept(compiler: str, folder: Path) -> Path | str:
-    facts = [SOURCE.read_bytes(), compiler.encode(), _processor().encode()]
-    library = folder / f"batch_last-{hashlib.sha256(b'|'.join(facts)).hexdigest()[:16]}.so"
-    if library.exists():
-        return library
+def _compile(library: Path) -> Path | str:
+    """Make the library, with the compiler that CC names where that is set. Raises OSError where it cannot be kept."""
+    wanted = os.environ.get("CC")
+    commands = [shlex.split(wanted)] if wanted else [["cc"], ["gcc"], ["clang"]]
+    compiler = next((command for command in commands if shutil.which(command[0])), None)
+    if compiler is None:
+        return f"no C compiler ({wanted or 'cc, gcc or clang'}) on {platform.node()}: install gcc or clang"
+    library.parent.mkdir(parents=True, exist_ok=True)
     complaint = ""
     for target in _TARGETS:
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
             made = Path(scratch) / library.name
-            complaint = _complaint([compiler, "-O3", *target, "-shared", "-fPIC", str(SOURCE), "-o", str(made), "-lm"])
+            complaint = _complaint([*compiler, "-O3", *target, "-shared", "-fPIC", str(SOURCE), "-o", str(made), "-lm"])
             complaint = complaint or _complaint([sys.executable, "-c", _CHECK, str(made)])
             if not complaint:
                 made.replace(library)  # in one step: processes may compile at the same time
                 return library
-    return f"{compiler} makes no kernels of {SOURCE} ({complaint}): install gcc or another C compiler"
+    return f"{compiler[0]} makes no kernels of {SOURCE} ({complaint}): install gcc or another C compiler"
 
 
 def _complaint(command: list[str]) -> str:

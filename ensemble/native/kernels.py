@@ -168,6 +168,9 @@ class Kernels:
 
         images: [N, C, H, W] uint8; rows: [K, R] int64; mean and std: per channel, of numbers from 0 to 255.
         """
+        assert images.is_contiguous(), images.stride()
+        assert images.dtype == torch.uint8, images.dtype
+        assert rows.dtype == torch.int64, rows.dtype
         members, count = rows.shape
         channels, height, width = images.shape[1:]
         y = torch.empty((members, channels, height, width, batch))
@@ -210,6 +213,7 @@ def _pixels(x: Tensor) -> tuple[int, ctypes.c_int64, int]:
 
 def _shape(x: Tensor, weight: Tensor, ins: int, outs: int, padding: tuple[int, int]) -> _Shape:
     assert x[0].is_contiguous(), x.stride()
+    assert x.dtype == weight.dtype == torch.float32, (x.dtype, weight.dtype)
     members, _, _, rows, columns = weight.shape
     height, width, batch = x.shape[-3:]
     assert batch % LANES == 0, batch

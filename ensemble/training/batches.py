@@ -54,7 +54,7 @@ class Resident:
     @classmethod
     def load(cls, arrays: Arrays, device: torch.device) -> Resident:
         """Copy to a GPU, share with numpy on a CPU (nothing here ever writes into these tensors)."""
-        tensors = {name: tensor_of(array).to(device) for name, array in arrays.items()}
+        tensors = {name: tensor_of(array).to(device).contiguous() for name, array in arrays.items()}
         return cls(
             tensors["train_images"], tensors["train_labels"], tensors["validation_rows"], tensors["test_images"],
             tensors.get("test_labels"), tensors["mean"].view(-1, 1, 1), tensors["std"].view(-1, 1, 1),

@@ -179,6 +179,8 @@ def test_gather(kernels: Kernels) -> None:
     wanted = (images[rows].float() - mean.view(3, 1, 1)) / std.view(3, 1, 1)
     assert torch.equal(found[..., :21], wanted.movedim(1, -1))
     assert not found[..., 21:].any()
+    with pytest.raises(AssertionError):
+        kernels.gather(images[:, :, ::2], rows, mean, std, 32)
 
 
 def test_the_threads_change_no_bit() -> None:
