@@ -184,10 +184,8 @@ class Kernels:
         function = getattr(self._library, name)
         arguments = [_data(value) if value is None or isinstance(value, Tensor) else value for value in given]
         parts = torch.get_num_threads()
-        if parts == 1:
-            failed = [function(*arguments, 0, 1)]
-        else:
-            failed = list(_threads(parts).map(lambda part: function(*arguments, part, parts), range(parts)))
+        others = [_threads(parts - 1).submit(function, *arguments, part, parts) for part in range(1, parts)]
+        failed = [function(*arguments, 0, parts), *(other.result() for other in others)]
         if any(failed):
             raise MemoryError(f"no memory for the scratch of {name}")
 
