@@ -184,9 +184,13 @@ class Kernels:
         function = getattr(self._library, name)
         arguments = [_data(value) if value is None or isinstance(value, Tensor) else value for value in given]
         parts = torch.get_num_threads()
-        others = [_threads(parts - 1).submit(function, *arguments, part, parts) for part in range(1, parts)]
-        failed = [function(*arguments, 0, parts), *(other.result() for other in others)]
-        if any(failed):
+
+        def share(part: int) -> int:
+            failed: int = function(*arguments, part, parts)
+            return failed
+
+        others = [_threads(parts - 1).submit(share, part) for part in range(1, parts)]
+        if any([share(0), *(other.result() for other in others)]):
             raise MemoryError(f"no memory for the scratch of {name}")
 
 
