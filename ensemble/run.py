@@ -187,6 +187,7 @@ class Driver:
         self.told: set[int] = set()  # members the method knows
         self.ended_early: tuple[str, ...] = ()
         self._noted = 0
+        self._noticed: set[str] = set()  # notices of tasks, many of which may have the same to say
         self._used: Counter[tuple[str, str]] = Counter()  # tries by task and kind of failure
         self._lost: dict[int, tuple[int, float]] = {}  # tries and seconds by member
         self._make_executor = make_executor
@@ -269,10 +270,13 @@ class Driver:
             tasks = again
 
     def _take(self, item: Event | Checkpoint) -> None:
-        """What comes from a task on its way: states to keep, and news for the listeners."""
+        """What comes from a task on its way: states to keep, and news for the listeners, a notice once."""
         if isinstance(item, Checkpoint):
             self.folder.save_checkpoint(item.task, item.content)
-        else:
+        elif not isinstance(item, Notice):
+            self.emit(item)
+        elif item.message not in self._noticed:
+            self._noticed.add(item.message)
             self.emit(item)
 
     def _again(self, outcome: Outcome) -> list[Task]:

@@ -73,7 +73,7 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
     )  # fmt: skip
     run = StackRun(task, job, arrays, placement)
     if run.stack.batch_last and (missing := obstacle()):
-        yield Notice(f"{task.id}: narrow networks train at about half the speed here: {missing}")
+        yield Notice(f"narrow networks train at about half the speed: {missing}")
     if task.checkpoint is not None:
         restore(run, task.checkpoint)
     for epoch in range(run.epoch, recipe.epochs):

@@ -153,7 +153,7 @@ def test_a_process_that_hangs_delays_neither_training_nor_the_end(tmp_path):
     driver = Driver(tmp_path, OFFLINE, timeout_s=1.0)
     os.kill(driver.worker, signal.SIGSTOP)
     driver.tell([(T0, Notice("x" * 1000))] * 2000)  # far more than a pipe holds
-    assert driver.slowest < 0.1
+    assert driver.slowest < 0.5  # one that waited for the pipe would wait for ever
     assert driver.close() < 3.0
     (line,) = driver.lines
     assert line.startswith("W&B: not everything was sent within 1 s")

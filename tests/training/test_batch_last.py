@@ -144,7 +144,7 @@ def test_without_a_compiler_pytorch_trains_and_says_so(
     assert len(results(items)) == 2
     said = [item.message for item in items if isinstance(item, Notice)]
     assert said == (
-        ["task: narrow networks train at about half the speed here: no C compiler on this machine: install gcc"]
+        ["narrow networks train at about half the speed: no C compiler on this machine: install gcc"]
         if kernels == "auto"
         else []
     )
