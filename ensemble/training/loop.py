@@ -140,15 +140,9 @@ class StackRun:
             images = torch.stack([found.images for found in self.filtered])
             own = images, torch.stack([found.labels for found in self.filtered])
             augmentation = AugmentationConfig()  # the set is deformed already, and was chosen as it is
+        kernels = load() if self.stack.batch_last else None
         return Batches(
-            self.data,
-            self.members,
-            self.job.seed,
-            self.recipe.batch_size,
-            augmentation,
-            self.placement,
-            own,
-            load() if self.stack.batch_last else None,
+            self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own, kernels
         )
 
     def seed_epoch(self, epoch: int) -> None:

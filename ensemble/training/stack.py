@@ -67,13 +67,12 @@ class Stack(nn.Module):
 
         rows: the images are x [K, C, H, W, filled], as the kernels have them (see `batch_last`), the first so many.
         """
-        own = x.dim() == 5
-        kernels = load() if self.batch_last and batch_last.worthwhile(rows or x.shape[-4]) else None
+        count = x.shape[-4] if rows is None else rows
+        kernels = load() if self.batch_last and batch_last.worthwhile(count) else None
         if kernels is not None:
-            if rows is None:
-                rows, x = x.shape[-4], batch_last.turned(x, self.num_members, kernels)
-            return batch_last.forward(self.network, x, rows, kernels)
-        x = channels_last(x.transpose(0, 1).flatten(1, 2) if own else x)
+            x = batch_last.turned(x, self.num_members, kernels) if rows is None else x
+            return batch_last.forward(self.network, x, count, kernels)
+        x = channels_last(x.transpose(0, 1).flatten(1, 2) if x.dim() == 5 else x)
         logits: Tensor = torch.unflatten(self.network(x), 1, (self.num_members, -1))
         return logits
 
