@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ensemble.cache import cache_folder
 
-SOURCE = Path(__file__).with_name("batch_last.c")
+SOURCE = Path(__file__).with_name("batch_last.c")  # includes the headers beside it
 # Not every compiler knows -march=native on every machine. Without flags the code is right, but slower.
 _TARGETS: tuple[list[str], ...] = (
     ["-march=native", "-mprefer-vector-width=512"],
@@ -36,7 +36,8 @@ _CHECK = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).check())"
 def compiled() -> Path | str:
     """The compiled library, or why there is none and what to do about it."""
     try:
-        key = hashlib.sha256(SOURCE.read_bytes() + _processor().encode()).hexdigest()[:16]
+        code = b"".join(path.read_bytes() for path in [SOURCE, *sorted(SOURCE.parent.glob("*.h"))])
+        key = hashlib.sha256(code + _processor().encode()).hexdigest()[:16]
         library = cache_folder() / "kernels" / f"batch_last-{key}.so"
         return library if library.exists() else _compile(library)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder

@@ -4,16 +4,21 @@ Compiled once per machine (see `compiling`) and called through ctypes. Without a
 runs on PyTorch's kernels.
 
     kernels = load()            # None without a compiler: `obstacle()` says why
-    y_KOHWB = kernels.convolve(x_KIHWB, weight_KOIYX, bias_KO, padding=(2, 2))
+    passes = Passes([Layer("convolution", weight_KOIYX, bias_KO, padding=(2, 2), relu=True)], like=x_KIHWB)
+    y_KOHWB, room = passes.forward(kernels, x_KIHWB, rows=64, keep=True)
+    dx_KIHWB, gradients = passes.backward(kernels, x_KIHWB, y_KOHWB, room, dy_KOHWB, rows=64, inputs=True)
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,145 +27,168 @@ from ensemble.native.compiling import compiled
 
 LANES = 16  # the batch axis is a multiple of it
 WIDTHS = (1, 3, 5, 7)  # columns of a kernel there is code for
+_KINDS = ("convolution", "max_pool", "batch_norm")  # in the order of batch_last.c
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of K members as the kernels know it.
+
+    convolution: weight [K, O, I, KH, KW], bias [K, O] or none; stride 1. Its result is pooled in windows of `size` x
+    `size` side by side. A linear layer is one with KH = KW = 1.
+    max_pool: windows of `size` x `size`, one every `stride`.
+    batch_norm: weight and bias [K, O], `running` mean and variance of the same size, which training brings up to date.
+    flatten: what follows sees a pixel for every number.
+    relu: of the result the positive part.
+    """
+
+    kind: Literal["convolution", "max_pool", "batch_norm", "flatten"]
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    padding: tuple[int, int] = (0, 0)
+    size: int = 1
+    stride: int = 1
+    relu: bool = False
+    running: tuple[Tensor, Tensor] | None = None
+    momentum: float = 0.1
+    eps: float = 1e-5
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Weight and bias, as far as there are any."""
+        return [tensor for tensor in (self.weight, self.bias) if tensor is not None]
 
 
 class _Shape(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int) for name in ("K", "I", "O", "H", "W", "B", "KH", "KW", "pad_y", "pad_x")),
-        *((name, ctypes.c_int64) for name in ("x_member", "w_member", "w_out", "w_in", "w_row", "w_column")),
+        *((name, ctypes.c_int) for name in ("I", "O", "H", "W", "B", "KH", "KW", "pad_y", "pad_x")),
+        *((name, ctypes.c_int64) for name in ("w_out", "w_in", "w_row", "w_column")),
     )
 
 
-class Kernels:
-    """The compiled functions. Tensors are float32 on the CPU, activations contiguous with the batch last.
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int) for name in ("kind", "relu", "size", "stride", "training")),
+        ("s", _Shape),
+        *((name, ctypes.c_int64) for name in ("w_member", "y_at", "which_at", "stats_at")),
+        *((name, ctypes.c_void_p) for name in ("w", "bias", "dw", "db", "running_mean", "running_var")),
+        *((name, ctypes.c_double) for name in ("momentum", "eps")),
+    )
 
-    The work is shared out over torch's threads; the numbers do not depend on how many there are.
+
+class Passes:
+    """Forward and backward passes through layers, for inputs of one shape.
+
+    like: an input [K, C, H, W, B] or, before linear layers, [K, F, B]. The members may share it: one that is expanded to
+    [K, ...] is not copied. Tensors are float32 on the CPU.
+    """
+
+    def __init__(self, layers: Sequence[Layer], like: Tensor) -> None:
+        assert like.shape[-1] % LANES == 0, like.shape
+        self._layers = [layer for layer in layers if layer.kind != "flatten"]
+        self._described = (_Layer * len(self._layers))()
+        self.members, self._batch = like.shape[0], like.shape[-1]
+        self._room = 0
+        shape = tuple(like.shape[1:-1])
+        described = iter(self._described)
+        for layer in layers:
+            flat = layer.kind == "flatten"
+            shape = (math.prod(shape),) if flat else self._describe(layer, next(described), shape)
+        self._results = (self.members, *shape, self._batch)
+
+    def _describe(self, layer: Layer, into: _Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Fill in what C is told of a layer whose input has that shape [C, H, W] or [F]; returns its result's."""
+        channels, height, width = (*shape, 1, 1)[:3]
+        outs, kernel, strides = channels, (1, 1), [0, 0, 0, 0]
+        into.kind, into.relu, into.size, into.stride = _KINDS.index(layer.kind), layer.relu, layer.size, layer.stride
+        into.momentum, into.eps = layer.momentum, layer.eps
+        if layer.kind == "convolution":
+            assert layer.weight is not None
+            assert layer.weight.shape[2] == channels, (layer.weight.shape, shape)
+            outs, kernel = layer.weight.shape[1], (layer.weight.shape[3], layer.weight.shape[4])
+            into.w_member, *strides = layer.weight.stride()
+            assert kernel[1] in WIDTHS, kernel
+            assert kernel != (1, 1) or (strides[1] == 1 and layer.size == 1), (layer.weight.stride(), layer.size)
+        elif layer.kind == "batch_norm":
+            into.w_member = channels
+        into.s = _Shape(channels, outs, height, width, self._batch, *kernel, *layer.padding, *strides)
+        result = [outs, height + 2 * layer.padding[0] - kernel[0] + 1, width + 2 * layer.padding[1] - kernel[1] + 1]
+        if layer.kind == "convolution":
+            result[1:] = [length // layer.size for length in result[1:]]
+        elif layer.kind == "max_pool":
+            result[1:] = [(length - layer.size) // layer.stride + 1 for length in result[1:]]
+        numbers = math.prod(result) * self._batch
+        into.y_at, into.which_at = self._room, self._room + numbers
+        into.stats_at = into.which_at + (numbers + 3) // 4
+        self._room = -(-(into.stats_at + 2 * outs) // LANES) * LANES
+        return tuple(result[: len(shape)])
+
+    def forward(
+        self, kernels: Kernels, x: Tensor, rows: int, keep: bool, training: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Results [K, ..., B] of x, of whose images the first `rows` are real, and the room in which `backward` finds
+        what lies between (where `keep`)."""
+        y = x.new_empty(self._results)
+        room = x.new_empty((self.members if keep else torch.get_num_threads(), self._room))
+        for layer, described in zip(self._layers, self._described, strict=True):
+            described.w, described.bias, described.training = _at(layer.weight), _at(layer.bias), training
+            if layer.running is not None:
+                described.running_mean, described.running_var = map(_at, layer.running)
+        kernels.run("forward", *self._common(x, rows), room, self._room, y, y[0].numel(), int(keep))
+        return y, room
+
+    def backward(
+        self, kernels: Kernels, x: Tensor, y: Tensor, room: Tensor, dy: Tensor, rows: int, inputs: bool
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """Gradients of x (where `inputs`) and of the layers' parameters, laid out as these are, in their order.
+
+        For what `forward` with `keep` was given and gave; the gradient of images that are not real must be zero.
+        """
+        gradients = [[torch.empty_like(parameter) for parameter in layer.parameters] for layer in self._layers]
+        for described, of_layer in zip(self._described, gradients, strict=True):
+            described.dw, described.db = ([_at(gradient) for gradient in of_layer] + [None, None])[:2]
+        dx = x.new_empty(x.shape) if inputs else None
+        kernels.run("backward", *self._common(x, rows), room, self._room, y, y[0].numel(), dy.contiguous(), dx)
+        return dx, [gradient for of_layer in gradients for gradient in of_layer]
+
+    def _common(self, x: Tensor, rows: int) -> tuple[object, ...]:
+        assert x.dtype == torch.float32, x.dtype
+        assert x[0].is_contiguous(), x.stride()
+        return self._described, len(self._described), self.members, rows, x, x.stride(0)
+
+
+# What each function takes, before its share of the work (`part`, `parts`): L layers, P a tensor or none, else numbers.
+_SIGNATURES = {
+    "forward": "LiiiPqPqPqi",
+    "backward": "LiiiPqPqPqPP",
+    "batch_to_last": "PPiiqi",
+    "gather": "PPPPPiiiqi",
+}
+_TYPES: dict[str, Any] = {
+    "L": ctypes.POINTER(_Layer),
+    "P": ctypes.c_void_p,
+    "i": ctypes.c_int,
+    "q": ctypes.c_int64,
+}
+
+
+class Kernels:
+    """The compiled functions.
+
+    The work is shared out over torch's threads, by members; the numbers do not depend on how many there are.
     """
 
     def __init__(self, library: Path) -> None:
-        self._library = ctypes.CDLL(str(library))  # releases the interpreter's lock while a function runs
-
-    def convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
-        """Convolutions [K, O, OH, OW, B] of x [K, I, H, W, B] with weight [K, O, I, KH, KW] and bias [K, O].
-
-        The members may share x: one that is expanded to [K, ...] is not copied.
-        """
-        members, out_channels, in_channels = weight.shape[:3]
-        shape = _shape(x, weight, in_channels, out_channels, padding)
-        return self._convolve(shape, x, weight, bias, turned=False, like=(members, out_channels))
-
-    def convolve_input(self, dy: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
-        """The gradient [K, I, H, W, B] of `convolve`'s x from that of its result."""
-        members, out_channels, in_channels = weight.shape[:3]
-        shape = _shape(dy, weight, out_channels, in_channels, _turned(weight, padding))
-        return self._convolve(shape, dy, weight, None, turned=True, like=(members, in_channels))
-
-    def _convolve(
-        self, shape: _Shape, x: Tensor, weight: Tensor, bias: Tensor | None, turned: bool, like: tuple[int, int]
-    ) -> Tensor:
-        y = x.new_empty((*like, *_outer(shape), shape.B))
-        self._run("convolve", ctypes.byref(shape), x, weight, bias, y, int(turned))
-        return y
-
-    def convolve_weights(
-        self, x: Tensor, dy: Tensor, weight: Tensor, padding: tuple[int, int], bias: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Gradients of `convolve`'s weight (laid out as `weight` is) and, where there is one, of its bias [K, O]."""
-        members, out_channels, in_channels = weight.shape[:3]
-        shape = _shape(x, weight, in_channels, out_channels, padding)
-        dw = _like(weight)
-        db = dy.new_empty((members, out_channels)) if bias else None
-        self._run("convolve_weights", ctypes.byref(shape), x, dy, dw, db)
-        return dw, db
-
-    def convolve_pool(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], size: int, relu: bool
-    ) -> tuple[Tensor, Tensor]:
-        """max_pool(convolve(...)) with windows side by side, [K, O, PH, PW, B] both; less passes through memory."""
-        members, out_channels, in_channels = weight.shape[:3]
-        shape = _shape(x, weight, in_channels, out_channels, padding)
-        height, width = _outer(shape)
-        y = x.new_empty((members, out_channels, height // size, width // size, shape.B))
-        which = torch.empty(y.shape, dtype=torch.int8)
-        tensors = (x, weight, bias, y, which)
-        self._run("convolve_pool", ctypes.byref(shape), *tensors, size, int(relu))
-        return y, which
-
-    def convolve_pool_back(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        dy: Tensor,
-        which: Tensor,
-        padding: tuple[int, int],
-        size: int,
-        bias: bool,
-        inputs: bool,
-    ) -> tuple[Tensor | None, Tensor, Tensor | None]:
-        """Gradients of `convolve_pool`'s x (where `inputs`), weight and bias (where there is one)."""
-        members, out_channels, in_channels = weight.shape[:3]
-        shape = _shape(x, weight, in_channels, out_channels, padding)
-        height, width = _outer(shape)
-        if torch.get_num_threads() > members:  # the function below shares out whole members
-            d = self.max_pool_input(
-                dy.flatten(0, 1), which, (members * out_channels, height, width, shape.B), size, size
-            )
-            d = torch.unflatten(d, 0, (members, -1))
-            dw, db = self.convolve_weights(x, d, weight, padding, bias)
-            return self.convolve_input(d, weight, padding) if inputs else None, dw, db
-        back = _shape(dy, weight, out_channels, in_channels, _turned(weight, padding))
-        back.H, back.W = height, width
-        dw, db = _like(weight), dy.new_empty((members, out_channels)) if bias else None
-        dx = dy.new_empty(x.shape) if inputs else None
-        tensors = (x, weight, dy, which, dw, db, dx)
-        self._run("convolve_pool_back", ctypes.byref(shape), ctypes.byref(back), *tensors, size)
-        return dx, dw, db
-
-    def max_pool(self, x: Tensor, size: int, stride: int, relu: bool = False) -> tuple[Tensor, Tensor]:
-        """Maxima [C, OH, OW, B] of the windows of x [C, H, W, B], and where in its window each one stood (int8).
-
-        relu: of the maxima their positive part; where that is zero, the place is -1, and no gradient goes back.
-        """
-        channels, height, width, batch = x.shape
-        shape = (channels, (height - size) // stride + 1, (width - size) // stride + 1, batch)
-        y, which = x.new_empty(shape), torch.empty(shape, dtype=torch.int8)
-        self._run("max_pool", x, y, which, channels, height, width, batch, size, stride, int(relu))
-        return y, which
-
-    def max_pool_input(self, dy: Tensor, which: Tensor, like: tuple[int, ...], size: int, stride: int) -> Tensor:
-        """The gradient of `max_pool`'s x, of that shape."""
-        dx = dy.new_empty(like)
-        self._run("max_pool_back", dy, which, dx, *like, size, stride)
-        return dx
-
-    def batch_norm(self, x: Tensor, layer: BatchNorm, rows: int, relu: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """x [C, ..., B] normalised over all but the first axis and the first `rows` images, by a layer that trains.
-
-        Brings the layer's running statistics up to date. Returns the result (relu: its positive part), and per channel
-        the mean and one over the standard deviation.
-        """
-        y, mean, inverse = torch.empty_like(x), x.new_empty(len(x)), x.new_empty(len(x))
-        momentum = 0.1 if layer.momentum is None else layer.momentum
-        tensors = (x, y, layer.weight, layer.bias, mean, inverse, layer.running_mean, layer.running_var)
-        numbers = (ctypes.c_double(momentum), ctypes.c_double(layer.eps), *_pixels(x))
-        self._run("batch_norm", *tensors, *numbers, rows, int(relu))
-        return y, mean, inverse
-
-    def batch_norm_back(
-        self, x: Tensor, dy: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, inverse: Tensor, rows: int, relu: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Gradients of `batch_norm`'s x, scale (weight) and shift (bias)."""
-        gradients = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(shift)
-        tensors = (x, dy, gradients[0], scale, shift, mean, inverse, *gradients[1:])
-        self._run("batch_norm_back", *tensors, *_pixels(x), rows, int(relu))
-        return gradients
+        functions = ctypes.CDLL(str(library))  # releases the interpreter's lock while a function runs
+        self._functions = {name: getattr(functions, name) for name in _SIGNATURES}
+        for name, function in self._functions.items():
+            function.argtypes = [_TYPES[letter] for letter in _SIGNATURES[name] + "ii"]
 
     def batch_to_last(self, images: Tensor, batch: int) -> Tensor:
         """Images [K, rows, ...] as [K, ..., batch], with zeros beyond the rows."""
         members, rows, *rest = images.shape
         y = images.new_empty((members, *rest, batch))
-        numbers = ctypes.c_int64(y[0].numel() // batch)
-        self._run("batch_to_last", images, y, members, rows, numbers, batch)
+        self.run("batch_to_last", images, y, members, rows, y[0].numel() // batch, batch)
         return y
 
     def gather(self, images: Tensor, rows: Tensor, mean: Tensor, std: Tensor, batch: int) -> Tensor:
@@ -175,14 +203,13 @@ class Kernels:
         channels, height, width = images.shape[1:]
         y = torch.empty((members, channels, height, width, batch))
         tensors = (images, rows.contiguous(), mean.contiguous(), std.contiguous(), y)
-        pixels = ctypes.c_int64(height * width)
-        self._run("gather", *tensors, members, count, channels, pixels, batch)
+        self.run("gather", *tensors, members, count, channels, height * width, batch)
         return y
 
-    def _run(self, name: str, *given: object) -> None:
+    def run(self, name: str, *given: object) -> None:
         """Call a function with numbers and with tensors, which stay alive in `given` until it is done."""
-        function = getattr(self._library, name)
-        arguments = [_data(value) if value is None or isinstance(value, Tensor) else value for value in given]
+        function = self._functions[name]
+        arguments = [value.data_ptr() if isinstance(value, Tensor) else value for value in given]
         parts = torch.get_num_threads()
 
         def share(part: int) -> int:
@@ -194,51 +221,8 @@ class Kernels:
             raise MemoryError(f"no memory for the scratch of {name}")
 
 
-class BatchNorm(Protocol):
-    """What the kernels need of a layer."""
-
-    @property
-    def weight(self) -> Tensor: ...
-    @property
-    def bias(self) -> Tensor: ...
-
-    running_mean: Tensor
-    running_var: Tensor
-    momentum: float | None
-    eps: float
-
-
-def _pixels(x: Tensor) -> tuple[int, ctypes.c_int64, int]:
-    channels, batch = len(x), x.shape[-1]
-    return channels, ctypes.c_int64(x.numel() // (channels * batch)), batch
-
-
-def _shape(x: Tensor, weight: Tensor, ins: int, outs: int, padding: tuple[int, int]) -> _Shape:
-    assert x[0].is_contiguous(), x.stride()
-    assert x.dtype == weight.dtype == torch.float32, (x.dtype, weight.dtype)
-    members, _, _, rows, columns = weight.shape
-    height, width, batch = x.shape[-3:]
-    assert batch % LANES == 0, batch
-    assert columns in WIDTHS, columns
-    return _Shape(members, ins, outs, height, width, batch, rows, columns, *padding, x.stride(0), *weight.stride())
-
-
-def _outer(shape: _Shape) -> tuple[int, int]:
-    """Height and width of a convolution's result."""
-    return shape.H + 2 * shape.pad_y - shape.KH + 1, shape.W + 2 * shape.pad_x - shape.KW + 1
-
-
-def _turned(weight: Tensor, padding: tuple[int, int]) -> tuple[int, int]:
-    """The padding with which the turned weights take a convolution's result back to its input."""
-    return weight.shape[3] - 1 - padding[0], weight.shape[4] - 1 - padding[1]
-
-
-def _like(weight: Tensor) -> Tensor:
-    return torch.empty_strided(weight.shape, weight.stride(), dtype=weight.dtype)
-
-
-def _data(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 @functools.cache

@@ -4,22 +4,28 @@ Activations are [K, C, H, W, B] or [K, F, B]: a pixel is a run of images, so a C
 a network has (PyTorch's kernels are full with 16 and more). The layers and their tensors are those of the stack; only the way
 through them differs, in the last bits of the numbers. B is filled up to a multiple of 16 with empty images, whose
 gradients are zero; layers that look at a batch as a whole do not see them.
+
+For autograd a whole network is one operation: a step is short enough for autograd's work on every layer to count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ensemble.native.kernels import LANES, WIDTHS, Kernels
+from ensemble.native.kernels import LANES, WIDTHS, Kernels, Layer, Passes
 from ensemble.training.layers import StackedBatchNorm, StackedConv2d, StackedDropout, StackedLinear
 
 # Up to so many maps these kernels are the quicker ones, for one network and for several (docs/log.md).
 WIDEST, WIDEST_STACKED = 64, 128
+Kept = tuple[Any, ...]
+Gradients = tuple[Tensor | None, Sequence[Tensor]]
 _ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Identity)
 
 
@@ -46,13 +52,6 @@ def turned(images: Tensor, num_members: int, kernels: Kernels) -> Tensor:
     return x.expand(num_members, *x.shape[1:])
 
 
-def forward(network: nn.Module, x: Tensor, rows: int, kernels: Kernels) -> Tensor:
-    """Logits [rows, K, classes] of the first `rows` images of x [K, C, H, W, B]."""
-    for run in _runs(list(_chain(network))):
-        x = _through(run, x, rows, kernels)
-    return x[..., :rows].permute(2, 0, 1)
-
-
 def filled(rows: int) -> int:
     """The length of the batch axis for so many images."""
     return -(-rows // LANES) * LANES
@@ -65,30 +64,6 @@ def _chain(network: nn.Module) -> Iterator[nn.Module]:
             yield from _chain(layer)
     else:
         yield network
-
-
-def _runs(layers: Sequence[nn.Module]) -> Iterator[Sequence[nn.Module]]:
-    """The layers, with those in one run that one kernel computes.
-
-    These are a convolution and the max-pooling of windows side by side, and ReLU after those and batch norm.
-    """
-    while layers:
-        count, first = 1, layers[0]
-        convolution = isinstance(first, StackedConv2d) and first.weight.shape[2:] != (1, 1)
-        if convolution and _apart(layers[1:2]):
-            count = 2
-        if convolution or isinstance(first, nn.MaxPool2d | StackedBatchNorm):
-            count += isinstance(next(iter(layers[count:]), None), nn.ReLU)
-        yield layers[:count]
-        layers = layers[count:]
-
-
-def _apart(layers: Sequence[nn.Module]) -> int:
-    """The size of a max-pooling's windows where these lie side by side; 0 for anything else."""
-    for layer in layers:
-        if isinstance(layer, nn.MaxPool2d) and isinstance(layer.kernel_size, int) and layer.kernel_size == layer.stride:
-            return layer.kernel_size
-    return 0
 
 
 def _known(layer: nn.Module) -> bool:
@@ -113,50 +88,186 @@ def _known(layer: nn.Module) -> bool:
             return isinstance(layer, _ELEMENTWISE)
 
 
-def _through(run: Sequence[nn.Module], x: Tensor, rows: int, kernels: Kernels) -> Tensor:
-    layer, relu = run[0], isinstance(run[-1], nn.ReLU)
-    match layer:
-        case StackedConv2d():
-            size = _apart(run[1:2]) or 1
-            return _convolved(layer, x, size, relu, kernels)
-        case StackedLinear():
-            return _product(layer.weight, x, layer.bias)
-        case nn.MaxPool2d():
-            pooled: Tensor = _MaxPool.apply(x.flatten(0, 1), layer.kernel_size, layer.stride, relu, kernels)
-            return torch.unflatten(pooled, 0, x.shape[:2])
-        case nn.AvgPool2d():
-            assert isinstance(layer.kernel_size, int)
-            return _averaged(x, layer.kernel_size)
-        case nn.Flatten():
-            return x.flatten(1, -2)
-        case StackedBatchNorm():
-            return _normalized(layer, x, rows, relu, kernels)
-        case StackedDropout():
-            return layer.batch_last(x, rows)
-        case _:
-            passed: Tensor = layer(x)
-            return passed
+class Chain:
+    """A network that `suits`, computed by these kernels. It holds the network's own tensors and no others.
+
+    logits_BKC = Chain(network)(x_KCHWB, rows, kernels)
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self.passages = list(_passages(list(_chain(network))))
+        self.parameters = [parameter for passage in self.passages for parameter in passage.parameters]
+
+    def __call__(self, x: Tensor, rows: int, kernels: Kernels) -> Tensor:
+        """Logits [rows, K, classes] of the first `rows` images of x [K, C, H, W, B]."""
+        if torch.is_grad_enabled():
+            logits: Tensor = _Differentiable.apply(x, self, rows, kernels, *self.parameters)
+            return logits
+        for passage in self.passages:
+            x, _ = passage.forward(x, rows, kernels, keep=False)
+        return x[..., :rows].permute(2, 0, 1)
 
 
-def _convolved(layer: StackedConv2d, x: Tensor, pool: int, relu: bool, kernels: Kernels) -> Tensor:
-    """The convolution of x, of that the maxima of windows of pool x pool, and where `relu` the positive part of those."""
-    members = layer.num_members
-    weight = torch.unflatten(layer.weight, 0, (members, -1))
-    bias = None if layer.bias is None else layer.bias.view(members, -1)
-    if weight.shape[3:] == (1, 1):  # a matrix product, at which PyTorch is good
-        return _product(weight.flatten(2), x.flatten(2), bias).view(*weight.shape[:2], *x.shape[2:])
-    y: Tensor
-    if pool > 1 or relu:
-        y = _PooledConvolution.apply(x, weight, bias, layer.padding, pool, relu, kernels)
+class _Differentiable(torch.autograd.Function):
+    """A whole chain as one operation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, chain: Chain, rows: int, kernels: Kernels, *_parameters: Tensor) -> Tensor:
+        ctx.chain, ctx.kernels, ctx.rows, ctx.unfilled, ctx.kept = chain, kernels, rows, x.shape[-1] - rows, []
+        for passage in chain.passages:
+            x, kept = passage.forward(x, rows, kernels, keep=True)
+            ctx.kept.append(kept)
+        return x[..., :rows].permute(2, 0, 1).contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_logits: Tensor) -> tuple[Tensor | None, ...]:
+        dy: Tensor | None = F.pad(d_logits.permute(1, 2, 0), (0, ctx.unfilled))
+        gradients: list[Tensor] = []
+        for number in reversed(range(len(ctx.chain.passages))):
+            assert dy is not None
+            passage, inputs = ctx.chain.passages[number], number > 0 or ctx.needs_input_grad[0]
+            dy, of_parameters = passage.backward(dy, ctx.kept.pop(), ctx.rows, inputs, ctx.kernels)
+            gradients = [*of_parameters, *gradients]
+        return dy, None, None, None, *gradients
+
+
+class Passage(Protocol):
+    """Some layers one after another."""
+
+    parameters: Sequence[nn.Parameter]
+
+    def forward(self, x: Tensor, rows: int, kernels: Kernels, keep: bool) -> tuple[Tensor, Kept]:
+        """The result of x [K, C, H, W, B] or [K, F, B] and, where `keep`, what `backward` will need."""
+        ...
+
+    def backward(self, dy: Tensor, kept: Kept, rows: int, inputs: bool, kernels: Kernels) -> Gradients:
+        """Gradients of x (where `inputs`) and of every parameter."""
+        ...
+
+
+def _passages(layers: Sequence[nn.Module]) -> Iterator[Passage]:
+    """The layers in turn, those that C knows in runs as long as can be."""
+    run: list[tuple[nn.Module, Layer]] = []
+    while layers:
+        step, count = _step(layers)
+        if step is not None:
+            run.append((layers[0], step))
+        else:
+            yield from _runs(run)
+            yield _Other(layers[0])
+            run = []
+        layers = layers[count:]
+    yield from _runs(run)
+
+
+def _runs(layers: Sequence[tuple[nn.Module, Layer]]) -> Iterator[Passage]:
+    if any(layer.kind != "flatten" for _, layer in layers):
+        yield _Run(layers)
     else:
-        y = _Convolution.apply(x, weight, bias, layer.padding, kernels)
-    return y
+        yield from (_Other(flatten) for flatten, _ in layers)
 
 
-def _product(weight_KOI: Tensor, x_KIB: Tensor, bias_KO: Tensor | None) -> Tensor:
-    if bias_KO is None:
-        return torch.bmm(weight_KOI, x_KIB)
-    return torch.baddbmm(bias_KO.unsqueeze(2), weight_KOI, x_KIB)
+def _step(layers: Sequence[nn.Module]) -> tuple[Layer | None, int]:
+    """The first layer as C knows it (None where it does not), with what is computed along with it; how many these are.
+
+    Along with a convolution goes the max-pooling of windows side by side after it, with most layers ReLU.
+    """
+    first, count = layers[0], 1
+    match first:
+        case nn.Flatten():
+            return Layer("flatten"), 1
+        case StackedConv2d():
+            assert not isinstance(first.padding, str)
+            members, padding = first.num_members, (first.padding[0], first.padding[1])
+            weight = first.weight.detach().view(members, -1, *first.weight.shape[1:])
+            bias = None if first.bias is None else first.bias.detach().view(members, -1)
+            pooled = _apart(layers[1:2]) if weight.shape[3:] != (1, 1) else 0
+            count += bool(pooled)
+            layer = Layer("convolution", weight, bias, padding, size=pooled or 1)
+        case StackedLinear():
+            weight = first.weight.detach()[..., None, None]
+            layer = Layer("convolution", weight, None if first.bias is None else first.bias.detach())
+        case StackedBatchNorm():
+            momentum = 0.1 if first.momentum is None else first.momentum
+            running = (first.running_mean, first.running_var)
+            scale, shift = first.weight.detach(), first.bias.detach()
+            layer = Layer("batch_norm", scale, shift, running=running, momentum=momentum, eps=first.eps)
+        case nn.MaxPool2d():
+            assert isinstance(first.kernel_size, int)
+            assert isinstance(first.stride, int)
+            layer = Layer("max_pool", size=first.kernel_size, stride=first.stride)
+        case _:
+            return None, 1
+    if count < len(layers) and isinstance(layers[count], nn.ReLU):
+        return replace(layer, relu=True), count + 1
+    return layer, count
+
+
+def _apart(layers: Sequence[nn.Module]) -> int:
+    """The size of a max-pooling's windows where these lie side by side; 0 for anything else."""
+    for layer in layers:
+        if isinstance(layer, nn.MaxPool2d) and isinstance(layer.kernel_size, int) and layer.kernel_size == layer.stride:
+            return layer.kernel_size
+    return 0
+
+
+class _Run:
+    """Layers that C passes through in one call."""
+
+    def __init__(self, layers: Sequence[tuple[nn.Module, Layer]]) -> None:
+        self.parameters: Sequence[nn.Parameter] = [p for module, _ in layers for p in module.parameters()]
+        self._layers = [layer for _, layer in layers]
+        self._batch_norms = [module for module, _ in layers if isinstance(module, StackedBatchNorm)]
+        self._passes: dict[tuple[int, ...], Passes] = {}  # by the shape of what comes in: whole batches, the last one
+
+    def forward(self, x: Tensor, rows: int, kernels: Kernels, keep: bool) -> tuple[Tensor, Kept]:
+        passes = self._passes.get(x.shape)
+        if passes is None:
+            passes = self._passes[x.shape] = Passes(self._layers, x)
+        training = all(layer.training for layer in self._batch_norms)
+        assert training or not keep, "with running statistics there is no way back"
+        y, room = passes.forward(kernels, x, rows, keep, training)
+        return y, (passes, x, y.detach(), room) if keep else ()
+
+    def backward(self, dy: Tensor, kept: Kept, rows: int, inputs: bool, kernels: Kernels) -> Gradients:
+        passes, x, y, room = kept
+        dx, gradients = passes.backward(kernels, x, y, room, dy, rows, inputs)
+        return dx, [one.view(parameter.shape) for one, parameter in zip(gradients, self.parameters, strict=True)]
+
+
+class _Other:
+    """A layer without parameters that C does not know. Autograd finds its gradient."""
+
+    parameters: Sequence[nn.Parameter] = ()
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = layer
+
+    def forward(self, x: Tensor, rows: int, _kernels: Kernels, keep: bool) -> tuple[Tensor, Kept]:
+        if not keep:
+            return self._through(x, rows).contiguous(), ()
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            y = self._through(leaf, rows)
+        return y.detach().contiguous(), (leaf, y)
+
+    def backward(self, dy: Tensor, kept: Kept, _rows: int, _inputs: bool, _kernels: Kernels) -> Gradients:
+        leaf, y = kept
+        return torch.autograd.grad(y, leaf, dy)[0], ()
+
+    def _through(self, x: Tensor, rows: int) -> Tensor:
+        match self._layer:
+            case StackedDropout():
+                return self._layer.batch_last(x, rows)
+            case nn.Flatten():
+                return x.flatten(1, -2)
+            case nn.AvgPool2d():
+                assert isinstance(self._layer.kernel_size, int)
+                return _averaged(x, self._layer.kernel_size)
+            case _:
+                passed: Tensor = self._layer(x)
+                return passed
 
 
 def _averaged(x: Tensor, size: int) -> Tensor:
@@ -165,102 +276,3 @@ def _averaged(x: Tensor, size: int) -> Tensor:
     rows, columns = height // size, width // size
     whole = x[:, :, : rows * size, : columns * size]
     return whole.reshape(members, channels, rows, size, columns, size, batch).mean((3, 5))
-
-
-def _normalized(layer: StackedBatchNorm, x: Tensor, rows: int, relu: bool, kernels: Kernels) -> Tensor:
-    if layer.training:
-        normal: Tensor = _BatchNorm.apply(x.flatten(0, 1), layer.weight, layer.bias, layer, rows, relu, kernels)
-        return torch.unflatten(normal, 0, x.shape[:2])
-    scale = layer.weight * (layer.running_var + layer.eps).rsqrt()
-    shift = layer.bias - layer.running_mean * scale
-    per_channel = (*x.shape[:2], *[1] * (x.dim() - 2))
-    y = torch.addcmul(shift.view(per_channel), x, scale.view(per_channel))
-    return y.relu_() if relu else y
-
-
-class _Convolution(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], kernels: Kernels
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.padding, ctx.kernels, ctx.has_bias = padding, kernels, bias is not None
-        return kernels.convolve(x, weight, bias, padding)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        dy = dy.contiguous()
-        dw, db = ctx.kernels.convolve_weights(x, dy, weight, ctx.padding, ctx.has_bias)
-        dx = ctx.kernels.convolve_input(dy, weight, ctx.padding) if ctx.needs_input_grad[0] else None
-        return dx, dw, db, None, None
-
-
-class _PooledConvolution(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        padding: tuple[int, int],
-        size: int,
-        relu: bool,
-        kernels: Kernels,
-    ) -> Tensor:
-        y, which = kernels.convolve_pool(x, weight, bias, padding, size, relu)
-        ctx.save_for_backward(x, weight, which)
-        ctx.padding, ctx.size, ctx.kernels, ctx.has_bias = padding, size, kernels, bias is not None
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, which = ctx.saved_tensors
-        inputs = ctx.needs_input_grad[0]
-        gradients = ctx.kernels.convolve_pool_back(
-            x, weight, dy.contiguous(), which, ctx.padding, ctx.size, ctx.has_bias, inputs
-        )
-        return *gradients, None, None, None, None
-
-
-class _BatchNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        scale: Tensor,
-        shift: Tensor,
-        layer: StackedBatchNorm,
-        rows: int,
-        relu: bool,
-        kernels: Kernels,
-    ) -> Tensor:
-        y, mean, inverse = kernels.batch_norm(x, layer, rows, relu)
-        ctx.save_for_backward(x, scale, shift, mean, inverse)
-        ctx.rows, ctx.relu, ctx.kernels = rows, relu, kernels
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, *facts = ctx.saved_tensors
-        gradients = ctx.kernels.batch_norm_back(x, dy.contiguous(), *facts, ctx.rows, ctx.relu)
-        return *gradients, None, None, None, None
-
-
-class _MaxPool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, size: int, stride: int, relu: bool, kernels: Kernels) -> Tensor:
-        y, which = kernels.max_pool(x, size, stride, relu)
-        ctx.save_for_backward(which)
-        ctx.shape, ctx.window, ctx.kernels = x.shape, (size, stride), kernels
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        (which,) = ctx.saved_tensors
-        dx = ctx.kernels.max_pool_input(dy.contiguous(), which, tuple(ctx.shape), *ctx.window)
-        return dx, None, None, None, None

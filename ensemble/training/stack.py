@@ -55,6 +55,12 @@ class Stack(nn.Module):
         super().__init__()
         self.network, self.num_members = network, num_members
         self.batch_last = False
+        self._chain: batch_last.Chain | None = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Stack:  # `to`, `double` and the like
+        self._chain = None
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     @classmethod
     def build(cls, config: ModelConfig, image_shape: ImageShape, num_classes: int, init_seeds: Sequence[int]) -> Stack:
@@ -71,7 +77,8 @@ class Stack(nn.Module):
         kernels = load() if self.batch_last and batch_last.worthwhile(count) else None
         if kernels is not None:
             x = batch_last.turned(x, self.num_members, kernels) if rows is None else x
-            return batch_last.forward(self.network, x, count, kernels)
+            self._chain = self._chain or batch_last.Chain(self.network)
+            return self._chain(x, count, kernels)
         x = channels_last(x.transpose(0, 1).flatten(1, 2) if x.dim() == 5 else x)
         logits: Tensor = torch.unflatten(self.network(x), 1, (self.num_members, -1))
         return logits

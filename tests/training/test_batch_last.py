@@ -15,7 +15,7 @@ import ensemble.training.loop as loop
 import ensemble.training.stack as stack_module
 from ensemble.events import Notice
 from ensemble.native.kernels import obstacle
-from ensemble.training.batch_last import suits, worthwhile
+from ensemble.training.batch_last import Chain, suits, worthwhile
 from ensemble.training.stack import Stack
 
 needs_kernels = pytest.mark.skipif(obstacle() is not None, reason=obstacle() or "")
@@ -100,12 +100,8 @@ def test_a_training_by_either_kernels_agrees(model: dict[str, Any], arrays: dict
 @needs_kernels
 def test_which_batches_and_networks_take_this_way(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    way = stack_module.batch_last.forward
-    monkeypatch.setattr(
-        stack_module.batch_last,
-        "forward",
-        lambda net, x, n, k: taken.append(n) or way(net, x, n, k),
-    )
+    way = Chain.__call__
+    monkeypatch.setattr(Chain, "__call__", lambda chain, x, n, k: taken.append(n) or way(chain, x, n, k))
     stack = build(NETWORKS["lenet5"], (1, 28, 28), True)
     for rows in (64, 40, 17, 8):
         stack(torch.randn(3, rows, 1, 28, 28))
@@ -154,7 +150,7 @@ def test_bf16_and_data_of_no_gpu_stay_with_pytorch(arrays: dict[str, Any], monke
     def never(*_: Any) -> Any:
         raise AssertionError("mixed precision goes another way")
 
-    monkeypatch.setattr(stack_module.batch_last, "forward", never)
+    monkeypatch.setattr(Chain, "__call__", never)
     values = experiment().model_dump()
     values["compute"]["precision"] = "bf16"
     config = type(experiment()).model_validate(values)
