@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
+from threadpoolctl import threadpool_limits
 
 from ensemble.evaluation.aggregation import floored_log
 from ensemble.evaluation.metrics import negative_log_likelihood
@@ -46,7 +47,15 @@ class Stacker:
 
 
 def fit_stacker(votes: SplitVotes, seed: int) -> Stacker:
-    """Fit the regression to these votes, at least FOLDS rows. Raises PeekingError for test votes."""
+    """Fit the regression to these votes, at least FOLDS rows. Raises PeekingError for test votes.
+
+    On one BLAS thread: numpy and scipy have one pool of them each, which keep each other waiting (docs/log.md).
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        return _fit_stacker(votes, seed)
+
+
+def _fit_stacker(votes: SplitVotes, seed: int) -> Stacker:
     require_choosable(votes)
     assert votes.num_rows >= FOLDS, f"{votes.num_rows} rows cannot be divided into {FOLDS} folds"
     features_NF, labels_N = features(votes.probs_MNK), votes.labels_N

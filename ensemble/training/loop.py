@@ -20,7 +20,7 @@ from torch import Tensor
 from ensemble.config.recipe import AugmentationConfig, PlateauConfig
 from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.models import build_model
-from ensemble.native.kernels import load, obstacle
+from ensemble.native.kernels import obstacle
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import suits
 from ensemble.training.batches import Batch, Batches, Resident, seeded, tensor_of
@@ -140,10 +140,10 @@ class StackRun:
             images = torch.stack([found.images for found in self.filtered])
             own = images, torch.stack([found.labels for found in self.filtered])
             augmentation = AugmentationConfig()  # the set is deformed already, and was chosen as it is
-        kernels = load() if self.stack.batch_last else None
         return Batches(
-            self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own, kernels
-        )
+            self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own,
+            self.stack.kernels,
+        )  # fmt: skip
 
     def seed_epoch(self, epoch: int) -> None:
         """Put every stream of this epoch at its start."""

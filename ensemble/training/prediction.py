@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ensemble.training.batch_last import worthwhile
 from ensemble.training.batches import Resident
 from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack
@@ -51,12 +52,19 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
     """
     stack.eval()
     count = len(images) if rows is None else rows.shape[-1]
-    step = GPU_BATCH if placement.device.type == "cuda" else BATCH_LAST_BATCH if stack.batch_last else CPU_BATCH
+    kernels = stack.kernels
+    step = GPU_BATCH if placement.device.type == "cuda" else CPU_BATCH if kernels is None else BATCH_LAST_BATCH
     parts = []
     for start in range(0, max(count, 1), step):  # no rows: one empty batch, so that the shape is right
-        chosen = images[start : start + step] if rows is None else images[rows[..., start : start + step]]
-        with placement.autocast():
-            logits_BKC = stack(data.standardized(chosen))
+        end = min(start + step, count)
+        if kernels is not None and worthwhile(end - start):
+            part = torch.arange(start, end) if rows is None else rows[..., start:end]
+            x = data.gathered(images, part.reshape(-1, end - start), kernels)
+            logits_BKC = stack(x.expand(stack.num_members, *x.shape[1:]), end - start)
+        else:
+            chosen = images[start:end] if rows is None else images[rows[..., start:end]]
+            with placement.autocast():
+                logits_BKC = stack(data.standardized(chosen))
         parts.append(logits_BKC.float().transpose(0, 1))
     stack.train()
     return torch.cat(parts, dim=1)

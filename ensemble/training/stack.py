@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ensemble.config.models import ModelConfig
 from ensemble.models import ImageShape, build_model
-from ensemble.native.kernels import load
+from ensemble.native.kernels import Kernels, load
 from ensemble.training import batch_last
 from ensemble.training.layers import (
     StackedBatchNorm,
@@ -68,13 +68,18 @@ class Stack(nn.Module):
         members = [_build_seeded(config, image_shape, num_classes, seed) for seed in init_seeds]
         return cls(stack_modules(members), len(members))
 
+    @property
+    def kernels(self) -> Kernels | None:
+        """Those that compute this stack; None where PyTorch does."""
+        return load() if self.batch_last else None
+
     def forward(self, x: Tensor, rows: int | None = None) -> Tensor:
         """Logits [B, K, classes] of images [B, C, H, W] (shared by the members) or [K, B, C, H, W].
 
         rows: the images are x [K, C, H, W, filled], as the kernels have them (see `batch_last`), the first so many.
         """
         count = x.shape[-4] if rows is None else rows
-        kernels = load() if self.batch_last and batch_last.worthwhile(count) else None
+        kernels = self.kernels if batch_last.worthwhile(count) else None
         if kernels is not None:
             x = batch_last.turned(x, self.num_members, kernels) if rows is None else x
             self._chain = self._chain or batch_last.Chain(self.network)

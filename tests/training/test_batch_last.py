@@ -133,7 +133,6 @@ def test_which_networks_are_known(model: dict[str, Any], wanted: bool) -> None:
 def test_without_a_compiler_pytorch_trains_and_says_so(
     kernels: str, arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "load", lambda: None)
     monkeypatch.setattr(loop, "obstacle", lambda: "no C compiler on this machine: install gcc")
     monkeypatch.setattr(stack_module, "load", lambda: None)
     items = train(experiment(None, kernels), specs([0, 1]), arrays)
