@@ -154,3 +154,36 @@ def test_bf16_and_data_of_no_gpu_stay_with_pytorch(arrays: dict[str, Any], monke
     values["compute"]["precision"] = "bf16"
     config = type(experiment()).model_validate(values)
     assert len(results(train(config, specs([0]), arrays))) == 1
+
+
+@needs_kernels
+def test_a_pass_keeps_what_its_own_way_back_needs() -> None:
+    """Another pass in between, of another batch or with other numbers in it, changes no gradient."""
+    torch.manual_seed(0)
+    first, second = torch.randn(3, 64, 1, 28, 28), torch.randn(3, 48, 1, 28, 28)
+    found = []
+    for between in (None, first + 1, second):
+        stack = build(NETWORKS["lenet5"], (1, 28, 28), True)
+        logits = stack(first)
+        if between is not None:
+            stack(between)
+        logits.square().sum().backward()
+        found.append([parameter.grad for parameter in stack.parameters()])
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+@needs_kernels
+def test_tensors_that_move_are_followed() -> None:
+    """`to` and `double` give a network other tensors, also after it has been computed."""
+    images = torch.randn(3, 64, 1, 28, 28)
+    stack = build(NETWORKS["lenet5"], (1, 28, 28), True)
+    before = stack(images)
+    stack.double().float()
+    with torch.no_grad():
+        for parameter in stack.parameters():
+            parameter.mul_(2)
+    stack.batch_last = False
+    wanted = stack(images)
+    stack.batch_last = True
+    torch.testing.assert_close(stack(images), wanted)
+    assert not torch.allclose(before, wanted)
