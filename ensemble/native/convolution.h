@@ -62,13 +62,8 @@ static void conv_row(const Shape *s, const float *x, const float *packed, const 
     for (int t = 0; t < tiles; t++) {
         const int first = share(s->O, t, tiles), maps = share(s->O, t + 1, tiles) - first;
         const float *p = packed + (int64_t)first * s->I * s->KH * s->KW, *b = bias ? bias + first : 0;
-#define MAPS(n) case n: pixel_row(n, s, x, p, b, y + first * y_map, y_map, width(s), oy - s->pad_y); break;
-        switch (maps) {
-            MAPS(1) MAPS(2) MAPS(3) MAPS(4) MAPS(5)
-#if TILE_MAPS > 5
-            MAPS(6)
-#endif
-        }
+#define MAPS(n, _) case n: pixel_row(n, s, x, p, b, y + first * y_map, y_map, width(s), oy - s->pad_y); break;
+        switch (maps) { EACH_MAPS(MAPS, TILE_VECTORS) }
 #undef MAPS
     }
 }
@@ -129,13 +124,8 @@ static int convolve_pool(const Shape *s, const float *x, const float *w, const f
             const int first = share(s->O, t, tiles), maps = share(s->O, t + 1, tiles) - first, top = py * size - s->pad_y;
             const float *p = packed + (int64_t)first * s->I * s->KH * s->KW, *b = bias ? bias + first : 0;
             const int64_t y_map = (int64_t)PH * PW * s->B, to = first * y_map + (int64_t)py * PW * s->B;
-#define MAPS(n) case n: pooled_row(n, s, x, p, b, y + to, which + to, y_map, PW, top, size, relu, packed + weights); break;
-            switch (maps) {
-                MAPS(1) MAPS(2) MAPS(3) MAPS(4) MAPS(5)
-#if TILE_MAPS > 5
-                MAPS(6)
-#endif
-            }
+#define MAPS(n, _) case n: pooled_row(n, s, x, p, b, y + to, which + to, y_map, PW, top, size, relu, packed + weights); break;
+            switch (maps) { EACH_MAPS(MAPS, TILE_VECTORS) }
 #undef MAPS
         }
     free(packed);

@@ -28,6 +28,18 @@
 #endif
 #define IMAGES 64 /* whose gradients are summed in one go, so that their rows stay in the caches */
 
+/* CASE(maps, vectors) for every number of maps that a tile may have; then for every size of a tile. */
+#if TILE_MAPS > 5
+#define EACH_MAPS(CASE, vectors) CASE(1, vectors) CASE(2, vectors) CASE(3, vectors) CASE(4, vectors) CASE(5, vectors) CASE(6, vectors)
+#else
+#define EACH_MAPS(CASE, vectors) CASE(1, vectors) CASE(2, vectors) CASE(3, vectors) CASE(4, vectors) CASE(5, vectors)
+#endif
+#if TILE_VECTORS > 2
+#define EACH_TILE(CASE) EACH_MAPS(CASE, 1) EACH_MAPS(CASE, 2) EACH_MAPS(CASE, 4)
+#else
+#define EACH_TILE(CASE) EACH_MAPS(CASE, 1) EACH_MAPS(CASE, 2)
+#endif
+
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int8_t bvec __attribute__((vector_size(LANES), aligned(1), may_alias));

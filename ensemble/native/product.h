@@ -58,17 +58,7 @@ static void product(int O, int I, int64_t columns, const float *w, int64_t w_out
             const float *a = w + first * w_out, *b = bias ? bias + first : 0;
             float *to = y + first * columns + c;
 #define PART(n, v) case 10 * v + n: product_part(n, v, a, w_out, w_in, b, relu, x + c, to, I, columns); break;
-#define PARTS(v) PART(1, v) PART(2, v) PART(3, v) PART(4, v) PART(5, v)
-            switch (10 * (int)vectors + maps) {
-                PARTS(1) PARTS(2)
-#if TILE_VECTORS > 2
-                PARTS(4)
-#endif
-#if TILE_MAPS > 5
-                PART(6, 1) PART(6, 2) PART(6, 4)
-#endif
-            }
-#undef PARTS
+            switch (10 * (int)vectors + maps) { EACH_TILE(PART) }
 #undef PART
         }
     }
@@ -107,17 +97,7 @@ static int product_weights(int O, int I, int64_t columns, const float *x, const 
                 const float *d = dy + first * columns + c;
                 float *to = dw + first * w_out + i;
 #define PART(n, v) case 10 * v + n: product_weights_part(n, v, d, columns, xt + i, wide, count, to, w_out, I - i, c > 0); break;
-#define PARTS(v) PART(1, v) PART(2, v) PART(3, v) PART(4, v) PART(5, v)
-                switch (10 * vectors + maps) {
-                    PARTS(1) PARTS(2)
-#if TILE_VECTORS > 2
-                    PARTS(4)
-#endif
-#if TILE_MAPS > 5
-                    PART(6, 1) PART(6, 2) PART(6, 4)
-#endif
-                }
-#undef PARTS
+                switch (10 * vectors + maps) { EACH_TILE(PART) }
 #undef PART
             }
         }

@@ -79,7 +79,7 @@ class Stack(nn.Module):
         rows: the images are x [K, C, H, W, filled], as the kernels have them (see `batch_last`), the first so many.
         """
         count = x.shape[-4] if rows is None else rows
-        kernels = self.kernels if batch_last.worthwhile(count) else None
+        kernels = self.kernels if self.batch_last and batch_last.worthwhile(count) else None
         if kernels is not None:
             x = batch_last.turned(x, self.num_members, kernels) if rows is None else x
             self._chain = self._chain or batch_last.Chain(self.network)
