@@ -30,11 +30,13 @@ def arrays() -> dict[str, Any]:
     }
 
 
-def experiment(model: dict[str, Any] | None = None, kernels: str = "auto", **training: Any) -> Experiment:
+def experiment(
+    model: dict[str, Any] | None = None, kernels: str = "auto", device: str = "cpu", **training: Any
+) -> Experiment:
     """A deep ensemble on digits with small defaults."""
     return parse_experiment({
         "name": "test", "num_members": 4, "method": {"name": "deep_ensemble"}, "model": model or {"name": "lenet5"},
-        "training": {"epochs": 2, "batch_size": 32, **training}, "compute": {"device": "cpu", "kernels": kernels},
+        "training": {"epochs": 2, "batch_size": 32, **training}, "compute": {"device": device, "kernels": kernels},
     })  # fmt: skip
 
 
@@ -50,7 +52,7 @@ def train(config: Experiment, members: tuple[MemberSpec, ...], arrays: dict[str,
     """Everything one task yields."""
     recipe = config.groups[0].name
     members = tuple(MemberSpec(m.index, recipe, m.rows, m.weights, m.vote_rows) for m in members)
-    return list(Trainer.create(config, "cpu", 10)(Task("task", recipe, members), arrays))
+    return list(Trainer.create(config, config.compute.device, 10)(Task("task", recipe, members), arrays))
 
 
 def results(items: list[Any]) -> dict[int, MemberResult]:

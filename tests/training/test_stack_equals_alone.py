@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from conftest_training import experiment, results, specs, train
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -95,6 +96,19 @@ TRICKS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("trick", TRICKS)
 def test_every_trick(trick: str, arrays: dict[str, Any]) -> None:
     compare(experiment(**{"optimizer": "sgd", "lr": 0.05, **TRICKS[trick]}), arrays, weights=1e-4, votes=1e-3)
+
+
+ON_A_GPU: dict[str, dict[str, Any]] = {
+    **{name: {"model": model, "optimizer": "sgd", "lr": 0.05} for name, model in MODELS.items()},
+    **{recipe["optimizer"]: recipe for recipe in OPTIMIZERS[1:]},
+    **{trick: {"optimizer": "sgd", "lr": 0.05, **recipe} for trick, recipe in TRICKS.items()},
+}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("case", ON_A_GPU)
+def test_on_a_gpu(case: str, arrays: dict[str, Any]) -> None:
+    compare(experiment(device="cuda", **ON_A_GPU[case]), arrays, weights=1e-3, votes=5e-3)
 
 
 def test_members_differ_from_each_other(arrays: dict[str, Any]) -> None:
