@@ -2,6 +2,7 @@
 
     generator = torch.Generator().manual_seed(seed of (member, epoch))
     images_BCHW = augment(images_BCHW, config, draw(config, len(images_BCHW), image_shape, generator))
+    stacked = draw(config, 64, image_shape, *generators)      # one per member, 64 images each
 
 Rotation, scale, shear, shift, crop, flip and elastic deformation are composed into one grid of source coordinates, so
 an image is resampled once, bilinearly, with zeros outside. Brightness and contrast follow.
@@ -9,17 +10,16 @@ an image is resampled once, bilinearly, with zeros outside. Brightness and contr
 The parameters are drawn on the CPU whatever the device, and every step afterwards works on one image at a time in an
 order that does not depend on how many are in the batch. So in a stack of members each gets the bits it gets alone
 (on a GPU the elastic field may differ by the rounding of its small products, where the library picks them by batch
-size); `concatenate` puts the members' draws one after the other.
+size).
 
-One CPU thread takes about 3 microseconds per 28x28 image for rotation, scale, shear, shift and crop together, 2 more
-for elastic deformation, 1 for brightness and contrast (batches of 128). `affine_grid` alone takes as long as all of the
-first; gathering pixels by index instead of `grid_sample` ten times as long.
+What `augment` does, the kernels of ensemble/native do for narrow networks on a CPU while they gather a batch, to the
+rounding of float32; `spline_taps` is what they take of it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -61,30 +61,26 @@ class Draw:
         return self.source_B23, self.noise_B2hw, self.brightness_B, self.contrast_B
 
 
-def draw(config: AugmentationConfig, batch: int, image_shape: tuple[int, int, int], generator: torch.Generator) -> Draw:
-    """One member's parameters for `batch` images of shape (C, H, W).
+def draw(
+    config: AugmentationConfig, batch: int, image_shape: tuple[int, int, int], *generators: torch.Generator
+) -> Draw:
+    """Parameters for `batch` images of shape (C, H, W) from each generator, one generator's after the other's.
 
-    `generator` is a CPU generator. Only what is switched on is drawn, each sample on its own.
+    They are CPU generators. Only what is switched on is drawn, each sample on its own.
     """
     _, height, width = image_shape
-    source = noise = brightness = contrast = None
-    if _moves(config):
-        source = _draw_source(config, batch, height, width, generator)
+    limits = _Limits.of(config, height, width)
+    drawn = [torch.rand((limits.count, batch), generator=g, dtype=torch.float64) for g in generators]
+    uniform = iter(torch.cat(drawn, 1) if len(drawn) > 1 else drawn[0])
+    source = limits.source(uniform, batch * len(generators)) if limits.moves else None
+    noise = None
     if config.elastic_alpha:
-        nodes = (_nodes(height, config.elastic_sigma), _nodes(width, config.elastic_sigma))
-        noise = (torch.rand((batch, 2, *nodes), generator=generator) * 2 - 1) * math.sqrt(3.0)
-    if config.brightness:
-        brightness = (1 + _uniform(config.brightness, batch, generator)).float()
-    if config.contrast:
-        contrast = (1 + _uniform(config.contrast, batch, generator)).float()
-    return Draw(source, noise, brightness, contrast)
-
-
-def concatenate(draws: Sequence[Draw]) -> Draw:
-    """The draws of a stack's members, all of one configuration, one after the other."""
-    joined = [[part for part in column if part is not None] for column in zip(*(d.parts for d in draws), strict=True)]
-    assert all(len(column) in (0, len(draws)) for column in joined), "draws of different configurations in one stack"
-    return Draw(*(torch.cat(column) if column else None for column in joined))
+        nodes = (batch, 2, _nodes(height, config.elastic_sigma), _nodes(width, config.elastic_sigma))
+        noise = torch.cat([torch.rand(nodes, generator=g) for g in generators]).mul_(2).sub_(1).mul_(math.sqrt(3.0))
+    tones = [
+        (1 + _spread(next(uniform), limit)).float() if limit else None for limit in (config.brightness, config.contrast)
+    ]
+    return Draw(source, noise, *tones)
 
 
 def augment(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:
@@ -101,48 +97,62 @@ def augment(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tens
     return images_BCHW
 
 
-def _moves(config: AugmentationConfig) -> bool:
-    return bool(
-        config.rotation_degrees
-        or config.scale
-        or config.shear_degrees
-        or config.shift
-        or config.crop_padding
-        or config.horizontal_flip
-    )
+def _spread(uniform: Tensor, limit: float) -> Tensor:
+    """Numbers in [0, 1) as numbers in [-limit, limit)."""
+    return (uniform * 2 - 1) * limit
 
 
-def _uniform(limit: float, batch: int, generator: torch.Generator) -> Tensor:
-    """batch numbers in [-limit, limit), float64; zeros, without drawing, for limit 0."""
-    if limit == 0:
-        return torch.zeros(batch, dtype=torch.float64)
-    return (torch.rand(batch, generator=generator, dtype=torch.float64) * 2 - 1) * limit
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """What a configuration moves images of some size by, at most: angles as radians, shifts and crops as pixels."""
 
+    angle: float
+    scale: float
+    shear: float
+    shift_x: float
+    shift_y: float
+    crop: int
+    flip: bool
+    count: int  # of numbers that an image takes
 
-def _draw_source(config: AugmentationConfig, batch: int, height: int, width: int, generator: torch.Generator) -> Tensor:
-    """source_B23 of the composition: mirror, crop, shear y, shear x, scale, rotate, shift.
+    @classmethod
+    def of(cls, config: AugmentationConfig, height: int, width: int) -> _Limits:
+        angle, shear = math.radians(config.rotation_degrees), math.radians(config.shear_degrees)
+        given = (angle, config.scale, shear, config.shift * width, config.shift * height)
+        several = (angle, config.scale, shear, shear, config.shift, config.shift, config.crop_padding)
+        switched = [*several, config.crop_padding, config.horizontal_flip, config.brightness, config.contrast]
+        return cls(*given, config.crop_padding, config.horizontal_flip, sum(map(bool, switched)))
 
-    Forwards that is out = R(angle) scale Sx Sy (mirror(in) - crop) + shift, with y pointing down and a positive angle
-    turning counter-clockwise; what the sampling grid needs is its inverse. In float64, so that quarter turns and whole
-    pixels stay exact.
-    """
-    angle = _uniform(math.radians(config.rotation_degrees), batch, generator)
-    scale = 1 + _uniform(config.scale, batch, generator)
-    shear_x = torch.tan(_uniform(math.radians(config.shear_degrees), batch, generator))
-    shear_y = torch.tan(_uniform(math.radians(config.shear_degrees), batch, generator))
-    shift_x = _uniform(config.shift * width, batch, generator)
-    shift_y = _uniform(config.shift * height, batch, generator)
-    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    x_x, x_y = cos - shear_x * sin, -sin - shear_x * cos
-    y_x, y_y = sin - shear_y * x_x, cos - shear_y * x_y
-    x_1, y_1 = -(x_x * shift_x + x_y * shift_y), -(y_x * shift_x + y_y * shift_y)
-    if padding := config.crop_padding:
-        crop = torch.randint(-padding, padding + 1, (2, batch), generator=generator)
-        x_1, y_1 = x_1 + crop[0], y_1 + crop[1]
-    source_B23 = torch.stack((x_x, x_y, x_1, y_x, y_y, y_1), dim=1).view(batch, 2, 3)
-    if config.horizontal_flip:
-        source_B23[:, 0] *= 1 - 2 * torch.randint(0, 2, (batch, 1), generator=generator)
-    return source_B23.float()
+    @property
+    def moves(self) -> bool:
+        return bool(self.angle or self.scale or self.shear or self.shift_x or self.crop or self.flip)
+
+    def source(self, uniform: Iterator[Tensor], batch: int) -> Tensor:
+        """source_B23 of the composition: mirror, crop, shear y, shear x, scale, rotate, shift.
+
+        Forwards that is out = R(angle) scale Sx Sy (mirror(in) - crop) + shift, with y pointing down and a positive
+        angle turning counter-clockwise; what the sampling grid needs is its inverse. In float64, so that quarter turns
+        and whole pixels stay exact.
+        """
+        zeros = torch.zeros(batch, dtype=torch.float64)
+
+        def within(limit: float) -> Tensor:
+            return _spread(next(uniform), limit) if limit else zeros
+
+        angle, scale = within(self.angle), 1 + within(self.scale)
+        shear_x, shear_y = torch.tan(within(self.shear)), torch.tan(within(self.shear))
+        shift_x, shift_y = within(self.shift_x), within(self.shift_y)
+        cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
+        x_x, x_y = cos - shear_x * sin, -sin - shear_x * cos
+        y_x, y_y = sin - shear_y * x_x, cos - shear_y * x_y
+        x_1, y_1 = -(x_x * shift_x + x_y * shift_y), -(y_x * shift_x + y_y * shift_y)
+        if self.crop:
+            offsets = [(next(uniform) * (2 * self.crop + 1)).floor() - self.crop for _ in range(2)]
+            x_1, y_1 = x_1 + offsets[0], y_1 + offsets[1]
+        source_B23 = torch.stack((x_x, x_y, x_1, y_x, y_y, y_1), dim=1).view(batch, 2, 3)
+        if self.flip:
+            source_B23[:, 0] *= torch.where(next(uniform) < 0.5, 1.0, -1.0)[:, None]
+        return source_B23.float()
 
 
 def _resample(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:
@@ -217,19 +227,25 @@ def _nodes(side: int, sigma: float) -> int:
 
 
 @lru_cache(maxsize=32)
-def _spline(side: int, sigma: float, device: torch.device) -> Tensor:
-    """What each node contributes to each pixel of one axis: (side, nodes), four nodes per pixel, squares adding to 1.
+def spline_taps(side: int, sigma: float) -> tuple[Tensor, Tensor]:
+    """For each pixel of one axis the first of the four nodes that move it, and their weights, squares adding to 1.
 
-    Unit squares make the displacement's variance that of the noise, at every pixel.
+    Unit squares make the displacement's variance that of the noise, at every pixel. Returns int32 [side] and float32
+    [side, 4].
     """
     place_S = torch.arange(side, dtype=torch.float64) / _spacing(sigma)
     first_S = place_S.floor()
     f = place_S - first_S
     taps_S4 = torch.stack(((1 - f) ** 3, 3 * f**3 - 6 * f**2 + 4, -3 * f**3 + 3 * f**2 + 3 * f + 1, f**3), dim=1)
-    taps_S4 /= taps_S4.square().sum(1, keepdim=True).sqrt()
-    weights = torch.zeros(side, _nodes(side, sigma), dtype=torch.float64)
-    weights.scatter_(1, first_S.long()[:, None] + torch.arange(4), taps_S4)
-    return weights.float().to(device)
+    return first_S.int(), (taps_S4 / taps_S4.square().sum(1, keepdim=True).sqrt()).float()
+
+
+@lru_cache(maxsize=32)
+def _spline(side: int, sigma: float, device: torch.device) -> Tensor:
+    """What each node contributes to each pixel of one axis: (side, nodes), the taps among zeros."""
+    first_S, taps_S4 = spline_taps(side, sigma)
+    weights = torch.zeros(side, _nodes(side, sigma))
+    return weights.scatter_(1, first_S.long()[:, None] + torch.arange(4), taps_S4).to(device)
 
 
 def _displacement(noise_B2hw: Tensor, config: AugmentationConfig, frame: _Frame) -> Tensor:

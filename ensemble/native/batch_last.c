@@ -11,6 +11,7 @@
 #include "batch_norm.h"
 #include "batches.h"
 #include "convolution.h"
+#include "deform.h"
 #include "gradients.h"
 #include "lanes.h"
 #include "pooling.h"
@@ -220,5 +221,21 @@ int check(void) {
             if (best != pooled[c][oy][ox][b] || best != x[c / cI][c % cI][oy * 3 + place / 3][ox * 3 + place % 3][b])
                 return 1;
         }
+    /* Mirrored images, moved by a pixel to the right and down. */
+    static uint8_t images[cB][cH][cW];
+    float source[cB][6];
+    int64_t rows[cB];
+    const float zero = 0, one = 1, mirrored[6] = {-1, 0, 1, 0, 1, -1};
+    for (int n = 0; n < cB * cH * cW; n++) ((uint8_t *)images)[n] = (uint8_t)(37 * n);
+    for (int b = 0; b < cB; b++) rows[b] = cB - 1 - b, memcpy(source[b], mirrored, sizeof mirrored);
+    const Deformation moved = {.source = (float *)source};
+    if (gather_deformed((uint8_t *)images, rows, &zero, &one, (float *)y, &moved, 1, cB, 1, cH, cW, cB, 0, 1)) return 1;
+    for (int oy = 0; oy < cH; oy++)
+        for (int ox = 0; ox < cW; ox++)
+            for (int b = 0; b < cB; b++) {
+                const int from = cW - ox;
+                const float expected = oy && ox ? images[cB - 1 - b][oy - 1][from] : 0;
+                if (((float *)y)[(oy * cW + ox) * cB + b] != expected) return 1;
+            }
     return 0;
 }

@@ -59,6 +59,33 @@ class Layer:
         return [tensor for tensor in (self.weight, self.bias) if tensor is not None]
 
 
+@dataclass(frozen=True, eq=False)
+class Deformation:
+    """How each of N images is deformed; what is None is left out.
+
+    source: [N, 2, 3] float32, from a pixel to where it comes from, both as (x, y) from the image's centre.
+    noise: [N, 2, rows, columns] float32, (x, y) displacements in pixels at the nodes of a spline;
+    down, across: for every row and column of pixels the first of the four nodes that move it [H] and [W], int32, and
+    these nodes' weights [H, 4] and [W, 4], float32.
+    brightness, contrast: [N] float32 factors, of contrast around the image's mean.
+    """
+
+    source: Tensor | None = None
+    noise: Tensor | None = None
+    down: tuple[Tensor, Tensor] | None = None
+    across: tuple[Tensor, Tensor] | None = None
+    brightness: Tensor | None = None
+    contrast: Tensor | None = None
+
+
+class _Deformation(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("source", "noise", "down", "across", "down_4", "across_4")),
+        *((name, ctypes.c_int) for name in ("rows", "columns")),
+        *((name, ctypes.c_void_p) for name in ("brightness", "contrast")),
+    )
+
+
 class _Shape(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int) for name in ("I", "O", "H", "W", "B", "KH", "KW", "pad_y", "pad_x")),
@@ -157,15 +184,18 @@ class Passes:
         return self._described, len(self._described), self.members, rows, x, x.stride(0)
 
 
-# What each function takes, before its share of the work (`part`, `parts`): L layers, P a tensor or none, else numbers.
+# What each function takes, before its share of the work (`part`, `parts`): L layers, D a deformation, P a tensor or none,
+# else numbers.
 _SIGNATURES = {
     "forward": "LiiiPqPqPqi",
     "backward": "LiiiPqPqPqPP",
     "batch_to_last": "PPiiqi",
     "gather": "PPPPPiiiqi",
+    "gather_deformed": "PPPPPDiiiiii",
 }
 _TYPES: dict[str, Any] = {
     "L": ctypes.POINTER(_Layer),
+    "D": ctypes.POINTER(_Deformation),
     "P": ctypes.c_void_p,
     "i": ctypes.c_int,
     "q": ctypes.c_int64,
@@ -191,10 +221,13 @@ class Kernels:
         self.run("batch_to_last", images, y, members, rows, y[0].numel() // batch, batch)
         return y
 
-    def gather(self, images: Tensor, rows: Tensor, mean: Tensor, std: Tensor, batch: int) -> Tensor:
+    def gather(
+        self, images: Tensor, rows: Tensor, mean: Tensor, std: Tensor, batch: int, deformed: Deformation | None = None
+    ) -> Tensor:
         """(images[rows] - mean) / std as [K, C, H, W, batch], zero beyond the rows.
 
         images: [N, C, H, W] uint8; rows: [K, R] int64; mean and std: per channel, of numbers from 0 to 255.
+        deformed: before that, and how, for the K * R images in the order of the rows.
         """
         assert images.is_contiguous(), images.stride()
         assert images.dtype == torch.uint8, images.dtype
@@ -203,7 +236,13 @@ class Kernels:
         channels, height, width = images.shape[1:]
         y = torch.empty((members, channels, height, width, batch))
         tensors = (images, rows.contiguous(), mean.contiguous(), std.contiguous(), y)
-        self.run("gather", *tensors, members, count, channels, height * width, batch)
+        if deformed is None:
+            self.run("gather", *tensors, members, count, channels, height * width, batch)
+            return y
+        places = LANES * channels * (height + 2) * (width + 2)
+        assert places < 2**31, f"images of {channels} x {height} x {width} are too large to deform here"
+        described, _alive = _described(deformed, rows.numel())
+        self.run("gather_deformed", *tensors, described, members, count, channels, height, width, batch)
         return y
 
     def run(self, name: str, *given: object) -> None:
@@ -219,6 +258,19 @@ class Kernels:
         others = [_threads(parts - 1).submit(share, part) for part in range(1, parts)]
         if any([share(0), *(other.result() for other in others)]):
             raise MemoryError(f"no memory for the scratch of {name}")
+
+
+def _described(deformed: Deformation, images: int) -> tuple[_Deformation, list[Tensor | None]]:
+    """A deformation as C is told of it, and the tensors it points to, which must outlive it."""
+    assert (deformed.noise is None) == (deformed.down is None) == (deformed.across is None), "noise needs its spline"
+    down, across = deformed.down or (None, None), deformed.across or (None, None)
+    tensors = [deformed.source, deformed.noise, down[0], across[0], down[1], across[1]]
+    tensors += [deformed.brightness, deformed.contrast]
+    kept = [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    for tensor in (kept[0], kept[1], kept[6], kept[7]):
+        assert tensor is None or (len(tensor) == images and tensor.dtype == torch.float32), tensor.dtype
+    nodes = (0, 0) if deformed.noise is None else tuple(deformed.noise.shape[2:])
+    return _Deformation(*map(_at, kept[:6]), *nodes, *map(_at, kept[6:])), kept
 
 
 def _at(tensor: Tensor | None) -> int | None:

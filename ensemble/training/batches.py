@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
-from ensemble.data.augmentation import augment, concatenate, draw
-from ensemble.native.kernels import Kernels
+from ensemble.data.augmentation import Draw, augment, draw, spline_taps
+from ensemble.native.kernels import Deformation, Kernels
 from ensemble.seeding import Purpose, member_generator, member_seed
 from ensemble.training.batch_last import filled, worthwhile
 from ensemble.training.job import Arrays
@@ -74,10 +74,12 @@ class Resident:
             return images.float().sub_(self._grey[0]).div_(self._grey[1])
         return images.float().sub_(self.mean_C11 * 255).div_(self.std_C11 * 255)
 
-    def gathered(self, images: Tensor, rows_KB: Tensor, kernels: Kernels) -> Tensor:
-        """Rows of uint8 images, standardised, as [K, C, H, W, filled]: see `batch_last`."""
+    def gathered(
+        self, images: Tensor, rows_KB: Tensor, kernels: Kernels, deformed: Deformation | None = None
+    ) -> Tensor:
+        """Rows of uint8 images, deformed and standardised, as [K, C, H, W, filled]: see `batch_last`."""
         scale = self.mean_C11.flatten() * 255, self.std_C11.flatten() * 255
-        return kernels.gather(images, rows_KB, *scale, filled(rows_KB.shape[1]))
+        return kernels.gather(images, rows_KB, *scale, filled(rows_KB.shape[1]), deformed)
 
     @cached_property
     def _grey(self) -> tuple[float, float]:
@@ -118,11 +120,12 @@ class Batches:
         own: tuple[Tensor, Tensor] | None = None,
         kernels: Kernels | None = None,
     ) -> None:
-        self._kernels = None if augmentation.active else kernels
+        self._kernels = kernels
         self._data, self._members, self._seed = data, members, seed
         self._batch_size, self._augmentation, self._placement = batch_size, augmentation, placement
         device = placement.device
         self._images, self._labels = data.train_images, data.train_labels
+        self._image_shape = (data.train_images.shape[1], data.train_images.shape[2], data.train_images.shape[3])
         if own is None:
             self.rows_per_epoch = len(members[0].rows)
             assert all(len(member.rows) == self.rows_per_epoch for member in members), "a stack needs equal row counts"
@@ -173,11 +176,12 @@ class Batches:
                 members = torch.arange(len(order_KR), device=order_KR.device).unsqueeze(1)
                 targets = self._targets_KRC[members, share(order_KR[:, part])].transpose(0, 1)
             labels, rows = share(labels_KR[:, part]).T, part.stop - part.start
+            rows_KB, draws = share(rows_KR[:, part]), self._draw(rows, streams)
             if self._kernels is not None and worthwhile(len(labels)):
-                images = self._data.gathered(self._images, share(rows_KR[:, part]), self._kernels)
+                images = self._data.gathered(self._images, rows_KB, self._kernels, self._deformation(draws))
                 yield Batch(images, labels, weights, targets, rows, len(labels))
             else:
-                yield Batch(self._gather(rows_KR[:, part], streams), labels, weights, targets, rows)
+                yield Batch(self._gather(rows_KB, draws), labels, weights, targets, rows)
 
     def _order(self, member: MemberSpec, epoch: int) -> Tensor:
         """Positions in the member's rows, in the order of this epoch: all of them once, or drawn by weight."""
@@ -188,17 +192,32 @@ class Batches:
         generator = member_generator(self._seed, member.index, Purpose.SAMPLE, epoch)
         return tensor_of(generator.choice(len(chances), len(chances), p=chances / chances.sum()))
 
-    def _gather(self, rows_KB: Tensor, streams: Sequence[torch.Generator]) -> Tensor:
-        images = self._images[self._placement.share(rows_KB).flatten()]
+    def _draw(self, count: int, streams: Sequence[torch.Generator]) -> Draw | None:
+        """How this rank's share of a batch is deformed: drawn for all of it, so that streams do not depend on ranks."""
         if not self._augmentation.active:
+            return None
+        draws = draw(self._augmentation, count, self._image_shape, *streams)
+        if self._placement.ranks == 1:
+            return draws
+        return draws.rows(self._placement.share(torch.arange(count * len(streams)).view(-1, count)).flatten())
+
+    def _deformation(self, draws: Draw | None) -> Deformation | None:
+        """A draw as the kernels take it."""
+        if draws is None:
+            return None
+        config, (_, height, width) = self._augmentation, self._image_shape
+        if draws.noise_B2hw is None:
+            return Deformation(draws.source_B23, brightness=draws.brightness_B, contrast=draws.contrast_B)
+        down, across = (spline_taps(side, config.elastic_sigma) for side in (height, width))
+        noise = draws.noise_B2hw * config.elastic_alpha
+        return Deformation(draws.source_B23, noise, down, across, draws.brightness_B, draws.contrast_B)
+
+    def _gather(self, rows_KB: Tensor, draws: Draw | None) -> Tensor:
+        images = self._images[rows_KB.flatten()]
+        if draws is None:
             images = self._data.standardized(images)
         else:
-            images = self._data.unit(images)
-            shape = (images.shape[1], images.shape[2], images.shape[3])
-            # Drawn for the whole batch, so that the streams do not depend on how many ranks share it.
-            part, count = self._placement.part, rows_KB.shape[1]
-            draws = [draw(self._augmentation, count, shape, stream).rows(part) for stream in streams]
-            images = self._data.normalized(augment(images, self._augmentation, concatenate(draws)))
+            images = self._data.normalized(augment(self._data.unit(images), self._augmentation, draws))
         members_images: Tensor = torch.unflatten(images, 0, (len(rows_KB), -1))
         return members_images
 

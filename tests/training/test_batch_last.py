@@ -13,10 +13,15 @@ from torch import Tensor
 
 import ensemble.training.loop as loop
 import ensemble.training.stack as stack_module
+from ensemble.config.recipe import AugmentationConfig
+from ensemble.config.schema import ComputeConfig
 from ensemble.events import Notice
-from ensemble.native.kernels import obstacle
+from ensemble.native.kernels import load, obstacle
 from ensemble.training.batch_last import Chain, suits, worthwhile
+from ensemble.training.batches import Batches, Resident
+from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack
+from ensemble.types import MemberSpec
 
 needs_kernels = pytest.mark.skipif(obstacle() is not None, reason=obstacle() or "")
 
@@ -52,6 +57,63 @@ def build(model: dict[str, Any], shape: tuple[int, int, int], batch_last: bool) 
     stack.batch_last = batch_last
     stack.seed_dropout([torch.Generator().manual_seed(seed) for seed in range(3)])
     return stack
+
+
+DEFORMED: dict[str, dict[str, Any]] = {
+    "moved": {"rotation_degrees": 15.0, "scale": 0.2, "shear_degrees": 10.0, "shift": 0.1},
+    "by whole pixels": {"crop_padding": 4, "horizontal_flip": True},
+    "elastic": {"elastic_alpha": 2.0, "elastic_sigma": 3.0},
+    "tone": {"brightness": 0.4, "contrast": 0.4},
+    "everything, far out": {
+        "rotation_degrees": 180.0, "scale": 0.9, "shift": 0.5, "crop_padding": 3, "horizontal_flip": True,
+        "elastic_alpha": 30.0, "elastic_sigma": 1.0, "brightness": 0.9, "contrast": 0.9,
+    },
+}  # fmt: skip
+
+
+def batches(augmentation: dict[str, Any], shape: tuple[int, int, int], members: int, by_kernels: bool) -> Batches:
+    """Random images of that shape, 45 to a batch."""
+    stream = np.random.default_rng(3)
+    arrays = {
+        "train_images": stream.integers(0, 256, (90, *shape), np.uint8), "train_labels": np.zeros(90, np.int64),
+        "validation_rows": np.arange(1), "test_images": stream.integers(0, 256, (1, *shape), np.uint8),
+        "mean": np.linspace(0.2, 0.4, shape[0], dtype=np.float32), "std": np.linspace(0.3, 0.2, shape[0], dtype=np.float32),
+    }  # fmt: skip
+    placement = Placement.create(ComputeConfig(device="cpu"))
+    drawn = tuple(MemberSpec(index, "r", np.arange(90)[::-1].copy()) for index in range(members))
+    data, config = Resident.load(arrays, placement.device), AugmentationConfig(**augmentation)
+    return Batches(data, drawn, 0, 45, config, placement, None, load() if by_kernels else None)
+
+
+@needs_kernels
+@pytest.mark.parametrize("augmentation", DEFORMED.values(), ids=DEFORMED)
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 15, 13), (2, 2, 3)], ids=str)
+def test_deformed_batches_are_those_of_pytorch(augmentation: dict[str, Any], shape: tuple[int, int, int]) -> None:
+    ours, right = (list(batches(augmentation, shape, 3, by_kernels).epoch(1)) for by_kernels in (True, False))
+    assert len(ours) == len(right) == 2
+    for mine, wanted in zip(ours, right, strict=True):
+        assert mine.batch_last == 45
+        assert mine.images.shape == (3, *shape, 48)
+        assert not mine.images[..., 45:].any()
+        found = mine.images[..., :45].movedim(-1, 1)
+        torch.testing.assert_close(found, wanted.images, rtol=0, atol=2e-4)  # of some 5 between black and white
+        if "crop_padding" in augmentation and len(augmentation) == 2:
+            torch.testing.assert_close(found, wanted.images, rtol=1e-6, atol=1e-6)
+
+
+@needs_kernels
+def test_a_member_in_a_stack_gets_the_deformed_bits_it_gets_alone() -> None:
+    results, before = [], torch.get_num_threads()
+    try:
+        for members, threads in ((1, 1), (4, 1), (4, 3)):
+            several = batches(DEFORMED["everything, far out"], (3, 15, 13), members, True)
+            torch.set_num_threads(threads)
+            results.append([batch.images[0] for batch in several.epoch(0)])
+    finally:
+        torch.set_num_threads(before)
+    for one, of_four, by_threads in zip(*results, strict=True):
+        assert torch.equal(one, of_four)
+        assert torch.equal(one, by_threads)
 
 
 @needs_kernels
