@@ -8,7 +8,7 @@ soonest: few large stacks would leave slots idle, many small ones waste each. `c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from ensemble.config.models import (
     ModelConfig,
 )
 from ensemble.config.schema import Experiment, Group
+from ensemble.training.job import Ways
 from ensemble.types import MemberSpec, Task
 
 # Thousands of member-images per second and CPU thread, by kind of network, batch size and stack size. Small networks
@@ -58,18 +59,23 @@ _ENOUGH = 1.01  # a smaller stack is taken where it is at most this factor slowe
 
 @dataclass(frozen=True)
 class Plan:
-    """How many members of each group train as one network, and on which kind of device."""
+    """How many members of each group train as one network, on which kind of device, and by which kernels.
+
+    ways: by group, where compute.kernels is measured.
+    """
 
     stack_sizes: dict[str, int]
     device: str
     threads_per_task: int
+    ways: dict[str, Ways] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Plan:
-        return cls(dict(values["stack_sizes"]), str(values["device"]), int(values["threads_per_task"]))
+        ways = {recipe: Ways(**found) for recipe, found in values.get("ways", {}).items()}
+        return cls(dict(values["stack_sizes"]), str(values["device"]), int(values["threads_per_task"]), ways)
 
 
 def make_plan(experiment: Experiment, device: str, slots: int = 1) -> Plan:

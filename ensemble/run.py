@@ -78,21 +78,50 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
         check_augmentation(group.training.augmentation, dataset)
     split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
     device, config = device_kind(experiment.compute), experiment.model_dump(mode="json")
+    notices: list[Notice] = []
 
     def plan() -> dict[str, Any]:
         images = len(split.train_rows) * sum(group.count * group.training.epochs for group in experiment.groups)
-        return make_plan(experiment, device, expected_slots(experiment.compute, device, images)).to_json()
+        made = complete_plan(experiment, dataset, device, expected_slots(experiment.compute, device, images))
+        notices.extend(_told(made))
+        return made.to_json()
 
     with (
         RunFolder.open(experiment.output_dir, experiment.name, config, plan) as folder,
         _listening(folder, make_trackers) as emit,
     ):
+        for notice in notices:
+            emit(notice)
         driver = train_members(experiment, dataset, split, folder, make_executor, emit)
         evaluation = judge(folder)
         _store_judgement(folder, evaluation, dataset)
         seconds, failures = time.monotonic() - started, tuple(driver.failures.values())
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
     return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
+
+
+def _told(plan: Plan) -> Iterator[Notice]:
+    """What was found out about kernels, in words."""
+    for recipe, ways in plan.ways.items():
+        others = ", ".join(f"{layer} {way}" for layer, way in ways.convolutions.items())
+        kernels = "the kernels for narrow networks" if ways.batch_last else "PyTorch's kernels"
+        yield Notice(f"{recipe}: {kernels} are quickest here" + (f", with {others}" if others else ""))
+
+
+def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: int = 1) -> Plan:
+    """The plan of a new run, with the quickest kernels for its stacks where compute.kernels asks to find them."""
+    plan = make_plan(experiment, device, slots)
+    if experiment.compute.kernels != "measured":
+        return plan
+    from ensemble.training.ways import (
+        find_ways,
+    )  # imports torch, which the driver of a CPU run can do without otherwise
+
+    _, channels, height, width = dataset.train_images_NCHW.shape
+    jobs, sizes = Trainer.create(experiment, device, dataset.num_classes).jobs, plan.stack_sizes
+    return replace(
+        plan, ways={name: find_ways(job, (channels, height, width), sizes[name]) for name, job in jobs.items()}
+    )
 
 
 def judge_again(path: Path, aggregator: Aggregator | None = None) -> Evaluation:
@@ -195,7 +224,7 @@ class Driver:
 
     def train(self, method: Method, arrays: Arrays, num_classes: int) -> None:
         """Ask, train, tell, until the method has no more to ask."""
-        trainer = Trainer.create(self.experiment, self.plan.device, num_classes)
+        trainer = Trainer.create(self.experiment, self.plan.device, num_classes, self.plan.ways)
         closed = self._closed_rounds()
         previous: list[int] = []
         for number in itertools.count():

@@ -32,8 +32,7 @@ from ensemble.data import Dataset, split_rows
 from ensemble.errors import ConfigError, DataError
 from ensemble.events import Event
 from ensemble.executors import InlineExecutor
-from ensemble.planning import make_plan
-from ensemble.run import train_members
+from ensemble.run import complete_plan, train_members
 from ensemble.storage import RunFolder
 from ensemble.training import device_kind
 from ensemble.types import ByteArray, DoubleArray
@@ -190,7 +189,7 @@ def _train(experiment: Experiment, dataset: Dataset) -> Path:
     import torch
 
     split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
-    plan = make_plan(experiment, device_kind(experiment.compute))
+    plan = complete_plan(experiment, dataset, device_kind(experiment.compute))
     config = experiment.model_dump(mode="json")
     threads = torch.get_num_threads()
     try:

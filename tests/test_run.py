@@ -17,13 +17,14 @@ import pytest
 
 from ensemble.config import Experiment, parse_experiment
 from ensemble.errors import ConfigError, QuorumError, StorageError
-from ensemble.events import Event, RunFinished
+from ensemble.events import Event, Notice, RunFinished
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train
 from ensemble.judging import judge
 from ensemble.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.tracking.event_log import read_events
+from ensemble.training.job import Ways
 from ensemble.types import Checkpoint, Failure, Task
 
 CONFIG: dict[str, Any] = {
@@ -230,6 +231,27 @@ def test_out_of_memory_halves_the_stack_and_the_plan_remembers(tmp_path: Path) -
     assert RunFolder.read(outcome.path).plan()["stack_sizes"] == {"mlp": 1}
     run(experiment(tmp_path / "small", compute={**compute, "stack_size": 1}))
     assert digests(tmp_path) == digests(tmp_path / "small")
+
+
+def test_kernels_found_by_trying_stand_in_the_plan_and_later_starts_go_by_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ways that nobody would find: the plan has them, the screen is told, and a start that goes on does not look again."""
+    found = Ways(False, {"0": "matmul"})
+    monkeypatch.setattr("ensemble.training.ways.find_ways", lambda *_: found)
+    changes = {"model": {"name": "cnn", "widths": (4,)}, "compute": {**CONFIG["compute"], "kernels": "measured"}}
+    with pytest.raises(KeyboardInterrupt):
+        run(experiment(tmp_path, **changes), lambda *_: Limited(1))
+    assert RunFolder.read(tmp_path / "run").plan()["ways"] == {
+        "cnn": {"batch_last": False, "convolutions": {"0": "matmul"}}
+    }
+    monkeypatch.setattr("ensemble.training.ways.find_ways", lambda *_: Ways(False, {"0": "contiguous"}))
+    outcome = run(experiment(tmp_path, **changes))
+    told = [event.message for _, event in read_events(outcome.path / "events.jsonl") if isinstance(event, Notice)]
+    assert told == ["cnn: PyTorch's kernels are quickest here, with 0 matmul"]
+    monkeypatch.setattr("ensemble.training.ways.find_ways", lambda *_: found)
+    run(experiment(tmp_path / "whole", **changes))
+    assert digests(tmp_path) == digests(tmp_path / "whole")
 
 
 def test_one_network_that_does_not_fit_is_dropped_not_repeated(tmp_path: Path) -> None:

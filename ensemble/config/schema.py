@@ -107,9 +107,9 @@ class ComputeConfig(Section):
         None, ge=1, le=1024, description="members trained as one network; without it by model"
     )
     precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
-    kernels: Literal["auto", "torch"] = Field(
+    kernels: Literal["auto", "torch", "measured"] = Field(
         "auto",
-        description="auto: narrow networks train on a CPU by kernels compiled on the spot, where there is a C compiler; torch: PyTorch's",
+        description="auto: narrow networks train on a CPU by kernels compiled on the spot, where there is a C compiler; torch: PyTorch's; measured: for each layer the quickest, found by trying for some seconds when a run first starts, then remembered",
     )
     deterministic: bool = Field(True, description="ask every kernel for its repeatable version")
     ray_address: str | None = Field(

@@ -30,14 +30,19 @@ _ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.ELU, nn.
 
 
 def suits(network: nn.Module) -> bool:
-    """True for a chain of layers, narrow convolutions among them, that these kernels know and train more quickly."""
-    layers = list(_chain(network))
-    convolutions = [layer for layer in layers if isinstance(layer, StackedConv2d)]
+    """True for a chain of layers that these kernels know and most likely train more quickly: its convolutions are narrow."""
+    convolutions = [layer for layer in _chain(network) if isinstance(layer, StackedConv2d)]
     narrow = [
         len(layer.weight) <= layer.num_members * (WIDEST if layer.num_members == 1 else WIDEST_STACKED)
         for layer in convolutions
     ]
-    return bool(narrow) and all(narrow) and all(map(_known, layers))
+    return all(narrow) and known(network)
+
+
+def known(network: nn.Module) -> bool:
+    """True for a chain of layers, convolutions among them, that these kernels can compute."""
+    layers = list(_chain(network))
+    return any(isinstance(layer, StackedConv2d) for layer in layers) and all(map(_known, layers))
 
 
 def worthwhile(rows: int) -> bool:

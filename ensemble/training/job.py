@@ -25,13 +25,26 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
+class Ways:
+    """Which kernels compute a stack, see `training.ways`.
+
+    batch_last: those of that name. convolutions: by a layer's name one of `layers.CONVOLUTION_WAYS`; others go the
+    usual way.
+    """
+
+    batch_last: bool
+    convolutions: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Job:
-    """How to train the tasks of one group. `seed` is the run's root seed."""
+    """How to train the tasks of one group. `seed` is the run's root seed; ways: those of the plan, if it says."""
 
     seed: int
     group: Group
     compute: ComputeConfig
     num_classes: int
+    ways: Ways | None = None
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,16 @@ class Trainer:
     jobs: Mapping[str, Job]
 
     @classmethod
-    def create(cls, experiment: Experiment, device: str, num_classes: int) -> Trainer:
-        """A trainer for every group of the experiment, on the planned kind of device."""
-        compute = experiment.compute.model_copy(update={"device": device})
-        return cls({group.name: Job(experiment.seed, group, compute, num_classes) for group in experiment.groups})
+    def create(
+        cls, experiment: Experiment, device: str, num_classes: int, ways: Mapping[str, Ways] | None = None
+    ) -> Trainer:
+        """A trainer for every group of the experiment, on the planned kind of device and in the planned ways."""
+        compute, ways = experiment.compute.model_copy(update={"device": device}), ways or {}
+        jobs = {
+            group.name: Job(experiment.seed, group, compute, num_classes, ways.get(group.name))
+            for group in experiment.groups
+        }
+        return cls(jobs)
 
     def __call__(self, task: Task, arrays: Arrays) -> Iterator[Event | Pulse | Checkpoint | MemberResult | Failure]:
         """See `loop.train_task`."""

@@ -20,8 +20,13 @@ def _stacked(tensors: Sequence[Tensor]) -> nn.Parameter:
     return nn.Parameter(torch.stack([tensor.detach() for tensor in tensors]))
 
 
+# How PyTorch computes K convolutions: as one grouped one, in either memory layout; one after the other; or as a batched
+# product of matrices. `training.ways` finds the quickest; the first is the usual one.
+CONVOLUTION_WAYS = ("channels_last", "contiguous", "apart", "matmul")
+
+
 class StackedConv2d(nn.Module):
-    """K convolutions. weight: [K*O, I/groups, kh, kw], bias: [K*O] or None."""
+    """K convolutions. weight: [K*O, I/groups, kh, kw], bias: [K*O] or None; way: one of CONVOLUTION_WAYS."""
 
     def __init__(self, layers: Sequence[nn.Conv2d]) -> None:
         super().__init__()
@@ -29,6 +34,7 @@ class StackedConv2d(nn.Module):
         self.num_members = len(layers)
         self.in_channels, self.groups = first.in_channels, first.groups
         self.stride, self.padding, self.dilation = first.stride, first.padding, first.dilation
+        self.way = CONVOLUTION_WAYS[0]
         weight = _stacked([layer.weight for layer in layers]).flatten(0, 1)
         self.weight = nn.Parameter(weight.detach().contiguous(memory_format=torch.channels_last))
         biases = [layer.bias for layer in layers if layer.bias is not None]
@@ -41,7 +47,46 @@ class StackedConv2d(nn.Module):
             x = x.repeat(1, self.num_members, 1, 1)
         elif side_by_side == 1:
             groups = 1
-        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, groups)
+        if self.way == "apart" and groups > self.groups:
+            return self._apart(x)
+        if self.way == "matmul" and groups == self.num_members:
+            return self._by_products(x)
+        weight: Tensor = self.weight
+        if self.way == "contiguous":
+            x, weight = x.contiguous(), weight.contiguous()
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, groups)
+
+    def possible_ways(self) -> tuple[str, ...]:
+        """Those that this layer has, the usual one first."""
+        some = CONVOLUTION_WAYS if self.num_members > 1 else tuple(w for w in CONVOLUTION_WAYS if w != "apart")
+        return (
+            some if self.groups == 1 and not isinstance(self.padding, str) else tuple(w for w in some if w != "matmul")
+        )
+
+    def _apart(self, x: Tensor) -> Tensor:
+        biases = [None] * self.num_members if self.bias is None else self.bias.chunk(self.num_members)
+        parts = zip(x.chunk(self.num_members, 1), self.weight.chunk(self.num_members), biases, strict=True)
+        each = [
+            F.conv2d(own, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+            for own, weight, bias in parts
+        ]
+        return torch.cat(each, 1)
+
+    def _by_products(self, x: Tensor) -> Tensor:
+        kernel = self.weight.shape[2:]
+        assert not isinstance(self.padding, str)
+        height, width = (
+            (x.shape[2 + axis] + 2 * self.padding[axis] - self.dilation[axis] * (kernel[axis] - 1) - 1)
+            // self.stride[axis]
+            + 1
+            for axis in (0, 1)
+        )
+        windows = F.unfold(x, (kernel[0], kernel[1]), self.dilation, self.padding, self.stride)
+        x_KIN = torch.unflatten(windows, 1, (self.num_members, -1)).permute(1, 2, 0, 3).flatten(2)
+        y_KON = torch.bmm(torch.unflatten(self.weight, 0, (self.num_members, -1)).flatten(2), x_KIN)
+        if self.bias is not None:
+            y_KON = y_KON + self.bias.view(self.num_members, -1, 1)
+        return torch.unflatten(y_KON, 2, (len(x), height, width)).permute(2, 0, 1, 3, 4).flatten(1, 2)
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """The tensors of one member, under the names of nn.Conv2d."""

@@ -22,17 +22,18 @@ from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.models import build_model
 from ensemble.native.kernels import obstacle
 from ensemble.seeding import Purpose, member_seed
-from ensemble.training.batch_last import suits
+from ensemble.training.batch_last import known, suits
 from ensemble.training.batches import Batch, Batches, Resident, seeded, tensor_of
 from ensemble.training.checkpoint import capture, fits, restore
 from ensemble.training.filtering import filtered_set
-from ensemble.training.job import Arrays, Job
+from ensemble.training.job import Arrays, Job, Ways
 from ensemble.training.keeper import Keeper
 from ensemble.training.optimizers import MemberRates, build_optimizer, clip_gradients
 from ensemble.training.placement import Placement
 from ensemble.training.prediction import predict, predict_logits, predict_own
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack, unstackable
+from ensemble.training.ways import use
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Task, Votes
 
 Item = Event | Pulse | Checkpoint | MemberResult | Failure
@@ -107,7 +108,7 @@ class StackRun:
         for k, member in enumerate(task.members):
             if member.start is not None:
                 self.stack.load_member_state(k, {name: tensor_of(array) for name, array in member.start.items()})
-        self.stack.batch_last = self._batch_last()
+        self._choose_kernels()
         self.model, self.optimizer = placement.prepare(self.stack), build_optimizer(self.recipe, self.stack)
         self.filtered = [filtered_set(member, job, self.data, placement) for member in task.members if member.filter]
         self.batches = self._batches()
@@ -127,11 +128,13 @@ class StackRun:
         self.seed_epoch(0)
         self._saved = self._said = time.perf_counter()
 
-    def _batch_last(self) -> bool:
-        """Whether the kernels for narrow networks would suit this stack, here."""
-        compute = self.job.compute
-        plain = self.placement.device.type == "cpu" and compute.precision == "float32" and compute.kernels == "auto"
-        return plain and suits(self.stack.network)
+    def _choose_kernels(self) -> None:
+        """Those of the plan; where it says nothing, those for narrow networks if they suit this stack, here."""
+        compute, network = self.job.compute, self.stack.network
+        plain = self.placement.device.type == "cpu" and compute.precision == "float32"
+        by_rule = plain and compute.kernels != "torch" and suits(network)
+        ways = self.job.ways or Ways(by_rule, {})
+        use(replace(ways, batch_last=ways.batch_last and plain and known(network)), self.stack)
 
     def _batches(self) -> Batches:
         own, augmentation = None, self.recipe.augmentation

@@ -1,0 +1,186 @@
+"""Kernels chosen per layer by trying them: every way is the same convolution, and what was found is kept."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest_training import arrays as arrays
+from conftest_training import experiment, results, specs
+from torch import nn
+
+import ensemble.training.ways as ways_module
+from ensemble.errors import ComputeError
+from ensemble.native.kernels import obstacle
+from ensemble.planning import Plan, make_plan
+from ensemble.training import Trainer
+from ensemble.training.job import Job, Ways
+from ensemble.training.layers import CONVOLUTION_WAYS, StackedConv2d
+from ensemble.training.loop import StackRun
+from ensemble.training.placement import Placement
+from ensemble.training.ways import find_ways
+from ensemble.types import Task
+
+WIDE: dict[str, Any] = {"name": "cnn", "widths": (6, 200), "batch_norm": True}
+LAYERS: dict[str, dict[str, Any]] = {
+    "plain": {"kernel_size": 3, "padding": 1},
+    "strided, no bias": {"kernel_size": (3, 5), "stride": 2, "padding": (1, 2), "bias": False},
+    "dilated": {"kernel_size": 3, "dilation": 2},
+    "one by one": {"kernel_size": 1},
+    "each map alone": {"kernel_size": 3, "padding": 1, "groups": 4},
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "ways"
+
+
+def job_of(model: dict[str, Any], **training: Any) -> Job:
+    config = experiment(model, "measured", **training)
+    return Trainer.create(config, "cpu", 10).jobs[config.groups[0].name]
+
+
+@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("shared", [False, True], ids=["own images", "shared images"])
+def test_every_way_is_the_same_convolution(options: dict[str, Any], members: int, shared: bool) -> None:
+    torch.manual_seed(0)
+    layer = StackedConv2d([nn.Conv2d(4, 8, **options) for _ in range(members)]).double()
+    images = torch.randn(5, 4 if shared else members * 4, 9, 12, dtype=torch.float64)
+    found = []
+    assert layer.possible_ways()[0] == layer.way == CONVOLUTION_WAYS[0]
+    for way in layer.possible_ways():
+        layer.way, x = way, images.clone().requires_grad_()
+        layer.zero_grad()
+        y = layer(x)
+        (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
+        found.append([y.detach(), x.grad, *(parameter.grad for parameter in layer.parameters())])
+    assert len(found) >= 2
+    for other in found[1:]:
+        for one, wanted in zip(other, found[0], strict=True):
+            torch.testing.assert_close(one, wanted)
+
+
+def test_ways_that_a_layer_does_not_have() -> None:
+    alone = StackedConv2d([nn.Conv2d(4, 8, 3)])
+    assert "apart" not in alone.possible_ways()
+    assert "matmul" in alone.possible_ways()
+    grouped = StackedConv2d([nn.Conv2d(4, 8, 3, groups=2) for _ in range(2)])
+    assert "matmul" not in grouped.possible_ways()
+    assert "apart" in grouped.possible_ways()
+
+
+def quickest(milliseconds: dict[str, float]) -> tuple[str, dict[str, int]]:
+    """Which of several waits is taken for the quickest, and how often each was tried."""
+    tried = dict.fromkeys(milliseconds, 0)
+
+    def step(name: str) -> Any:
+        def wait() -> None:
+            tried[name] += 1
+            time.sleep(milliseconds[name] / 1000)
+
+        return wait
+
+    found = ways_module._quickest({name: step(name) for name in milliseconds}, Placement.create(job_of(WIDE).compute))
+    return found, tried
+
+
+def test_the_quickest_way_is_taken_and_hopeless_ones_are_soon_left() -> None:
+    found, tried = quickest({"usual": 40, "quick": 5, "slow": 100})
+    assert found == "quick"
+    assert tried == {"usual": 1, "quick": 4, "slow": 1}
+
+
+def test_the_usual_way_stays_where_another_is_hardly_quicker() -> None:
+    assert quickest({"usual": 40.0, "other": 39.8})[0] == "usual"
+
+
+def test_found_once_and_then_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    found = find_ways(job_of(WIDE), (1, 12, 12), 2)
+    assert torch.get_num_threads() == before
+    assert set(found.convolutions.values()) < set(CONVOLUTION_WAYS)
+    (file,) = cache.iterdir()
+    assert Ways(**json.loads(file.read_text())) == found
+
+    def refused(*_: object) -> Ways:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(ways_module, "_measured", refused)
+    assert find_ways(job_of(WIDE), (1, 12, 12), 2) == found
+    for other in ((job_of(WIDE, batch_size=16), 2), (job_of(WIDE), 1), (job_of({**WIDE, "batch_norm": False}), 2)):
+        with pytest.raises(AssertionError, match="measured again"):
+            find_ways(other[0], (1, 12, 12), other[1])
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "file"))
+    assert set(find_ways(job_of(WIDE), (1, 12, 12), 1).convolutions.values()) < set(CONVOLUTION_WAYS)
+
+
+@pytest.mark.skipif(obstacle() is not None, reason=obstacle() or "")
+def test_kernels_for_narrow_networks_are_tried_where_the_rule_is_against_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers of 200 maps: by the rule PyTorch's; whichever wins, both were tried."""
+    tried: set[bool] = set()
+    whole = ways_module._whole
+
+    def noted(ways: Ways, *rest: Any) -> None:
+        tried.add(ways.batch_last)
+        whole(ways, *rest)
+
+    monkeypatch.setattr(ways_module, "_whole", noted)
+    find_ways(job_of(WIDE), (1, 12, 12), 2)
+    assert tried == {True, False}
+
+
+def test_layers_that_cannot_be_stacked_are_tried_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ways_module, "unstackable", lambda _network: ["first (Strange)"])
+    assert isinstance(find_ways(job_of(WIDE), (1, 12, 12), 3), Ways)
+
+
+def test_a_gpu_that_is_not_here_cannot_be_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    job = Trainer.create(experiment(WIDE, "measured"), "cuda", 10).jobs["cnn"]
+    with pytest.raises(ComputeError, match=r"use compute\.kernels=auto, or start the run there"):
+        find_ways(job, (1, 12, 12), 2)
+
+
+def test_training_goes_the_planned_ways_and_ends_with_the_same_network(arrays: dict[str, Any]) -> None:
+    """LeNet-5 in the ways of a plan, all of them others than it would choose; weights agree to rounding."""
+    config = experiment(None, "measured", optimizer="sgd", lr=0.05, epochs=1)
+    usual = Trainer.create(config, "cpu", 10)
+    convolutions = [
+        name
+        for name, layer in _stack(usual.jobs["lenet5"], arrays).network.named_modules()
+        if isinstance(layer, StackedConv2d)
+    ]
+    planned = Plan(
+        {"lenet5": 2}, "cpu", 1, {"lenet5": Ways(False, dict(zip(convolutions, ("matmul", "apart"), strict=True)))}
+    )
+    assert Plan.from_json(json.loads(json.dumps(planned.to_json()))) == planned
+    ours = Trainer.create(config, "cpu", 10, planned.ways)
+    stack = _stack(ours.jobs["lenet5"], arrays)
+    assert not stack.batch_last
+    assert [stack.network.get_submodule(name).way for name in convolutions] == ["matmul", "apart"]
+    trained = [results(list(trainer(Task("task", "lenet5", specs([0, 1])), arrays))) for trainer in (usual, ours)]
+    for member in (0, 1):
+        one, other = (each[member].weights for each in trained)
+        for name, weights in one.items():
+            assert abs(weights - other[name]).max() < 1e-3
+
+
+def test_plans_from_before_there_were_ways_are_still_read() -> None:
+    assert Plan.from_json({"stack_sizes": {"a": 2}, "device": "cpu", "threads_per_task": 1}).ways == {}
+    assert make_plan(experiment(), "cpu").to_json()["ways"] == {}
+
+
+def _stack(job: Job, arrays: dict[str, Any]) -> Any:
+    task = Task("task", job.group.name, specs([0, 1]))
+    return StackRun(task, job, arrays, Placement.create(job.compute)).stack
