@@ -86,7 +86,10 @@ class DataConfig(Section):
 
 
 class ComputeConfig(Section):
-    """Where and how tasks run. Only threads_per_task, stack_size, precision, device and kernels can change the bits."""
+    """Where and how tasks run.
+
+    Only threads_per_task, stack_size, precision, device, kernels and cuda_graph can change the bits.
+    """
 
     executor: Literal["auto", "inline", "ray", "accelerate"] = Field(
         "auto", description="accelerate: the processes of `accelerate launch -m launch.accelerate_run` or torchrun"
@@ -110,6 +113,10 @@ class ComputeConfig(Section):
     kernels: Literal["auto", "torch", "measured"] = Field(
         "auto",
         description="auto: narrow networks train on a CPU by kernels compiled on the spot, where there is a C compiler; torch: PyTorch's; measured: for each layer the quickest, found by trying for some seconds when a run first starts, then remembered",
+    )
+    cuda_graph: bool = Field(
+        False,
+        description="on a GPU, record a step and repeat it, which spares small networks the launching of kernels; checked against a plain step when recorded",
     )
     deterministic: bool = Field(True, description="ask every kernel for its repeatable version")
     ray_address: str | None = Field(

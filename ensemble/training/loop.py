@@ -31,6 +31,8 @@ from ensemble.training.keeper import Keeper
 from ensemble.training.optimizers import MemberRates, build_optimizer, clip_gradients
 from ensemble.training.placement import Placement
 from ensemble.training.prediction import predict, predict_logits, predict_own
+from ensemble.training.recorded import RecordedStep, record_on_gpu
+from ensemble.training.recorded import obstacle as obstacle_to_recording
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack, unstackable
 from ensemble.training.ways import use
@@ -75,11 +77,13 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
     run = StackRun(task, job, arrays, placement)
     if run.stack.batch_last and (missing := obstacle()):
         yield Notice(f"narrow networks train at about half the speed: {missing}")
+    if run.unrecorded:
+        yield Notice(f"trained without a CUDA graph: {run.unrecorded}")
     if task.checkpoint is not None:
         restore(run, task.checkpoint)
     for epoch in range(run.epoch, recipe.epochs):
         for found in run.train_epoch(epoch):
-            if isinstance(found, Checkpoint | Pulse):
+            if isinstance(found, Checkpoint | Pulse | Notice):
                 yield found
                 continue
             member, record = found
@@ -109,7 +113,9 @@ class StackRun:
             if member.start is not None:
                 self.stack.load_member_state(k, {name: tensor_of(array) for name, array in member.start.items()})
         self._choose_kernels()
-        self.model, self.optimizer = placement.prepare(self.stack), build_optimizer(self.recipe, self.stack)
+        self.unrecorded = obstacle_to_recording(self.recipe, self.stack, placement) if job.compute.cuda_graph else ""
+        self.model = placement.prepare(self.stack)
+        self.optimizer = build_optimizer(self.recipe, self.stack, recorded=self.unrecorded is None)
         self.filtered = [filtered_set(member, job, self.data, placement) for member in task.members if member.filter]
         self.batches = self._batches()
         self.rates = MemberRates(self.stack)
@@ -123,6 +129,12 @@ class StackRun:
         self.epoch = self.step = 0
         self.sums_2K = torch.zeros((2, count), device=device)
         self.spent = 0.0
+        self.rate: float | Tensor = 0.0  # of the step to come
+        self.recorded: RecordedStep | None = None
+        if self.unrecorded is None:
+            self.rate = torch.zeros((), device=device)
+            rows = min(self.recipe.batch_size, self.batches.rows_per_epoch)
+            self.recorded = RecordedStep(self.plain_step, self.tensors, rows, record_on_gpu)
         self.augmentation_streams = self.batches.streams(0)
         self.dropout_streams: list[torch.Generator] = []
         self.seed_epoch(0)
@@ -157,7 +169,14 @@ class StackRun:
         ]
         self.stack.seed_dropout(self.dropout_streams)
 
-    def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint | Pulse]:
+    def tensors(self) -> list[Tensor]:
+        """Everything that a step changes, in its place."""
+        state = [
+            value for kept in self.optimizer.state.values() for value in kept.values() if isinstance(value, Tensor)
+        ]
+        return [*self.stack.state_dict().values(), *state, self.sums_2K]
+
+    def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint | Pulse | Notice]:
         """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member.
 
         Goes on at `step` where the epoch is the one that was begun; yields a Checkpoint whenever one is due.
@@ -170,12 +189,14 @@ class StackRun:
         self.model.train()
         rate_factors = self.plateau.factors if self.plateau else [1.0] * len(self.members)
         largest = self.rates.set(rate_factors)
+        take = self.recorded or self.plain_step
         for batch in self.batches.epoch(epoch, self.step, self.augmentation_streams):
-            lr = self._rate(epoch, self.step)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr * largest
-            self.sums_2K += self._step(batch)
+            self._set_rate(self._rate(epoch, self.step) * largest)
+            take(batch)
             self.step += 1
+            if self.recorded and self.recorded.refused and not self.unrecorded:
+                self.unrecorded = self.recorded.refused
+                yield Notice(f"trained without a CUDA graph: {self.unrecorded}")
             if time.perf_counter() - self._said > PULSE_S:
                 self._said = time.perf_counter()
                 yield Pulse(self.task.id)
@@ -215,8 +236,17 @@ class StackRun:
         self._saved = now
         return True
 
-    def _step(self, batch: Batch) -> Tensor:
-        """One optimiser step of the whole stack. Returns the members' summed losses and misses [2, K], detached.
+    def _set_rate(self, rate: float) -> None:
+        """The learning rate of the coming step, on a GPU that records steps in a tensor's place."""
+        if isinstance(self.rate, Tensor):
+            self.rate.fill_(rate)
+        else:
+            self.rate = rate
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+
+    def plain_step(self, batch: Batch) -> None:
+        """One optimiser step of the whole stack; the members' summed losses and misses go to `sums_2K`.
 
         The sum of the members' own mean losses is minimised: its gradient with respect to a member's weights is
         that of the member's loss alone. A non-finite loss therefore spoils only its own member.
@@ -237,7 +267,7 @@ class StackRun:
         self.rates.after_step()
         self.keeper.after_step()
         misses_K = (logits_BKC.detach().argmax(-1) != batch.labels_BK).sum(0)
-        return torch.stack([loss_K.detach() * batch.rows, misses_K])
+        self.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
 
     def _losses(self, logits_BKC: Tensor, batch: Batch) -> Tensor:
         """Loss of every sample for every member, [B, K]: cross-entropy, or half the squared distance to targets."""

@@ -27,7 +27,7 @@ _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop,
 }
-_FUSED = frozenset({"sgd", "adam", "adamw"})
+FUSED = frozenset({"sgd", "adam", "adamw"})  # whose rate may be a tensor, too
 
 
 def _without_compiler(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
@@ -40,12 +40,17 @@ def _without_compiler(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Opti
     return type(cls.__name__, (cls,), {"step": step})
 
 
-def build_optimizer(config: TrainingConfig, stack: Stack) -> torch.optim.Optimizer:
-    """The configured optimiser over all stacked parameters, in its fused form where torch has one."""
+def build_optimizer(config: TrainingConfig, stack: Stack, recorded: bool = False) -> torch.optim.Optimizer:
+    """The configured optimiser over all stacked parameters, in its fused form where torch has one.
+
+    recorded: for steps that a GPU records.
+    """
     options: dict[str, Any] = {key: getattr(config, key) for key in OPTIMIZER_KEYS[config.optimizer]}
     options = {key: value for key, value in options.items() if value is not None}
-    if config.optimizer in _FUSED:
+    if config.optimizer in FUSED:
         options["fused"] = True
+    if recorded and config.optimizer != "sgd":  # which keeps no count of steps
+        options["capturable"] = True
     parameters = list(stack.parameters())
     optimizer = _without_compiler(_CLASSES[config.optimizer])
     return optimizer(parameters, lr=config.lr, weight_decay=config.weight_decay, **options)  # type: ignore[call-arg]
