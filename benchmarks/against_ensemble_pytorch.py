@@ -1,6 +1,6 @@
 """Bagging 8 LeNet-5 on MNIST: this project beside Ensemble-PyTorch 0.2.0, in one go.
 
-    ENSEMBLE_DATA=FOLDER python -m benchmarks.against_ensemble_pytorch [--epochs 10] [--repeats 3] [--jobs 1 2]
+    ENSEMBLE_DATA=FOLDER python -m benchmarks.against_ensemble_pytorch [--epochs 10] [--repeats 2] [--jobs 1 2]
 
 Same members, epochs, batch 64, Adam at 1e-3, same training rows (validation rows are left out on both sides), float32
 on the CPU. Timed: each side's whole process, from the start of Python to the last printed figure, so imports, data
@@ -94,7 +94,7 @@ def main() -> None:
     """Both sides in turn; prints the table and writes JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)  # each takes some 20 minutes on 2 cores
     parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--side", type=int)
     parser.add_argument("--out", type=Path, default=Path("docs/results/against_ensemble_pytorch.json"))
