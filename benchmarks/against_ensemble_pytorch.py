@@ -4,7 +4,8 @@
 
 Same members, epochs, batch 64, Adam at 1e-3, same training rows (validation rows are left out on both sides), float32
 on the CPU. Timed: each side's whole process, from the start of Python to the last printed figure, so imports, data
-loading, Ray's start, voting and (ours only) all statistics and files are inside. The sides take turns.
+loading, Ray's start, voting and (ours only) all statistics and files are inside. The sides take turns; before, each has
+run for an epoch untimed, so that no library is compiled to bytecode or C within the timing.
 Ensemble-PyTorch gets torchvision's MNIST through a DataLoader, as its documentation shows, and no test loader, so that
 it evaluates once at the end, as we do.
 """
@@ -94,8 +95,9 @@ def main() -> None:
     """Both sides in turn; prints the table and writes JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=2)  # each takes some 20 minutes on 2 cores
-    parser.add_argument("--jobs", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=2)
+    # On 2 cores 2 are quickest: 435 s, while one on two threads took 674 s (docs/log.md).
+    parser.add_argument("--jobs", type=int, nargs="+", default=[os.cpu_count() or 1])
     parser.add_argument("--side", type=int)
     parser.add_argument("--out", type=Path, default=Path("docs/results/against_ensemble_pytorch.json"))
     options = parser.parse_args()
@@ -109,6 +111,7 @@ def main() -> None:
         sides[f"Ensemble-PyTorch n_jobs={jobs}"] = lambda jobs=jobs: theirs(options.epochs, jobs)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     errors: dict[str, list[float]] = {name: [] for name in sides}
+    ours(1), theirs(1, options.jobs[0])
     for repeat in range(options.repeats):
         for name, run in sides.items():
             started = time.perf_counter()

@@ -465,8 +465,10 @@ CLAIMS: dict[str, tuple[Callable[[], Figures], float | None, str]] = {
 }
 
 
-def markdown(record: dict[str, Any], other: Path) -> str:
-    """The table of all claims. other: what `benchmarks.against_ensemble_pytorch` wrote, which has a row where it exists."""
+def markdown(record: dict[str, Any], other: Path, gpu: Path) -> str:
+    """The tables of all claims. other and gpu: what `benchmarks.against_ensemble_pytorch` and `benchmarks.gpu` wrote, if they did."""
+    from benchmarks.gpu import table
+
     environment, counts = record["environment"], sorted({len(claim) for claim in record["claims"].values()})
     repeats = "-".join(str(count) for count in {counts[0]: None, counts[-1]: None})
     lines = [
@@ -498,6 +500,7 @@ def markdown(record: dict[str, Any], other: Path) -> str:
         "",
         *(f"- **{CLAIMS[name][2]}**: {' '.join((CLAIMS[name][0].__doc__ or '').split())}" for name in record["claims"]),
         "",
+        table(json.loads(gpu.read_text()) if gpu.is_file() else None),
     ]
     return "\n".join(lines)
 
@@ -534,7 +537,7 @@ def main() -> None:
             found[name].append(CLAIMS[name][0]())
             print(f"repeat {repeat + 1}: {name}: {found[name][-1]}", flush=True)
         options.out.write_text(json.dumps(record, indent=1) + "\n")  # after every repeat: none is lost
-    text = markdown(record, options.out.with_name("against_ensemble_pytorch.json"))
+    text = markdown(record, *(options.out.with_name(name) for name in ("against_ensemble_pytorch.json", "gpu.json")))
     options.out.with_suffix(".md").write_text(text)
     print(text)
 
