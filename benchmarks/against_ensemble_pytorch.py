@@ -27,19 +27,19 @@ from typing import Any
 SIZES = {"members": 8, "batch": 64, "lr": 1e-3}
 
 
-def ours(epochs: int) -> float:
+def ours(epochs: int, seed: int) -> float:
     """Train with this project in a process of its own; returns the test error."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = [
             sys.executable, "-m", "ensemble.cli", "train", "configs/bagging_lenet5_mnist.yaml", "--json", "--quiet",
-            f"training.epochs={epochs}", f"output_dir={folder}", "tracking.wandb.mode=disabled", "compute.executor=ray",
+            f"training.epochs={epochs}", f"seed={seed}", f"output_dir={folder}", "tracking.wandb.mode=disabled", "compute.executor=ray",
         ]  # fmt: skip
         done = subprocess.run(arguments, check=True, capture_output=True, text=True)
         rows = json.loads(done.stdout)["leaderboard"]
         return float(next(row["test_error"] for row in rows if row["headline"]))
 
 
-def theirs(epochs: int, jobs: int) -> float:
+def theirs(epochs: int, jobs: int, seed: int) -> float:
     """Train with Ensemble-PyTorch in a process of its own; returns the test error."""
     arguments = [
         sys.executable,
@@ -49,6 +49,8 @@ def theirs(epochs: int, jobs: int) -> float:
         str(jobs),
         "--epochs",
         str(epochs),
+        "--seed",
+        str(seed),
     ]
     # Its own default: with one job torch takes all cores; several jobs share them.
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
@@ -56,7 +58,7 @@ def theirs(epochs: int, jobs: int) -> float:
     return float(done.stdout.strip().splitlines()[-1])
 
 
-def their_side(epochs: int, jobs: int) -> None:
+def their_side(epochs: int, jobs: int, seed: int) -> None:
     """The other side's whole program."""
     import torch
     from torch import nn
@@ -78,7 +80,7 @@ def their_side(epochs: int, jobs: int) -> None:
         def forward(self, x: Any) -> Any:
             return self.network(x)
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)  # of starting weights and bags
     transform = Compose([ToTensor(), Normalize((0.1307,), (0.3081,))])
     root = os.environ["ENSEMBLE_DATA"]
     train, test = MNIST(root, train=True, transform=transform), MNIST(root, train=False, transform=transform)
@@ -99,23 +101,24 @@ def main() -> None:
     # On 2 cores 2 are quickest: 435 s, while one on two threads took 674 s (docs/log.md).
     parser.add_argument("--jobs", type=int, nargs="+", default=[os.cpu_count() or 1])
     parser.add_argument("--side", type=int)
+    parser.add_argument("--seed", type=int, default=0, help="of a side; the repeats have 0, 1 and so on")
     parser.add_argument("--out", type=Path, default=Path("docs/results/against_ensemble_pytorch.json"))
     options = parser.parse_args()
     if options.side is not None:
-        their_side(options.epochs, options.side)
+        their_side(options.epochs, options.side, options.seed)
         return
     if "ENSEMBLE_DATA" not in os.environ:
         sys.exit("set ENSEMBLE_DATA to a folder with MNIST/raw")
-    sides: dict[str, Any] = {"ours": lambda: ours(options.epochs)}
+    sides: dict[str, Any] = {"ours": lambda seed: ours(options.epochs, seed)}
     for jobs in options.jobs:
-        sides[f"Ensemble-PyTorch n_jobs={jobs}"] = lambda jobs=jobs: theirs(options.epochs, jobs)
+        sides[f"Ensemble-PyTorch n_jobs={jobs}"] = lambda seed, jobs=jobs: theirs(options.epochs, jobs, seed)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     errors: dict[str, list[float]] = {name: [] for name in sides}
-    ours(1), theirs(1, options.jobs[0])
+    ours(1, 0), theirs(1, options.jobs[0], 0)
     for repeat in range(options.repeats):
         for name, run in sides.items():
             started = time.perf_counter()
-            errors[name].append(run())
+            errors[name].append(run(repeat))
             seconds[name].append(time.perf_counter() - started)
             print(
                 f"repeat {repeat + 1}: {name}: {seconds[name][-1]:.1f} s, test error {errors[name][-1]:.2%}", flush=True

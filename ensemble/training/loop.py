@@ -113,6 +113,7 @@ class StackRun:
             if member.start is not None:
                 self.stack.load_member_state(k, {name: tensor_of(array) for name, array in member.start.items()})
         self._choose_kernels()
+        # Why steps are not recorded: None where they are, empty where nobody asked for it.
         self.unrecorded = obstacle_to_recording(self.recipe, self.stack, placement) if job.compute.cuda_graph else ""
         self.model = placement.prepare(self.stack)
         self.optimizer = build_optimizer(self.recipe, self.stack, recorded=self.unrecorded is None)
