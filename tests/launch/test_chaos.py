@@ -30,5 +30,3 @@ def test_five_kills_cost_no_bit(tmp_path: Path) -> None:
     # Each kill costs at most the epochs since the last states of the two tasks under way.
     assert 6 * 30 <= figures["member_epochs_trained"] < 2 * 6 * 30
     assert figures["mistakes"] == []
-    # -9: killed; -15: SIGTERM before Python had begun; 1: Ray itself ends a driver whose raylet is gone.
-    assert set(figures["exit_codes"]) <= {"0", "75", "-9", "-15", "1"}
