@@ -37,7 +37,7 @@ def compiled() -> Path | str:
     """The compiled library, or why there is none and what to do about it."""
     try:
         code = b"".join(path.read_bytes() for path in [SOURCE, *sorted(SOURCE.parent.glob("*.h"))])
-        key = hashlib.sha256(code + _processor().encode()).hexdigest()[:16]
+        key = hashlib.sha256(code + processor().encode()).hexdigest()[:16]
         library = cache_folder() / "kernels" / f"batch_last-{key}.so"
         return library if library.exists() else _compile(library)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
@@ -75,7 +75,7 @@ def _complaint(command: list[str]) -> str:
     return next(iter(done.stderr.strip().splitlines()), f"{command[0]} ended with {done.returncode}")
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name and instruction sets, as far as the system tells."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text().splitlines() if told.exists() else []

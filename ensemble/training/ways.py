@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from torch import Tensor
 from ensemble.cache import cache_folder
 from ensemble.errors import ComputeError
 from ensemble.models import build_model
+from ensemble.native.compiling import processor
 from ensemble.native.kernels import load
 from ensemble.training.batch_last import known, suits, worthwhile
 from ensemble.training.job import Job, Ways
@@ -177,7 +177,7 @@ def _settings_kept() -> Iterator[None]:
 
 def _remembered(job: Job, image_shape: tuple[int, int, int], count: int, placement: Placement) -> Path | None:
     """The file for what is found, named after all that it may depend on; None where nothing can be kept."""
-    device = torch.cuda.get_device_name() if placement.device.type == "cuda" else _processor()
+    device = torch.cuda.get_device_name() if placement.device.type == "cuda" else processor()
     facts = [
         device, torch.__version__, job.compute.threads_per_task, job.compute.precision, job.compute.deterministic,
         job.group.model.model_dump(mode="json"), job.group.training.batch_size, list(image_shape), job.num_classes, count,
@@ -187,12 +187,6 @@ def _remembered(job: Job, image_shape: tuple[int, int, int], count: int, placeme
     except RuntimeError:
         return None
     return folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
-
-
-def _processor() -> str:
-    told = Path("/proc/cpuinfo")
-    names = [line for line in told.read_text().splitlines() if line.startswith("model name")] if told.exists() else []
-    return "|".join([platform.machine(), platform.processor(), *names[:1]])
 
 
 def _remember(found: Ways, file: Path) -> None:
