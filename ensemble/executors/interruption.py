@@ -7,16 +7,22 @@ waits in native code defers: the handler takes a note, and the executor asks for
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeAlias
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LOOK_AGAIN_S = 0.1
+_Calls: TypeAlias = "SimpleQueue[tuple[Callable[[], object], Future[object]]]"
 
 
 class _State:
     deferring = False
     requested = False
+    calls: _Calls | None = None  # for the thread that makes them, which the first one starts
 
 
 def install() -> None:
@@ -26,6 +32,7 @@ def install() -> None:
 
 
 def _handle(_signal: int, _frame: Any) -> None:
+    signal.alarm(0)  # of Ray's native handler: see run_interruptibly
     if _State.deferring and not _State.requested:
         _State.requested = True
         return
@@ -49,13 +56,36 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
-@contextmanager
-def kept_handlers() -> Iterator[None]:
-    """Put back the handlers that a library replaces inside."""
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+def run_interruptibly(call: Callable[[], object]) -> None:
+    """Make a call that may wait in native code, and answer signals meanwhile: it runs in another thread.
+
+    For `ray.init`, which waits up to a minute for a raylet that died, and which lays a native handler over Python's
+    for SIGTERM: that one prints a trace and aborts the process 3 s later. Afterwards Python's handlers are put back.
+    A KeyboardInterrupt leaves the call to itself. Raises what the call raises.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals are handled elsewhere
+        call()
+        return
+    done: Future[object] = Future()
+    if _State.calls is None:
+        _State.calls = SimpleQueue()
+        threading.Thread(target=_make_calls, args=(_State.calls,), daemon=True).start()
+    _State.calls.put((call, done))
     try:
-        yield
+        while not wait([done], timeout=_LOOK_AGAIN_S).done:
+            pass  # the signal may have come to a thread that does not wake this one
     finally:
-        for number, handler in before.items():
-            if handler is not None and signal.getsignal(number) != handler:
+        for number in SIGNALS:
+            if (handler := signal.getsignal(number)) is not None:
                 signal.signal(number, handler)
+    done.result()
+
+
+def _make_calls(calls: _Calls) -> None:
+    """Never ends: Linux stops Ray's own processes when the thread that started them ends (PR_SET_PDEATHSIG)."""
+    while True:
+        call, done = calls.get()
+        try:
+            done.set_result(call())
+        except BaseException as error:  # raised where somebody waits for it
+            done.set_exception(error)

@@ -215,10 +215,7 @@ def _connect(address: str | None) -> None:
     else:
         options.update(address=address)
     try:
-        with interruption.kept_handlers():
-            ray.init(**options)
-    except SystemExit as error:  # of Ray's own handler, which answers SIGTERM while it starts
-        raise KeyboardInterrupt from error
+        interruption.run_interruptibly(lambda: ray.init(**options))
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ComputeError(

@@ -1,0 +1,110 @@
+"""Signals while native code waits: answered at once, with Python's handlers in place afterwards."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from ensemble.executors.interruption import run_interruptibly
+
+FROZEN = """
+from ensemble.executors import interruption
+from ensemble.executors.ray_tasks import connect
+
+interruption.install()
+try:
+    connect(None)
+except KeyboardInterrupt:
+    print("answered", flush=True)
+    import os
+    os._exit(75)
+"""
+# What Ray's native handler of SIGTERM does: it sets an alarm whose native handler aborts, then Python's handler runs.
+ALARMED = """
+import signal, time
+from ensemble.executors import interruption
+
+interruption.install()
+signal.signal(signal.SIGALRM, signal.SIG_DFL)
+signal.alarm(1)
+try:
+    signal.raise_signal(signal.SIGTERM)
+except KeyboardInterrupt:
+    time.sleep(1.5)
+"""
+
+
+def test_a_call_runs_and_its_error_is_raised() -> None:
+    seen: list[threading.Thread] = []
+    run_interruptibly(lambda: seen.append(threading.current_thread()))
+    run_interruptibly(lambda: seen.append(threading.current_thread()))
+    # One thread that lives on: the processes Ray starts end with the thread that started them.
+    assert seen[0] is seen[1]
+    assert seen[0] is not threading.main_thread()
+    assert seen[0].is_alive()
+    with pytest.raises(ZeroDivisionError):
+        run_interruptibly(lambda: 1 // 0)
+
+
+def test_outside_the_main_thread_it_is_a_plain_call() -> None:
+    seen: list[threading.Thread] = []
+    thread = threading.Thread(target=lambda: run_interruptibly(lambda: seen.append(threading.current_thread())))
+    thread.start()
+    thread.join()
+    assert seen == [thread]
+
+
+def test_an_alarm_of_the_native_handler_is_taken_back() -> None:
+    assert subprocess.run([sys.executable, "-c", ALARMED], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_answered_while_ray_waits_for_a_frozen_raylet(what: signal.Signals) -> None:
+    with subprocess.Popen([sys.executable, "-c", FROZEN], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            raylet = _raylet_of(process)
+            os.kill(raylet, signal.SIGSTOP)
+            time.sleep(2.0)  # the driver asks it meanwhile, and waits
+            assert process.poll() is None
+            process.send_signal(what)
+            sent = time.monotonic()
+            said, _ = process.communicate(timeout=60)
+            taken = time.monotonic() - sent
+        finally:
+            process.kill()
+    assert (said, process.returncode) == ("answered\n", 75)
+    assert taken < 5, f"answered after {taken:.1f} s"
+    assert _gone(raylet)
+
+
+def _raylet_of(process: subprocess.Popen[str]) -> int:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == process.pid and b"raylet/raylet" in (folder / "cmdline").read_bytes():
+                    return int(folder.name)
+            except OSError:
+                continue  # ended meanwhile
+        time.sleep(0.02)
+    raise AssertionError("no raylet came")
+
+
+def _gone(number: int) -> bool:
+    """The raylet goes with its driver, frozen or not."""
+    for _ in range(100):
+        try:
+            if (Path("/proc") / str(number) / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
