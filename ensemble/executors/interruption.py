@@ -6,8 +6,10 @@ waits in native code defers: the handler takes a note, and the executor asks for
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
@@ -56,12 +58,13 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
-def run_interruptibly(call: Callable[[], object]) -> None:
+def run_interruptibly(call: Callable[[], object], patience_s: float = math.inf) -> None:
     """Make a call that may wait in native code, and answer signals meanwhile: it runs in another thread.
 
-    For `ray.init`, which waits up to a minute for a raylet that died, and which lays a native handler over Python's
-    for SIGTERM: that one prints a trace and aborts the process 3 s later. Afterwards Python's handlers are put back.
-    A KeyboardInterrupt leaves the call to itself. Raises what the call raises.
+    For `ray.init` and `ray.shutdown`, which wait a minute and longer for a raylet that hangs. `ray.init` also lays a
+    native handler over Python's for SIGTERM, which prints a trace and aborts the process 3 s later; afterwards
+    Python's handlers are put back. A KeyboardInterrupt, or the end of patience, leaves the call to itself. Raises what
+    the call raises.
     """
     if threading.current_thread() is not threading.main_thread():  # signals are handled elsewhere
         call()
@@ -71,14 +74,17 @@ def run_interruptibly(call: Callable[[], object]) -> None:
         _State.calls = SimpleQueue()
         threading.Thread(target=_make_calls, args=(_State.calls,), daemon=True).start()
     _State.calls.put((call, done))
+    deadline = time.monotonic() + patience_s
     try:
-        while not wait([done], timeout=_LOOK_AGAIN_S).done:
-            pass  # the signal may have come to a thread that does not wake this one
+        # Short waits: the signal may come to a thread that does not wake this one.
+        while not wait([done], timeout=_LOOK_AGAIN_S).done and time.monotonic() < deadline:
+            pass
     finally:
         for number in SIGNALS:
             if (handler := signal.getsignal(number)) is not None:
                 signal.signal(number, handler)
-    done.result()
+    if done.done():
+        done.result()
 
 
 def _make_calls(calls: _Calls) -> None:

@@ -20,7 +20,7 @@ from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.executors import interruption
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, is_out_of_memory
-from ensemble.executors.ray_tasks import connect
+from ensemble.executors.ray_tasks import connect, disconnect
 from ensemble.types import FailureKind, Task
 
 _POLL_S = 0.2
@@ -103,7 +103,7 @@ class RayGroupExecutor:
     def close(self) -> None:
         """Stop the local cluster, or leave the one that was there."""
         if self._owns and ray.is_initialized():
-            ray.shutdown()
+            disconnect()
 
 
 class _Group:

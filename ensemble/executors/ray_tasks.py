@@ -25,6 +25,7 @@ from ensemble.executors.base import Arrays, Collector, Emit, Item, Outcome, Trai
 from ensemble.types import FailureKind, Task
 
 _LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_PATIENCE_S = 15.0  # with a cluster that does not let go; then the end of this process ends a local one
 _LOOK_AGAIN_S = 5.0  # between looks at which nodes there are
 
 
@@ -151,7 +152,7 @@ class RayExecutor:
         """Stop the local cluster, or leave the one that was there."""
         self._shared = None
         if self._owns and ray.is_initialized():
-            ray.shutdown()
+            disconnect()
 
 
 def _train_remotely(train: Train, task: Task, names: Sequence[str], *arrays: Any) -> Iterator[Item]:
@@ -176,7 +177,7 @@ def slots_of_cluster(compute: ComputeConfig, device: str) -> int:
         return _fitting(compute.threads_per_task, gpus)
     finally:
         if owns:
-            ray.shutdown()
+            disconnect()
 
 
 def _fitting(threads: int, gpus: float) -> int:
@@ -206,6 +207,11 @@ def connect(address: str | None) -> bool:
         return False
     _connect(address or os.environ.get("RAY_ADDRESS"))
     return True
+
+
+def disconnect() -> None:
+    """Leave the cluster, and stop it if it is a local one. With a raylet that hangs, Ray would wait for minutes."""
+    interruption.run_interruptibly(ray.shutdown, _PATIENCE_S)
 
 
 def _connect(address: str | None) -> None:

@@ -26,6 +26,20 @@ except KeyboardInterrupt:
     import os
     os._exit(75)
 """
+LEAVING = """
+import sys, time
+from ensemble.executors import ray_tasks
+
+ray_tasks._PATIENCE_S = 1.0
+ray_tasks.connect(None)
+print("connected", flush=True)
+sys.stdin.readline()
+begun = time.monotonic()
+ray_tasks.disconnect()
+print(time.monotonic() - begun, flush=True)
+import os
+os._exit(0)
+"""
 # What Ray's native handler of SIGTERM does: it sets an alarm whose native handler aborts, then Python's handler runs.
 ALARMED = """
 import signal, time
@@ -81,6 +95,21 @@ def test_a_signal_is_answered_while_ray_waits_for_a_frozen_raylet(what: signal.S
             process.kill()
     assert (said, process.returncode) == ("answered\n", 75)
     assert taken < 5, f"answered after {taken:.1f} s"
+    assert _gone(raylet)
+
+
+def test_leaving_a_cluster_whose_raylet_is_frozen_takes_no_longer_than_the_patience() -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", LEAVING], stdin=pipe, stdout=pipe, text=True) as process:
+        try:
+            raylet = _raylet_of(process)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "connected\n"
+            os.kill(raylet, signal.SIGSTOP)
+            said, _ = process.communicate("leave\n", timeout=60)
+        finally:
+            process.kill()
+    assert 1.0 <= float(said) < 5.0
     assert _gone(raylet)
 
 
