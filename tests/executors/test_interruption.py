@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.chaos import processes
 from ensemble.executors.interruption import run_interruptibly
 
 FROZEN = """
@@ -116,13 +117,9 @@ def test_leaving_a_cluster_whose_raylet_is_frozen_takes_no_longer_than_the_patie
 def _raylet_of(process: subprocess.Popen[str]) -> int:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-                if parent == process.pid and b"raylet/raylet" in (folder / "cmdline").read_bytes():
-                    return int(folder.name)
-            except OSError:
-                continue  # ended meanwhile
+        for number, name in processes(process.pid):
+            if "raylet/raylet" in name:
+                return number
         time.sleep(0.02)
     raise AssertionError("no raylet came")
 
