@@ -1,7 +1,8 @@
 """SIGTERM and Ctrl-C as one KeyboardInterrupt, raised only where it can be.
 
 Raising out of a signal handler while Ray's native code waits ends the process with an abort. So an executor that
-waits in native code defers: the handler takes a note, and the executor asks for it between its short waits.
+waits in native code defers: the handler takes a note, and the executor asks for it between its short waits. What cannot
+wait in short turns, Ray's start and end, is called in another thread.
 """
 
 from __future__ import annotations
