@@ -190,6 +190,7 @@ _SIGNATURES = {
     "forward": "LiiiPqPqPqi",
     "backward": "LiiiPqPqPqPP",
     "batch_to_last": "PPiiqi",
+    "random_bits": "PqPiq",
     "gather": "PPPPPiiiqi",
     "gather_deformed": "PPPPPDiiiiii",
 }
@@ -220,6 +221,13 @@ class Kernels:
         y = images.new_empty((members, *rest, batch))
         self.run("batch_to_last", images, y, members, rows, y[0].numel() // batch, batch)
         return y
+
+    def random_bits(self, keys_K: Tensor, first: int | Tensor, count: int) -> Tensor:
+        """What `random_bits` of ensemble/data/counter_random.py gives, to the bit: int64 [K, count]."""
+        assert keys_K.dtype == torch.int64, keys_K.dtype
+        bits = torch.empty((len(keys_K), count), dtype=torch.int64)
+        self.run("random_bits", keys_K.contiguous(), int(first), bits, len(keys_K), count)
+        return bits
 
     def gather(
         self, images: Tensor, rows: Tensor, mean: Tensor, std: Tensor, batch: int, deformed: Deformation | None = None
