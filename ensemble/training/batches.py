@@ -1,8 +1,9 @@
 """Resident images, and the batches of a stack gathered from them.
 
 Images stay uint8 on the member's device; a batch is one gather, one conversion and, where asked, one augmentation
-with parameters drawn per sample. Orders and augmentations come from each member's own streams at (member, purpose,
-epoch), so a member sees the same batches alone, in a stack, and after a restart.
+with parameters drawn per sample. Orders come from each member's own streams at (member, purpose, epoch), augmentations
+from its key for the epoch and the position of an image in it, so a member sees the same batches alone, in a stack, and
+after a restart.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.data.augmentation import Draw, augment, draw, spline_taps
+from ensemble.data.counter_random import signed_uniform
 from ensemble.native.kernels import Deformation, Kernels
 from ensemble.seeding import Purpose, member_generator, member_seed
 from ensemble.training.batch_last import filled, worthwhile
@@ -151,22 +153,18 @@ class Batches:
         """Batches of an epoch; the last one may be smaller."""
         return -(-self.rows_per_epoch // self._batch_size)
 
-    def streams(self, epoch: int) -> list[torch.Generator]:
-        """The members' generators for augmentation, as they stand at the start of an epoch."""
-        return [self._stream(member, Purpose.AUGMENT, epoch) for member in self._members]
+    def keys(self, epoch: int) -> Tensor:
+        """The members' keys for the augmentation of an epoch (from 0): int64 [K], on the device."""
+        seeds = [member_seed(self._seed, member.index, Purpose.AUGMENT, epoch) for member in self._members]
+        return torch.tensor(seeds).to(self._placement.device)
 
-    def epoch(
-        self, epoch: int, first_step: int = 0, streams: Sequence[torch.Generator] | None = None
-    ) -> Iterator[Batch]:
-        """The batches of one epoch (from 0) in their order, from `first_step` on.
-
-        streams: the generators for augmentation as they stand at that step; new ones when None.
-        """
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch (from 0) in their order, from `first_step` on."""
         order_KR = torch.stack([self._order(member, epoch) for member in self._members]).to(self._rows_KR.device)
         rows_KR = self._rows_KR.gather(1, order_KR)
         labels_KR = self._labels[rows_KR]
         weights_KR = None if self._weights_KR is None else self._weights_KR.gather(1, order_KR)
-        streams = self.streams(epoch) if streams is None else streams
+        keys_K = self.keys(epoch)
         share = self._placement.share
         for start in range(first_step * self._batch_size, self.rows_per_epoch, self._batch_size):
             part = slice(start, min(start + self._batch_size, self.rows_per_epoch))
@@ -176,7 +174,7 @@ class Batches:
                 members = torch.arange(len(order_KR), device=order_KR.device).unsqueeze(1)
                 targets = self._targets_KRC[members, share(order_KR[:, part])].transpose(0, 1)
             labels, rows = share(labels_KR[:, part]).T, part.stop - part.start
-            rows_KB, draws = share(rows_KR[:, part]), self._draw(rows, streams)
+            rows_KB, draws = share(rows_KR[:, part]), self._draw(keys_K, start, rows)
             if self._kernels is not None and worthwhile(len(labels)):
                 images = self._data.gathered(self._images, rows_KB, self._kernels, self._deformation(draws))
                 yield Batch(images, labels, weights, targets, rows, len(labels))
@@ -192,14 +190,19 @@ class Batches:
         generator = member_generator(self._seed, member.index, Purpose.SAMPLE, epoch)
         return tensor_of(generator.choice(len(chances), len(chances), p=chances / chances.sum()))
 
-    def _draw(self, count: int, streams: Sequence[torch.Generator]) -> Draw | None:
-        """How this rank's share of a batch is deformed: drawn for all of it, so that streams do not depend on ranks."""
+    def _draw(self, keys_K: Tensor, first: int | Tensor, count: int) -> Draw | None:
+        """How this rank's share of a batch is deformed. first: position in the epoch of the first of `count` images.
+
+        Drawn for the whole batch, of which each rank takes its share.
+        """
         if not self._augmentation.active:
             return None
-        draws = draw(self._augmentation, count, self._image_shape, *streams)
+        numbers = signed_uniform if self._kernels is None else self._kernels.signed_uniform
+        draws = draw(self._augmentation, count, self._image_shape, keys_K, first, numbers)
         if self._placement.ranks == 1:
             return draws
-        return draws.rows(self._placement.share(torch.arange(count * len(streams)).view(-1, count)).flatten())
+        places = torch.arange(count * len(keys_K), device=keys_K.device).view(-1, count)
+        return draws.rows(self._placement.share(places).flatten())
 
     def _deformation(self, draws: Draw | None) -> Deformation | None:
         """A draw as the kernels take it."""

@@ -4,8 +4,8 @@
     restore(new_run, content)           # a fresh StackRun of the same task
 
 What is in it: weights and buffers, the optimiser's state, averaged and best weights, schedule state, histories, the
-place in the epoch with its sums, and the states of the generators for augmentation and dropout. What is not: anything
-that is a function of its address (orders, resamplings, filtered sets), which is made again.
+place in the epoch with its sums, and the states of the generators for dropout. What is not: anything that is a function
+of its address (orders, resamplings, augmentations, filtered sets), which is made again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ensemble.config.recipe import TrainingConfig
 from ensemble.errors import StorageError
 from ensemble.types import EpochRecord, Failure, Task
 
 if TYPE_CHECKING:
     from ensemble.training.loop import StackRun
 
+# Which draws the augmentation had. 1 (then not written): from generators, whose states stood beside those for dropout.
+# 2: counter-based, see ensemble/data/counter_random.py.
+_DRAWS = 2
 _STATE = "state"  # the name under which the plain values stand, as JSON in a tensor of bytes
 
 
@@ -40,10 +44,10 @@ def capture(run: StackRun) -> bytes:
                 plain[f"{i}.{key}"] = value
     for kind, kept in run.keeper.tensors().items():
         tensors.update({f"keeper.{kind}.{i:04d}": tensor for i, tensor in enumerate(kept)})
-    for kind, streams in (("augmentation", run.augmentation_streams), ("dropout", run.dropout_streams)):
-        tensors.update({f"{kind}.{k:04d}": stream.get_state() for k, stream in enumerate(streams)})
+    tensors.update({f"dropout.{k:04d}": stream.get_state() for k, stream in enumerate(run.dropout_streams)})
     tensors["sums"] = run.sums_2K
     state = {
+        "draws": _DRAWS,
         "members": [member.index for member in run.members],
         "epoch": run.epoch, "step": run.step, "spent": run.spent, "seconds": run.seconds, "alive": run.alive,
         "histories": [[asdict(record) for record in history] for history in run.histories],
@@ -58,6 +62,14 @@ def capture(run: StackRun) -> bytes:
 def fits(content: bytes | None, task: Task) -> bool:
     """Whether a checkpoint is of exactly this task's members."""
     return content is not None and _state(load(content))["members"] == [member.index for member in task.members]
+
+
+def outdated(content: bytes, recipe: TrainingConfig) -> bool:
+    """Whether a checkpoint is of a training whose images this version would deform, or filter, in another way.
+
+    Its members would go on with draws that are not the epoch's own, so they have to begin again.
+    """
+    return recipe.augmentation.active and _state(load(content)).get("draws", 1) != _DRAWS
 
 
 @torch.no_grad()
@@ -82,9 +94,8 @@ def restore(run: StackRun, content: bytes) -> None:
     run.histories = [[EpochRecord(**record) for record in history] for history in state["histories"]]
     run.failures = {int(position): Failure(**failure) for position, failure in state["failures"].items()}
     run.seed_epoch(run.epoch)
-    for kind, streams in (("augmentation", run.augmentation_streams), ("dropout", run.dropout_streams)):
-        for stream, stored in zip(streams, _numbered(tensors, f"{kind}."), strict=True):
-            stream.set_state(stored)
+    for stream, stored in zip(run.dropout_streams, _numbered(tensors, "dropout."), strict=True):
+        stream.set_state(stored)
 
 
 def _restore_optimizer(run: StackRun, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:

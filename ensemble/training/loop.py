@@ -24,7 +24,7 @@ from ensemble.native.kernels import obstacle
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import known, suits
 from ensemble.training.batches import Batch, Batches, Resident, seeded, tensor_of
-from ensemble.training.checkpoint import capture, fits, restore
+from ensemble.training.checkpoint import capture, fits, outdated, restore
 from ensemble.training.filtering import filtered_set
 from ensemble.training.job import Arrays, Job, Ways
 from ensemble.training.keeper import Keeper
@@ -80,7 +80,10 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
     if run.unrecorded:
         yield Notice(f"trained without a CUDA graph: {run.unrecorded}")
     if task.checkpoint is not None:
-        restore(run, task.checkpoint)
+        if outdated(task.checkpoint, recipe):
+            yield Notice(f"{task.id}: begins again, since its checkpoint is of a version that drew other augmentations")
+        else:
+            restore(run, task.checkpoint)
     for epoch in range(run.epoch, recipe.epochs):
         for found in run.train_epoch(epoch):
             if isinstance(found, Checkpoint | Pulse | Notice):
@@ -136,7 +139,6 @@ class StackRun:
             self.rate = torch.zeros((), device=device)
             rows = min(self.recipe.batch_size, self.batches.rows_per_epoch)
             self.recorded = RecordedStep(self.plain_step, self.tensors, rows, record_on_gpu)
-        self.augmentation_streams = self.batches.streams(0)
         self.dropout_streams: list[torch.Generator] = []
         self.seed_epoch(0)
         self._saved = self._said = time.perf_counter()
@@ -162,8 +164,7 @@ class StackRun:
         )  # fmt: skip
 
     def seed_epoch(self, epoch: int) -> None:
-        """Put every stream of this epoch at its start."""
-        self.augmentation_streams = self.batches.streams(epoch)
+        """Reseed dropout for this epoch."""
         self.dropout_streams = [
             seeded(member_seed(self.job.seed, m.index, Purpose.DROPOUT, epoch), self.placement.device)
             for m in self.members
@@ -191,7 +192,7 @@ class StackRun:
         rate_factors = self.plateau.factors if self.plateau else [1.0] * len(self.members)
         largest = self.rates.set(rate_factors)
         take = self.recorded or self.plain_step
-        for batch in self.batches.epoch(epoch, self.step, self.augmentation_streams):
+        for batch in self.batches.epoch(epoch, self.step):
             self._set_rate(self._rate(epoch, self.step) * largest)
             take(batch)
             self.step += 1
