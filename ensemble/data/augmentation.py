@@ -29,12 +29,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
-from ensemble.data.counter_random import random_bits, symmetric, uniform
+from ensemble.data.counter_random import signed_uniform
 
 # A uniform cubic B-spline with nodes `s` apart has a standard deviation of s / sqrt(3).
 NODE_SPACING_IN_SIGMAS = math.sqrt(3.0)
 
-RandomBits = Callable[[Tensor, int | Tensor, int], Tensor]  # of `random_bits` and of what computes the same faster
+# Number j of the image at position p of an epoch has the counter j * 2^40 + p; the noise follows the last of them.
+_STREAM = 1 << 40
+# `signed_uniform`, or what computes the same bits faster.
+SignedUniform = Callable[[Tensor, Tensor, int, torch.dtype], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,31 +74,34 @@ def draw(
     image_shape: tuple[int, int, int],
     keys_K: Tensor,
     first: int | Tensor,
-    bits: RandomBits = random_bits,
+    numbers: SignedUniform = signed_uniform,
 ) -> Draw:
     """Parameters of the images (C, H, W) at the positions first .. first + count - 1 of every key's epoch.
 
     Returns K * count rows, one key's after the other's, on the device of the keys; only what is switched on is drawn.
-    keys_K: int64. first: an int, or an int64 tensor of one element on that device. bits: computes the random bits.
+    keys_K: int64. first: an int, or an int64 tensor of one element on that device.
+    numbers: computes the random numbers, to the bits of `signed_uniform`.
 
-    May be recorded in a CUDA graph after a first call outside it: nothing is copied from or to the host. The random
-    bits, the noise and the tones are the same on every device. The affine parameters are composed in float64 and then
+    May be recorded in a CUDA graph after a first call outside it: nothing is copied from or to the host. Noise
+    and tones have the same bits on every device. The affine parameters are composed in float64 and then
     rounded; since devices may compute cos, sin and tan to different last bits, now and then an entry of source_B23
     differs by the last bit of its float32.
     """
     _, height, width = image_shape
     limits = _Limits.of(config, height, width)
-    nodes = (_nodes(height, config.elastic_sigma), _nodes(width, config.elastic_sigma))
-    numbers = limits.count + (2 * nodes[0] * nodes[1] if config.elastic_alpha else 0)
-    # Number j of the image at position p has the counter p * numbers + j.
-    bits_BN = bits(keys_K, first * numbers, count * numbers).view(-1, numbers)
+    starts_N = _streams(limits.count + 1, keys_K.device)
     noise, source = None, None
     if config.elastic_alpha:
-        noise = symmetric(bits_BN[:, limits.count :], math.sqrt(3.0), torch.float32).view(-1, 2, *nodes)
-    bits_NB = bits_BN[:, : limits.count].T.contiguous()
-    spread = limits.spread(bits_NB)
+        nodes = (2, _nodes(height, config.elastic_sigma), _nodes(width, config.elastic_sigma))
+        each = math.prod(nodes)
+        noise = numbers(keys_K, starts_N[-1:] + first * each, count * each, torch.float32)
+        noise = noise.mul_(math.sqrt(3.0)).view(-1, *nodes)
+    if not limits.count:
+        return Draw(noise_B2hw=noise)
+    signed_NB = numbers(keys_K, starts_N[:-1] + first, count, torch.float64).flatten(1)
+    spread = limits.spread(signed_NB)
     if limits.moves:
-        source = limits.source(spread, bits_NB)
+        source = limits.source(spread, signed_NB)
     tones = [(1 + spread[name][0]).float() if name in spread else None for name in ("brightness", "contrast")]
     return Draw(source, noise, *tones)
 
@@ -143,22 +149,22 @@ class _Limits:
         """Whether any of it changes where a pixel comes from."""
         return bool(self.crop or self.flip or any(name not in ("brightness", "contrast") for name, _ in self.spreads))
 
-    def spread(self, bits_NB: Tensor) -> dict[str, Tensor]:
-        """The spreads by name, [how many, B] each in float64, of the first rows of random bits."""
+    def spread(self, signed_NB: Tensor) -> dict[str, Tensor]:
+        """The spreads by name, [how many, B] each, of the first rows of numbers in [-1, 1)."""
         if not self.spreads:
             return {}
-        limits_N1 = _column(tuple(limit for _, each in self.spreads for limit in each), bits_NB.device)
-        parts = symmetric(bits_NB[: len(limits_N1)], limits_N1).split([len(each) for _, each in self.spreads])
+        limits_N1 = _column(tuple(limit for _, each in self.spreads for limit in each), signed_NB.device)
+        parts = torch.split(signed_NB[: len(limits_N1)] * limits_N1, [len(each) for _, each in self.spreads])
         return dict(zip((name for name, _ in self.spreads), parts, strict=True))
 
-    def source(self, spread: dict[str, Tensor], bits_NB: Tensor) -> Tensor:
+    def source(self, spread: dict[str, Tensor], signed_NB: Tensor) -> Tensor:
         """source_B23 of the composition: mirror, crop, shear y, shear x, scale, rotate, shift.
 
         Forwards that is out = R(angle) scale Sx Sy (mirror(in) - crop) + shift, with y pointing down and a positive
         angle turning counter-clockwise; what the sampling grid needs is its inverse. In float64, so that quarter turns
         and whole pixels stay exact.
         """
-        zeros_2B = torch.zeros((2, bits_NB.shape[1]), dtype=torch.float64, device=bits_NB.device)
+        zeros_2B = signed_NB.new_zeros((2, signed_NB.shape[1]))
         angle_1B = spread.get("angle", zeros_2B[:1])
         y_2B = torch.cat((torch.sin(angle_1B), torch.cos(angle_1B)))  # what x and y add to the source's y
         if "scale" in spread:
@@ -171,13 +177,12 @@ class _Limits:
         linear_22B, constant_2B = torch.stack((x_2B, y_2B)), zeros_2B
         if "shift" in spread:
             constant_2B = -(linear_22B * spread["shift"]).sum(1)
-        others_NB = uniform(bits_NB[-3:]) if self.crop or self.flip else bits_NB
         if self.crop:
-            crops_2B = others_NB[-3:-1] if self.flip else others_NB[-2:]
-            constant_2B = constant_2B + (crops_2B * (2 * self.crop + 1)).floor_() - self.crop
+            crops_2B = signed_NB[-3:-1] if self.flip else signed_NB[-2:]
+            constant_2B = constant_2B + ((crops_2B + 1) * (self.crop + 0.5)).floor_() - self.crop
         source_23B = torch.cat((linear_22B, constant_2B[:, None]), 1)
         if self.flip:
-            source_23B[0] *= 1 - 2 * (others_NB[-1] * 2).floor_()
+            source_23B[0] *= 2 * signed_NB[-1].floor() + 1
         return source_23B.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
 
 
@@ -185,6 +190,12 @@ class _Limits:
 def _column(numbers: tuple[float, ...], device: torch.device) -> Tensor:
     """Numbers as a float64 tensor [N, 1]; kept, because a CUDA graph cannot copy them from the host."""
     return torch.tensor(numbers, dtype=torch.float64)[:, None].to(device)
+
+
+@lru_cache(maxsize=32)
+def _streams(count: int, device: torch.device) -> Tensor:
+    """Where the streams of an image's numbers begin: int64 [count]; kept for the same reason."""
+    return (torch.arange(count) * _STREAM).to(device)
 
 
 def _resample(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:

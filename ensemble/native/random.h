@@ -1,19 +1,40 @@
-/* Counter-based random bits, the same as those of ensemble/data/counter_random.py. */
+/* Counter-based random numbers, to the bit those of ensemble/data/counter_random.py. */
 #pragma once
 #include "lanes.h"
 
-/* SplitMix64 at the counters first .. first + count - 1 of every key, as bits [K, count]: the `part`-th of `parts` shares. */
-int random_bits(const int64_t *keys, int64_t first, int64_t *bits, int K, int64_t count, int part, int parts) {
-    const int64_t start = share(count, part, parts), end = share(count, part + 1, parts);
-    for (int k = 0; k < K; k++) {
-        uint64_t *to = (uint64_t *)bits + k * count;
-        const uint64_t key = (uint64_t)keys[k] + ((uint64_t)first + 1) * 0x9E3779B97F4A7C15u;
-        for (int64_t n = start; n < end; n++) {
-            uint64_t z = key + (uint64_t)n * 0x9E3779B97F4A7C15u;
-            z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-            z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-            to[n] = z ^ z >> 31;
-        }
+#define GAMMA 0x9E3779B97F4A7C15u
+
+/* SplitMix64: what it makes of a state, as a signed number. */
+INLINE int64_t mixed(uint64_t z) {
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return (int64_t)(z ^ z >> 31);
+}
+
+/* Numbers in [-1, 1) at the counters starts[n] .. starts[n] + count - 1 of every key, as doubles [N, K, count] or, where
+ * these are null, floats: the `part`-th of `parts` shares. */
+int signed_uniform(const int64_t *keys, const int64_t *starts, double *doubles, float *floats, int N, int K, int64_t count,
+                   int part, int parts) {
+    const int64_t begin = share(count, part, parts), end = share(count, part + 1, parts);
+    for (int64_t row = 0; row < (int64_t)N * K; row++) {
+        const uint64_t first = (uint64_t)keys[row % K] + ((uint64_t)starts[row / K] + 1) * GAMMA;
+        if (doubles)
+            for (int64_t c = begin; c < end; c++)
+                doubles[row * count + c] = (double)(mixed(first + (uint64_t)c * GAMMA) >> 11) * 0x1p-52;
+        else
+            for (int64_t c = begin; c < end; c++)
+                floats[row * count + c] = (float)(int32_t)(mixed(first + (uint64_t)c * GAMMA) >> 40) * 0x1p-23f;
+    }
+    return 0;
+}
+
+/* 64 random bits at the same counters: [N, K, count]. */
+int random_bits(const int64_t *keys, const int64_t *starts, int64_t *bits, int N, int K, int64_t count, int part, int parts) {
+    const int64_t begin = share(count, part, parts), end = share(count, part + 1, parts);
+    for (int64_t row = 0; row < (int64_t)N * K; row++) {
+        const uint64_t first = (uint64_t)keys[row % K] + ((uint64_t)starts[row / K] + 1) * GAMMA;
+        for (int64_t c = begin; c < end; c++)
+            bits[row * count + c] = mixed(first + (uint64_t)c * GAMMA);
     }
     return 0;
 }

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.data.augmentation import Draw, augment, draw, spline_taps
-from ensemble.data.counter_random import random_bits
-from ensemble.native.kernels import Deformation, Kernels, load
+from ensemble.data.counter_random import signed_uniform
+from ensemble.native.kernels import Deformation, Kernels
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import filled, worthwhile
 from ensemble.training.job import Arrays
@@ -121,6 +121,7 @@ class Batches:
 
     own: images [K, R, C, H, W] and labels [K, R] of the members' own sets, instead of their rows of the data set.
     kernels: lay out batches as these want them, where that is worthwhile.
+    random_kernels: draw random numbers by these, to the same bits.
     last_epoch: the next epoch's order is drawn while one runs, up to this one (from 0); None: never ahead.
     """
 
@@ -134,9 +135,10 @@ class Batches:
         placement: Placement,
         own: tuple[Tensor, Tensor] | None = None,
         kernels: Kernels | None = None,
+        random_kernels: Kernels | None = None,
         last_epoch: int | None = None,
     ) -> None:
-        self._kernels = kernels
+        self._kernels, self._random_kernels = kernels, random_kernels
         self._data, self._members, self._seed = data, members, seed
         self.batch_size, self._augmentation, self._placement = batch_size, augmentation, placement
         device = placement.device
@@ -211,14 +213,14 @@ class Batches:
         return Batch(self._gather(rows_KB, draws), labels, weights, targets, place)
 
     def _place(self, first: int | Tensor, rows: int) -> BatchPlace:
-        kernels = self._kernels or (load() if self._placement.device.type == "cpu" else None)
-        return BatchPlace(first, rows, self._placement.part, random_bits if kernels is None else kernels.random_bits)
+        return BatchPlace(first, rows, self._placement.part, self._kernels or self._random_kernels)
 
     def _draw(self, place: BatchPlace) -> Draw | None:
         """How this rank's share of a batch is deformed: drawn for the whole batch, of which each rank takes its share."""
         if not self._augmentation.active:
             return None
-        draws = draw(self._augmentation, place.rows, self._image_shape, self._keys_K, place.first, place.bits)
+        numbers = signed_uniform if place.kernels is None else place.kernels.signed_uniform
+        draws = draw(self._augmentation, place.rows, self._image_shape, self._keys_K, place.first, numbers)
         if self._placement.ranks == 1:
             return draws
         positions = torch.arange(place.rows * len(self._keys_K), device=self._keys_K.device).view(-1, place.rows)

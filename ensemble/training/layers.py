@@ -18,8 +18,8 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ensemble.data.augmentation import RandomBits
 from ensemble.data.counter_random import random_bits
+from ensemble.native.kernels import Kernels
 
 
 def _stacked(tensors: Sequence[Tensor]) -> nn.Parameter:
@@ -211,13 +211,13 @@ class BatchPlace:
     """Where a batch lies in its epoch.
 
     first: position of its first image, an int or, inside a CUDA graph, an int64 tensor of one element on the device.
-    rows: of the whole batch. part: which of them this rank has. bits: computes `counter_random.random_bits`.
+    rows: of the whole batch. part: which of them this rank has. kernels: compute random numbers, where they are loaded.
     """
 
     first: int | Tensor
     rows: int
     part: slice = field(default_factory=lambda: slice(None))
-    bits: RandomBits = random_bits
+    kernels: Kernels | None = None
 
 
 class StackedDropout(nn.Module):
@@ -239,7 +239,8 @@ class StackedDropout(nn.Module):
         if not self.training or self.p == 0:
             return x
         x_BK: Tensor = torch.unflatten(x, 1, (self.num_members, -1))
-        return (x_BK * self._masks(x_BK.transpose(0, 1)).transpose(0, 1)).flatten(1, 2)
+        masked: Tensor = x_BK * self._masks(x_BK.transpose(0, 1)).transpose(0, 1)
+        return masked.flatten(1, 2)
 
     def batch_last(self, x: Tensor, rows: int) -> Tensor:
         """The same of the first `rows` images of x [K, ..., B], with the same masks; the others become zero."""
@@ -255,8 +256,10 @@ class StackedDropout(nn.Module):
         assert self.keys_K is not None, "dropout was not seeded for this epoch"
         numbers = x_KB[0, 0].numel() if len(x_KB[0]) else 0
         words = -(-numbers // 4)  # of 64 bits, for each image
-        bits_KN = place.bits(self.keys_K, place.first * words, place.rows * words)
-        draws_KBn = bits_KN.view(torch.int16).view(self.num_members, place.rows, 4 * words)
+        start_1 = torch.zeros(1, dtype=torch.int64, device=x_KB.device) + place.first * words
+        draw_bits = random_bits if place.kernels is None else place.kernels.random_bits
+        bits_1KN = draw_bits(self.keys_K, start_1, place.rows * words)
+        draws_KBn = bits_1KN.view(torch.int16).view(self.num_members, place.rows, 4 * words)
         kept = draws_KBn[:, place.part, :numbers] <= self._kept - 2**15 - 1
         return kept.to(x_KB.dtype).mul_(2**16 / self._kept).reshape(x_KB.shape)
 

@@ -23,7 +23,7 @@ from ensemble.config.recipe import AugmentationConfig, PlateauConfig
 from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.models import build_model
 from ensemble.models.work import activation_sizes
-from ensemble.native.kernels import obstacle
+from ensemble.native.kernels import load, obstacle
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import known, suits
 from ensemble.training.batches import Batch, Batches, Resident, tensor_of
@@ -201,9 +201,12 @@ class StackRun:
             images = torch.stack([found.images for found in self.filtered])
             own = images, torch.stack([found.labels for found in self.filtered])
             augmentation = AugmentationConfig()  # the set is deformed already, and was chosen as it is
+        on_gpu, kernels = self.placement.device.type == "cuda", None
+        if not on_gpu and self.job.compute.kernels != "torch" and (augmentation.active or self.stack.dropout):
+            kernels = load()
         return Batches(
             self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own,
-            self.stack.kernels, self.recipe.epochs - 1 if self.placement.device.type == "cuda" else None,
+            self.stack.kernels, kernels, self.recipe.epochs - 1 if on_gpu else None,
         )  # fmt: skip
 
     def tensors(self) -> list[Tensor]:

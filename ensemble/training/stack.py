@@ -135,8 +135,9 @@ class Stack(nn.Module):
 
     def seed_dropout(self, keys_K: Tensor) -> None:
         """Give every dropout layer its keys for the coming epoch, made of the members' keys (int64 [K])."""
-        for number, layer in enumerate(self.dropout):
-            keys = random_bits(keys_K, number, 1)[:, 0]
+        layers = self.dropout
+        keys_LK = random_bits(keys_K, torch.arange(len(layers), device=keys_K.device), 1)[..., 0]
+        for layer, keys in zip(layers, keys_LK, strict=True):
             if layer.keys_K is None:
                 layer.keys_K = keys
             else:
