@@ -53,7 +53,7 @@ def stepper(model: dict[str, Any], count: int, batch_size: int, device: str) -> 
 
     def batches() -> Any:
         while True:
-            yield from run.batches.epoch(0, 0, run.augmentation_streams)
+            yield from run.batches.epoch(0)
 
     endless = batches()
 

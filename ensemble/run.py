@@ -46,7 +46,7 @@ from ensemble.storage.atomic import json_bytes, npz_bytes
 from ensemble.storage.run_folder import EVENTS, PLAN
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
-from ensemble.training import Arrays, Trainer, device_kind
+from ensemble.training import Arrays, Trainer, check_precision, device_kind
 from ensemble.types import Checkpoint, Failure, FloatArray, MemberSpec, Task
 
 LEADERBOARD, ROUNDS = "leaderboard.csv", "rounds.json"
@@ -78,6 +78,7 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
         check_augmentation(group.training.augmentation, dataset)
     split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
     device, config = device_kind(experiment.compute), experiment.model_dump(mode="json")
+    check_precision(experiment.compute, device)
     notices: list[Notice] = []
 
     def plan() -> dict[str, Any]:

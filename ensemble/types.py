@@ -144,7 +144,7 @@ class MemberResult:
     weights: parameter and buffer name -> array, the names of the unstacked model's state_dict.
     train_seconds: this member's equal share of its stack's training time.
     kept_epoch: the epoch whose weights voted (the last one, or the best on validation).
-    facts: further figures of this member, by name.
+    facts: further figures of this member, by name. device: where it was trained, by name; empty in older folders.
     """
 
     index: int
@@ -157,6 +157,7 @@ class MemberResult:
     kept_epoch: int
     stack_size: int
     facts: Mapping[str, float] = field(default_factory=dict)
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

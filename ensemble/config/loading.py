@@ -72,12 +72,16 @@ def parse_experiment(
 def parse_stored(values: dict[str, Any], where: str = "configuration") -> Experiment:
     """The experiment of a run folder's config.yaml (lists as YAML gives them); keys added since take their defaults.
 
-    Keys of `failures` that are gone since are left out: they never change a member. Raises ConfigError when it holds
-    anything else that this version does not know.
+    Keys of `failures` that are gone since are left out: they never change a member. A stored precision of fp16, which
+    earlier versions took and trained in float32, counts as that. Raises ConfigError when it holds anything else that this
+    version does not know.
     """
     failures = values.get("failures")
     if isinstance(failures, dict):
         values = {**values, "failures": {k: v for k, v in failures.items() if k in FailureConfig.model_fields}}
+    compute = values.get("compute")
+    if isinstance(compute, dict) and compute.get("precision") == "fp16":
+        values = {**values, "compute": {**compute, "precision": "float32"}}
     return parse_experiment(_tuples(values), where)
 
 

@@ -109,14 +109,16 @@ class ComputeConfig(Section):
     stack_size: int | None = Field(
         None, ge=1, le=1024, description="members trained as one network; without it by model"
     )
-    precision: Literal["float32", "tf32", "bf16", "fp16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="tf32: products in TensorFloat-32, on a GPU; bf16: mixed precision with bfloat16"
+    )
     kernels: Literal["auto", "torch", "measured"] = Field(
         "auto",
         description="auto: narrow networks train on a CPU by kernels compiled on the spot, where there is a C compiler; torch: PyTorch's; measured: for each layer the quickest, found by trying for some seconds when a run first starts, then remembered",
     )
     cuda_graph: bool = Field(
-        False,
-        description="on a GPU, record a step and repeat it, which spares small networks the launching of kernels; checked against a plain step when recorded",
+        True,
+        description="on a GPU, launch each step as one CUDA graph instead of kernel by kernel; it is compared with a plain step before it is used",
     )
     deterministic: bool = Field(True, description="ask every kernel for its repeatable version")
     ray_address: str | None = Field(
@@ -130,6 +132,15 @@ class ComputeConfig(Section):
         ge=0,
         description="seconds of training a kill may cost: between states kept of unfinished members; 0: none",
     )
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _no_fp16(cls, value: object) -> object:
+        if value == "fp16":
+            raise ValueError(
+                "fp16 would need loss scaling, which couples the members of a stack; expected float32, tf32 or bf16 (bf16 needs no scaling)"
+            )
+        return value
 
     @model_validator(mode="after")
     def _whole_gpus(self) -> Self:

@@ -1,16 +1,17 @@
 """Random deformation of whole batches on their device, every sample with parameters of its own.
 
-    generator = torch.Generator().manual_seed(seed of (member, epoch))
-    images_BCHW = augment(images_BCHW, config, draw(config, len(images_BCHW), image_shape, generator))
-    stacked = draw(config, 64, image_shape, *generators)      # one per member, 64 images each
+    keys_K = torch.tensor([seed of (member, epoch) for every member])         # int64, on the device of the images
+    draws = draw(config, 64, image_shape, keys_K, first)      # for positions first .. first + 63 in every member's epoch
+    images_BCHW = augment(images_BCHW, config, draws)         # B = K * 64, one member's images after the other's
 
 Rotation, scale, shear, shift, crop, flip and elastic deformation are composed into one grid of source coordinates, so
 an image is resampled once, bilinearly, with zeros outside. Brightness and contrast follow.
 
-The parameters are drawn on the CPU whatever the device, and every step afterwards works on one image at a time in an
-order that does not depend on how many are in the batch. So in a stack of members each gets the bits it gets alone
-(on a GPU the elastic field may differ by the rounding of its small products, where the library picks them by batch
-size).
+The parameters of an image depend on its member's key and on its position in the epoch alone (see `counter_random`): not
+on the batch size, the other members, the number of ranks, or the epoch's interruption. Every step afterwards works on
+one image at a time in an order that does not depend on how many are in the batch. So in a stack of members each gets
+the bits it gets alone (on a GPU the elastic field may differ by the rounding of its small products, where the library
+picks them by batch size).
 
 What `augment` does, the kernels of ensemble/native do for narrow networks on a CPU while they gather a batch, to the
 rounding of float32; `spline_taps` is what they take of it.
@@ -19,7 +20,7 @@ rounding of float32; `spline_taps` is what they take of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,9 +29,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
+from ensemble.data.counter_random import signed_uniform
 
 # A uniform cubic B-spline with nodes `s` apart has a standard deviation of s / sqrt(3).
 NODE_SPACING_IN_SIGMAS = math.sqrt(3.0)
+
+# Number j of the image at position p of an epoch has the counter j * 2^40 + p; the noise follows the last of them.
+_STREAM = 1 << 40
+# `signed_uniform`, or what computes the same bits faster.
+SignedUniform = Callable[[Tensor, Tensor, int, torch.dtype], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,24 +69,40 @@ class Draw:
 
 
 def draw(
-    config: AugmentationConfig, batch: int, image_shape: tuple[int, int, int], *generators: torch.Generator
+    config: AugmentationConfig,
+    count: int,
+    image_shape: tuple[int, int, int],
+    keys_K: Tensor,
+    first: int | Tensor,
+    numbers: SignedUniform = signed_uniform,
 ) -> Draw:
-    """Parameters for `batch` images of shape (C, H, W) from each generator, one generator's after the other's.
+    """Parameters of the images (C, H, W) at the positions first .. first + count - 1 of every key's epoch.
 
-    They are CPU generators. Only what is switched on is drawn, each sample on its own.
+    Returns K * count rows, one key's after the other's, on the device of the keys; only what is switched on is drawn.
+    keys_K: int64. first: an int, or an int64 tensor of one element on that device.
+    numbers: computes the random numbers, to the bits of `signed_uniform`.
+
+    May be recorded in a CUDA graph after a first call outside it: nothing is copied from or to the host. Noise
+    and tones have the same bits on every device. The affine parameters are composed in float64 and then
+    rounded; since devices may compute cos, sin and tan to different last bits, now and then an entry of source_B23
+    differs by the last bit of its float32.
     """
     _, height, width = image_shape
     limits = _Limits.of(config, height, width)
-    drawn = [torch.rand((limits.count, batch), generator=g, dtype=torch.float64) for g in generators]
-    uniform = iter(torch.cat(drawn, 1) if len(drawn) > 1 else drawn[0])
-    source = limits.source(uniform, batch * len(generators)) if limits.moves else None
-    noise = None
+    starts_N = _streams(limits.count + 1, keys_K.device)
+    noise, source = None, None
     if config.elastic_alpha:
-        nodes = (batch, 2, _nodes(height, config.elastic_sigma), _nodes(width, config.elastic_sigma))
-        noise = torch.cat([torch.rand(nodes, generator=g) for g in generators]).mul_(2).sub_(1).mul_(math.sqrt(3.0))
-    tones = [
-        (1 + _spread(next(uniform), limit)).float() if limit else None for limit in (config.brightness, config.contrast)
-    ]
+        nodes = (2, _nodes(height, config.elastic_sigma), _nodes(width, config.elastic_sigma))
+        each = math.prod(nodes)
+        noise = numbers(keys_K, starts_N[-1:] + first * each, count * each, torch.float32)
+        noise = noise.mul_(math.sqrt(3.0)).view(-1, *nodes)
+    if not limits.count:
+        return Draw(noise_B2hw=noise)
+    signed_NB = numbers(keys_K, starts_N[:-1] + first, count, torch.float64).flatten(1)
+    spread = limits.spread(signed_NB)
+    if limits.moves:
+        source = limits.source(spread, signed_NB)
+    tones = [(1 + spread[name][0]).float() if name in spread else None for name in ("brightness", "contrast")]
     return Draw(source, noise, *tones)
 
 
@@ -97,62 +120,82 @@ def augment(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tens
     return images_BCHW
 
 
-def _spread(uniform: Tensor, limit: float) -> Tensor:
-    """Numbers in [0, 1) as numbers in [-limit, limit)."""
-    return (uniform * 2 - 1) * limit
-
-
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """What a configuration moves images of some size by, at most: angles as radians, shifts and crops as pixels."""
+    """What a configuration changes images of some size by, at most: angles as radians, shifts and crops as pixels."""
 
-    angle: float
-    scale: float
-    shear: float
-    shift_x: float
-    shift_y: float
+    spreads: tuple[tuple[str, tuple[float, ...]], ...]  # names and limits of what is drawn around zero, where it is on
     crop: int
     flip: bool
-    count: int  # of numbers that an image takes
 
     @classmethod
     def of(cls, config: AugmentationConfig, height: int, width: int) -> _Limits:
-        angle, shear = math.radians(config.rotation_degrees), math.radians(config.shear_degrees)
-        given = (angle, config.scale, shear, config.shift * width, config.shift * height)
-        several = (angle, config.scale, shear, shear, config.shift, config.shift, config.crop_padding)
-        switched = [*several, config.crop_padding, config.horizontal_flip, config.brightness, config.contrast]
-        return cls(*given, config.crop_padding, config.horizontal_flip, sum(map(bool, switched)))
+        shear = math.radians(config.shear_degrees)
+        limits = {
+            "angle": (math.radians(config.rotation_degrees),), "scale": (config.scale,), "shear": (shear, shear),
+            "shift": (config.shift * width, config.shift * height),
+            "brightness": (config.brightness,), "contrast": (config.contrast,),
+        }  # fmt: skip
+        spreads = tuple((name, each) for name, each in limits.items() if any(each))
+        return cls(spreads, config.crop_padding, config.horizontal_flip)
+
+    @property
+    def count(self) -> int:
+        """Numbers that an image takes besides its noise: the spreads, two for a crop, one for a flip."""
+        return sum(len(each) for _, each in self.spreads) + (2 if self.crop else 0) + self.flip
 
     @property
     def moves(self) -> bool:
-        return bool(self.angle or self.scale or self.shear or self.shift_x or self.crop or self.flip)
+        """Whether any of it changes where a pixel comes from."""
+        return bool(self.crop or self.flip or any(name not in ("brightness", "contrast") for name, _ in self.spreads))
 
-    def source(self, uniform: Iterator[Tensor], batch: int) -> Tensor:
+    def spread(self, signed_NB: Tensor) -> dict[str, Tensor]:
+        """The spreads by name, [how many, B] each, of the first rows of numbers in [-1, 1)."""
+        if not self.spreads:
+            return {}
+        limits_N1 = _column(tuple(limit for _, each in self.spreads for limit in each), signed_NB.device)
+        parts = torch.split(signed_NB[: len(limits_N1)] * limits_N1, [len(each) for _, each in self.spreads])
+        return dict(zip((name for name, _ in self.spreads), parts, strict=True))
+
+    def source(self, spread: dict[str, Tensor], signed_NB: Tensor) -> Tensor:
         """source_B23 of the composition: mirror, crop, shear y, shear x, scale, rotate, shift.
 
         Forwards that is out = R(angle) scale Sx Sy (mirror(in) - crop) + shift, with y pointing down and a positive
         angle turning counter-clockwise; what the sampling grid needs is its inverse. In float64, so that quarter turns
         and whole pixels stay exact.
         """
-        zeros = torch.zeros(batch, dtype=torch.float64)
-
-        def within(limit: float) -> Tensor:
-            return _spread(next(uniform), limit) if limit else zeros
-
-        angle, scale = within(self.angle), 1 + within(self.scale)
-        shear_x, shear_y = torch.tan(within(self.shear)), torch.tan(within(self.shear))
-        shift_x, shift_y = within(self.shift_x), within(self.shift_y)
-        cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-        x_x, x_y = cos - shear_x * sin, -sin - shear_x * cos
-        y_x, y_y = sin - shear_y * x_x, cos - shear_y * x_y
-        x_1, y_1 = -(x_x * shift_x + x_y * shift_y), -(y_x * shift_x + y_y * shift_y)
+        zeros_2B = signed_NB.new_zeros((2, signed_NB.shape[1]))
+        angle_1B = spread.get("angle", zeros_2B[:1])
+        y_2B = torch.cat((torch.sin(angle_1B), torch.cos(angle_1B)))  # what x and y add to the source's y
+        if "scale" in spread:
+            y_2B = y_2B / (1 + spread["scale"])
+        x_2B = torch.stack((y_2B[1], -y_2B[0]))
+        if "shear" in spread:
+            shear_x, shear_y = torch.tan(spread["shear"])
+            x_2B = x_2B - shear_x * y_2B
+            y_2B = y_2B - shear_y * x_2B
+        linear_22B, constant_2B = torch.stack((x_2B, y_2B)), zeros_2B
+        if "shift" in spread:
+            constant_2B = -(linear_22B * spread["shift"]).sum(1)
         if self.crop:
-            offsets = [(next(uniform) * (2 * self.crop + 1)).floor() - self.crop for _ in range(2)]
-            x_1, y_1 = x_1 + offsets[0], y_1 + offsets[1]
-        source_B23 = torch.stack((x_x, x_y, x_1, y_x, y_y, y_1), dim=1).view(batch, 2, 3)
+            crops_2B = signed_NB[-3:-1] if self.flip else signed_NB[-2:]
+            constant_2B = constant_2B + ((crops_2B + 1) * (self.crop + 0.5)).floor_() - self.crop
+        source_23B = torch.cat((linear_22B, constant_2B[:, None]), 1)
         if self.flip:
-            source_B23[:, 0] *= torch.where(next(uniform) < 0.5, 1.0, -1.0)[:, None]
-        return source_B23.float()
+            source_23B[0] *= 2 * signed_NB[-1].floor() + 1
+        return source_23B.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+
+
+@lru_cache(maxsize=32)
+def _column(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """Numbers as a float64 tensor [N, 1]; kept, because a CUDA graph cannot copy them from the host."""
+    return torch.tensor(numbers, dtype=torch.float64)[:, None].to(device)
+
+
+@lru_cache(maxsize=32)
+def _streams(count: int, device: torch.device) -> Tensor:
+    """Where the streams of an image's numbers begin: int64 [count]; kept for the same reason."""
+    return (torch.arange(count) * _STREAM).to(device)
 
 
 def _resample(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:

@@ -1,6 +1,11 @@
-"""How much work one image is for a network, so that tasks can be put in order before anything has run."""
+"""How much work and how much room one image is for a network, known before anything has run.
+
+Nothing is computed: shapes are followed on torch's meta device.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +15,7 @@ from ensemble.models import build_model
 
 
 def multiply_adds(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int) -> int:
-    """Multiply-adds of the convolutions and linear layers of one forward pass for one image [C, H, W].
-
-    Nothing is computed: shapes are followed on torch's meta device.
-    """
+    """Multiply-adds of the convolutions and linear layers of one forward pass for one image [C, H, W]."""
     total = 0
 
     def count(layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -23,10 +25,33 @@ def multiply_adds(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
         assert isinstance(weights, Tensor)
         total += weights.shape[1] * places if isinstance(layer, nn.Linear) else weights.numel() * places
 
+    _follow(config, image_shape, num_classes, (nn.Conv2d, nn.Linear), count)
+    return total
+
+
+def activation_sizes(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int) -> list[int]:
+    """Numbers that one image becomes behind each layer of one forward pass, the image itself first."""
+    channels, height, width = image_shape
+    sizes = [channels * height * width]
+
+    def measure(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        sizes.append(output.numel())
+
+    _follow(config, image_shape, num_classes, nn.Module, measure)
+    return sizes
+
+
+def _follow(
+    config: ModelConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    kinds: type[nn.Module] | tuple[type[nn.Module], ...],
+    hook: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None],
+) -> None:
+    """Pass one image through a network, with the hook behind every layer of these kinds that holds no other layer."""
     with torch.device("meta"):
         network = build_model(config, image_shape, num_classes).eval()
         for layer in network.modules():
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                layer.register_forward_hook(count)
+            if isinstance(layer, kinds) and not list(layer.children()):
+                layer.register_forward_hook(hook)
         network(torch.empty(1, *image_shape))
-    return total

@@ -190,6 +190,8 @@ _SIGNATURES = {
     "forward": "LiiiPqPqPqi",
     "backward": "LiiiPqPqPqPP",
     "batch_to_last": "PPiiqi",
+    "signed_uniform": "PPPPiiq",
+    "random_bits": "PPPiiq",
     "gather": "PPPPPiiiqi",
     "gather_deformed": "PPPPPDiiiiii",
 }
@@ -220,6 +222,25 @@ class Kernels:
         y = images.new_empty((members, *rest, batch))
         self.run("batch_to_last", images, y, members, rows, y[0].numel() // batch, batch)
         return y
+
+    def signed_uniform(
+        self, keys_K: Tensor, starts_N: Tensor, count: int, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        """What `signed_uniform` of ensemble/data/counter_random.py gives, to the bit: [N, K, count] of that type."""
+        assert keys_K.dtype == starts_N.dtype == torch.int64, (keys_K.dtype, starts_N.dtype)
+        numbers = torch.empty((len(starts_N), len(keys_K), count), dtype=dtype)
+        doubles, floats = (numbers, None) if dtype == torch.float64 else (None, numbers)
+        tensors = (keys_K.contiguous(), starts_N.contiguous(), doubles, floats)
+        self.run("signed_uniform", *tensors, len(starts_N), len(keys_K), count)
+        return numbers
+
+    def random_bits(self, keys_K: Tensor, starts_N: Tensor, count: int) -> Tensor:
+        """What `random_bits` of ensemble/data/counter_random.py gives: int64 [N, K, count]."""
+        assert keys_K.dtype == starts_N.dtype == torch.int64, (keys_K.dtype, starts_N.dtype)
+        bits = torch.empty((len(starts_N), len(keys_K), count), dtype=torch.int64)
+        tensors = keys_K.contiguous(), starts_N.contiguous(), bits
+        self.run("random_bits", *tensors, len(starts_N), len(keys_K), count)
+        return bits
 
     def gather(
         self, images: Tensor, rows: Tensor, mean: Tensor, std: Tensor, batch: int, deformed: Deformation | None = None

@@ -18,16 +18,18 @@ NEUTRAL = frozenset({
 })  # fmt: skip
 
 
-def differences(stored: dict[str, Any], current: dict[str, Any]) -> list[str]:
+def differences(stored: dict[str, Any], current: dict[str, Any], device: str | None = None) -> list[str]:
     """Lines "key: old -> new" for every difference that matters between two resolved configurations.
 
-    A key that the stored one lacks, because an older version wrote it, counts with its default.
+    A key that the stored one lacks, because an older version wrote it, counts with its default. device: that of the
+    run's plan, "cpu" or "cuda", where it is known; what only a GPU heeds does not matter on a CPU.
     """
     old, new = (_with_ranks(_flat(values)) for values in (_completed(stored), current))
+    without_effect = {"compute.cuda_graph"} if device == "cpu" else set()
     return [
         f"{key}: {old.get(key, 'absent')!r} in the folder, {new.get(key, 'absent')!r} now"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _neutral(key)
+        if old.get(key) != new.get(key) and not _neutral(key) and key not in without_effect
     ]
 
 

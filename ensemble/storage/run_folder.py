@@ -118,7 +118,7 @@ class RunFolder:
             leftover.unlink()
         if (self.path / MANIFEST).is_file():
             self._load_manifest()
-            changed = differences(self.config(), config)
+            changed = differences(self.config(), config, self.plan().get("device"))
             if changed:
                 listed = "\n".join(f"  {line}" for line in changed)
                 raise ConfigError(
@@ -224,7 +224,7 @@ class RunFolder:
         facts = {
             "index": result.index, "recipe": result.recipe, "num_parameters": result.num_parameters,
             "train_seconds": result.train_seconds, "kept_epoch": result.kept_epoch, "stack_size": result.stack_size,
-            "facts": dict(result.facts),
+            "facts": dict(result.facts), "device": result.device,
         }  # fmt: skip
         votes = {name: getattr(result.votes, name) for name in Votes.__slots__}
         prefix = _member_folder(result.index)

@@ -1,8 +1,9 @@
 """Resident images, and the batches of a stack gathered from them.
 
 Images stay uint8 on the member's device; a batch is one gather, one conversion and, where asked, one augmentation
-with parameters drawn per sample. Orders and augmentations come from each member's own streams at (member, purpose,
-epoch), so a member sees the same batches alone, in a stack, and after a restart.
+with parameters drawn per sample. Orders come from each member's own streams at (member, purpose, epoch), augmentations
+from its key for the epoch and the position of an image in it, so a member sees the same batches alone, in a stack, and
+after a restart.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.data.augmentation import Draw, augment, draw, spline_taps
+from ensemble.data.counter_random import signed_uniform
 from ensemble.native.kernels import Deformation, Kernels
-from ensemble.seeding import Purpose, member_generator, member_seed
+from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import filled, worthwhile
 from ensemble.training.job import Arrays
+from ensemble.training.layers import BatchPlace
+from ensemble.training.orders import Orders
 from ensemble.training.placement import Placement
 from ensemble.types import MemberSpec
 
@@ -90,7 +94,7 @@ class Resident:
 class Batch:
     """One step's data: images [K, B, C, H, W], labels [B, K], weights [B, K], targets [B, K, classes].
 
-    rows: of the whole batch; with several ranks B is this rank's share of it.
+    place: where it lies in the epoch; with several ranks B is this rank's share of its rows.
     batch_last: None, or B where the images are [K, C, H, W, filled] (see `batch_last`).
     """
 
@@ -98,15 +102,27 @@ class Batch:
     labels_BK: Tensor
     weights_BK: Tensor | None
     targets_BKC: Tensor | None
-    rows: int
+    place: BatchPlace
     batch_last: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Rows of the whole batch."""
+        return self.place.rows
 
 
 class Batches:
-    """The training batches of a stack, epoch by epoch.
+    """The training batches of a stack.
+
+        batches.begin(epoch)
+        batch = batches.at(first, rows)     # rows of the epoch's order from position `first` on
+
+    What a batch is made of lies in tensors that keep their places, so `at` can be part of a CUDA graph.
 
     own: images [K, R, C, H, W] and labels [K, R] of the members' own sets, instead of their rows of the data set.
     kernels: lay out batches as these want them, where that is worthwhile.
+    random_kernels: draw random numbers by these, to the same bits.
+    last_epoch: the next epoch's order is drawn while one runs, up to this one (from 0); None: never ahead.
     """
 
     def __init__(
@@ -119,10 +135,12 @@ class Batches:
         placement: Placement,
         own: tuple[Tensor, Tensor] | None = None,
         kernels: Kernels | None = None,
+        random_kernels: Kernels | None = None,
+        last_epoch: int | None = None,
     ) -> None:
-        self._kernels = kernels
+        self._kernels, self._random_kernels = kernels, random_kernels
         self._data, self._members, self._seed = data, members, seed
-        self._batch_size, self._augmentation, self._placement = batch_size, augmentation, placement
+        self.batch_size, self._augmentation, self._placement = batch_size, augmentation, placement
         device = placement.device
         self._images, self._labels = data.train_images, data.train_labels
         self._image_shape = (data.train_images.shape[1], data.train_images.shape[2], data.train_images.shape[3])
@@ -140,66 +158,73 @@ class Batches:
             assert len(targets) == len(members), "all members of a stack have targets, or none"
             self._targets_KRC = torch.stack(targets).to(device)
         self._weights_KR: Tensor | None = None
-        assert all(m.weights is not None for m in members if m.resample), "drawing by weight needs weights"
         if any(member.weights is not None and not member.resample for member in members):
             ones = torch.ones(self.rows_per_epoch)
             weights = [ones if m.weights is None or m.resample else tensor_of(m.weights) for m in members]
             self._weights_KR = torch.stack(weights).to(device)
+        self._orders = Orders(members, seed, self.rows_per_epoch, device, last_epoch)
+        self._order_KR = torch.empty((len(members), self.rows_per_epoch), dtype=torch.int64, device=device)
+        self._keys_K = torch.zeros(len(members), dtype=torch.int64, device=device)
+        self._members_K1 = torch.arange(len(members), device=device).unsqueeze(1)
+        self._counts = torch.arange(batch_size, device=device)
 
     @property
     def steps_per_epoch(self) -> int:
         """Batches of an epoch; the last one may be smaller."""
-        return -(-self.rows_per_epoch // self._batch_size)
+        return -(-self.rows_per_epoch // self.batch_size)
 
-    def streams(self, epoch: int) -> list[torch.Generator]:
-        """The members' generators for augmentation, as they stand at the start of an epoch."""
-        return [self._stream(member, Purpose.AUGMENT, epoch) for member in self._members]
+    def rows_of(self, step: int) -> int:
+        """Rows of the batch of a step (from 0)."""
+        return min(self.batch_size, self.rows_per_epoch - step * self.batch_size)
 
-    def epoch(
-        self, epoch: int, first_step: int = 0, streams: Sequence[torch.Generator] | None = None
-    ) -> Iterator[Batch]:
-        """The batches of one epoch (from 0) in their order, from `first_step` on.
+    def begin(self, epoch: int) -> None:
+        """Put the rows in the order of an epoch (from 0), and take its keys for augmentation."""
+        self._order_KR.copy_(self._orders.of(epoch))
+        if self._augmentation.active:
+            keys = [member_seed(self._seed, member.index, Purpose.AUGMENT, epoch) for member in self._members]
+            self._keys_K.copy_(torch.tensor(keys))
 
-        streams: the generators for augmentation as they stand at that step; new ones when None.
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch (from 0) in their order, from `first_step` on."""
+        self.begin(epoch)
+        for step in range(first_step, self.steps_per_epoch):
+            yield self.at(step * self.batch_size, self.rows_of(step))
+
+    def at(self, first: int | Tensor, rows: int) -> Batch:
+        """The batch of so many rows from a position of the epoch on.
+
+        first: an int, or an int64 tensor of one element on the device, which is not read on the host.
         """
-        order_KR = torch.stack([self._order(member, epoch) for member in self._members]).to(self._rows_KR.device)
-        rows_KR = self._rows_KR.gather(1, order_KR)
-        labels_KR = self._labels[rows_KR]
-        weights_KR = None if self._weights_KR is None else self._weights_KR.gather(1, order_KR)
-        streams = self.streams(epoch) if streams is None else streams
-        share = self._placement.share
-        for start in range(first_step * self._batch_size, self.rows_per_epoch, self._batch_size):
-            part = slice(start, min(start + self._batch_size, self.rows_per_epoch))
-            weights = None if weights_KR is None else share(weights_KR[:, part]).T
-            targets = None
-            if self._targets_KRC is not None:
-                members = torch.arange(len(order_KR), device=order_KR.device).unsqueeze(1)
-                targets = self._targets_KRC[members, share(order_KR[:, part])].transpose(0, 1)
-            labels, rows = share(labels_KR[:, part]).T, part.stop - part.start
-            rows_KB, draws = share(rows_KR[:, part]), self._draw(rows, streams)
-            if self._kernels is not None and worthwhile(len(labels)):
-                images = self._data.gathered(self._images, rows_KB, self._kernels, self._deformation(draws))
-                yield Batch(images, labels, weights, targets, rows, len(labels))
-            else:
-                yield Batch(self._gather(rows_KB, draws), labels, weights, targets, rows)
+        share, place = self._placement.share, self._place(first, rows)
+        if isinstance(first, int):
+            order_KB = share(self._order_KR[:, first : first + rows])
+        else:
+            order_KB = share(self._order_KR.index_select(1, self._counts[:rows] + first))
+        rows_KB = self._rows_KR.gather(1, order_KB)
+        labels = self._labels[rows_KB].T
+        weights = None if self._weights_KR is None else self._weights_KR.gather(1, order_KB).T
+        targets = None
+        if self._targets_KRC is not None:
+            targets = self._targets_KRC[self._members_K1, order_KB].transpose(0, 1)
+        draws = self._draw(place)
+        if self._kernels is not None and worthwhile(len(labels)):
+            images = self._data.gathered(self._images, rows_KB, self._kernels, self._deformation(draws))
+            return Batch(images, labels, weights, targets, place, len(labels))
+        return Batch(self._gather(rows_KB, draws), labels, weights, targets, place)
 
-    def _order(self, member: MemberSpec, epoch: int) -> Tensor:
-        """Positions in the member's rows, in the order of this epoch: all of them once, or drawn by weight."""
-        if not member.resample:
-            return torch.randperm(self.rows_per_epoch, generator=self._stream(member, Purpose.ORDER, epoch))
-        assert member.weights is not None
-        chances = member.weights.astype(np.float64)
-        generator = member_generator(self._seed, member.index, Purpose.SAMPLE, epoch)
-        return tensor_of(generator.choice(len(chances), len(chances), p=chances / chances.sum()))
+    def _place(self, first: int | Tensor, rows: int) -> BatchPlace:
+        return BatchPlace(first, rows, self._placement.part, self._kernels or self._random_kernels)
 
-    def _draw(self, count: int, streams: Sequence[torch.Generator]) -> Draw | None:
-        """How this rank's share of a batch is deformed: drawn for all of it, so that streams do not depend on ranks."""
+    def _draw(self, place: BatchPlace) -> Draw | None:
+        """How this rank's share of a batch is deformed: drawn for the whole batch, of which each rank takes its share."""
         if not self._augmentation.active:
             return None
-        draws = draw(self._augmentation, count, self._image_shape, *streams)
+        numbers = signed_uniform if place.kernels is None else place.kernels.signed_uniform
+        draws = draw(self._augmentation, place.rows, self._image_shape, self._keys_K, place.first, numbers)
         if self._placement.ranks == 1:
             return draws
-        return draws.rows(self._placement.share(torch.arange(count * len(streams)).view(-1, count)).flatten())
+        positions = torch.arange(place.rows * len(self._keys_K), device=self._keys_K.device).view(-1, place.rows)
+        return draws.rows(self._placement.share(positions).flatten())
 
     def _deformation(self, draws: Draw | None) -> Deformation | None:
         """A draw as the kernels take it."""
@@ -220,6 +245,3 @@ class Batches:
             images = self._data.normalized(augment(self._data.unit(images), self._augmentation, draws))
         members_images: Tensor = torch.unflatten(images, 0, (len(rows_KB), -1))
         return members_images
-
-    def _stream(self, member: MemberSpec, purpose: Purpose, epoch: int) -> torch.Generator:
-        return seeded(member_seed(self._seed, member.index, purpose, epoch))

@@ -3,9 +3,9 @@
     content = capture(run)              # safetensors; plain values as JSON in its metadata
     restore(new_run, content)           # a fresh StackRun of the same task
 
-What is in it: weights and buffers, the optimiser's state, averaged and best weights, schedule state, histories, the
-place in the epoch with its sums, and the states of the generators for augmentation and dropout. What is not: anything
-that is a function of its address (orders, resamplings, filtered sets), which is made again.
+What is in it: weights and buffers, the optimiser's state, averaged and best weights, schedule state, histories, and the
+place in the epoch with its sums. What is not: anything that is a function of its address (orders, resamplings,
+augmentations, dropout masks, filtered sets), which is made again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ensemble.errors import StorageError
+from ensemble.training.host_copy import on_host
 from ensemble.types import EpochRecord, Failure, Task
 
 if TYPE_CHECKING:
     from ensemble.training.loop import StackRun
 
+# How augmentations and dropout masks were drawn. 1 (then not written): by generators, whose states were stored too.
+# 2: by counters, see ensemble/data/counter_random.py.
+_DRAWS = 2
 _STATE = "state"  # the name under which the plain values stand, as JSON in a tensor of bytes
 
 
@@ -40,10 +44,9 @@ def capture(run: StackRun) -> bytes:
                 plain[f"{i}.{key}"] = value
     for kind, kept in run.keeper.tensors().items():
         tensors.update({f"keeper.{kind}.{i:04d}": tensor for i, tensor in enumerate(kept)})
-    for kind, streams in (("augmentation", run.augmentation_streams), ("dropout", run.dropout_streams)):
-        tensors.update({f"{kind}.{k:04d}": stream.get_state() for k, stream in enumerate(streams)})
     tensors["sums"] = run.sums_2K
     state = {
+        "draws": _DRAWS,
         "members": [member.index for member in run.members],
         "epoch": run.epoch, "step": run.step, "spent": run.spent, "seconds": run.seconds, "alive": run.alive,
         "histories": [[asdict(record) for record in history] for history in run.histories],
@@ -51,13 +54,19 @@ def capture(run: StackRun) -> bytes:
         "optimizer": plain, "keeper": run.keeper.state(), "plateau": run.plateau.state() if run.plateau else None,
     }  # fmt: skip
     tensors[_STATE] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
-    content: bytes = save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
+    content: bytes = save(dict(zip(tensors, on_host(list(tensors.values())), strict=True)))
     return content
 
 
 def fits(content: bytes | None, task: Task) -> bool:
     """Whether a checkpoint is of exactly this task's members."""
     return content is not None and _state(load(content))["members"] == [member.index for member in task.members]
+
+
+def outdated(content: bytes, run: StackRun) -> bool:
+    """Whether a checkpoint is of a training that would go on with other augmentations or dropout masks than it began with."""
+    draws = run.recipe.augmentation.active or run.stack.dropout
+    return bool(draws) and _state(load(content)).get("draws", 1) != _DRAWS
 
 
 @torch.no_grad()
@@ -81,10 +90,6 @@ def restore(run: StackRun, content: bytes) -> None:
     run.alive = list(state["alive"])
     run.histories = [[EpochRecord(**record) for record in history] for history in state["histories"]]
     run.failures = {int(position): Failure(**failure) for position, failure in state["failures"].items()}
-    run.seed_epoch(run.epoch)
-    for kind, streams in (("augmentation", run.augmentation_streams), ("dropout", run.dropout_streams)):
-        for stream, stored in zip(streams, _numbered(tensors, f"{kind}."), strict=True):
-            stream.set_state(stored)
 
 
 def _restore_optimizer(run: StackRun, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:

@@ -95,11 +95,13 @@ def _source(member: MemberSpec, job: Job, data: Resident, passes: int) -> Iterat
     config, device = job.group.training.augmentation, data.train_images.device
     shape = (data.train_images.shape[1], data.train_images.shape[2], data.train_images.shape[3])
     for number in range(passes):
-        stream = seeded(member_seed(job.seed, member.index, Purpose.FILTER, number))
-        rows = tensor_of(member.rows)[torch.randperm(len(member.rows), generator=stream)].to(device)
-        for chosen in torch.split(rows, BATCH):
+        seed = member_seed(job.seed, member.index, Purpose.FILTER, number)
+        keys_1 = torch.tensor([seed]).to(device)
+        rows = tensor_of(member.rows)[torch.randperm(len(member.rows), generator=seeded(seed))].to(device)
+        for first in range(0, len(rows), BATCH):
+            chosen = rows[first : first + BATCH]
             images = data.unit(data.train_images[chosen])
-            images = augment(images, config, draw(config, len(chosen), shape, stream))
+            images = augment(images, config, draw(config, len(chosen), shape, keys_1, first))
             yield images.mul_(255).round_().clamp_(0, 255).to(torch.uint8), data.train_labels[chosen]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.config.schema import ComputeConfig, Experiment, Group
-from ensemble.errors import ComputeError
+from ensemble.errors import ComputeError, ConfigError
 from ensemble.events import Event
 from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Task
 
@@ -86,6 +86,14 @@ def device_kind(compute: ComputeConfig) -> str:
     if compute.device == "cuda":
         raise ComputeError(NO_GPU)
     return "cpu"
+
+
+def check_precision(compute: ComputeConfig, device: str) -> None:
+    """Raises ConfigError where the precision would change nothing on this kind of device ("cpu" or "cuda")."""
+    if compute.precision == "tf32" and device == "cpu":
+        raise ConfigError(
+            "compute.precision is tf32, which only GPUs have, but the run trains on CPUs; expected float32 or bf16 there"
+        )
 
 
 NO_GPU = "compute.device is cuda, but torch sees no GPU here; expected at least one; use compute.device=cpu"

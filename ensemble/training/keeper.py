@@ -25,19 +25,29 @@ class Keeper:
         self._best_wanted = recipe.keep != "last"
         self._by_error = recipe.keep == "best_validation_error"
         self._average = [p.detach().clone() for p in stack.parameters()] if self._decay is not None else []
-        self._steps = 0
         self._best: list[Tensor] = []
         self._best_score = [(math.inf, math.inf)] * stack.num_members
         self._kept_epoch = [0] * stack.num_members
 
+    def share(self, step: int) -> float:
+        """The share of the new weights in the average after a step (from 0, counted over all epochs); 0 without one.
+
+        The decay warms up as (1 + t) / (10 + t), so that early averages forget the start.
+        """
+        return 0.0 if self._decay is None else 1 - min(self._decay, (1 + step) / (10 + step))
+
     @torch.no_grad()
-    def after_step(self) -> None:
-        """Move the average. Its decay warms up as (1 + t) / (10 + t), so that early averages forget the start."""
+    def after_step(self, share: float | Tensor) -> None:
+        """Move the average by this share of its distance to the weights; a tensor of no axes inside a CUDA graph."""
         if self._decay is None:
             return
-        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
-        self._steps += 1
-        torch._foreach_lerp_(self._average, [p.detach() for p in self._stack.parameters()], 1 - decay)
+        weights = [p.detach() for p in self._stack.parameters()]
+        if isinstance(share, Tensor):
+            distances = torch._foreach_sub(weights, self._average)
+            torch._foreach_mul_(distances, share)
+            torch._foreach_add_(self._average, distances)
+        else:
+            torch._foreach_lerp_(self._average, weights, share)
 
     @contextmanager
     def voting_weights(self) -> Iterator[None]:
@@ -67,11 +77,19 @@ class Keeper:
         with self.voting_weights():
             if not self._best:
                 self._best = [tensor.clone() for tensor in self._stack.member_tensors()]
-            for best, now in zip(self._best, self._stack.member_tensors(), strict=True):
-                for k in better:
-                    best[k].copy_(now[k])
+            elif better:
+                self._keep(better)
         for k in better:
             self._best_score[k], self._kept_epoch[k] = scores[k], epoch + 1
+
+    def _keep(self, members: list[int]) -> None:
+        """Copy the weights of these members to the best ones: one masked copy per tensor, however many members."""
+        now = list(self._stack.member_tensors())
+        mask_K = torch.zeros(self._stack.num_members, dtype=torch.bool)
+        mask_K[members] = True
+        mask_K = mask_K.to(now[0].device)
+        for best, tensor in zip(self._best, now, strict=True):
+            torch.where(mask_K.view(-1, *[1] * (tensor.dim() - 1)), tensor, best, out=best)
 
     def tensors(self) -> dict[str, list[Tensor]]:
         """The averaged and the best weights, for a checkpoint; empty lists where there are none (yet)."""
@@ -79,7 +97,7 @@ class Keeper:
 
     def state(self) -> dict[str, Any]:
         """The rest of what it remembers, as plain values."""
-        return {"steps": self._steps, "best_score": self._best_score, "kept_epoch": self._kept_epoch}
+        return {"best_score": self._best_score, "kept_epoch": self._kept_epoch}
 
     @torch.no_grad()
     def load(self, tensors: dict[str, list[Tensor]], state: dict[str, Any]) -> None:
@@ -90,7 +108,7 @@ class Keeper:
             self._best = [tensor.clone() for tensor in self._stack.member_tensors()]
             for mine, stored in zip(self._best, tensors["best"], strict=True):
                 mine.copy_(stored)
-        self._steps, self._kept_epoch = int(state["steps"]), list(state["kept_epoch"])
+        self._kept_epoch = list(state["kept_epoch"])
         self._best_score = [(float(first), float(second)) for first, second in state["best_score"]]
 
     @torch.no_grad()

@@ -10,10 +10,16 @@ On a CPU, chains of narrow layers are trained another way, see `batch_last`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ensemble.data.counter_random import random_bits
+from ensemble.native.kernels import Kernels
 
 
 def _stacked(tensors: Sequence[Tensor]) -> nn.Parameter:
@@ -127,13 +133,18 @@ class StackedLinear(nn.Module):
 
 
 class StackedBatchNorm(nn.Module):
-    """K batch normalisations as one over K*C channels. Every channel has its own statistics, so members never mix."""
+    """K batch normalisations as one over K*C channels. Every channel has its own statistics, so members never mix.
+
+    synchronized: in training take the statistics of a batch over all processes of the default process group, each of
+    which holds a part of it.
+    """
 
     def __init__(self, layers: Sequence[nn.BatchNorm1d | nn.BatchNorm2d]) -> None:
         super().__init__()
         first = layers[0]
         self.num_members = len(layers)
         self.momentum, self.eps = first.momentum, first.eps
+        self.synchronized = False
         self.weight = nn.Parameter(torch.cat([layer.weight.detach() for layer in layers]))
         self.bias = nn.Parameter(torch.cat([layer.bias.detach() for layer in layers]))
         self.running_mean: Tensor
@@ -143,9 +154,31 @@ class StackedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         momentum = 0.1 if self.momentum is None else self.momentum
+        if self.training and self.synchronized:
+            return self._over_ranks(x, momentum)
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, self.training, momentum, self.eps
         )
+
+    def _over_ranks(self, x: Tensor, momentum: float) -> Tensor:
+        """Batch norm of this rank's part of a batch, in float32; mean and variance are those of the whole batch.
+
+        In two passes, since E[x^2] - E[x]^2 would lose digits. A rank may hold no row at all.
+        """
+        values, axes = x.float(), [0, *range(2, x.dim())]
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        rows = torch.full_like(self.running_mean[:1], x.numel() // x.shape[1])
+        total = sum_over_ranks(torch.cat([values.sum(axes), rows]))
+        count = total[-1].detach()
+        mean = total[:-1] / count
+        centred = values - mean.view(shape)
+        variance = sum_over_ranks(centred.square().sum(axes)) / count
+        with torch.no_grad():
+            unbiased = variance * (count / (count - 1))  # as torch keeps it; not finite for a single value, as in torch
+            self.running_mean.lerp_(mean.detach(), momentum)
+            self.running_var.lerp_(unbiased.detach(), momentum)
+        scaled = centred * (self.weight / (variance + self.eps).sqrt()).view(shape) + self.bias.view(shape)
+        return scaled.to(x.dtype)
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """The tensors of one member, under the names of nn.BatchNorm2d."""
@@ -153,19 +186,61 @@ class StackedBatchNorm(nn.Module):
         return {name: getattr(self, name).view(self.num_members, -1)[member] for name in names}
 
 
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum over all processes of the default process group; gradients are summed in the same way."""
+    summed: Tensor = _SumOverRanks.apply(tensor)
+    return summed
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(_ctx: Any, tensor: Tensor) -> Tensor:
+        summed = tensor.clone()
+        torch.distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(_ctx: Any, gradient: Tensor) -> Tensor:
+        summed = gradient.clone()
+        torch.distributed.all_reduce(summed)
+        return summed
+
+
+@dataclass(frozen=True)
+class BatchPlace:
+    """Where a batch lies in its epoch.
+
+    first: position of its first image, an int or, inside a CUDA graph, an int64 tensor of one element on the device.
+    rows: of the whole batch. part: which of them this rank has. kernels: compute random numbers, where they are loaded.
+    """
+
+    first: int | Tensor
+    rows: int
+    part: slice = field(default_factory=lambda: slice(None))
+    kernels: Kernels | None = None
+
+
 class StackedDropout(nn.Module):
-    """Dropout in which every member draws its own mask from its own generator."""
+    """Dropout in which every member has its own masks.
+
+    A mask is a function of the layer's key for the member and the epoch, and of the image's position in the epoch: the
+    same for a member alone and in a stack, on one rank and on several, after a resume and inside a CUDA graph. Every
+    number takes 16 random bits, so p is rounded to a multiple of 2^-16.
+    """
 
     def __init__(self, layers: Sequence[nn.Dropout]) -> None:
         super().__init__()
         self.num_members, self.p = len(layers), layers[0].p
-        self.generators: list[torch.Generator] = []  # one per member, set by `seed_dropout` at the start of an epoch
+        self._kept = round((1 - self.p) * 2**16)  # of 2^16
+        self.keys_K: Tensor | None = None  # set by Stack.seed_dropout
+        self.place: BatchPlace | None = None  # set by Stack.place_dropout
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
         x_BK: Tensor = torch.unflatten(x, 1, (self.num_members, -1))
-        return (x_BK * self._masks(x_BK.transpose(0, 1)).transpose(0, 1)).flatten(1, 2)
+        masked: Tensor = x_BK * self._masks(x_BK.transpose(0, 1)).transpose(0, 1)
+        return masked.flatten(1, 2)
 
     def batch_last(self, x: Tensor, rows: int) -> Tensor:
         """The same of the first `rows` images of x [K, ..., B], with the same masks; the others become zero."""
@@ -175,12 +250,18 @@ class StackedDropout(nn.Module):
         return x * F.pad(masks, (0, x.shape[-1] - rows))
 
     def _masks(self, x_KB: Tensor) -> Tensor:
-        """Numbers to multiply [K, B, ...] with: contiguous draws, the same as when the member trains alone."""
-        assert len(self.generators) == self.num_members, "dropout was not seeded for this epoch"
-        masks = torch.empty(x_KB.shape, dtype=x_KB.dtype, device=x_KB.device)
-        for member, generator in enumerate(self.generators):
-            masks[member].bernoulli_(1 - self.p, generator=generator)
-        return masks.div_(1 - self.p)
+        """Numbers to multiply [K, B, ...] with: 0, or 1 over the share that is kept."""
+        place = self.place
+        assert place is not None, "dropout was not told where the batch lies"
+        assert self.keys_K is not None, "dropout was not seeded for this epoch"
+        numbers = x_KB[0, 0].numel() if len(x_KB[0]) else 0
+        words = -(-numbers // 4)  # of 64 bits, for each image
+        start_1 = torch.zeros(1, dtype=torch.int64, device=x_KB.device) + place.first * words
+        draw_bits = random_bits if place.kernels is None else place.kernels.random_bits
+        bits_1KN = draw_bits(self.keys_K, start_1, place.rows * words)
+        draws_KBn = bits_1KN.view(torch.int16).view(self.num_members, place.rows, 4 * words)
+        kept = draws_KBn[:, place.part, :numbers] <= self._kept - 2**15 - 1
+        return kept.to(x_KB.dtype).mul_(2**16 / self._kept).reshape(x_KB.shape)
 
     def member_state(self, _member: int) -> dict[str, Tensor]:
         """Dropout has no tensors."""

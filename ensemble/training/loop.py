@@ -1,15 +1,17 @@
 """The one training loop: `train_task(task, job, arrays)` trains a stack and yields what happens.
 
-It yields EpochFinished events as epochs end, Checkpoints as time goes by, and at the end one MemberResult (or Failure) per member. It is a plain
-generator, so the same function runs inline, in a Ray worker (which streams what it yields) and on every rank of a
-launched world. Nothing in it knows a method, an executor or a tracker.
+It yields EpochFinished events as epochs end, Checkpoints as time goes by, and at the end one MemberResult (or Failure) per
+member. It is a plain generator, so the same function runs inline, in a Ray worker (which streams what it yields) and on
+every rank of a launched world. Nothing in it knows a method, an executor or a tracker.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,19 +22,22 @@ from torch import Tensor
 from ensemble.config.recipe import AugmentationConfig, PlateauConfig
 from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.models import build_model
-from ensemble.native.kernels import obstacle
+from ensemble.models.work import activation_sizes
+from ensemble.native.kernels import load, obstacle
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import known, suits
-from ensemble.training.batches import Batch, Batches, Resident, seeded, tensor_of
-from ensemble.training.checkpoint import capture, fits, restore
+from ensemble.training.batches import Batch, Batches, Resident, tensor_of
+from ensemble.training.checkpoint import capture, fits, outdated, restore
+from ensemble.training.cuda_graph import GraphedStep, StepTable, capture_on_gpu
+from ensemble.training.cuda_graph import obstacle as obstacle_to_capture
 from ensemble.training.filtering import filtered_set
+from ensemble.training.host_copy import on_host
 from ensemble.training.job import Arrays, Job, Ways
 from ensemble.training.keeper import Keeper
+from ensemble.training.layers import StackedBatchNorm
 from ensemble.training.optimizers import MemberRates, build_optimizer, clip_gradients
 from ensemble.training.placement import Placement
-from ensemble.training.prediction import predict, predict_logits, predict_own
-from ensemble.training.recorded import RecordedStep, record_on_gpu
-from ensemble.training.recorded import obstacle as obstacle_to_recording
+from ensemble.training.prediction import predict, predict_logits, predict_own, rows_on_gpu
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack, unstackable
 from ensemble.training.ways import use
@@ -40,18 +45,43 @@ from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse
 
 Item = Event | Pulse | Checkpoint | MemberResult | Failure
 PULSE_S = 5.0  # between signs of life
+_CAPTURES_APART = 50  # checkpoints are at least so many times the time that one takes apart
 
 
 def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
     """Train the members of a task together; yields events, then one MemberResult or Failure per member.
 
-    In between come Checkpoints, one every compute.checkpoint_every_s; a task that has one goes on from there. Raises ComputeError when the device asked for is not there, ConfigError when the images do not fit the network.
+    In between come Checkpoints, one every compute.checkpoint_every_s; a task that has one goes on from there. Raises
+    ComputeError when the device asked for is not there, ConfigError when the images do not fit the network.
     """
     placement = Placement.create(job.compute)
+    _free_memory(placement)
     try:
         yield from _train_placed(task, job, arrays, placement)
+    except Exception as error:
+        _clear_frames(error)
+        raise
     finally:
+        _free_memory(placement)
         torch.set_flush_denormal(False)  # it holds for the whole process, which may be the user's own
+
+
+def _free_memory(placement: Placement) -> None:
+    """Give a GPU's memory back to whoever shares it, and to the next task.
+
+    Some of it is in reference cycles (a CUDA graph and the run that it is of; Accelerate's wrapped forward), some in
+    torch's cache.
+    """
+    if placement.device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _clear_frames(error: BaseException | None) -> None:
+    """Drop the local variables of the functions that an error came through: they hold the stack that had no room."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) -> Iterator[Item]:
@@ -72,14 +102,18 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
     recipe, members = job.group.training, task.members
     yield TaskStarted(
         task.id, tuple(m.index for m in members), task.recipe, recipe.epochs,
-        platform.node(), os.getpid(), str(placement.device), torch.get_num_threads(),
+        platform.node(), os.getpid(), placement.device_name, torch.get_num_threads(),
     )  # fmt: skip
     run = StackRun(task, job, arrays, placement)
     if run.stack.batch_last and (missing := obstacle()):
         yield Notice(f"narrow networks train at about half the speed: {missing}")
-    if run.unrecorded:
-        yield Notice(f"trained without a CUDA graph: {run.unrecorded}")
-    if task.checkpoint is not None:
+    if run.no_graph:
+        yield Notice(f"trained without a CUDA graph: {run.no_graph}")
+    if task.checkpoint is not None and outdated(task.checkpoint, run):
+        yield Notice(
+            f"{task.id}: starts again, since its checkpoint is of a version with other augmentations and dropout masks"
+        )
+    elif task.checkpoint is not None:
         restore(run, task.checkpoint)
     for epoch in range(run.epoch, recipe.epochs):
         for found in run.train_epoch(epoch):
@@ -113,14 +147,18 @@ class StackRun:
             if member.start is not None:
                 self.stack.load_member_state(k, {name: tensor_of(array) for name, array in member.start.items()})
         self._choose_kernels()
-        # Why steps are not recorded: None where they are, empty where nobody asked for it.
-        self.unrecorded = obstacle_to_recording(self.recipe, self.stack, placement) if job.compute.cuda_graph else ""
+        # Why steps are no CUDA graph: None where they are, empty where there need be no word about it.
+        self.no_graph = obstacle_to_capture(self.recipe, placement) if self._graph_wanted() else ""
+        captured = self.no_graph is None
         self.model = placement.prepare(self.stack)
-        self.optimizer = build_optimizer(self.recipe, self.stack, recorded=self.unrecorded is None)
+        self.optimizer = build_optimizer(self.recipe, self.stack, captured)
         self.filtered = [filtered_set(member, job, self.data, placement) for member in task.members if member.filter]
         self.batches = self._batches()
-        self.rates = MemberRates(self.stack)
+        if device.type == "cuda":
+            sizes, memory = activation_sizes(job.group.model, image_shape, job.num_classes), placement.memory_bytes
+            self.stack.evaluation_rows = rows_on_gpu(sizes, count, self.batches.rows_of(0), memory)
         self.plateau = Plateau(self.recipe.schedule, count) if isinstance(self.recipe.schedule, PlateauConfig) else None
+        self.rates = MemberRates(self.stack, captured=captured and self.plateau is not None)
         self.keeper = Keeper(self.stack, self.recipe)
         self.alive = [True] * count
         self.histories: list[list[EpochRecord]] = [[] for _ in members_of(task)]
@@ -130,21 +168,28 @@ class StackRun:
         self.epoch = self.step = 0
         self.sums_2K = torch.zeros((2, count), device=device)
         self.spent = 0.0
-        self.rate: float | Tensor = 0.0  # of the step to come
-        self.recorded: RecordedStep | None = None
-        if self.unrecorded is None:
-            self.rate = torch.zeros((), device=device)
-            rows = min(self.recipe.batch_size, self.batches.rows_per_epoch)
-            self.recorded = RecordedStep(self.plain_step, self.tensors, rows, record_on_gpu)
-        self.augmentation_streams = self.batches.streams(0)
-        self.dropout_streams: list[torch.Generator] = []
-        self.seed_epoch(0)
+        self.table: StepTable | None = None
+        self.graphed: GraphedStep | None = None
+        if captured:
+            self.use_graph(GraphedStep(self.step_on_device, self.tensors, capture_on_gpu))
         self._saved = self._said = time.perf_counter()
+        self._capture_s = 0.0  # what the last checkpoint took
+
+    def _graph_wanted(self) -> bool:
+        return self.job.compute.cuda_graph and self.placement.device.type == "cuda"
+
+    def use_graph(self, graphed: GraphedStep) -> None:
+        """Take steps by a CUDA graph, or what stands for one, from now on."""
+        self.table, self.graphed = StepTable(self.batches.steps_per_epoch, self.placement.device), graphed
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.table.rate
 
     def _choose_kernels(self) -> None:
         """Those of the plan; where it says nothing, those for narrow networks if they suit this stack, here."""
         compute, network = self.job.compute, self.stack.network
         plain = self.placement.device.type == "cpu" and compute.precision == "float32"
+        if self.placement.ranks > 1 and any(isinstance(layer, StackedBatchNorm) for layer in network.modules()):
+            plain = False  # those kernels see the batch of one rank
         by_rule = plain and compute.kernels != "torch" and suits(network)
         ways = self.job.ways or Ways(by_rule, {})
         use(replace(ways, batch_last=ways.batch_last and plain and known(network)), self.stack)
@@ -156,26 +201,22 @@ class StackRun:
             images = torch.stack([found.images for found in self.filtered])
             own = images, torch.stack([found.labels for found in self.filtered])
             augmentation = AugmentationConfig()  # the set is deformed already, and was chosen as it is
+        on_gpu, kernels = self.placement.device.type == "cuda", None
+        if not on_gpu and self.job.compute.kernels != "torch" and (augmentation.active or self.stack.dropout):
+            kernels = load()
         return Batches(
             self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own,
-            self.stack.kernels,
+            self.stack.kernels, kernels, self.recipe.epochs - 1 if on_gpu else None,
         )  # fmt: skip
-
-    def seed_epoch(self, epoch: int) -> None:
-        """Put every stream of this epoch at its start."""
-        self.augmentation_streams = self.batches.streams(epoch)
-        self.dropout_streams = [
-            seeded(member_seed(self.job.seed, m.index, Purpose.DROPOUT, epoch), self.placement.device)
-            for m in self.members
-        ]
-        self.stack.seed_dropout(self.dropout_streams)
 
     def tensors(self) -> list[Tensor]:
         """Everything that a step changes, in its place."""
         state = [
             value for kept in self.optimizer.state.values() for value in kept.values() if isinstance(value, Tensor)
         ]
-        return [*self.stack.state_dict().values(), *state, self.sums_2K]
+        average = self.keeper.tensors()["average"]
+        own = [self.sums_2K] if self.table is None else [self.sums_2K, self.table.step]
+        return [*self.stack.state_dict().values(), *state, *average, *own]
 
     def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint | Pulse | Notice]:
         """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member.
@@ -186,28 +227,26 @@ class StackRun:
         if epoch != self.epoch:
             self.epoch, self.step = epoch, 0
             self.sums_2K.zero_()
-            self.seed_epoch(epoch)
         self.model.train()
         rate_factors = self.plateau.factors if self.plateau else [1.0] * len(self.members)
         largest = self.rates.set(rate_factors)
-        take = self.recorded or self.plain_step
-        for batch in self.batches.epoch(epoch, self.step, self.augmentation_streams):
-            self._set_rate(self._rate(epoch, self.step) * largest)
-            take(batch)
+        self._begin_epoch(largest)
+        while self.step < self.batches.steps_per_epoch:
+            self._take_step(largest)
             self.step += 1
-            if self.recorded and self.recorded.refused and not self.unrecorded:
-                self.unrecorded = self.recorded.refused
-                yield Notice(f"trained without a CUDA graph: {self.unrecorded}")
+            if self.graphed and self.graphed.refused and not self.no_graph:
+                self.no_graph = self.graphed.refused
+                yield Notice(f"trained without a CUDA graph: {self.no_graph}")
             if time.perf_counter() - self._said > PULSE_S:
                 self._said = time.perf_counter()
                 yield Pulse(self.task.id)
             if self._due():
                 self.spent = time.perf_counter() - started
-                yield Checkpoint(self.task.id, epoch, self.step, capture(self))
+                yield Checkpoint(self.task.id, epoch, self.step, self._capture())
         self.spent = 0.0
         train_losses, train_errors = (self.placement.total(self.sums_2K) / self.batches.rows_per_epoch).tolist()
         with self.keeper.voting_weights():
-            validation_losses, validation_errors = self._validate()
+            validation_losses, validation_errors = map(self.placement.of_first_rank, self._validate())
             test_losses, test_errors = self._watch_test()
         self._bury(epoch, train_losses, validation_losses)
         self.keeper.after_epoch(epoch, validation_losses, validation_errors, self.alive)
@@ -224,34 +263,67 @@ class StackRun:
             self.histories[member].append(record)
             yield member, record
 
+    def _begin_epoch(self, largest: float) -> None:
+        """Take the order and the random keys of the epoch, and where steps are captured its learning rates."""
+        self.batches.begin(self.epoch)
+        if self.stack.dropout:
+            seeds = [member_seed(self.job.seed, m.index, Purpose.DROPOUT, self.epoch) for m in self.members]
+            self.stack.seed_dropout(torch.tensor(seeds).to(self.placement.device))
+        if self.table is not None:
+            steps = range(self.batches.steps_per_epoch)
+            rates = [self._rate(self.epoch, step) * largest for step in steps]
+            self.table.begin(self.step, rates, [self._averaging(step) for step in steps])
+
+    def _take_step(self, largest: float) -> None:
+        rows = self.batches.rows_of(self.step)
+        if self.graphed is None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate(self.epoch, self.step) * largest
+            self.plain_step(self.batches.at(self.step * self.batches.batch_size, rows), self._averaging(self.step))
+        elif rows == self.batches.rows_of(0):
+            self.graphed()
+        else:
+            self.step_on_device(rows)
+
+    def step_on_device(self, rows: int | None = None) -> None:
+        """The step that the table on the device says is next: it takes nothing from the host. rows: by default a whole batch."""
+        assert self.table is not None
+        self.table.read()
+        first = self.table.step * self.batches.batch_size
+        self.plain_step(self.batches.at(first, rows or self.batches.rows_of(0)), self.table.averaging)
+        self.table.step += 1
+
     def _rate(self, epoch: int, step: int) -> float:
         """The scheduled learning rate of a step, before any member's own factor."""
         steps = self.batches.steps_per_epoch
         return self.recipe.lr * factor(self.recipe.schedule, epoch * steps + step, steps, self.recipe.epochs)
 
+    def _averaging(self, step: int) -> float:
+        return self.keeper.share(self.epoch * self.batches.steps_per_epoch + step)
+
     def _due(self) -> bool:
-        """True when the last checkpoint is old enough for another one."""
+        """True when the last checkpoint is old enough for another one, and one costs little beside what lies between."""
         every, now = self.job.compute.checkpoint_every_s, time.perf_counter()
-        if not every or now - self._saved < every:
+        if not every or not self.placement.writes or now - self._saved < max(every, _CAPTURES_APART * self._capture_s):
             return False
         self._saved = now
         return True
 
-    def _set_rate(self, rate: float) -> None:
-        """The learning rate of the coming step, on a GPU that records steps in a tensor's place."""
-        if isinstance(self.rate, Tensor):
-            self.rate.fill_(rate)
-        else:
-            self.rate = rate
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+    def _capture(self) -> bytes:
+        started = time.perf_counter()
+        content = capture(self)
+        self._capture_s = time.perf_counter() - started
+        return content
 
-    def plain_step(self, batch: Batch) -> None:
+    def plain_step(self, batch: Batch, averaging: float | Tensor) -> None:
         """One optimiser step of the whole stack; the members' summed losses and misses go to `sums_2K`.
+
+        averaging: see `Keeper.after_step`.
 
         The sum of the members' own mean losses is minimised: its gradient with respect to a member's weights is
         that of the member's loss alone. A non-finite loss therefore spoils only its own member.
         """
+        self.stack.place_dropout(batch.place)
         with self.placement.autocast():
             logits_BKC = self.model(batch.images, batch.batch_last)
         loss_BK = self._losses(logits_BKC.float(), batch)
@@ -266,7 +338,7 @@ class StackRun:
         self.rates.before_step()
         self.optimizer.step()
         self.rates.after_step()
-        self.keeper.after_step()
+        self.keeper.after_step(averaging)
         misses_K = (logits_BKC.detach().argmax(-1) != batch.labels_BK).sum(0)
         self.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
 
@@ -315,22 +387,20 @@ class StackRun:
         test = predict(self.stack, self.data, self.data.test_images, None, self.placement)
         own = [tensor_of(member.vote_rows) for member in self.members]
         extra = predict_own(self.stack, self.data, self.data.train_images, own, self.placement)
+        votes = on_host([validation, test, *extra])
+        states = [{} if k in self.failures else self.stack.member_state(k) for k in range(len(self.members))]
+        weights = iter(on_host([tensor for state in states for tensor in state.values()]))
+        parameters = sum(p.numel() for p in self.stack.parameters()) // len(self.members)
         for k, member in enumerate(self.members):
             if k in self.failures:
                 yield self.failures[k]
                 continue
-            votes = Votes(
-                validation[k].cpu().numpy(), test[k].cpu().numpy(),
-                member.vote_rows, extra[k].cpu().numpy(),
-            )  # fmt: skip
-            state = {
-                name: tensor.cpu().contiguous().numpy().copy() for name, tensor in self.stack.member_state(k).items()
-            }
-            parameters = sum(p.numel() for p in self.stack.parameters()) // len(self.members)
             yield MemberResult(
-                member.index, member.recipe, votes, state, tuple(self.histories[k]), parameters,
+                member.index, member.recipe,
+                Votes(votes[0][k].numpy().copy(), votes[1][k].numpy().copy(), member.vote_rows, votes[2 + k].numpy().copy()),
+                {name: next(weights).numpy().copy() for name in states[k]}, tuple(self.histories[k]), parameters,
                 self.seconds / len(self.members), self.keeper.kept_epoch(k), len(self.members),
-                self.filtered[k].facts() if self.filtered else {},
+                self.filtered[k].facts() if self.filtered else {}, self.placement.device_name,
             )  # fmt: skip
 
 

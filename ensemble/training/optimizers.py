@@ -27,7 +27,9 @@ _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop,
 }
-FUSED = frozenset({"sgd", "adam", "adamw"})  # whose rate may be a tensor, too
+FUSED = frozenset({"sgd", "adam", "adamw"})  # one kernel for all weights
+# Whose steps a CUDA graph can hold: the rate is a tensor, and the count of steps lies on the GPU.
+CAPTURABLE = frozenset({"sgd", "adam", "adamw", "adamax", "adadelta", "rmsprop"})
 
 
 def _without_compiler(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
@@ -40,16 +42,16 @@ def _without_compiler(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Opti
     return type(cls.__name__, (cls,), {"step": step})
 
 
-def build_optimizer(config: TrainingConfig, stack: Stack, recorded: bool = False) -> torch.optim.Optimizer:
+def build_optimizer(config: TrainingConfig, stack: Stack, captured: bool = False) -> torch.optim.Optimizer:
     """The configured optimiser over all stacked parameters, in its fused form where torch has one.
 
-    recorded: for steps that a GPU records.
+    captured: for steps that a CUDA graph holds; only those of CAPTURABLE.
     """
     options: dict[str, Any] = {key: getattr(config, key) for key in OPTIMIZER_KEYS[config.optimizer]}
     options = {key: value for key, value in options.items() if value is not None}
     if config.optimizer in FUSED:
         options["fused"] = True
-    if recorded and config.optimizer != "sgd":  # which keeps no count of steps
+    if captured and config.optimizer != "sgd":  # which keeps no count of steps
         options["capturable"] = True
     parameters = list(stack.parameters())
     optimizer = _without_compiler(_CLASSES[config.optimizer])
@@ -68,40 +70,43 @@ def clip_gradients(stack: Stack, max_norm: float) -> None:
 
 
 class MemberRates:
-    """Applies a factor in [0, 1] per member to the step of an optimiser; does nothing while all factors agree."""
+    """Applies a factor in [0, 1] per member to the step of an optimiser.
 
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._factors_K: Tensor | None = None
+    captured: the steps are held by a CUDA graph, so the factors always apply, from one place in memory. Otherwise nothing
+    is done while all factors agree.
+    """
+
+    def __init__(self, stack: Stack, captured: bool = False) -> None:
+        self._stack, self._captured = stack, captured and stack.num_members > 1
+        self._factors_K = torch.ones(stack.num_members, device=next(stack.parameters()).device)
+        self._apart = self._captured  # whether the factors apply
         self._before: list[Tensor] = []
 
     def set(self, factors: Sequence[float]) -> float:
         """Set the factors; returns the largest, by which the optimiser's own rate is to be multiplied."""
         largest = max(factors)
-        if largest == 0 or min(factors) == largest:
-            self._factors_K = None
-        else:
-            device = next(self._stack.parameters()).device
-            self._factors_K = torch.tensor([factor / largest for factor in factors], device=device)
+        agree = largest == 0 or min(factors) == largest
+        shares = [1.0 if agree else factor / largest for factor in factors]
+        self._factors_K.copy_(torch.tensor(shares))
+        self._apart = self._captured or not agree
         return largest
 
     @torch.no_grad()
     def before_step(self) -> None:
         """Remember the weights."""
-        if self._factors_K is not None:
+        if self._apart:
             self._before = [parameter.detach().clone() for parameter in self._stack.parameters()]
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move each member back to its share of the step."""
-        if self._factors_K is None:
+        """Move each member back to its share of the step; a factor of 1 leaves it exactly where it is."""
+        if not self._apart:
             return
         for parameter, before in zip(self._stack.parameters(), self._before, strict=True):
-            moved, origin = (
-                per_member(parameter.detach(), self._stack.num_members),
-                per_member(before, self._stack.num_members),
-            )
-            moved.sub_(origin).mul_(_as_factor(self._factors_K, moved)).add_(origin)
+            moved = per_member(parameter.detach(), self._stack.num_members)
+            origin = per_member(before, self._stack.num_members)
+            moved.copy_(torch.lerp(origin, moved, _as_factor(self._factors_K, moved)))
+        self._before = []
 
 
 def _as_factor(values_K: Tensor, like: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.training.job import NO_GPU
+from ensemble.training.layers import StackedBatchNorm
 from ensemble.training.memory import keep_freed_memory
 
 
@@ -51,6 +52,10 @@ class Placement:
             keep_freed_memory()
         tf32 = compute.precision == "tf32"
         if on_gpu:
+            if tf32 and torch.cuda.get_device_capability() < (8, 0):
+                raise ComputeError(
+                    f"compute.precision is tf32, which {torch.cuda.get_device_name()} does not have (compute capability 8.0 or later does); use float32"
+                )
             torch.backends.cuda.matmul.allow_tf32 = tf32
             torch.backends.cudnn.allow_tf32 = tf32
             torch.backends.cudnn.deterministic = compute.deterministic
@@ -67,6 +72,20 @@ class Placement:
         return device
 
     @property
+    def device_name(self) -> str:
+        """The device as people know it: "cpu", or the number and the name of a GPU, "cuda:1 NVIDIA H100"."""
+        device = self.device
+        if device.type != "cuda":
+            return str(device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return f"cuda:{index} {torch.cuda.get_device_name(index)}"
+
+    @property
+    def memory_bytes(self) -> int:
+        """All memory of the GPU."""
+        return int(torch.cuda.get_device_properties(self.device).total_memory)
+
+    @property
     def ranks(self) -> int:
         """Processes that share each batch; 1 unless data-parallel."""
         return int(self.accelerator.num_processes) if self.data_parallel else 1
@@ -77,6 +96,9 @@ class Placement:
         The optimiser needs no wrapper: Accelerate's is for gradient scaling and accumulation, and costs a LeNet-5 up
         to a tenth of its step.
         """
+        for layer in model.modules():
+            if isinstance(layer, StackedBatchNorm):
+                layer.synchronized = self.ranks > 1
         return self.accelerator.prepare_model(model, evaluation_mode=self.ranks == 1)
 
     def autocast(self) -> AbstractContextManager[Any]:
@@ -96,6 +118,19 @@ class Placement:
     def share(self, batch_KB: Tensor) -> Tensor:
         """This rank's part of a batch along its last axis."""
         return batch_KB[:, self.part]
+
+    @property
+    def writes(self) -> bool:
+        """True for the one of several ranks that share each batch whose checkpoints count."""
+        return self.ranks == 1 or bool(self.accelerator.is_main_process)
+
+    def of_first_rank(self, values: list[float]) -> list[float]:
+        """The first rank's numbers on every rank, so that decisions which rest on them cannot part the ranks."""
+        if self.ranks == 1:
+            return values
+        numbers = torch.tensor(values, dtype=torch.float64, device=self.device)
+        torch.distributed.broadcast(numbers, 0)
+        return [float(number) for number in numbers.tolist()]
 
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over the ranks that share a batch."""

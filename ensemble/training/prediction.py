@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,8 @@ from ensemble.training.stack import Stack
 
 # Large enough to keep a device busy, small enough that activations of a few members stay in a CPU's cache.
 CPU_BATCH, GPU_BATCH = 256, 4096
+_FEWEST = 16  # rows of a batch that is not halved any more
+_GPU_SHARE = 64  # prediction may always take one part in so many of a GPU's memory
 BATCH_LAST_BATCH = 128  # of the kernels of that name
 _SHARED_PAYS = 0.8  # members' own rows are computed apart where they are fewer than this share of all of them
 
@@ -53,10 +55,8 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
     stack.eval()
     count = len(images) if rows is None else rows.shape[-1]
     kernels = stack.kernels
-    step = GPU_BATCH if placement.device.type == "cuda" else CPU_BATCH if kernels is None else BATCH_LAST_BATCH
-    parts = []
-    for start in range(0, max(count, 1), step):  # no rows: one empty batch, so that the shape is right
-        end = min(start + step, count)
+
+    def logits(start: int, end: int) -> Tensor:
         if kernels is not None and worthwhile(end - start):
             part = torch.arange(start, end) if rows is None else rows[..., start:end]
             x = data.gathered(images, part.reshape(-1, end - start), kernels)
@@ -65,6 +65,49 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
             chosen = images[start:end] if rows is None else images[rows[..., start:end]]
             with placement.autocast():
                 logits_BKC = stack(data.standardized(chosen))
-        parts.append(logits_BKC.float().transpose(0, 1))
+        logits_KBC: Tensor = logits_BKC.float().transpose(0, 1)
+        return logits_KBC
+
+    if placement.device.type == "cuda":
+        size = stack.evaluation_rows or CPU_BATCH
+    else:
+        size = CPU_BATCH if kernels is None else BATCH_LAST_BATCH
+    parts = list(in_batches(logits, count, size))
     stack.train()
     return torch.cat(parts, dim=1)
+
+
+def in_batches(compute: Callable[[int, int], Tensor], count: int, size: int) -> Iterator[Tensor]:
+    """`compute(start, end)` for `count` rows in batches of `size`, of half the size after each GPU out-of-memory error.
+
+    For no rows one empty batch is computed, so that the shape of a result is right.
+    """
+    start = 0
+    while start < count or start == 0:
+        end = min(start + size, count)
+        try:
+            part = compute(start, end)
+        except torch.OutOfMemoryError:
+            if size <= _FEWEST:
+                raise
+            part, size = None, max(_FEWEST, size // 2)
+        if part is None:  # outside of the handler, whose traceback holds what did not fit
+            torch.cuda.empty_cache()
+            continue
+        yield part
+        start = max(end, 1)
+
+
+def rows_on_gpu(sizes: Sequence[int], num_members: int, training_rows: int, memory: int) -> int:
+    """How many images to evaluate at a time, so that a stack that can be trained can also be evaluated.
+
+    sizes: see `models.work.activation_sizes`. training_rows: of a training batch. memory: of the GPU, in bytes.
+
+    Training keeps what every layer gives for the way back; evaluation only what a layer reads and writes, and a copy in
+    another memory layout: three times the largest activation. All of it is known beforehand and the same at every
+    start, so the batches, and with them the last bits of the votes, are too.
+    """
+    at_a_time = 3 * max(sizes)
+    as_training = training_rows * max(1.0, sum(sizes) / at_a_time)
+    spare = memory / _GPU_SHARE / (4 * num_members * at_a_time)
+    return int(min(GPU_BATCH, max(as_training, spare)))

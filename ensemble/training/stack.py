@@ -18,10 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from ensemble.config.models import ModelConfig
+from ensemble.data.counter_random import random_bits
 from ensemble.models import ImageShape, build_model
 from ensemble.native.kernels import Kernels, load
 from ensemble.training import batch_last
 from ensemble.training.layers import (
+    BatchPlace,
     StackedBatchNorm,
     StackedConv2d,
     StackedDropout,
@@ -49,12 +51,14 @@ class Stack(nn.Module):
     """The wide network of K members.
 
     batch_last: compute by the kernels of that name (see `batch_last.suits`), where this machine has them.
+    evaluation_rows: images to evaluate at a time on a GPU, see `prediction.rows_on_gpu`.
     """
 
     def __init__(self, network: nn.Module, num_members: int) -> None:
         super().__init__()
         self.network, self.num_members = network, num_members
         self.batch_last = False
+        self.evaluation_rows: int | None = None
         self._chain: batch_last.Chain | None = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Stack:  # `to`, `double` and the like
@@ -124,11 +128,25 @@ class Stack(nn.Module):
         for _, tensor in self._lone_tensors():
             yield tensor.unsqueeze(0)
 
-    def seed_dropout(self, generators: Sequence[torch.Generator]) -> None:
-        """Give every dropout layer the members' generators for the coming epoch."""
-        for _, layer in self.stacked_layers():
-            if isinstance(layer, StackedDropout):
-                layer.generators = list(generators)
+    @property
+    def dropout(self) -> list[StackedDropout]:
+        """The layers that draw masks, in their order."""
+        return [layer for _, layer in self.stacked_layers() if isinstance(layer, StackedDropout) and layer.p > 0]
+
+    def seed_dropout(self, keys_K: Tensor) -> None:
+        """Give every dropout layer its keys for the coming epoch, made of the members' keys (int64 [K])."""
+        layers = self.dropout
+        keys_LK = random_bits(keys_K, torch.arange(len(layers), device=keys_K.device), 1)[..., 0]
+        for layer, keys in zip(layers, keys_LK, strict=True):
+            if layer.keys_K is None:
+                layer.keys_K = keys
+            else:
+                layer.keys_K.copy_(keys)  # in its place, where a CUDA graph reads it
+
+    def place_dropout(self, place: BatchPlace) -> None:
+        """Tell every dropout layer where the coming batch lies in the epoch."""
+        for layer in self.dropout:
+            layer.place = place
 
 
 def per_member(tensor: Tensor, num_members: int) -> Tensor:

@@ -30,7 +30,7 @@ from ensemble.native.compiling import processor
 from ensemble.native.kernels import load
 from ensemble.training.batch_last import known, suits, worthwhile
 from ensemble.training.job import Job, Ways
-from ensemble.training.layers import CONVOLUTION_WAYS, StackedConv2d
+from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d
 from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack, channels_last, unstackable
 
@@ -73,8 +73,9 @@ def _measured(job: Job, image_shape: tuple[int, int, int], count: int, placement
     if unstackable(build_model(job.group.model, image_shape, job.num_classes)):
         count = 1
     stack = Stack.build(job.group.model, image_shape, job.num_classes, [0] * count).to(placement.device).train()
-    stack.seed_dropout([torch.Generator(placement.device) for _ in range(count)])
     batch = job.group.training.batch_size
+    stack.seed_dropout(torch.zeros(count, dtype=torch.int64, device=placement.device))
+    stack.place_dropout(BatchPlace(0, batch))
     images = torch.randn(count, batch, *image_shape, device=placement.device)
     plain = placement.device.type == "cpu" and job.compute.precision == "float32"
     by_kernels = plain and known(stack.network) and load() is not None and worthwhile(batch)

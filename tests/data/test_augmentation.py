@@ -13,6 +13,7 @@ from scipy.ndimage import map_coordinates
 
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.data.augmentation import Draw, augment, draw
+from ensemble.seeding import Purpose, member_seed
 
 MOVING = {"rotation_degrees": 15.0, "scale": 0.2, "shear_degrees": 10.0, "shift": 0.1, "crop_padding": 2}
 EVERYTHING = AugmentationConfig(**MOVING, horizontal_flip=True, elastic_alpha=1.5, brightness=0.3, contrast=0.3)
@@ -30,8 +31,14 @@ def pictures(count: int, shape: tuple[int, int, int] = (1, 28, 28)) -> torch.Ten
     return torch.rand((count, *shape), generator=torch.Generator().manual_seed(11))
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def keys(*seeds: int) -> torch.Tensor:
+    """One key per seed, far apart as those of members are."""
+    return torch.tensor([member_seed(seed, 0, Purpose.AUGMENT, 0) for seed in seeds or (0,)])
+
+
+def upper_end(keys_K: torch.Tensor, starts_N: torch.Tensor, count: int, dtype: torch.dtype) -> torch.Tensor:
+    """In place of random numbers: the end of their range."""
+    return torch.ones(len(starts_N), len(keys_K), count, dtype=dtype)
 
 
 def source(*rows: list[float], count: int = 1) -> Draw:
@@ -50,7 +57,7 @@ def test_identity_is_exact(shape):
 
 def test_nothing_switched_on_returns_the_images_themselves():
     images = pictures(3)
-    nothing = draw(AugmentationConfig(), 3, (1, 28, 28), seeded())
+    nothing = draw(AugmentationConfig(), 3, (1, 28, 28), keys(), 0)
     assert nothing.parts == (None, None, None, None)
     assert augment(images, AugmentationConfig(), nothing) is images
 
@@ -76,22 +83,21 @@ def test_mirror_is_exact(shape):
     assert torch.equal(resampled(images, [-1.0, 0, 0], [0, 1.0, 0]), images.flip(3))
 
 
-def test_quarter_turns_are_exact_and_counter_clockwise(monkeypatch):
-    """A fixed angle through the real drawing: the generator's share is replaced by the end of its range."""
+def test_quarter_turns_are_exact_and_counter_clockwise():
+    """A fixed angle through the real drawing, whose random numbers are replaced."""
     images = pictures(2)
-    monkeypatch.setattr(torch, "rand", lambda shape, **kwargs: torch.ones(shape, dtype=torch.float64))
     quarter = AugmentationConfig(rotation_degrees=90.0)
-    turned = augment(images, quarter, draw(quarter, 2, (1, 28, 28), seeded()))
+    turned = augment(images, quarter, draw(quarter, 2, (1, 28, 28), keys(), 0, upper_end))
     assert torch.equal(turned, torch.rot90(images, 1, (2, 3)))
     half = AugmentationConfig(rotation_degrees=180.0)
-    assert torch.equal(augment(images, half, draw(half, 2, (1, 28, 28), seeded())), torch.rot90(images, 2, (2, 3)))
+    turned = augment(images, half, draw(half, 2, (1, 28, 28), keys(), 0, upper_end))
+    assert torch.equal(turned, torch.rot90(images, 2, (2, 3)))
 
 
-def test_drawn_matrices_invert_the_forward_composition(monkeypatch):
+def test_drawn_matrices_invert_the_forward_composition():
     """Forwards: shear y, shear x, scale, rotate, shift; every parameter at the upper end of its range."""
-    monkeypatch.setattr(torch, "rand", lambda shape, **kwargs: torch.ones(shape, dtype=torch.float64))
     config = AugmentationConfig(rotation_degrees=20.0, scale=0.25, shear_degrees=30.0, shift=0.1)
-    drawn = draw(config, 1, (1, 40, 20), seeded()).source_B23
+    drawn = draw(config, 1, (1, 40, 20), keys(), 0, upper_end).source_B23
     a, k = math.radians(20), math.tan(math.radians(30))
     turn = np.array([[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]])
     forward = np.eye(3)
@@ -104,7 +110,7 @@ def test_drawn_matrices_invert_the_forward_composition(monkeypatch):
 def test_affine_agrees_with_scipy(shape):
     config = CONFIGS["affine"]
     images = pictures(6, shape)
-    drawn = draw(config, 6, shape, seeded())
+    drawn = draw(config, 6, shape, keys(), 0)
     result = augment(images, config, drawn)
     _, height, width = shape
     y, x = np.mgrid[:height, :width]
@@ -123,10 +129,10 @@ def test_affine_agrees_with_scipy(shape):
 def test_member_in_a_stack_gets_the_bits_it_gets_alone(config, shape):
     batch, members = 37, 5
     images = [pictures(batch, shape).roll(member, 0) for member in range(members)]
-    drawn = draw(config, batch, shape, *map(seeded, range(members)))
+    drawn = draw(config, batch, shape, keys(*range(members)), 64)
     stacked = augment(torch.cat(images), config, drawn)
     for member in range(members):
-        alone = augment(images[member], config, draw(config, batch, shape, seeded(member)))
+        alone = augment(images[member], config, draw(config, batch, shape, keys(member), 64))
         assert torch.equal(stacked[member * batch : (member + 1) * batch], alone)
 
 
@@ -135,13 +141,13 @@ def test_member_in_a_stack_gets_the_bits_it_gets_alone(config, shape):
 def test_samples_do_not_see_each_other(order, count):
     """Any samples in any order give what they give in the whole batch."""
     index = torch.tensor(order[:count])
-    images, drawn = pictures(12), draw(EVERYTHING, 12, (1, 28, 28), seeded(4))
+    images, drawn = pictures(12), draw(EVERYTHING, 12, (1, 28, 28), keys(4), 0)
     whole = augment(images, EVERYTHING, drawn)
     assert torch.equal(augment(images[index], EVERYTHING, drawn.rows(index)), whole[index])
 
 
 def test_threads_do_not_change_the_bits():
-    images, drawn = pictures(200), draw(EVERYTHING, 200, (1, 28, 28), seeded(4))
+    images, drawn = pictures(200), draw(EVERYTHING, 200, (1, 28, 28), keys(4), 0)
     results, before = [], torch.get_num_threads()
     try:
         for threads in (1, 2):
@@ -152,8 +158,8 @@ def test_threads_do_not_change_the_bits():
     assert torch.equal(*results)
 
 
-def test_draws_repeat_with_the_generator_and_differ_between_samples():
-    first, again, other = (draw(EVERYTHING, 8, (1, 28, 28), seeded(seed)) for seed in (1, 1, 2))
+def test_draws_repeat_with_the_key_and_differ_between_samples():
+    first, again, other = (draw(EVERYTHING, 8, (1, 28, 28), keys(seed), 0) for seed in (1, 1, 2))
     for part, same, different in zip(first.parts, again.parts, other.parts, strict=True):
         assert torch.equal(part, same)
         assert not torch.equal(part, different)
@@ -164,7 +170,7 @@ def test_draws_repeat_with_the_generator_and_differ_between_samples():
 def test_output_stays_in_range_and_input_unchanged(config):
     images = pictures(64)
     before = images.clone()
-    result = augment(images, config, draw(config, 64, (1, 28, 28), seeded(9)))
+    result = augment(images, config, draw(config, 64, (1, 28, 28), keys(9), 0))
     assert torch.equal(images, before)
     assert result.dtype == torch.float32
     assert result.shape == images.shape
@@ -176,12 +182,12 @@ def test_output_stays_in_range_and_input_unchanged(config):
 def test_white_never_exceeds_white():
     """The four weights of a pixel add up to 1 at most, so resampling needs no clamp."""
     white = torch.ones(256, 1, 28, 28)
-    result = augment(white, CONFIGS["affine"], draw(CONFIGS["affine"], 256, (1, 28, 28), seeded()))
+    result = augment(white, CONFIGS["affine"], draw(CONFIGS["affine"], 256, (1, 28, 28), keys(), 0))
     assert result.max() == 1
 
 
 def test_rotation_angles_fill_their_range():
-    matrix = draw(AugmentationConfig(rotation_degrees=15.0), 5000, (1, 28, 28), seeded()).source_B23
+    matrix = draw(AugmentationConfig(rotation_degrees=15.0), 5000, (1, 28, 28), keys(), 0).source_B23
     angle = torch.rad2deg(torch.atan2(matrix[:, 1, 0], matrix[:, 0, 0]))
     assert 14.9 < angle.max() <= 15.001
     assert -15.001 <= angle.min() < -14.9
@@ -190,7 +196,7 @@ def test_rotation_angles_fill_their_range():
 
 
 def test_scale_is_the_size_of_the_picture():
-    matrix = draw(AugmentationConfig(scale=0.2), 5000, (1, 28, 28), seeded()).source_B23
+    matrix = draw(AugmentationConfig(scale=0.2), 5000, (1, 28, 28), keys(), 0).source_B23
     size = 1 / matrix[:, 0, 0]
     assert 1.19 < size.max() <= 1.2001
     assert 0.7999 <= size.min() < 0.81
@@ -199,14 +205,14 @@ def test_scale_is_the_size_of_the_picture():
 
 
 def test_shift_is_a_share_of_each_side():
-    move = draw(AugmentationConfig(shift=0.25), 5000, (1, 40, 20), seeded()).source_B23[:, :, 2]
+    move = draw(AugmentationConfig(shift=0.25), 5000, (1, 40, 20), keys(), 0).source_B23[:, :, 2]
     for axis, limit in ((0, 5), (1, 10)):
         assert 0.99 * limit < move[:, axis].max() <= limit
         assert -limit <= move[:, axis].min() < -0.99 * limit
 
 
 def test_crop_offsets_are_whole_and_evenly_spread():
-    move = draw(AugmentationConfig(crop_padding=2), 5000, (1, 28, 28), seeded()).source_B23[:, :, 2]
+    move = draw(AugmentationConfig(crop_padding=2), 5000, (1, 28, 28), keys(), 0).source_B23[:, :, 2]
     for axis in (0, 1):
         values, counts = move[:, axis].unique(return_counts=True)
         assert values.tolist() == [-2, -1, 0, 1, 2]
@@ -217,7 +223,7 @@ def test_crop_offsets_are_whole_and_evenly_spread():
 def test_half_of_the_samples_are_mirrored():
     config = AugmentationConfig(horizontal_flip=True)
     images = pictures(400)
-    result = augment(images, config, draw(config, 400, (1, 28, 28), seeded()))
+    result = augment(images, config, draw(config, 400, (1, 28, 28), keys(), 0))
     mirrored = (result == images.flip(3)).flatten(1).all(1)
     kept = (result == images).flatten(1).all(1)
     assert (mirrored ^ kept).all()
@@ -230,7 +236,7 @@ def test_elastic_displacement_has_the_asked_size_at_every_pixel(sigma):
     config = AugmentationConfig(elastic_alpha=0.5, elastic_sigma=sigma)
     count, side = 600, 32
     ramp = (torch.arange(side) / 64 + 0.25).expand(count, 1, side, side).contiguous()
-    result = augment(ramp, config, draw(config, count, (1, side, side), seeded()))
+    result = augment(ramp, config, draw(config, count, (1, side, side), keys(), 0))
     moved = ((result - ramp) * 64)[:, 0, 4:-4, 4:-4]
     rms = moved.square().mean(0).sqrt()
     assert rms.mean().item() == pytest.approx(0.5, rel=0.03)
@@ -244,7 +250,7 @@ def test_elastic_displacement_is_as_smooth_as_the_gaussian(sigma):
     config = AugmentationConfig(elastic_alpha=0.5, elastic_sigma=sigma)
     count, side = 600, 32
     ramp = (torch.arange(side) / 64 + 0.25).expand(count, 1, side, side).contiguous()
-    moved = ((augment(ramp, config, draw(config, count, (1, side, side), seeded())) - ramp) * 64)[:, 0, 4:-4, 4:-4]
+    moved = ((augment(ramp, config, draw(config, count, (1, side, side), keys(), 0)) - ramp) * 64)[:, 0, 4:-4, 4:-4]
     for lag in (1, round(sigma), round(2 * sigma)):
         correlation = (moved[:, lag:] * moved[:, :-lag]).mean() / moved.square().mean()
         assert correlation.item() == pytest.approx(math.exp(-(lag**2) / (4 * sigma**2)), abs=0.06)
@@ -263,7 +269,7 @@ def test_brightness_and_contrast_by_hand():
 
 
 def test_tone_factors_fill_their_range():
-    drawn = draw(AugmentationConfig(brightness=0.2, contrast=0.4), 5000, (1, 28, 28), seeded())
+    drawn = draw(AugmentationConfig(brightness=0.2, contrast=0.4), 5000, (1, 28, 28), keys(), 0)
     for factor, limit in ((drawn.brightness_B, 0.2), (drawn.contrast_B, 0.4)):
         assert 1 + 0.99 * limit < factor.max() <= 1 + limit
         assert 1 - limit <= factor.min() < 1 - 0.99 * limit
@@ -272,7 +278,7 @@ def test_tone_factors_fill_their_range():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_gpu_agrees_with_cpu(config):
-    images, drawn = pictures(32), draw(config, 32, (1, 28, 28), seeded(2))
+    images, drawn = pictures(32), draw(config, 32, (1, 28, 28), keys(2), 0)
     on_gpu = augment(images.cuda(), config, drawn)
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), augment(images, config, drawn), rtol=0, atol=1e-4)

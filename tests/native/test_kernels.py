@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ensemble.data.counter_random import random_bits
 from ensemble.native.kernels import Kernels, Layer, Passes, load, obstacle
 
 pytestmark = pytest.mark.skipif(obstacle() is not None, reason=obstacle() or "")
@@ -247,3 +248,11 @@ def test_the_threads_change_no_bit() -> None:
         torch.set_num_threads(before)
     for one, other in itertools.pairwise(found):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_random_bits_are_those_of_the_tensor_operations(kernels: Kernels) -> None:
+    """For keys and counters of either sign, and counts that fill no vector."""
+    keys = torch.tensor([0, 1, -1, 2**63 - 1, -(2**63), 123456789])
+    starts = torch.tensor([0, 2**40, -7, 2**62])
+    for count in (1, 5, 64, 1001):
+        assert torch.equal(kernels.random_bits(keys, starts, count), random_bits(keys, starts, count))

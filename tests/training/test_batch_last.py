@@ -19,6 +19,7 @@ from ensemble.events import Notice
 from ensemble.native.kernels import load, obstacle
 from ensemble.training.batch_last import Chain, suits, worthwhile
 from ensemble.training.batches import Batches, Resident
+from ensemble.training.layers import BatchPlace
 from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack
 from ensemble.types import MemberSpec
@@ -55,7 +56,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 def build(model: dict[str, Any], shape: tuple[int, int, int], batch_last: bool) -> Stack:
     stack = Stack.build(experiment(model).groups[0].model, shape, 10, [1, 2, 3]).train()
     stack.batch_last = batch_last
-    stack.seed_dropout([torch.Generator().manual_seed(seed) for seed in range(3)])
+    stack.seed_dropout(torch.arange(3))
     return stack
 
 
@@ -131,6 +132,7 @@ def test_the_same_as_in_float64_by_pytorch(network: str, shape: tuple[int, int, 
     images, labels = torch.randn(3, rows, *shape), torch.arange(rows) % 10
     found: list[list[Tensor]] = []
     for stack, batch in ((ours, images), (right, images.double())):
+        stack.place_dropout(BatchPlace(90, rows))
         logits = stack(batch)
         assert logits.shape == (rows, 3, 10)
         losses = torch.nn.functional.cross_entropy(
@@ -149,14 +151,16 @@ def test_the_same_as_in_float64_by_pytorch(network: str, shape: tuple[int, int, 
 @pytest.mark.parametrize("model", [NETWORKS["lenet5"], NETWORKS["cnn"]], ids=["lenet5", "cnn"])
 def test_a_training_by_either_kernels_agrees(model: dict[str, Any], arrays: dict[str, Any]) -> None:
     found = [
-        results(train(experiment(model, kernels, optimizer="sgd", lr=0.02, batch_size=52), specs([0, 1]), arrays))
+        results(
+            train(experiment(model, kernels, optimizer="sgd", lr=0.02, batch_size=52, epochs=1), specs([0, 1]), arrays)
+        )
         for kernels in ("auto", "torch")
     ]
     for index in (0, 1):
         ours, theirs = found[0][index], found[1][index]
         for name in ours.weights:
-            np.testing.assert_allclose(ours.weights[name], theirs.weights[name], atol=2e-4, err_msg=name)
-        np.testing.assert_allclose(ours.votes.test_NK, theirs.votes.test_NK, atol=2e-3)
+            np.testing.assert_allclose(ours.weights[name], theirs.weights[name], atol=1e-3, err_msg=name)
+        np.testing.assert_allclose(ours.votes.test_NK, theirs.votes.test_NK, atol=5e-3)
 
 
 @needs_kernels

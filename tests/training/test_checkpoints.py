@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from conftest_training import experiment, results, specs
+from safetensors.torch import load, save
 
 from ensemble.config import Experiment
 from ensemble.errors import StorageError
-from ensemble.events import EpochFinished
-from ensemble.training import Trainer
+from ensemble.events import EpochFinished, Notice
+from ensemble.training import Trainer, loop
 from ensemble.training.checkpoint import fits
 from ensemble.types import Checkpoint, MemberSpec, Task
 
@@ -24,6 +29,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     **{name: {"optimizer": name} for name in ("adamw", "adamax", "adadelta", "adagrad", "rmsprop")},
     "momentum": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True},
 }
+
+
+@pytest.fixture(autouse=True)
+def _as_often_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "_CAPTURES_APART", 0)
 
 
 def with_checkpoints(every_s: float = 1e-9, **training: Any) -> Experiment:
@@ -95,3 +105,39 @@ def test_the_state_of_other_members_is_refused(arrays: dict[str, Any]) -> None:
     assert not fits(None, stack([1]))
     with pytest.raises(StorageError, match=r"checkpoint is of members \[0, 1\]"):
         run(config, replace(stack([1]), checkpoint=checkpoint.content), arrays)
+
+
+def test_checkpoints_that_take_long_are_taken_less_often(
+    arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most a fiftieth of the time goes into them, however often they are asked for."""
+    times: list[float] = []
+
+    def slow(_run: loop.StackRun) -> bytes:
+        time.sleep(0.02)
+        times.append(time.perf_counter())
+        return b""
+
+    monkeypatch.setattr(loop, "_CAPTURES_APART", 50)
+    monkeypatch.setattr(loop, "capture", slow)
+    run(with_checkpoints(epochs=40), stack([0, 3]), arrays)
+    assert len(times) > 1
+    assert min(np.diff(times)) > 0.9
+
+
+@pytest.mark.parametrize("recipe", [{"augmentation": MOVES}, {}])
+def test_a_checkpoint_of_a_version_with_other_draws_starts_again(
+    recipe: dict[str, Any], arrays: dict[str, Any]
+) -> None:
+    """Its members would go on with augmentations and dropout masks that are not the epoch's own."""
+    config = with_checkpoints(**recipe)
+    whole = run(config, stack([0]), arrays)
+    newer = [item for item in whole if isinstance(item, Checkpoint)][4].content
+    tensors = load(newer)
+    state = json.loads(bytes(tensors["state"].numpy()))
+    assert state.pop("draws") == 2
+    tensors["state"] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
+    again = run(config, replace(stack([0]), checkpoint=save(tensors)), arrays)
+    assert any("starts again" in item.message for item in again if isinstance(item, Notice))
+    assert results(again)[0].votes.test_NK.tobytes() == results(whole)[0].votes.test_NK.tobytes()
+    assert len([item for item in again if isinstance(item, Checkpoint)]) == 18
