@@ -12,8 +12,8 @@ from typing import Any
 
 LAUNCHES_PER_STEP = 3
 WAITS_PER_STEP = 0
-# Optimisers whose steps need not be captured, and why. tests/gpu/test_recipes.py holds torch to each reason.
-NOT_CAPTURABLE = {"adagrad": "torch.optim.Adagrad has neither a capturable nor a fused form on GPUs"}
+# Optimisers whose steps need not be captured, and why; test_recipes.py holds torch to the reason.
+NOT_CAPTURABLE = {"adagrad": "torch.optim.Adagrad has no option `capturable`"}
 
 BATCH, FULL_STEPS, VALIDATION, TEST, EPOCHS = 32, 10, 40, 50, 3
 LENET5 = {"name": "lenet5"}

@@ -1,33 +1,32 @@
-"""Train recipes on a pretended device, each with CUDA graphs or without, and print what happened, one line of JSON each.
+"""Train recipes on a pretended device, each with CUDA graphs (true), without (false) or as is the default (null).
 
     python tests/gpu/run.py python tests/gpu/train_recipes.py '[["dropout", true], ["dropout", false]]'
-    python tests/gpu/run.py python tests/gpu/train_recipes.py all
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 import traceback
 import warnings
 from typing import Any
 
+from cases import answer
 from gpu_log import LAUNCHES, WAITS, Record, count, faults, not_modelled, position, recorded
-from recipes import RECIPES, Recipe
+from recipes import RECIPES
 from small_training import train
 
 from ensemble.events import EpochFinished, Notice
 from ensemble.types import Failure, MemberResult
 
 
-def look_at(recipe: Recipe, graph: bool) -> dict[str, Any]:
+def look_at(name: str, graph: bool | None) -> dict[str, Any]:
     """Train it once; all that a test wants to know of it."""
+    recipe, compute = RECIPES[name], {} if graph is None else {"cuda_graph": graph}
     trained, failures, notices, ends, error = 0, [], [], {}, ""
     with recorded() as records, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
-            for item in train(recipe, cuda_graph=graph):
+            for item in train(recipe, **compute):
                 trained += isinstance(item, MemberResult)
                 if isinstance(item, Failure):
                     failures.append(item.reason)
@@ -63,12 +62,5 @@ def steady_step(epoch: list[Record]) -> dict[str, Any] | None:
     return {"launches": usual, "waits": waits, "kinds": count(steps[launches.index(usual)])}
 
 
-def main() -> None:
-    asked = sys.argv[1]
-    cases = [(name, graph) for name in RECIPES for graph in (False, True)] if asked == "all" else json.loads(asked)
-    for name, graph in cases:
-        print(json.dumps([name, graph, look_at(RECIPES[name], graph)]), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    answer(look_at)
