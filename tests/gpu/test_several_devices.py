@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ def test_one_process_trains_on_one_device_after_another(case: tuple[Any, bool], 
     for found in outcome_of(case):
         assert (found["trained"], found["notices"], found["faults"]) == (3, [], [])
         assert set(found["work"]) == {str(found["device"])}
+        assert [_device_in(said) for said in found["said"]] == [found["device"]]
         assert (found["graphs"] > 0) == case[1]
 
 
@@ -52,7 +54,7 @@ def test_accelerate_launch_gives_each_rank_its_device(parallel: str, tmp_path: P
     (tmp_path / "launched.yaml").write_text(CONFIG)
     done = run_command(
         [
-            str(BIN / "accelerate"), "launch", "--config_file", "configs/accelerate/multi_gpu.yaml", "--num_processes", "2",
+            str(BIN / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no",
             "-m", "launch.accelerate_run", str(tmp_path / "launched.yaml"), f"output_dir={tmp_path}",
             f"compute.parallel={parallel}",
         ],
@@ -66,7 +68,7 @@ def test_accelerate_launch_gives_each_rank_its_device(parallel: str, tmp_path: P
     on = {pid: [device for device in found if _launches(found[device])] for pid, found in reports.items()}
     assert sorted(on.values()) == [[0], [1]], "each rank on a device of its own"
     for event in started:
-        assert on[event["pid"]] == [int(event["device"].rpartition(":")[2])]
+        assert on[event["pid"]] == [_device_in(event["device"])]
     faults = {kind for found in reports.values() for kinds in found.values() for kind in kinds} & _FAULTS
     assert faults == set()
     exchanged = [sum(kinds.get("collective", 0) for kinds in found.values()) for found in reports.values()]
@@ -74,6 +76,13 @@ def test_accelerate_launch_gives_each_rank_its_device(parallel: str, tmp_path: P
 
 
 _FAULTS = {"illegal in capture", "outside capture", "bad launch", "wrong device", "out of memory"}
+
+
+def _device_in(words: str) -> int:
+    """The number in what an event says about a device, such as "cuda:1" and its name."""
+    found = re.match(r"cuda:(\d+)", words)
+    assert found, words
+    return int(found[1])
 
 
 def _launches(kinds: dict[str, int]) -> int:
