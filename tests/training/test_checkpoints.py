@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from conftest_training import experiment, results, specs
+from safetensors.torch import load, save
 
 from ensemble.config import Experiment
 from ensemble.errors import StorageError
-from ensemble.events import EpochFinished
+from ensemble.events import EpochFinished, Notice
 from ensemble.training import Trainer
 from ensemble.training.checkpoint import fits
 from ensemble.types import Checkpoint, MemberSpec, Task
@@ -38,6 +41,16 @@ def run(config: Experiment, task: Task, arrays: dict[str, Any]) -> list[Any]:
 def stack(indices: list[int]) -> Task:
     members = tuple(MemberSpec(m.index, "cnn", m.rows, vote_rows=m.vote_rows) for m in specs(indices))
     return Task("cnn-0000", "cnn", members)
+
+
+def with_old_draws(content: bytes, members: int) -> bytes:
+    """A checkpoint as it was when augmentation came from generators, whose states stood in it."""
+    tensors = load(content)
+    state = json.loads(bytes(tensors["state"].numpy()))
+    del state["draws"]
+    tensors["state"] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
+    old = torch.Generator().manual_seed(3).get_state()
+    return save({**tensors, **{f"augmentation.{k:04d}": old.clone() for k in range(members)}})
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -81,6 +94,21 @@ def test_a_diverged_member_stays_failed(arrays: dict[str, Any]) -> None:
     assert [type(item).__name__ for item in again if not isinstance(item, Checkpoint)] == [
         type(item).__name__ for item in items if not isinstance(item, Checkpoint)
     ]
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_a_checkpoint_with_earlier_draws(augmented: bool, arrays: dict[str, Any]) -> None:
+    """Deformed images are others now, so their members begin again; without augmentation they go on."""
+    config = with_checkpoints(**({"augmentation": MOVES} if augmented else {}))
+    whole = run(config, stack([0, 3]), arrays)
+    checkpoints = [item for item in whole if isinstance(item, Checkpoint)]
+    old = replace(stack([0, 3]), checkpoint=with_old_draws(checkpoints[9].content, 2))
+    again = run(config, old, arrays)
+    notices = [item.message for item in again if isinstance(item, Notice) and "begins again" in item.message]
+    assert len(notices) == augmented
+    assert len([item for item in again if isinstance(item, Checkpoint)]) == (18 if augmented else 8)
+    for index, expected in results(whole).items():
+        assert results(again)[index].votes.test_NK.tobytes() == expected.votes.test_NK.tobytes()
 
 
 def test_no_checkpoints_when_none_are_wanted(arrays: dict[str, Any]) -> None:
