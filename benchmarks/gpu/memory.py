@@ -35,7 +35,7 @@ def _peaks(bench: Bench, count: int, model: dict[str, Any], shape: tuple[int, in
         "test_images": few["test_images"][:1].repeat(tests, 0),
         "test_labels": few["test_labels"][:1].repeat(tests),
     }
-    found = {}
+    found: dict[str, Any] = {"images": tests}
     for name, arrays in (("training_gib", few), ("with_prediction_gib", many)):
         trained = bench.train(count, model, {"epochs": 1}, arrays)
         found[name] = trained.peak_gib

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ _MARK = 'reason="needs a CUDA device"'  # of the tests' own skip marks
 # Warnings of other versions or of plug-ins that happen to be installed do not decide whether training is right.
 PYTEST = (sys.executable, "-m", "pytest", "-v", "--color=no", "--tb=short", "-p", "no:cacheprovider", "-W", "default",
           "-o", "timeout=100", "-k", "gpu")  # fmt: skip
+_SUMMARY = re.compile(r"(FAILED|ERROR) (?P<test>.+?::.+?) - (?P<reason>.+)")
 _LINE = re.compile(r"(?P<test>\S+::.+?) (?P<outcome>PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS)")
 
 
@@ -24,11 +26,19 @@ def run(bench: Bench, cases: Cases) -> None:
     passed, started = 0, time.perf_counter()
     files = sorted(str(file) for file in (ROOT / "tests").rglob("test_*.py") if _MARK in file.read_text())
     with subprocess.Popen(
-        [*PYTEST, *files], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*PYTEST, *files],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "400"},  # reasons are not cut off
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:
             print(line, end="", flush=True)
+            if summary := _SUMMARY.match(line):  # at the end, with the reason: takes the place of that test's case
+                with cases.case(summary["test"]):
+                    raise AssertionError(summary["reason"])
             found = _LINE.match(line)
             if not found or found["outcome"] == "SKIPPED":
                 continue

@@ -46,6 +46,7 @@ NAMES = tuple(name for name, *_ in _PARTS)
 def select(names: list[str] | None, options: dict[str, Any]) -> list[Part]:
     """The parts of these names (all when None) in their usual order; options go to the parts as they are.
 
+    A dry run has ten times the limits: what is quick on a card may be slow on a CPU that does other things besides.
     Raises ValueError for an unknown name.
     """
     known = (*_PARTS, _FULL_RECORD) if options.get("full_record") else _PARTS
@@ -53,7 +54,10 @@ def select(names: list[str] | None, options: dict[str, Any]) -> list[Part]:
     if unknown := set(wanted) - {name for name, *_ in known}:
         raise ValueError(f"unknown parts: {', '.join(sorted(unknown))}; expected some of {', '.join(NAMES)}")
     return [
-        Part(name, (sys.executable, "-m", "benchmarks.gpu.child", name, json.dumps(options)), limit, least, about)
+        Part(
+            name, (sys.executable, "-m", "benchmarks.gpu.child", name, json.dumps(options)),
+            10 * limit if options["small"] else limit, least, about,
+        )
         for name, limit, least, about in known
         if name in wanted
-    ]
+    ]  # fmt: skip
