@@ -141,8 +141,10 @@ def test_the_table_holds_what_was_measured_and_nothing_else() -> None:
     assert "| >= 12 | 12 | yes |" in full
     assert "| >= 2 | 1.5 | no |" in full  # over vmap at its quickest
     assert sum(line.endswith("|  | |") for line in full.splitlines()) == len(GOALS) - 4
-    assert table({**record, "dry_run": True}) == table(None)
     assert "- **K=64 graph rows**: ms_per_member_epoch 7" in markdown(record)
+    assert table({**record, "dry_run": True}) == table(None)
+    record["parts"]["steps"]["cases"]["K=64 graph"]["error"] = "RuntimeError: mean test error 90 %"
+    assert "| <= 15 |  | |" in table(record)  # quick and wrong is no figure
 
 
 def test_results_of_several_calls_make_one_table() -> None:

@@ -16,8 +16,9 @@ Record = dict[str, Any]
 
 
 def figure(record: Record, part: str, case: str, key: str) -> float | None:
-    """One measured number; None where it was not measured."""
-    value = record.get("parts", {}).get(part, {}).get("cases", {}).get(case, {}).get(key)
+    """One measured number; None where it was not measured, or where its case failed: then it may be wrong."""
+    values = record.get("parts", {}).get(part, {}).get("cases", {}).get(case, {})
+    value = None if "error" in values else values.get(key)
     return float(value) if isinstance(value, int | float) else None
 
 
@@ -154,7 +155,7 @@ def _cases(part: Record) -> Iterator[str]:
         for key, value in values.items():
             if isinstance(value, dict):
                 yield f"    - {key}: " + ", ".join(f"{inner} {_number(one)}" for inner, one in value.items())
-            elif isinstance(value, list):
+            elif isinstance(value, list) and key != "notes":
                 yield from (f"    - {key}: {_number(one)}" for one in value)
     if part.get("state") not in ("passed", "not run", None) and part.get("printed"):
         yield from ("", "It printed at its end:", "")
@@ -162,8 +163,9 @@ def _cases(part: Record) -> Iterator[str]:
 
 
 def in_short(values: Record) -> str:
-    """The plain values of a case in one line."""
-    return ", ".join(f"{key} {_number(value)}" for key, value in values.items() if not isinstance(value, list | dict))
+    """The plain values of a case and its notes (a refused CUDA graph, say) in one line."""
+    plain = [f"{key} {_number(value)}" for key, value in values.items() if not isinstance(value, list | dict)]
+    return ", ".join([*plain, *(f"note: {note}" for note in values.get("notes", ()))])
 
 
 def _number(value: Any) -> str:
