@@ -16,7 +16,8 @@ def run(bench: Bench, cases: Cases) -> None:
     """`ensemble train` to its end, its progress in the log; the vote's test error with its 95 % interval."""
     command = [
         sys.executable, "-m", "ensemble.cli", "train", str(CONFIG), "--json", f"output_dir={bench.full_record}",
-        f"compute.device={bench.device}", "compute.executor=inline", "tracking.wandb.mode=disabled",
+        f"compute.device={bench.device}", f"compute.cuda_graph={str(bench.on_gpu).lower()}",
+        "compute.executor=inline", "tracking.wandb.mode=disabled",
     ]  # fmt: skip
     started = time.perf_counter()
     with cases.case("30 members") as values:

@@ -70,7 +70,7 @@ def _loop(bench: Bench, arrays: dict[str, Any], mode: str | None) -> tuple[Calla
         torch.cuda.reset_peak_memory_stats()
     images, labels = (torch.from_numpy(arrays[name]).to(device) for name in ("train_images", "train_labels"))
     config = CnnConfig(name="cnn", widths=(8,)) if bench.small else ResNetConfig(name="resnet18", stem="small")
-    network: nn.Module = build_model(config, SHAPE, 10).to(device, memory_format=torch.channels_last).train()
+    network: nn.Module = build_model(config, SHAPE, 10).to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(network.parameters(), RECIPE["lr"], fused=True)
     forward: Callable[[Tensor], Tensor] = network if mode is None else torch.compile(network, mode=mode)
 

@@ -37,7 +37,8 @@ def _ours(bench: Bench, epochs: int) -> dict[str, Any]:
         command = [
             sys.executable, "-m", "ensemble.cli", "train", str(ROOT / "configs/bagging_lenet5_mnist.yaml"), "--json",
             f"data.name={bench.data_name}", f"num_members={bench.size(8, 2)}", f"training.epochs={epochs}",
-            f"compute.device={bench.device}", "compute.executor=inline", "tracking.wandb.mode=disabled",
+            f"compute.device={bench.device}", f"compute.cuda_graph={str(bench.on_gpu).lower()}",
+            "compute.executor=inline", "tracking.wandb.mode=disabled",
             f"output_dir={folder}",
         ]  # fmt: skip
         seconds, printed = _timed(command)
