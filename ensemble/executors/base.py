@@ -17,6 +17,12 @@ Arrays = Mapping[str, npt.NDArray[np.generic]]
 Item = Event | Pulse | Checkpoint | MemberResult | Failure
 Train = Callable[[Task, Arrays], Iterator[Item]]
 Emit = Callable[[Event | Checkpoint], None]
+Wanted = Callable[[Task], bool]
+
+
+def always(_task: Task) -> bool:
+    """Every task is wanted."""
+    return True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -30,9 +30,14 @@ def train_here(task: Task, train: Train, arrays: Arrays, emit: Emit) -> Outcome:
     collector, started = Collector(task, emit), time.monotonic()
     try:
         collector.take_all(train(task, arrays))
-    except EnsembleError:
-        raise
-    except Exception as error:  # whatever a network may raise fails its task, not the run
-        kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "error"
-        collector.fail(kind, error, time.monotonic() - started)
+    except Exception as error:
+        record_failure(error, collector, started)
     return collector.outcome()
+
+
+def record_failure(error: Exception, collector: Collector, started: float) -> None:
+    """Whatever a network may raise fails its task, not the run. An EnsembleError is the user's to mend: raised again."""
+    if isinstance(error, EnsembleError):
+        raise error
+    kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "error"
+    collector.fail(kind, error, time.monotonic() - started)
