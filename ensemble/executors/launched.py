@@ -19,7 +19,7 @@ from datetime import timedelta
 from typing import Any
 
 from ensemble.errors import EnsembleError
-from ensemble.executors.base import Arrays, Emit, Outcome, Train
+from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
 from ensemble.executors.inline import train_here
 from ensemble.executors.sealed import launch_secret, seal, unseal
 from ensemble.types import Task
@@ -73,7 +73,14 @@ class LaunchedExecutor:
         self._shared: int | None = None
         self._heard = [0] * self._world.size  # letters taken from each rank
 
-    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+    def run(
+        self,
+        tasks: Sequence[Task],
+        train: Train,
+        arrays: Arrays,
+        emit: Emit,
+        wanted: Wanted = always,  # noqa: ARG002 - not asked yet
+    ) -> Iterator[Outcome]:
         """See Executor.run."""
         if self._shared != id(arrays):
             self._world.post(f"arrays{self._round}", dict(arrays))
