@@ -154,6 +154,7 @@ class _Round:
         if task is None:  # withdrawn earlier
             return
         self._taken.add(position)
+        self._world.discard(_task_key(self._number, position))
         if not self._wanted(task):
             del self._waiting[position]
             return

@@ -121,6 +121,19 @@ def test_what_other_ranks_finish_is_handed_on_while_rank_0_trains(world_of_two: 
     assert {outcome.task.id for outcome in running} == {"t0", "t1", "t2"} - others
 
 
+@pytest.mark.parametrize("data_parallel", [False, True])
+def test_nothing_large_stays_in_the_store(data_parallel: bool) -> None:
+    """Whoever takes a task removes it; arrays and rounds go with their last reader. Only counters stay."""
+    with launched(3, data_parallel) as executor:
+        for _ in range(3):
+            assert len(list(executor.run(tasks(1, 1, 1, 1, 1), plain, {"x": np.zeros(2_000_000)}, print))) == 5
+        store = executor._world._store
+    kept = [
+        key for key in store.list_keys() if not key.rpartition("ensemble/")[2].startswith(("next", "claim", "letters"))
+    ]
+    assert [key for key in kept if "init" not in key] == []
+
+
 class TestUnwanted:
     def test_nothing_wanted(self, world_of_two: LaunchedExecutor) -> None:
         assert list(world_of_two.run(tasks(1, 2), plain, {}, print, lambda _: False)) == []

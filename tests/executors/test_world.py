@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from worlds import in_thread, make_worlds
 
 from ensemble.errors import ComputeError
+from ensemble.executors.sealed import PART_BYTES
 from ensemble.executors.world import POLL_S, World
 
 
@@ -35,6 +37,18 @@ def test_messages_above_the_limit_of_the_store(megabytes: int) -> None:
     assert np.array_equal(found["array"], array)
     assert found["content"] == bytes(3_000_000)
     assert keys(first) == before
+
+
+def test_a_large_message_is_held_once_by_its_receiver() -> None:
+    first, second = make_worlds(2)
+    first.post("weights", np.zeros(30_000_000, np.uint8))
+    tracemalloc.start()
+    try:
+        assert len(second.receive("weights")) == 30_000_000
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 30_000_000 + 10 * PART_BYTES
 
 
 def test_a_message_stays_until_its_last_reader_has_it() -> None:

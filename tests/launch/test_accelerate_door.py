@@ -15,8 +15,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent))
 from mnist_run import member_digests, processes_that_trained, train_inline
 
+from ensemble.errors import ComputeError
 from ensemble.storage import RunFolder
-from launch.accelerate_run import asked_processes
+from launch.accelerate_run import asked_processes, compare_with_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -152,7 +153,19 @@ def test_what_the_launcher_was_asked_for() -> None:
     assert asked_processes([["torchrun", "--nproc-per-node", "2", "x"]]) == 2
     assert asked_processes([["accelerate", "launch", "--config_file", two, "x"]]) == 2
     assert asked_processes([["bash"], ["accelerate", "launch", f"--config_file={two}", "x"]]) == 2
+    assert asked_processes([["accelerate", "launch", "--config_file", two, "--num_processes", "4", "x"]]) == 4
     assert asked_processes([["bash", "-c"], []]) is None
+
+
+def test_processes_are_compared_with_gpus() -> None:
+    """configs/accelerate/multi_gpu.yaml asks for four processes, whatever the machine has."""
+    assert compare_with_gpus(4, 4, "members") is None
+    assert compare_with_gpus(4, 4, "data") is None
+    assert "4 processes share 1 visible GPUs" in str(compare_with_gpus(4, 1, "members"))
+    assert "4 of 8 visible GPUs stay idle" in str(compare_with_gpus(4, 8, "members"))
+    assert "4 of 8 visible GPUs stay idle" in str(compare_with_gpus(4, 8, "data"))
+    with pytest.raises(ComputeError, match=r"4 processes on .* 2 visible GPUs.*start 2 per machine"):
+        compare_with_gpus(4, 2, "data")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/accelerate").glob("*.yaml")), ids=lambda path: path.stem)
