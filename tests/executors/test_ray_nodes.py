@@ -18,7 +18,6 @@ import ray
 from ray._raylet import GcsClient
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.cluster_utils import Cluster
-from ray.core.generated.autoscaler_pb2 import ClusterResourceState
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
@@ -233,7 +232,7 @@ def test_an_autoscaler_sees_what_a_waiting_run_needs(cluster: Cluster) -> None:
     def look() -> None:
         gcs = GcsClient(address=cluster.address)
         while not done.wait(0.5):
-            state = ClusterResourceState.FromString(get_cluster_resource_state(gcs).SerializeToString())
+            state = get_cluster_resource_state(gcs)
             seen.update(
                 tuple(sorted(each.request.resources_bundle.items())) for each in state.pending_resource_requests
             )
