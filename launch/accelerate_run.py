@@ -42,7 +42,8 @@ def main() -> int:
         serve()
         return 0
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # a launcher was asked for one process
-    executor = InlineExecutor() if alone else LaunchedExecutor(experiment.compute.parallel == "data")
+    compute = experiment.compute
+    executor = InlineExecutor() if alone else LaunchedExecutor(compute.parallel == "data", compute.hang_timeout_s)
     try:
         return train_and_print(experiment, lambda _device, _tasks, _images: executor)
     finally:

@@ -36,12 +36,21 @@ def train_here(task: Task, train: Train, arrays: Arrays, emit: Emit) -> Outcome:
     collector, started = Collector(task, emit), time.monotonic()
     try:
         collector.take_all(train(task, arrays))
-    except EnsembleError:
-        raise
-    except Exception as error:  # whatever a network may raise fails its task, not the run
-        if breaks_process(error):  # every further task would fail here
-            raise ComputeError(
-                f"{task.id}: the GPU does not work for this process any more: {explain(error)}; finished members are kept: start the run again, or use compute.executor=ray, which replaces such a process"
-            ) from error
-        collector.fail(failure_kind(error, gave_gpu=False), error, time.monotonic() - started)
+    except Exception as error:
+        record_failure(error, collector, started)
     return collector.outcome()
+
+
+def record_failure(error: Exception, collector: Collector, started: float) -> None:
+    """Whatever a network may raise fails its task, not the run.
+
+    Raises an EnsembleError, which is the user's to mend, again; ComputeError where the error leaves this process without
+    a working GPU, so that every further task would fail here.
+    """
+    if isinstance(error, EnsembleError):
+        raise error
+    if breaks_process(error):
+        raise ComputeError(
+            f"{collector.task.id}: the GPU does not work for this process any more: {explain(error)}; finished members are kept: start the run again, or use compute.executor=ray, which replaces such a process"
+        ) from error
+    collector.fail(failure_kind(error, gave_gpu=False), error, time.monotonic() - started)

@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
+from mnist_run import member_digests, processes_that_trained, train_inline
+
 from ensemble.storage import RunFolder
 from launch.accelerate_run import asked_processes
 
@@ -66,6 +69,27 @@ def test_ranks_share_out_the_members(home: Path) -> None:
     started_tasks = [json.loads(line) for line in lines if '"TaskStarted"' in line]
     assert len(started_tasks) == 4
     assert len({event["pid"] for event in started_tasks}) == 2
+
+
+LAUNCHERS = {
+    "accelerate": ["accelerate", "launch", "--config_file", "configs/accelerate/cpu_2.yaml"],
+    "torchrun": ["torchrun", "--nproc-per-node", "2"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_ranks_train_all_of_mnist(launcher: str, home: Path, mnist_root: Path) -> None:
+    """55 MB of arrays and 432 kB of rows per member: more than torch's store takes at a time (8 MiB)."""
+    if not (home / "inline").exists():
+        train_inline(home, mnist_root)
+    first, *words = LAUNCHERS[launcher]
+    done = started(
+        str(BIN / first), *words, "-m", "launch.accelerate_run", str(home / "mnist.yaml"), f"output_dir={home}",
+        f"name={launcher}", f"data.root={mnist_root}", ACCELERATE_USE_CPU="true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert member_digests(home / launcher) == member_digests(home / "inline")
+    assert len(processes_that_trained(home / launcher)) == 2
 
 
 def test_ranks_train_each_member_together(home: Path) -> None:
