@@ -1,5 +1,6 @@
 # make quickstart   install into .venv and train the first ensemble
-# make test         all tests          make check   lint, types, layers
+# make test         all tests but the longer ones on pretended GPUs; make test-gpu: those on pretended GPUs, all of them
+# make check        lint, types, layers
 # make benchmark    our speed beside Ensemble-PyTorch's (needs the benchmark extra, installed on demand)
 # make benchmarks   that and every other claim of speed; refreshes docs/results/speed.md
 
@@ -12,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 # Compiled once and kept: without its caches every process compiles torch and Ray anew, for seconds (docs/log.md).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart install test check format benchmark benchmarks requirements clean
+.PHONY: quickstart install test test-gpu check format benchmark benchmarks requirements clean
 
 quickstart: install
 	$(BIN)/ensemble train configs/quickstart.yaml
@@ -29,6 +30,9 @@ $(STAMP): requirements.txt pyproject.toml
 
 test: install
 	$(BIN)/python -m pytest -q
+
+test-gpu: install
+	$(BIN)/python -m pytest -q -m "" tests/gpu
 
 check: install
 	$(BIN)/ruff check .

@@ -175,3 +175,20 @@ def longest_first(
         return per_image[task.recipe] * sum(len(member.rows) for member in task.members)
 
     return sorted(tasks, key=work, reverse=True)
+
+
+def training_work(
+    images: Mapping[str, int], experiment: Experiment, device: str, image_shape: tuple[int, int, int], classes: int
+) -> float:
+    """How much there is to train, by which an executor is chosen.
+
+    images: training images of each group, over its members and epochs. On a CPU their sum; on a "cuda" device each
+    counts as so many images of MNIST for a LeNet-5 as it takes multiply-adds.
+    """
+    if device == "cpu":
+        return sum(images.values())
+    from ensemble.models.work import multiply_adds
+
+    lenet5 = multiply_adds(LeNet5Config(name="lenet5"), (1, 28, 28), 10)
+    each = {group.name: multiply_adds(group.model, image_shape, classes) / lenet5 for group in experiment.groups}
+    return sum(count * each[name] for name, count in images.items())

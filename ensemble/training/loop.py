@@ -55,7 +55,6 @@ def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
     ComputeError when the device asked for is not there, ConfigError when the images do not fit the network.
     """
     placement = Placement.create(job.compute)
-    _free_memory(placement)
     try:
         yield from _train_placed(task, job, arrays, placement)
     except Exception as error:
@@ -69,10 +68,11 @@ def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
 def _free_memory(placement: Placement) -> None:
     """Give a GPU's memory back to whoever shares it, and to the next task.
 
-    Some of it is in reference cycles (a CUDA graph and the run that it is of; Accelerate's wrapped forward), some in
-    torch's cache.
+    Some of it is held by Accelerate, some in reference cycles (a CUDA graph and the run that it is of; Accelerate's
+    wrapped forward), some in torch's cache.
     """
     if placement.device.type == "cuda":
+        placement.accelerator.free_memory()
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -94,6 +94,7 @@ def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) ->
             if not fits(task.checkpoint, alone):
                 alone = replace(alone, checkpoint=None)
             yield from _train_stack(alone, job, arrays, placement)
+            _free_memory(placement)
     else:
         yield from _train_stack(task, job, arrays, placement)
 

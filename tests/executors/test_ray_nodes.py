@@ -116,14 +116,14 @@ def test_a_node_killed_in_mid_run_costs_no_member_and_no_bit(cluster: Cluster, t
 
         name, slots = made.name, made.slots
 
-        def run(self, tasks: Any, train: Any, arrays: Any, emit: Any) -> Iterator[Any]:
+        def run(self, tasks: Any, train: Any, arrays: Any, emit: Any, wanted: Any) -> Iterator[Any]:
             def watching(event: Event) -> None:
                 emit(event)
                 if isinstance(event, EpochFinished) and event.epoch == 40 and not victims:
                     victims.append(str(event.member))
                     cluster.remove_node(nodes[0], allow_graceful=False)
 
-            return made.run(tasks, train, arrays, watching)
+            return made.run(tasks, train, arrays, watching, wanted)
 
         def close(self) -> None:
             made.close()
