@@ -233,7 +233,7 @@ def _row_slice(padded_KHBV: Tensor, tap: int, height: int, shape: ConvolutionSha
 
 def _band(weight: Tensor, padded_KHBV: Tensor, width: int, shape: ConvolutionShape) -> Tensor:
     """The banded matrices [K, R, V, U] that make a row of the output, U = w*O, of a row of the input."""
-    outputs, channels, rows, _ = weight.shape
+    outputs, _, rows, _ = weight.shape
     band = weight.new_zeros((shape.members, rows, padded_KHBV.shape[3], width * outputs // shape.members))
     weight_KORCI = torch.unflatten(weight, 0, (shape.members, -1)).permute(0, 1, 3, 4, 2)
     _diagonals(band, weight, width, shape).copy_(weight_KORCI.permute(0, 2, 3, 4, 1).unsqueeze(4))

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ensemble.data.counter_random import random_bits
 from ensemble.native.kernels import Kernels
+from ensemble.training import triton_convolutions
 from ensemble.training.convolutions import ConvolutionShape, by_rows, by_windows
 
 
@@ -40,8 +41,9 @@ def _stacked(tensors: Sequence[Tensor]) -> nn.Parameter:
 
 
 # How K convolutions are computed: as one grouped convolution of PyTorch's, in either memory layout; one after the other;
-# or as batched matrix products (see `convolutions`). `training.ways` finds the fastest; the first is the default.
-CONVOLUTION_WAYS = ("channels_last", "contiguous", "apart", "windows", "rows")
+# as batched matrix products (see `convolutions`); or by kernels of our own (see `triton_convolutions`). `training.ways`
+# finds the fastest; the first is the default.
+CONVOLUTION_WAYS = ("channels_last", "contiguous", "apart", "windows", "rows", "triton")
 _ROWS_UP_TO = 32  # channels; beyond, the banded matrices of "rows" are mostly arithmetic with zeros
 _PRODUCTS = {"windows": by_windows, "rows": by_rows}
 
@@ -72,8 +74,12 @@ class StackedConv2d(nn.Module):
             return self._apart(x)
         if self.way in _PRODUCTS and groups == self.num_members:
             return _PRODUCTS[self.way](x, self.weight, self.bias, self._shape())
+        if self.way == "triton" and groups == self.num_members:
+            shape = self._shape()
+            if triton_convolutions.misfit(x, self.weight, shape) is None:
+                return triton_convolutions.by_triton(x, self.weight, self.bias, shape)
         weight: Tensor = self.weight
-        if self.way == "contiguous":
+        if self.way in ("contiguous", "triton"):
             x, weight = x.contiguous(), weight.contiguous()
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, groups)
 
@@ -85,12 +91,15 @@ class StackedConv2d(nn.Module):
         """Why this layer cannot be computed in one of CONVOLUTION_WAYS; None where it can."""
         if way == "apart" and self.num_members == 1:
             return "it has one member"
-        if way in _PRODUCTS and not self._plain():
+        if way in (*_PRODUCTS, "triton") and not self._plain():
             return "it has groups of channels, or padding by name"
         if way == "rows" and self.stride[0] != 1:
             return "it has a vertical stride"
         if way == "rows" and max(self.in_channels, len(self.weight) // self.num_members) > _ROWS_UP_TO:
             return f"it has more than {_ROWS_UP_TO} channels"
+        if way == "triton":
+            unsuited = triton_convolutions.unsuited(self.weight, self._shape())
+            return unsuited or triton_convolutions.obstacle(self.weight.device.type)
         return None
 
     def _plain(self) -> bool:

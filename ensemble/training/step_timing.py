@@ -62,20 +62,19 @@ def seconds_on_gpu(step: Step, rounds: int = _ROUNDS) -> float:
 def free_gpu_memory() -> None:
     """Give back what this process holds on the GPU without using it: cached blocks, and workspaces of cuBLAS."""
     gc.collect()
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch._C._cuda_clearCublasWorkspaces()  # one of up to 32 MiB for every stream that multiplied matrices
-        torch.cuda.empty_cache()
+    torch._C._cuda_clearCublasWorkspaces()  # one of up to 32 MiB for every stream that multiplied matrices
+    torch.cuda.empty_cache()
 
 
 def _between_events(run: Step, repeats: int) -> float:
     """Seconds of one of several runs in a row, by the GPU's own clock."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     start.record()
     for _ in range(repeats):
         run()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1000 / repeats
+    return float(start.elapsed_time(end)) / 1000 / repeats
 
 
 def _each_by_itself(steps: Mapping[str, Step]) -> dict[str, float]:

@@ -28,9 +28,9 @@ from ensemble.native.compiling import processor
 from ensemble.native.kernels import load
 from ensemble.training.batch_last import known, suits, worthwhile
 from ensemble.training.job import Job, Ways
-from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d
+from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d, channels_last
 from ensemble.training.placement import Placement
-from ensemble.training.stack import Stack, channels_last, unstackable
+from ensemble.training.stack import Stack, unstackable
 from ensemble.training.step_timing import Step, fastest, free_gpu_memory
 
 _RENAMED = {"matmul": "windows"}  # in the plans of earlier versions
