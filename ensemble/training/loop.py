@@ -108,6 +108,8 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
     run = StackRun(task, job, arrays, placement)
     if run.stack.batch_last and (missing := obstacle()):
         yield Notice(f"narrow networks train at about half the speed: {missing}")
+    for notice in run.kernel_notices:
+        yield Notice(notice)
     if run.no_graph:
         yield Notice(f"trained without a CUDA graph: {run.no_graph}")
     if task.checkpoint is not None and outdated(task.checkpoint, run):
@@ -193,7 +195,7 @@ class StackRun:
             plain = False  # those kernels see the batch of one rank
         by_rule = plain and compute.kernels != "torch" and suits(network)
         ways = self.job.ways or Ways(by_rule, {})
-        use(replace(ways, batch_last=ways.batch_last and plain and known(network)), self.stack)
+        self.kernel_notices = use(replace(ways, batch_last=ways.batch_last and plain and known(network)), self.stack)
 
     def _batches(self) -> Batches:
         own, augmentation = None, self.recipe.augmentation
