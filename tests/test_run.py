@@ -389,7 +389,7 @@ class CutAfter(InlineExecutor):
 
 def test_a_killed_driver_goes_on_in_the_middle_of_a_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same bits as an undisturbed run, no step of before the kept state again, and nothing left over at the end."""
-    monkeypatch.setattr("ensemble.training.loop._CAPTURES_APART", 0)
+    monkeypatch.setattr("ensemble.training.stack_run._CAPTURES_APART", 0)
     run(experiment(tmp_path / "whole"))
     config = experiment(tmp_path / "cut", compute={**CONFIG["compute"], "checkpoint_every_s": 1e-9})
     with pytest.raises(KeyboardInterrupt):

@@ -92,12 +92,26 @@ def wait_for_slots(compute: ComputeConfig, device: str, workers: int | None = No
     """
     on_cluster = bool(compute.ray_address or os.environ.get("RAY_ADDRESS"))
     deadline = time.monotonic() + (compute.placement_timeout_s if on_cluster else 0.0)
+    demand: list[Any] = []
     while (fits := slots_of_cluster(compute, device, workers)) == 0 and time.monotonic() < deadline:
+        demand = demand or _demand(compute, device, workers)
         interruption.check()
         time.sleep(0.5)
+    for task in demand:
+        ray.cancel(task, force=True)
     if fits == 0:
         raise ComputeError(_no_room(compute, device, workers))
     return fits
+
+
+def _demand(compute: ComputeConfig, device: str, workers: int | None) -> list[Any]:
+    """Empty tasks with the resources of a training task: an autoscaler adds nodes for tasks that wait, and only then."""
+    gpus = compute.gpus_per_task if device == "cuda" else 0.0
+    empty = ray.remote(num_cpus=compute.threads_per_task, num_gpus=min(gpus, 1.0), max_retries=0)(_nothing)
+    return [empty.remote() for _ in range(workers or max(1, int(gpus)))]
+
+
+def _nothing() -> None: ...
 
 
 def _no_room(compute: ComputeConfig, device: str, workers: int | None) -> str:

@@ -112,6 +112,7 @@ class RayExecutor:
         if keeps not in self._remotes:
             options = task_options(self._threads, self._gpus, keeps)
             self._remotes[keeps] = ray.remote(max_retries=0, **options)(train_remotely)
+        self._spare_the_last()  # nodes may have gone away meanwhile
         elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(self._avoided))})"} if self._avoided else None
         remote = self._remotes[keeps].options(label_selector=elsewhere)
         return remote.remote(call, task, self._gpus, names, *references)
@@ -141,10 +142,13 @@ class RayExecutor:
     def _avoid(self, node: str) -> None:
         """Place no more tasks on a node whose GPU does not work, unless no other is left."""
         self._avoided.add(node)
-        if self._fitting_slots() == 0:
-            self._avoided.clear()
+        self._spare_the_last()
         if self._wanted is None:
             self.slots = max(1, self._fitting_slots())
+
+    def _spare_the_last(self) -> None:
+        if self._avoided and self._fitting_slots() == 0:
+            self._avoided.clear()
 
     def _kill(self, stream: Any, work: _UnderWay) -> None:
         """End a worker that no longer answers, and so cannot be asked to end itself."""

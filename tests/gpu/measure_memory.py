@@ -1,6 +1,6 @@
 """What trainings do to the memory of a pretended device.
 
-    python tests/gpu/run.py python tests/gpu/measure_memory.py '[["tasks", true, "float32"], ["halving", true, "bf16"]]'
+    python tests/gpu/run.py --mib 8192 python tests/gpu/measure_memory.py '[["tasks", true, "float32"], ["halving", true, "bf16"]]'
 
 tasks      what is held after each of three tasks; Python's garbage collector does not run on its own
 halving    64 networks in one task on a device that cannot hold them: how many are trained in the end
@@ -33,7 +33,6 @@ from ensemble.training.ways import find_ways
 from ensemble.types import Failure, MemberResult
 
 MIB = 1 << 20
-PLENTY = 81_920 * MIB
 SMALL = 700 * MIB  # for 64 of the networks of `halving` too small, for 16 large enough
 NETWORKS: dict[str, tuple[dict[str, Any], int, tuple[int, int]]] = {
     "lenet5": ({"name": "lenet5"}, 64, (1, 28)),
@@ -46,8 +45,6 @@ NETWORKS: dict[str, tuple[dict[str, Any], int, tuple[int, int]]] = {
 def after_tasks(graph: bool, precision: str) -> dict[str, Any]:
     """Bytes held on the device before, and after each of three like tasks."""
     recipe = Recipe(count=64, training={"batch_size": 128, "epochs": 2})
-    gc.collect()
-    torch.cuda.empty_cache()
     before, after = used(), []
     gc.disable()
     try:
@@ -85,11 +82,12 @@ def halving(graph: bool, precision: str) -> dict[str, Any]:
                     config, lambda *given: build_executor(config.compute, *given), lambda _folder: [_Nobody()]
                 )
         finally:
-            set_memory(PLENTY)
+            set_memory(_whole_device())
     return {
-        "trained": outcome.trained, "failures": [failure.reason for failure in outcome.failures],
+        "trained": outcome.trained,
+        "failures": [failure.reason for failure in outcome.failures],
         "too_large": sum(fault.startswith("out of memory") for fault in faults(records)),
-    }  # fmt: skip
+    }
 
 
 def prediction(network: str) -> dict[str, Any]:
@@ -97,7 +95,6 @@ def prediction(network: str) -> dict[str, Any]:
     model, count, shape = NETWORKS[network]
     recipe = Recipe(model=model, count=count, shape=shape, training={"epochs": 1, "batch_size": 128})
     peaks = []
-    set_memory(8192 * MIB)  # prediction may always take a share of the device
     for test in (50, 5000):
         given = arrays(shape, rows=300, test=test)
         torch.cuda.empty_cache()
@@ -105,7 +102,6 @@ def prediction(network: str) -> dict[str, Any]:
         found = list(train(recipe, given, cuda_graph=False))
         assert not [item for item in found if isinstance(item, Failure)]
         peaks.append(torch.cuda.max_memory_allocated())
-    set_memory(PLENTY)
     images, votes = 5000 * math.prod((*shape, shape[1])), 4 * 5000 * count * 10
     # Votes exist as logits in parts, joined, and as probabilities.
     return {"training": peaks[0], "with_prediction": peaks[1], "data": images + 4 * votes}
@@ -123,13 +119,9 @@ def variants(network: str) -> dict[str, Any]:
             os.environ["ENSEMBLE_CACHE"] = cache
             ways = find_ways(job, image_shape, count)
     finally:
-        set_memory(PLENTY)
-        # In any case, so that what comes later is not disturbed.
-        too_large = sum(fault.startswith("out of memory") for fault in faults(records))
-        left = used()
-        gc.collect()
-        torch.cuda.empty_cache()
-    return {"ways": ways.convolutions, "too_large": too_large, "left": left}
+        set_memory(_whole_device())
+    too_large = sum(fault.startswith("out of memory") for fault in faults(records))
+    return {"ways": ways.convolutions, "too_large": too_large, "left": used()}
 
 
 def _usual_peak(job: Job, image_shape: tuple[int, int, int], count: int) -> int:
@@ -141,9 +133,18 @@ def _usual_peak(job: Job, image_shape: tuple[int, int, int], count: int) -> int:
         stack(images).float().sum().backward()
     peak = torch.cuda.max_memory_reserved()
     del stack, images
+    clean_up()
+    return int(peak)
+
+
+def _whole_device() -> int:
+    return int(torch.cuda.get_device_properties(0).total_memory)  # torch asked once, when the device had its first size
+
+
+def clean_up() -> None:
+    """What one case leaves is not the next one's."""
     gc.collect()
     torch.cuda.empty_cache()
-    return int(peak)
 
 
 WHAT: dict[str, Callable[..., dict[str, Any]]] = {
@@ -151,5 +152,12 @@ WHAT: dict[str, Callable[..., dict[str, Any]]] = {
 }  # fmt: skip
 
 
+def look_at(what: str, *given: Any) -> dict[str, Any]:
+    """One measurement, on an empty device."""
+    _whole_device()
+    clean_up()
+    return WHAT[what](*given)
+
+
 if __name__ == "__main__":
-    answer(lambda what, *given: WHAT[what](*given))
+    answer(look_at)

@@ -91,7 +91,7 @@ def test_two_ranks_train_one_stack_to_the_same_weights_as_one(what: str, tmp_pat
         from ensemble.config.schema import DataConfig
         from ensemble.data import load_dataset
         from ensemble.training import Trainer
-        from ensemble.training.loop import StackRun
+        from ensemble.training.stack_run import StackRun
         from ensemble.training.placement import Placement
         from ensemble.types import Task
 

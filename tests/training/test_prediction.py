@@ -14,8 +14,8 @@ from conftest_training import experiment, specs
 import ensemble.training.prediction as prediction
 from ensemble.models.work import activation_sizes
 from ensemble.training import Trainer
-from ensemble.training.loop import StackRun
 from ensemble.training.placement import Placement
+from ensemble.training.stack_run import StackRun
 from ensemble.types import Task
 
 

@@ -21,9 +21,9 @@ from ensemble.planning import Plan, make_plan
 from ensemble.training import Trainer
 from ensemble.training.job import Job, Ways
 from ensemble.training.layers import CONVOLUTION_WAYS, StackedConv2d
-from ensemble.training.loop import StackRun
 from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack
+from ensemble.training.stack_run import StackRun
 from ensemble.training.step_timing import fastest
 from ensemble.training.ways import find_ways, use
 from ensemble.types import Task
