@@ -34,10 +34,10 @@ from ensemble.environment import describe_environment
 from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished
-from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_device
+from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device
 from ensemble.judging import DATASET, DISPUTED, EVALUATION, METHOD, STAGED, headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
-from ensemble.planning import Plan, make_plan, training_work
+from ensemble.planning import Plan, make_plan, stored_kernels, training_work
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
@@ -129,8 +129,14 @@ def first_plan(experiment: Experiment, dataset: Dataset, rows: int) -> Plan:
 
 
 def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: int = 1) -> Plan:
-    """The plan of a new run, with the quickest kernels for its stacks where compute.kernels asks to find them."""
-    plan = make_plan(experiment, device, slots)
+    """The plan of a new run, with the quickest kernels for its stacks where compute.kernels asks to find them.
+
+    Where it does not, and the card of this run has been measured before, its plan has the kernels that were fastest then.
+    """
+    card = planned_card(experiment.compute, device)
+    plan = make_plan(experiment, device, slots, card)
+    if experiment.compute.kernels == "auto" and card is not None:
+        return replace(plan, ways=stored_kernels(plan, experiment, card, _image_shape(dataset), dataset.num_classes))
     if experiment.compute.kernels != "measured":
         return plan
     jobs = Trainer.create(experiment, device, dataset.num_classes).jobs

@@ -12,6 +12,7 @@ from ensemble.errors import ComputeError
 from ensemble.executors.base import Executor
 from ensemble.executors.inline import InlineExecutor
 from ensemble.training import Job, device_kind
+from ensemble.training.gpu_cards import Card, local_card
 from ensemble.training.job import Ways
 from ensemble.types import Task
 
@@ -59,6 +60,11 @@ def planned_device(compute: ComputeConfig) -> str:
 
     with connected(compute):
         return "cuda" if gpus_of_cluster() > 0 else "cpu"
+
+
+def planned_card(compute: ComputeConfig, device: str) -> Card | None:
+    """The GPU that the tasks of a new run train on; None on CPUs, and on a cluster, whose cards its driver cannot see."""
+    return None if device == "cpu" or uses_cluster(compute) else local_card()
 
 
 def expected_slots(compute: ComputeConfig, device: str, work: float) -> int:

@@ -89,6 +89,8 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
     run = StackRun(task, job, arrays, placement)
     if run.stack.batch_last and (missing := obstacle()):
         yield Notice(f"narrow networks train at about half the speed: {missing}")
+    for notice in run.kernel_notices:
+        yield Notice(notice)
     if run.no_graph:
         yield Notice(f"trained without a CUDA graph: {run.no_graph}")
     if task.checkpoint is not None and outdated(task.checkpoint, run):

@@ -106,7 +106,7 @@ class StackRun:
             plain = False  # those kernels see the batch of one rank
         by_rule = plain and compute.kernels != "torch" and suits(network)
         ways = self.job.ways or Ways(by_rule, {})
-        use(replace(ways, batch_last=ways.batch_last and plain and known(network)), self.stack)
+        self.kernel_notices = use(replace(ways, batch_last=ways.batch_last and plain and known(network)), self.stack)
 
     def _batches(self) -> Batches:
         own, augmentation = None, self.recipe.augmentation

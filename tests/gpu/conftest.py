@@ -24,10 +24,16 @@ def _pretended() -> None:
 def outcome_of(request: pytest.FixtureRequest, _pretended: None) -> Callable[[Any], Any]:
     """What the module's SCRIPT found for a case; all cases that are to be run here go into one process."""
     module = request.module
-    here = [item for item in request.session.items if getattr(item, "module", None) is module and hasattr(item, "callspec")]
+    here = [
+        item for item in request.session.items if getattr(item, "module", None) is module and hasattr(item, "callspec")
+    ]
     cases = dict.fromkeys(item.callspec.params["case"] for item in here if "case" in item.callspec.params)
     found = run_cases(
-        module.SCRIPT, list(cases), getattr(module, "GPUS", 1), getattr(module, "MIB", 81_920), getattr(module, "LIMIT_S", 600)
+        module.SCRIPT,
+        list(cases),
+        getattr(module, "GPUS", 1),
+        getattr(module, "MIB", 81_920),
+        getattr(module, "LIMIT_S", 600),
     )
 
     def look_up(case: Any) -> Any:

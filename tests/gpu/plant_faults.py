@@ -1,6 +1,6 @@
 """Plant faults in captures, and in trainings with graphs: does the pretended runtime find each, and does all go on?
 
-    python tests/gpu/run.py --gpus 2 python tests/gpu/plant_faults.py '[["capture", "item"], ["training", "item"]]'
+python tests/gpu/run.py --gpus 2 python tests/gpu/plant_faults.py '[["capture", "item"], ["training", "item"]]'
 """
 
 from __future__ import annotations

@@ -120,11 +120,20 @@ def _torch() -> Path:
 def _build(folder: Path) -> None:
     """Compile the runtime, the driver and NVML, each with functions that do nothing for all that torch wants besides."""
     includes = sorted(_torch().parent.glob("nvidia/*/include"))
-    flags = [*_FLAGS, f"-DPRETENDED_NCCL_VERSION={_nccl_version(includes)}", f"-I{SOURCES}", *(f"-I{i}" for i in includes)]
+    flags = [
+        *_FLAGS,
+        f"-DPRETENDED_NCCL_VERSION={_nccl_version(includes)}",
+        f"-I{SOURCES}",
+        *(f"-I{i}" for i in includes),
+    ]
     alone = {"driver.c": "libcuda.so.1", "nvml.c": "libnvidia-ml.so.1"}
     sources = [path for path in sorted(SOURCES.glob("*.c")) if path.name not in alone]
-    wanted = {name for library in _TORCH_LIBRARIES for name in _symbols(_torch() / "lib" / f"lib{library}.so", "undefined")}
-    _link(folder / _LIBRARY, sources, {name for name in wanted if _OURS.fullmatch(name)}, flags, "pretended_not_modelled")
+    wanted = {
+        name for library in _TORCH_LIBRARIES for name in _symbols(_torch() / "lib" / f"lib{library}.so", "undefined")
+    }
+    _link(
+        folder / _LIBRARY, sources, {name for name in wanted if _OURS.fullmatch(name)}, flags, "pretended_not_modelled"
+    )
     asked = _symbols(_torch() / "lib" / "libcaffe2_nvrtc.so", "undefined")
     for source, library in alone.items():
         names = {name for name in asked if _DRIVER.fullmatch(name)} if source == "driver.c" else set()

@@ -25,7 +25,9 @@ def experiment(recipe: Recipe, **compute: Any) -> Experiment:
     })  # fmt: skip
 
 
-def arrays(shape: tuple[int, int] = (1, 28), rows: int = ROWS, test: int = TEST, watched: bool = False) -> dict[str, Any]:
+def arrays(
+    shape: tuple[int, int] = (1, 28), rows: int = ROWS, test: int = TEST, watched: bool = False
+) -> dict[str, Any]:
     """A data set of random images [N, channels, side, side]; its last VALIDATION rows are for validation."""
     rng, (channels, side), count = np.random.default_rng(0), shape, rows + VALIDATION
     found = {

@@ -1,6 +1,6 @@
 """Train recipes on a pretended device, each with CUDA graphs (true), without (false) or as is the default (null).
 
-    python tests/gpu/run.py python tests/gpu/train_recipes.py '[["dropout", true], ["dropout", false]]'
+python tests/gpu/run.py python tests/gpu/train_recipes.py '[["dropout", true], ["dropout", false]]'
 """
 
 from __future__ import annotations
