@@ -23,7 +23,9 @@ def test_every_task_computes_on_the_gpu_it_was_given(gpus: int, share: float, tm
     printed = run_python(
         "train_by_ray.py", str(gpus), str(share), str(TASKS), str(tmp_path / "crashed"), gpus=gpus, timeout=1100
     )
-    found = json.loads(next(line for line in printed.splitlines() if line.startswith("found: ")).removeprefix("found: "))
+    found = json.loads(
+        next(line for line in printed.splitlines() if line.startswith("found: ")).removeprefix("found: ")
+    )
     assert found["slots"] == gpus / share
     crashed = [task for task in found["tasks"] if "kind" in task]
     assert [task["kind"] for task in crashed] == ["crash"]

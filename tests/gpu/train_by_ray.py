@@ -65,7 +65,11 @@ def main() -> None:
     watched = Watched(Trainer.create(config, "cuda", 10), crashed, f"t{count // 4}")
     like, data = task(config), arrays()
     tasks = [
-        Task(f"t{k}", like.recipe, (MemberSpec(k, like.recipe, like.members[0].rows, vote_rows=like.members[0].vote_rows),))
+        Task(
+            f"t{k}",
+            like.recipe,
+            (MemberSpec(k, like.recipe, like.members[0].rows, vote_rows=like.members[0].vote_rows),),
+        )
         for k in range(count)
     ]
     found: list[dict[str, Any]] = []

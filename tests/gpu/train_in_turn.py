@@ -1,6 +1,6 @@
 """One process that trains on one device after another, with CUDA graphs or without.
 
-    python tests/gpu/run.py --gpus 4 python tests/gpu/train_in_turn.py '[[[0, 1, 0], true]]'
+python tests/gpu/run.py --gpus 4 python tests/gpu/train_in_turn.py '[[[0, 1, 0], true]]'
 """
 
 from __future__ import annotations

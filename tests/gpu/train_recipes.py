@@ -5,6 +5,7 @@ python tests/gpu/run.py python tests/gpu/train_recipes.py '[["dropout", true], [
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import traceback
 import warnings
@@ -55,7 +56,7 @@ def steady_step(epoch: list[Record]) -> dict[str, Any] | None:
     at = [i for i, record in enumerate(epoch) if record.kind == "graph launch"]
     if len(at) < 2:
         return None
-    steps = [epoch[one + 1 : other + 1] for one, other in zip(at, at[1:], strict=False)]
+    steps = [epoch[one + 1 : other + 1] for one, other in itertools.pairwise(at)]
     launches = [sum(record.kind in LAUNCHES for record in step) for step in steps]
     usual = statistics.median_low(launches)
     waits = sum(record.kind in WAITS for step in steps for record in step)
