@@ -20,8 +20,8 @@ import torch
 from benchmarks.speed import load_mnist
 from ensemble.config import parse_experiment
 from ensemble.training import Trainer
-from ensemble.training.loop import StackRun
 from ensemble.training.placement import Placement
+from ensemble.training.stack_run import StackRun
 from ensemble.types import MemberSpec, Task
 
 _NARROW = ({"kind": "conv", "channels": 10, "activation": "relu"},)

@@ -23,6 +23,7 @@ from ensemble.config.models import (
     ModelConfig,
 )
 from ensemble.config.schema import Experiment, Group
+from ensemble.training.gpu_cards import Card, Measured, measured, stored_ways, widest_layer
 from ensemble.training.job import Ways
 from ensemble.types import MemberSpec, Task
 
@@ -51,9 +52,10 @@ _CPU_SPEED: dict[str, dict[int, dict[int, float]]] = {
     },
     "wide": {64: {1: 0.194, 2: 0.18, 4: 0.164, 8: 0.152}},  # and ResNets: by PyTorch's kernels
 }  # fmt: skip
-# Members until a GPU is full; below, a stack takes no longer for more of them. Estimated from kernel launches, to be
-# measured (benchmarks/gpu.py).
-_GPU_FULL = {"lenet5": 32, "lenet4": 32, "mlp": 32, "cnn": 16, "layers": 32, "resnet18": 4, "resnet50": 1}
+# Members until a GPU is full; below, a stack takes no longer for more of them. A guess from kernel launches, for cards that
+# are not in training/gpu_cards.json: there it depends on the widest layer, and on nothing else here.
+_GPU_FULL = {"lenet5": 32, "lenet4": 32, "mlp": 32, "resnet18": 4, "resnet50": 1}
+_GPU_FULL_OF_64, _GPU_FULL_MOST = 16, 32  # with layers of up to 64 channels, and with the narrowest
 _ENOUGH = 1.01  # a smaller stack is taken where it is at most this factor slower: it needs less memory
 
 
@@ -61,13 +63,15 @@ _ENOUGH = 1.01  # a smaller stack is taken where it is at most this factor slowe
 class Plan:
     """How many members of each group train as one network, on which kind of device, and by which kernels.
 
-    ways: by group, where compute.kernels is measured.
+    ways: by group, where compute.kernels is measured, or the card's were measured earlier. estimated: groups whose stack
+    size rests on a guess, because nothing like them was measured on their GPU.
     """
 
     stack_sizes: dict[str, int]
     device: str
     threads_per_task: int
     ways: dict[str, Ways] = field(default_factory=dict)
+    estimated: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,35 +79,74 @@ class Plan:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Plan:
         ways = {recipe: Ways(**found) for recipe, found in values.get("ways", {}).items()}
-        return cls(dict(values["stack_sizes"]), str(values["device"]), int(values["threads_per_task"]), ways)
+        estimated = list(values.get("estimated", []))
+        return cls(dict(values["stack_sizes"]), str(values["device"]), int(values["threads_per_task"]), ways, estimated)
 
 
-def make_plan(experiment: Experiment, device: str, slots: int = 1) -> Plan:
-    """The plan of an experiment for so many slots at a time, each on a "cpu" or a "cuda" device."""
+def make_plan(experiment: Experiment, device: str, slots: int = 1, card: Card | None = None) -> Plan:
+    """The plan of an experiment for so many slots at a time, each on a "cpu" or a "cuda" device.
+
+    card: the GPU of the slots, where it is known. Where the experiment's networks were measured on it, their speed there
+    decides, and a stack fills no more than a share of its memory.
+    """
     compute, each = experiment.compute, max(1, slots // len(experiment.groups))
-    sizes = {}
+    sizes, estimated = {}, []
     for group in experiment.groups:
         count = min(group.count, experiment.method.side_by_side(group.count))
-        wanted = compute.stack_size or quickest_stack(count, each, speeds(group, device))
+        known = measured(card, group.model, compute.precision) if card is not None and device == "cuda" else None
+        fits = None
+        if known is not None and card is not None:
+            room_gib = card.memory_gib * min(1.0, compute.gpus_per_task)
+            fits = known.largest_stack(room_gib, group.training.batch_size)
+        wanted = compute.stack_size or quickest_stack(count, each, speeds(group, device, known), fits)
         sizes[group.name] = min(group.count, wanted)
-    return Plan(sizes, device, compute.threads_per_task)
+        if device == "cuda" and compute.stack_size is None and known is None:
+            estimated.append(group.name)
+    return Plan(sizes, device, compute.threads_per_task, estimated=estimated)
 
 
-def speeds(group: Group, device: str) -> Mapping[int, float]:
-    """Relative member-images per second of one slot by stack size, for sizes with others in between."""
+def stored_kernels(
+    plan: Plan, experiment: Experiment, card: Card, image_shape: tuple[int, int, int], classes: int
+) -> dict[str, Ways]:
+    """By group the kernels that were fastest on this card when it was measured, for the stacks of a plan."""
+    found = {
+        group.name: stored_ways(
+            card, group.model, experiment.compute.precision, plan.stack_sizes[group.name], group.training.batch_size,
+            image_shape, classes,
+        )
+        for group in experiment.groups
+    }  # fmt: skip
+    return {name: ways for name, ways in found.items() if ways is not None}
+
+
+def speeds(group: Group, device: str, known: Measured | None = None) -> Mapping[int, float]:
+    """Relative member-images per second of one slot by stack size, for sizes with others in between.
+
+    known: what was measured of such networks on the GPU at hand; without it, a guess.
+    """
+    if known is not None:
+        return known.images_per_s
     if device == "cuda":
-        full = _GPU_FULL[group.model.name]
+        full = _full_gpu(group.model)
         return {1: 1.0, full: float(full), 2 * full: float(full)}
     table = _CPU_SPEED[_kind(group.model)]
     nearest = min(table, key=lambda batch: abs(np.log(batch / group.training.batch_size)))
     return table[nearest]
 
 
-def quickest_stack(count: int, slots: int, speed: Mapping[int, float]) -> int:
+def _full_gpu(model: ModelConfig) -> int:
+    """A guess at how many members fill a GPU: the work of a layer grows with the square of its width."""
+    widest = widest_layer(model)
+    if model.name in _GPU_FULL or widest is None:
+        return _GPU_FULL.get(model.name, _GPU_FULL["mlp"])
+    return min(_GPU_FULL_MOST, max(1, round(_GPU_FULL_OF_64 * (64 / widest) ** 2)))
+
+
+def quickest_stack(count: int, slots: int, speed: Mapping[int, float], largest: int | None = None) -> int:
     """The stack size with which `count` like members are done soonest on `slots` slots.
 
     speed: relative member-images per second of one slot by stack size. Sizes in between are interpolated, larger ones
-    not considered.
+    not considered. largest: the most members that fit into memory, where that is known.
     """
     known = np.array(sorted(speed))
     rates = np.array([speed[size] for size in known])
@@ -117,7 +160,8 @@ def quickest_stack(count: int, slots: int, speed: Mapping[int, float]) -> int:
             loads[loads.index(min(loads))] += seconds(min(size, count - start))
         return max(loads)
 
-    spans = {size: makespan(size) for size in range(1, min(count, int(known[-1])) + 1)}
+    most = min(count, int(known[-1]), largest or count)
+    spans = {size: makespan(size) for size in range(1, most + 1)}
     return next(size for size, span in spans.items() if span <= _ENOUGH * min(spans.values()))
 
 
@@ -175,3 +219,20 @@ def longest_first(
         return per_image[task.recipe] * sum(len(member.rows) for member in task.members)
 
     return sorted(tasks, key=work, reverse=True)
+
+
+def training_work(
+    images: Mapping[str, int], experiment: Experiment, device: str, image_shape: tuple[int, int, int], classes: int
+) -> float:
+    """How much there is to train, by which an executor is chosen.
+
+    images: training images of each group, over its members and epochs. On a CPU their sum; on a "cuda" device each
+    counts as so many images of MNIST for a LeNet-5 as it takes multiply-adds.
+    """
+    if device == "cpu":
+        return sum(images.values())
+    from ensemble.models.work import multiply_adds
+
+    lenet5 = multiply_adds(LeNet5Config(name="lenet5"), (1, 28, 28), 10)
+    each = {group.name: multiply_adds(group.model, image_shape, classes) / lenet5 for group in experiment.groups}
+    return sum(count * each[name] for name, count in images.items())

@@ -7,10 +7,8 @@ Running the same experiment again finishes what is missing and retrains nothing 
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -31,26 +29,25 @@ from ensemble.data import (
     normalization,
     split_rows,
 )
+from ensemble.driver import Driver, MakeExecutor
 from ensemble.environment import describe_environment
 from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.records import Evaluation
-from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunFinished, RunStarted
-from ensemble.executors import Executor, expected_slots
-from ensemble.executors.base import Outcome
+from ensemble.events import Event, Notice, RunFinished
+from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device
 from ensemble.judging import DATASET, DISPUTED, EVALUATION, METHOD, STAGED, headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
-from ensemble.planning import Plan, longest_first, make_plan, pack
+from ensemble.planning import Plan, make_plan, stored_kernels, training_work
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
-from ensemble.storage.run_folder import EVENTS, PLAN
+from ensemble.storage.run_folder import EVENTS
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
-from ensemble.training import Arrays, Trainer, check_precision, device_kind
-from ensemble.types import Checkpoint, Failure, FloatArray, MemberSpec, Task
+from ensemble.training import Trainer, check_precision
+from ensemble.types import Failure, FloatArray
 
-LEADERBOARD, ROUNDS = "leaderboard.csv", "rounds.json"
-MakeExecutor = Callable[[str, Sequence[Task], int], Executor]  # device kind, tasks, training images over all epochs
+LEADERBOARD = "leaderboard.csv"
 MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
 
 
@@ -77,13 +74,10 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
     for group in experiment.groups:
         check_augmentation(group.training.augmentation, dataset)
     split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
-    device, config = device_kind(experiment.compute), experiment.model_dump(mode="json")
-    check_precision(experiment.compute, device)
-    notices: list[Notice] = []
+    config, notices = experiment.model_dump(mode="json"), list[Notice]()
 
     def plan() -> dict[str, Any]:
-        images = len(split.train_rows) * sum(group.count * group.training.epochs for group in experiment.groups)
-        made = complete_plan(experiment, dataset, device, expected_slots(experiment.compute, device, images))
+        made = first_plan(experiment, dataset, len(split.train_rows))
         notices.extend(_told(made))
         return made.to_json()
 
@@ -94,9 +88,13 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
         for notice in notices:
             emit(notice)
         driver = train_members(experiment, dataset, split, folder, make_executor, emit)
-        evaluation = judge(folder)
+        failures = tuple(driver.failures.values())
+        try:
+            evaluation = judge(folder)
+        except QuorumError as error:
+            raise QuorumError(f"{error}{_reasons(failures)}") from None
         _store_judgement(folder, evaluation, dataset)
-        seconds, failures = time.monotonic() - started, tuple(driver.failures.values())
+        seconds = time.monotonic() - started
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
     return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
 
@@ -109,20 +107,45 @@ def _told(plan: Plan) -> Iterator[Notice]:
         yield Notice(f"{recipe}: {kernels} are quickest here" + (f", with {others}" if others else ""))
 
 
+def _reasons(failures: Sequence[Failure]) -> str:
+    """Why members are missing, each reason once."""
+    reasons = list(dict.fromkeys(f"{failure.kind}: {failure.reason}" for failure in failures))
+    shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else "")
+    return f"; the missing ones failed: {shown}" if reasons else ""
+
+
+def first_plan(experiment: Experiment, dataset: Dataset, rows: int) -> Plan:
+    """The plan of a new run, for the device and the slots of wherever its tasks go. rows: training rows of a member.
+
+    Raises ComputeError when a GPU is asked for and none can be had, or a cluster that is named cannot be reached.
+    """
+    compute, shape = experiment.compute, _image_shape(dataset)
+    with connected(compute):
+        device = planned_device(compute)
+        check_precision(compute, device)
+        images = {group.name: rows * group.count * group.training.epochs for group in experiment.groups}
+        work = training_work(images, experiment, device, shape, dataset.num_classes)
+        return complete_plan(experiment, dataset, device, expected_slots(compute, device, work))
+
+
 def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: int = 1) -> Plan:
-    """The plan of a new run, with the quickest kernels for its stacks where compute.kernels asks to find them."""
-    plan = make_plan(experiment, device, slots)
+    """The plan of a new run, with the quickest kernels for its stacks where compute.kernels asks to find them.
+
+    Where it does not, and the card of this run has been measured before, its plan has the kernels that were fastest then.
+    """
+    card = planned_card(experiment.compute, device)
+    plan = make_plan(experiment, device, slots, card)
+    if experiment.compute.kernels == "auto" and card is not None:
+        return replace(plan, ways=stored_kernels(plan, experiment, card, _image_shape(dataset), dataset.num_classes))
     if experiment.compute.kernels != "measured":
         return plan
-    from ensemble.training.ways import (
-        find_ways,
-    )  # imports torch, which the driver of a CPU run can do without otherwise
+    jobs = Trainer.create(experiment, device, dataset.num_classes).jobs
+    return replace(plan, ways=measure_ways(experiment.compute, jobs, _image_shape(dataset), plan.stack_sizes))
 
+
+def _image_shape(dataset: Dataset) -> tuple[int, int, int]:
     _, channels, height, width = dataset.train_images_NCHW.shape
-    jobs, sizes = Trainer.create(experiment, device, dataset.num_classes).jobs, plan.stack_sizes
-    return replace(
-        plan, ways={name: find_ways(job, (channels, height, width), sizes[name]) for name, job in jobs.items()}
-    )
+    return channels, height, width
 
 
 def judge_again(path: Path, aggregator: Aggregator | None = None) -> Evaluation:
@@ -198,161 +221,6 @@ def train_members(
         driver.close()
     folder.write(METHOD, json_bytes({"vote_weights": _weights(method, driver, folder), "report": method.report()}))
     return driver
-
-
-class Driver:
-    """Hands the rounds of a method to an executor and stores what comes back."""
-
-    def __init__(
-        self,
-        experiment: Experiment,
-        folder: RunFolder,
-        make_executor: MakeExecutor,
-        emit: Callable[[Event], None],
-    ) -> None:
-        self.experiment, self.folder, self.emit = experiment, folder, emit
-        self.plan = Plan.from_json(folder.plan())  # of the first start, wherever that was
-        self.failures: dict[int, Failure] = {}
-        self.trained = 0
-        self.told: set[int] = set()  # members the method knows
-        self.ended_early: tuple[str, ...] = ()
-        self._noted = 0
-        self._noticed: set[str] = set()  # notices of tasks, many of which may have the same to say
-        self._used: Counter[tuple[str, str]] = Counter()  # tries by task and kind of failure
-        self._lost: dict[int, tuple[int, float]] = {}  # tries and seconds by member
-        self._make_executor = make_executor
-        self._executor: Executor | None = None
-
-    def train(self, method: Method, arrays: Arrays, num_classes: int) -> None:
-        """Ask, train, tell, until the method has no more to ask."""
-        trainer = Trainer.create(self.experiment, self.plan.device, num_classes, self.plan.ways)
-        closed = self._closed_rounds()
-        previous: list[int] = []
-        for number in itertools.count():
-            members = method.ask()
-            if not members:
-                break
-            if len(closed) < number:
-                closed.append(previous)
-                self.folder.write(ROUNDS, json_bytes(closed))
-            wanted = {m.index for m in members} if number == len(closed) else set(closed[number])
-            todo = [task for task in pack(members, self.plan) if self._unfinished(task, wanted)]
-            if len(todo) > 1:
-                todo = longest_first(todo, self.experiment, arrays["train_images"].shape[1:], num_classes)
-            if self._executor is None:
-                self._executor = self._start(members, todo)
-            self._round(todo, trainer, arrays)
-            previous = sorted(wanted & self.folder.finished())
-            self.told.update(previous)
-            method.tell([self.folder.load_member(index, method.wants_weights) for index in previous])
-            self._listen(method)
-
-    def _closed_rounds(self) -> list[list[int]]:
-        """The members each earlier round was told of, for the rounds that a later one was built upon.
-
-        What follows such a round depends on which members it had: one that failed then is not tried again, or the
-        stored members of the next round would answer a question that nobody asked.
-        """
-        rounds: list[list[int]] = json.loads(self.folder.read_bytes(ROUNDS)) if self.folder.has(ROUNDS) else []
-        return rounds
-
-    def _listen(self, method: Method) -> None:
-        """Pass on what the method noted in the last round."""
-        report = method.report() or {}
-        notices = report.get("notices", [])
-        for message in notices[self._noted :]:
-            self.emit(Notice(message))
-        self._noted = len(notices)
-        self.ended_early = tuple(report.get("ended_early", ()))
-
-    def _start(self, members: list[MemberSpec], todo: list[Task]) -> Executor:
-        images = sum(
-            len(member.rows) * self.experiment.group(member.recipe).training.epochs
-            for task in todo
-            for member in task.members
-        )
-        executor = self._make_executor(self.plan.device, todo, images)
-        finished = len([member for member in members if member.index in self.folder.finished()])
-        total, method = self.experiment.total_members, self.experiment.method.name
-        self.emit(RunStarted(self.experiment.name, method, total, finished, executor.name, executor.slots))
-        return executor
-
-    def _round(self, tasks: list[Task], trainer: Trainer, arrays: Arrays) -> None:
-        """Train the tasks, and those again that the failure policy gives another try."""
-        assert self._executor is not None
-        while tasks:
-            again: list[Task] = []
-            tasks = [replace(task, checkpoint=self.folder.load_checkpoint(task.id)) for task in tasks]
-            for outcome in self._executor.run(tasks, trainer, arrays, self._take):
-                new = [result for result in outcome.results if result.index not in self.folder.finished()]
-                self.folder.save_members(new)
-                self.trained += len(new)
-                for result in new:
-                    self.failures.pop(result.index, None)
-                    self._lost.pop(result.index, None)
-                    error = result.history[result.kept_epoch - 1].validation_error
-                    self.emit(MemberFinished(
-                        result.index, result.recipe, result.num_parameters, result.train_seconds, result.kept_epoch, error
-                    ))  # fmt: skip
-                again += self._again(outcome)
-                if not outcome.failures:
-                    self.folder.drop_checkpoints(outcome.task.id)
-            tasks = again
-
-    def _take(self, item: Event | Checkpoint) -> None:
-        """What comes from a task on its way: states to keep, and news for the listeners, a notice once."""
-        if isinstance(item, Checkpoint):
-            self.folder.save_checkpoint(item.task, item.content)
-        elif not isinstance(item, Notice):
-            self.emit(item)
-        elif item.message not in self._noticed:
-            self._noticed.add(item.message)
-            self.emit(item)
-
-    def _again(self, outcome: Outcome) -> list[Task]:
-        """The tasks that another try of this one consists of; none where nothing failed or no try is left."""
-        kinds = {failure.kind for failure in outcome.failures}
-        self._used.update((outcome.task.id, kind) for kind in kinds)
-        retried = [self._decide(failure, outcome.task) for failure in outcome.failures]
-        if not any(retried):
-            return []
-        if "out_of_memory" not in kinds:
-            return [outcome.task]
-        self.folder.drop_checkpoints(outcome.task.id)
-        # Half as many networks at a time. The plan says so from now on, so that a later start packs them alike.
-        recipe, size = outcome.task.recipe, -(-len(outcome.task.members) // 2)
-        self.plan = replace(self.plan, stack_sizes={**self.plan.stack_sizes, recipe: size})
-        self.folder.write(PLAN, json_bytes(self.plan.to_json()))
-        self.emit(
-            Notice(f"{outcome.task.id}: out of memory with {len(outcome.task.members)} networks; now {size} at a time")
-        )
-        return pack([m for m in outcome.task.members if m.index not in self.folder.finished()], self.plan)
-
-    def _decide(self, failure: Failure, task: Task) -> bool:
-        """Apply the failure policy to one failure: True for another try. Raises QuorumError when it says stop."""
-        policy = self.experiment.failures
-        tries, lost = self._lost.get(failure.index, (0, 0.0))
-        tries, lost = self._lost[failure.index] = tries + 1, lost + failure.seconds_lost
-        smaller = failure.kind == "out_of_memory" and policy.policy == "retry" and len(task.members) > 1
-        retry = smaller or self._used[task.id, failure.kind] <= policy.retries(failure.kind)
-        decision = "retry" if retry else "stop" if policy.policy == "stop" else "drop"
-        self.failures[failure.index] = replace(failure, tries=tries, seconds_lost=lost)
-        self.emit(MemberFailed(failure.index, failure.kind, failure.reason, tries, failure.seconds_lost, decision))
-        if failure.details:
-            self.folder.write(f"failures/{failure.index:04d}.txt", failure.details.encode())
-        if decision == "stop":
-            raise QuorumError(
-                f"member {failure.index} failed ({failure.kind}: {failure.reason}) and failures.policy is stop; finished members are kept: start the run again to go on"
-            )
-        return retry
-
-    def _unfinished(self, task: Task, wanted: set[int]) -> bool:
-        return not {member.index for member in task.members} & wanted <= self.folder.finished()
-
-    def close(self) -> None:
-        """Give the executor back."""
-        if self._executor is not None:
-            self._executor.close()
 
 
 def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray) -> None:

@@ -10,10 +10,13 @@ together). Rank 0 alone writes and prints. What the launcher was asked for is co
 
 from __future__ import annotations
 
+import itertools
 import os
+import platform
 import sys
 from pathlib import Path
 
+import click
 import yaml
 
 from ensemble.config import Experiment, load_config
@@ -42,7 +45,8 @@ def main() -> int:
         serve()
         return 0
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # a launcher was asked for one process
-    executor = InlineExecutor() if alone else LaunchedExecutor(experiment.compute.parallel == "data")
+    compute = experiment.compute
+    executor = InlineExecutor() if alone else LaunchedExecutor(compute.parallel == "data", compute.hang_timeout_s)
     try:
         return train_and_print(experiment, lambda _device, _tasks, _images: executor)
     finally:
@@ -60,10 +64,18 @@ def join(experiment: Experiment) -> int:
         raise ComputeError(
             f"the launcher was asked for {asked} processes, but this is a world of {world}. With CPUs, start them by: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {asked} -m launch.accelerate_run ...  or: torchrun --nproc-per-node {asked} -m launch.accelerate_run ..."
         )
+    device = device_kind(experiment.compute)
+    if device == "cuda":
+        import torch
+
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        line = compare_with_gpus(here, torch.cuda.device_count(), experiment.compute.parallel)
+        if line and os.environ.get("LOCAL_RANK", "0") == "0":
+            click.echo(line, err=True)
     from accelerate import PartialState
 
     # Without `cpu` two processes on a machine without GPUs would both believe to be alone.
-    state = PartialState(cpu=device_kind(experiment.compute) == "cpu")
+    state = PartialState(cpu=device == "cpu")
     if state.num_processes != world:
         raise ComputeError(
             f"{world} processes were started, but Accelerate sees {state.num_processes}; check ACCELERATE_USE_CPU and the distributed_type of the configuration file"
@@ -75,18 +87,47 @@ def join(experiment: Experiment) -> int:
     return int(state.process_index)
 
 
+def compare_with_gpus(processes: int, gpus: int, parallel: str) -> str | None:
+    """What is worth saying about this machine's processes and visible GPUs; None where each has one.
+
+    Raises ComputeError where processes that train each member together would share a GPU, which NCCL refuses.
+    """
+    host, remedy = platform.node(), f"start {gpus} per machine (torchrun --nproc-per-node; accelerate: num_processes)"
+    if processes > gpus and parallel == "data":
+        raise ComputeError(
+            f"compute.parallel is data with {processes} processes on {host}, which has {gpus} visible GPUs; NCCL needs one for each process: {remedy}, or use compute.parallel=members, where processes can share a GPU"
+        )
+    if processes > gpus:
+        return f"{host}: {processes} processes share {gpus} visible GPUs and their memory; to give each its own, {remedy}. A larger compute.stack_size uses a GPU better than several processes"
+    if processes < gpus:
+        return f"{host}: {gpus - processes} of {gpus} visible GPUs stay idle, since {processes} processes were started; to use all, {remedy}"
+    return None
+
+
 def asked_processes(command_lines: list[list[str]]) -> int | None:
-    """How many processes per machine the launcher above was asked for; None where nothing says so."""
+    """How many processes per machine the launcher above was asked for; None where nothing says so.
+
+    A count on the command line wins over that of a configuration file, as it does in Accelerate.
+    """
     for words in command_lines:
-        for i, word in enumerate(words[:-1]):
-            flag, equals, value = word.partition("=")
-            value = value if equals else words[i + 1]
-            if flag in _COUNT_FLAGS and value.isdigit():
-                return int(value)
-            if flag in _FILE_FLAGS and Path(value).is_file():
+        counts = [int(value) for value in _values(words, _COUNT_FLAGS) if value.isdigit()]
+        if counts:
+            return counts[0]
+        for value in _values(words, _FILE_FLAGS):
+            if Path(value).is_file():
                 count = (yaml.safe_load(Path(value).read_text()) or {}).get("num_processes")
                 return int(count) if count else None
     return None
+
+
+def _values(words: list[str], flags: tuple[str, ...]) -> list[str]:
+    """What follows any of these flags, after a space or an equals sign."""
+    found = []
+    for word, following in itertools.pairwise([*words, ""]):
+        flag, equals, value = word.partition("=")
+        if flag in flags:
+            found.append(value if equals else following)
+    return found
 
 
 def _ancestors() -> list[list[str]]:

@@ -9,11 +9,12 @@ from typing import NoReturn
 import click
 
 from ensemble.config import Experiment
+from ensemble.driver import MakeExecutor
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED, EnsembleError
 from ensemble.executors import interruption
 from ensemble.report.failures import failure_lines
 from ensemble.report.tables import print_evaluation
-from ensemble.run import MakeExecutor, run_ensemble
+from ensemble.run import run_ensemble
 from ensemble.tracking.build import build_trackers
 
 

@@ -1,44 +1,16 @@
-"""The GPU benchmark and the record's configuration, as far as a CPU can show that they work."""
+"""The record's configuration, as far as a CPU can show that it works. The GPU benchmark: test_gpu_benchmark.py."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import GOALS, table
 from ensemble.config import load_config
 from ensemble.models import build_model, num_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-def test_the_gpu_benchmark_runs_dry(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "benchmarks.gpu", "--dry-run", "--out", str(tmp_path / "gpu.json")]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    record = json.loads((tmp_path / "gpu.json").read_text())
-    assert record["dry_run"] is True
-    assert record["stack_against_one_by_one"]["ratio"] > 0
-    assert record["hundred_seeds"]["members"] == 3
-    assert record["at_a_time"]["ratio"] > 0
-    assert set(record["cuda_graph"]) == {"K=1", "K=2", "K=1 mean test errors", "K=2 mean test errors"}
-    assert {"ratio", "left_out"} & set(record["against_ensemble_pytorch"])
-    assert "Not measured yet" in done.stdout  # figures of a dry run never stand in the table
-
-
-def test_the_gpu_table_holds_what_was_measured_and_nothing_else() -> None:
-    empty = [line for line in table(None).splitlines() if line.endswith("|  | |")]
-    assert len(empty) == len(GOALS)
-    record = {"gpu": "Some GPU", "environment": {"python": "3.12.1", "packages": {"torch": "2.11.0"}}}
-    full = table({**record, "at_a_time": {"ratio": 3.5}, "hundred_seeds": {"seconds": 4.5}})
-    assert "On one Some GPU; python 3.12.1, torch 2.11.0." in full
-    assert "| >= 3 | 3.5 | yes |" in full
-    assert "| <= 4 | 4.5 | no |" in full
 
 
 def by_hand(kernel: int, channels: list[int], side: int) -> int:

@@ -17,9 +17,9 @@ import pytest
 
 from ensemble.config import Experiment, parse_experiment
 from ensemble.errors import ConfigError, QuorumError, StorageError
-from ensemble.events import Event, Notice, RunFinished
+from ensemble.events import Event, MemberFailed, Notice, RunFinished
 from ensemble.executors import InlineExecutor
-from ensemble.executors.base import Arrays, Emit, Outcome, Train
+from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
 from ensemble.judging import judge
 from ensemble.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
@@ -54,8 +54,10 @@ class Limited(InlineExecutor):
     def __init__(self, limit: int = 10**6) -> None:
         self.limit, self.given = limit, 0
 
-    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
-        for task in tasks:
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
+        for task in filter(wanted, tasks):
             if self.given == self.limit:
                 raise KeyboardInterrupt
             self.given += 1
@@ -146,8 +148,10 @@ class Failing(InlineExecutor):
     def __init__(self, kind: Any, times: int) -> None:
         self.kind, self.times = kind, times
 
-    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
-        for outcome in super().run(tasks, train, arrays, emit):
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
+        for outcome in super().run(tasks, train, arrays, emit, wanted):
             spoiled = [r for r in outcome.results if r.index == 1 and self.times > 0]
             if not spoiled:
                 yield outcome
@@ -212,8 +216,10 @@ class SmallMemory(InlineExecutor):
     def __init__(self, most: int) -> None:
         self.most, self.sizes = most, []
 
-    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
-        for task in tasks:
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
+        for task in filter(wanted, tasks):
             self.sizes.append(len(task.members))
             if len(task.members) > self.most:
                 failed = tuple(Failure(m.index, "out_of_memory", "too much") for m in task.members)
@@ -226,11 +232,42 @@ def test_out_of_memory_halves_the_stack_and_the_plan_remembers(tmp_path: Path) -
     compute = {**CONFIG["compute"], "stack_size": 4}
     executor = SmallMemory(1)
     outcome = run(experiment(tmp_path, compute=compute), lambda *_: executor)
-    assert executor.sizes == [4, 2, 2, 1, 1, 1, 1]  # never the same settings twice
+    assert executor.sizes == [4, 2, 1, 1, 1, 1]  # the second stack of 2 is not tried
     assert not outcome.failures
     assert RunFolder.read(outcome.path).plan()["stack_sizes"] == {"mlp": 1}
     run(experiment(tmp_path / "small", compute={**compute, "stack_size": 1}))
     assert digests(tmp_path) == digests(tmp_path / "small")
+
+
+def test_of_many_stacks_that_do_not_fit_one_is_tried(tmp_path: Path) -> None:
+    """Eight stacks of 4: the first one fails, the others are packed anew before they start."""
+    config = experiment(tmp_path, num_members=32, compute={**CONFIG["compute"], "stack_size": 4})
+    executor = SmallMemory(2)
+    outcome = run(config, lambda *_: executor)
+    assert executor.sizes == [4] + 16 * [2]
+    events = [event for _, event in read_events(outcome.path / "events.jsonl")]
+    failed = [event for event in events if isinstance(event, MemberFailed)]
+    assert [event.member for event in failed] == [0, 1, 2, 3]
+    notices = [event.message for event in events if isinstance(event, Notice)]
+    assert notices == ["mlp-0000x4: out of memory with 4 networks; now 2 at a time"]
+
+
+def test_stacks_that_run_out_of_memory_side_by_side_never_raise_the_planned_size(tmp_path: Path) -> None:
+    """A stack of 5 and then one of 8 fail, both already under way: what is planned is half of the smaller one."""
+
+    class SideBySide(SmallMemory):
+        def run(
+            self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+        ) -> Iterator[Outcome]:
+            by_size = sorted(tasks, key=lambda task: len(task.members))
+            yield from super().run(by_size, train, arrays, emit, always if len(by_size) == 2 else wanted)
+
+    executor = SideBySide(3)
+    config = experiment(tmp_path, num_members=13, compute={**CONFIG["compute"], "stack_size": 8})
+    outcome = run(config, lambda *_: executor)
+    assert executor.sizes[:2] == [5, 8]
+    assert max(executor.sizes[2:]) == 3
+    assert RunFolder.read(outcome.path).plan()["stack_sizes"] == {"mlp": 3}
 
 
 def test_kernels_found_by_trying_stand_in_the_plan_and_later_starts_go_by_it(
@@ -256,9 +293,11 @@ def test_kernels_found_by_trying_stand_in_the_plan_and_later_starts_go_by_it(
 
 def test_one_network_that_does_not_fit_is_dropped_not_repeated(tmp_path: Path) -> None:
     executor = SmallMemory(0)
-    with pytest.raises(QuorumError, match="0 of 4 members finished"):
+    with pytest.raises(
+        QuorumError, match=r"0 of 4 members finished, .*; the missing ones failed: out_of_memory: too much"
+    ):
         run(experiment(tmp_path), lambda *_: executor)
-    assert executor.sizes == [2, 2, 1, 1, 1, 1]
+    assert executor.sizes == [2, 1, 1, 1, 1]
 
 
 def test_a_damaged_member_is_named(tmp_path: Path) -> None:
@@ -336,19 +375,21 @@ class CutAfter(InlineExecutor):
     def __init__(self, checkpoints: int) -> None:
         self.left = checkpoints
 
-    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
         def counting(item: Event | Checkpoint) -> None:
             emit(item)
             self.left -= isinstance(item, Checkpoint)
             if self.left == 0:
                 raise KeyboardInterrupt
 
-        yield from super().run(tasks, train, arrays, counting)
+        yield from super().run(tasks, train, arrays, counting, wanted)
 
 
 def test_a_killed_driver_goes_on_in_the_middle_of_a_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Same bits as an undisturbed run, no step of before the kept state again, and nothing left over at the end."""
-    monkeypatch.setattr("ensemble.training.loop._CAPTURES_APART", 0)
+    monkeypatch.setattr("ensemble.training.stack_run._CAPTURES_APART", 0)
     run(experiment(tmp_path / "whole"))
     config = experiment(tmp_path / "cut", compute={**CONFIG["compute"], "checkpoint_every_s": 1e-9})
     with pytest.raises(KeyboardInterrupt):
@@ -361,9 +402,11 @@ def test_a_killed_driver_goes_on_in_the_middle_of_a_member(tmp_path: Path, monke
     given: list[Task] = []
 
     class Noting(InlineExecutor):
-        def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+        def run(
+            self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+        ) -> Iterator[Outcome]:
             given.extend(tasks)
-            return super().run(tasks, train, arrays, emit)
+            return super().run(tasks, train, arrays, emit, wanted)
 
     run(config, lambda *_: Noting())
     assert given[0].checkpoint is not None

@@ -17,7 +17,7 @@ from ensemble.config import Experiment, parse_experiment
 from ensemble.errors import QuorumError
 from ensemble.events import MemberFailed, Notice
 from ensemble.executors import InlineExecutor
-from ensemble.executors.base import Arrays, Emit, Outcome, Train
+from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
 from ensemble.judging import staged_points, voting_members
 from ensemble.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
@@ -43,7 +43,9 @@ class Faulty(InlineExecutor):
     def __init__(self, lost: Sequence[int] = (), stop_before: int = 10**6) -> None:
         self.lost, self.stop_before, self.tasks = set(lost), stop_before, 0
 
-    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
         for task in tasks:
             if self.tasks == self.stop_before:
                 raise KeyboardInterrupt

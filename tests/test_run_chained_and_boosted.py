@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from ensemble.config import Experiment, parse_experiment
 from ensemble.executors import InlineExecutor
-from ensemble.executors.base import Arrays, Emit, Outcome, Train
+from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
 from ensemble.inference.trained import load_ensemble
 from ensemble.judging import staged_points
 from ensemble.run import RunOutcome, run_ensemble
@@ -44,7 +44,9 @@ class Stopping(InlineExecutor):
     def __init__(self, before: int) -> None:
         self.left = before
 
-    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
         for task in tasks:
             if self.left == 0:
                 raise KeyboardInterrupt

@@ -182,7 +182,7 @@ class _Limits:
             constant_2B = constant_2B + ((crops_2B + 1) * (self.crop + 0.5)).floor_() - self.crop
         source_23B = torch.cat((linear_22B, constant_2B[:, None]), 1)
         if self.flip:
-            source_23B[0] *= 2 * signed_NB[-1].floor() + 1
+            source_23B[0].mul_(2 * signed_NB[-1].floor() + 1)
         return source_23B.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
 
 

@@ -1,6 +1,6 @@
 """Executors place tasks on slots and hand back what they leave. They know nothing of methods or networks.
 
-    executor = build_executor(compute, device, tasks, member_images)
+    executor = build_executor(compute, device, tasks, work)
     for outcome in executor.run(tasks, train, arrays, emit): ...
 
 Every task gives one Outcome, in the order in which tasks end. Members do not depend on which executor ran them.

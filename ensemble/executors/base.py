@@ -11,12 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.events import Event, TaskStarted
+from ensemble.executors.diagnosis import explain
 from ensemble.types import Checkpoint, Failure, FailureKind, MemberResult, Pulse, Task
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 Item = Event | Pulse | Checkpoint | MemberResult | Failure
 Train = Callable[[Task, Arrays], Iterator[Item]]
 Emit = Callable[[Event | Checkpoint], None]
+Wanted = Callable[[Task], bool]
+
+
+def always(_task: Task) -> bool:
+    """Every task is wanted."""
+    return True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,8 +39,13 @@ class Executor(Protocol):
     name: str
     slots: int
 
-    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
         """Train all tasks; yields an Outcome as each ends. Events and checkpoints pass to `emit` as they come.
+
+        `wanted` is asked, where `run` was called, just before a task starts. A task that is no longer wanted is left out,
+        without an Outcome.
 
         A failure inside a task becomes Failures in its Outcome. An EnsembleError is the user's to mend and is raised.
         Leaving the iteration early stops what still runs.
@@ -72,21 +84,17 @@ class Collector:
 
     def fail(self, kind: FailureKind, error: BaseException, seconds: float) -> None:
         """The task broke: each member that has left nothing yet has failed, and shares the lost time."""
+        self.lose(kind, explain(error), "".join(traceback.format_exception(error)), seconds)
+
+    def lose(self, kind: FailureKind, reason: str, details: str, seconds: float) -> None:
+        """As `fail`, with the error in words: what it was, and its traceback."""
         done = {result.index for result in self._results} | {failure.index for failure in self._failures}
         missing = [member.index for member in self.task.members if member.index not in done]
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1][:500]
-        details = "".join(traceback.format_exception(error))
         for index in missing:
-            lost = seconds / len(missing)
-            self._failures.append(Failure(index, kind, f"{type(error).__name__}: {reason}", details, seconds_lost=lost))
+            self._failures.append(Failure(index, kind, reason, details, seconds_lost=seconds / len(missing)))
 
     def outcome(self) -> Outcome:
         """The finished task. Every member must be accounted for."""
         left = {result.index for result in self._results} | {failure.index for failure in self._failures}
         assert left == {member.index for member in self.task.members}, f"{self.task.id} lost a member: {left}"
         return Outcome(self.task, tuple(self._results), tuple(self._failures))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for torch's out-of-memory error on any device (recognised without importing torch)."""
-    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

@@ -4,41 +4,110 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.executors.base import Executor
 from ensemble.executors.inline import InlineExecutor
+from ensemble.training import Job, device_kind
+from ensemble.training.gpu_cards import Card, local_card
+from ensemble.training.job import Ways
 from ensemble.types import Task
 
-# Starting a local Ray takes about ten seconds; with less work than this (images times epochs, over all members) the
-# inline executor is done by then on one core, even with networks ten times the size of LeNet-5.
-RAY_PAYS_FROM = 500_000
+# Work from which several slots make up for the start of a local Ray, by device. On a CPU, in training images of any
+# network: Ray starts in about ten seconds, and the inline executor is done by then on one core, even with networks ten
+# times the size of LeNet-5. On a GPU, in training images of LeNet-5: some 30 s of one GPU (estimated, to be measured),
+# for there torch and CUDA have to start in every worker as well.
+RAY_PAYS_FROM = {"cpu": 500_000, "cuda": 100_000_000}
 
 
-def expected_slots(compute: ComputeConfig, device: str, member_images: int) -> int:
+def uses_cluster(compute: ComputeConfig) -> bool:
+    """True where tasks go to a Ray cluster that is named, by compute.ray_address or RAY_ADDRESS."""
+    named = compute.ray_address is not None or "RAY_ADDRESS" in os.environ
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    suits = compute.executor in ("auto", "ray") and compute.parallel != "data" and not launched
+    return named and suits and importlib.util.find_spec("ray") is not None
+
+
+@contextmanager
+def connected(compute: ComputeConfig) -> Iterator[None]:
+    """Inside, the connection to a cluster that is named is held, so that asking it several things needs one only.
+
+    Raises ComputeError when it cannot be reached.
+    """
+    if not uses_cluster(compute):
+        yield
+        return
+    from ensemble.executors.ray_cluster import connection
+
+    with connection(compute.ray_address):
+        yield
+
+
+def planned_device(compute: ComputeConfig) -> str:
+    """ "cpu" or "cuda": what the tasks of a new run train on.
+
+    On a cluster its nodes decide, not the machine of the driver, which is often a head without a GPU. Raises
+    ComputeError when a GPU is asked for and none can be had, and when the cluster cannot be reached.
+    """
+    if compute.device == "cpu" or not uses_cluster(compute):
+        return device_kind(compute)
+    if compute.device == "cuda":
+        return "cuda"  # its nodes may still be on their way: the executor waits for them
+    from ensemble.executors.ray_cluster import gpus_of_cluster
+
+    with connected(compute):
+        return "cuda" if gpus_of_cluster() > 0 else "cpu"
+
+
+def planned_card(compute: ComputeConfig, device: str) -> Card | None:
+    """The GPU that the tasks of a new run train on; None on CPUs, and on a cluster, whose cards its driver cannot see."""
+    return None if device == "cpu" or uses_cluster(compute) else local_card()
+
+
+def expected_slots(compute: ComputeConfig, device: str, work: float) -> int:
     """How many tasks can be under way at a time where a run begins: what its plan should reckon with.
 
-    member_images: see `build_executor`. Connects for a moment to the cluster that is named, if one is. Raises
-    ComputeError when that cannot be reached.
+    work: see `build_executor`. Connects for a moment to the cluster that is named, if one is. Raises ComputeError when
+    that cannot be reached.
     """
     if compute.executor == "inline" or compute.parallel == "data":
         return 1
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched > 1 or compute.executor == "accelerate":
         return launched
-    on_cluster = compute.ray_address is not None or "RAY_ADDRESS" in os.environ
-    pays = on_cluster or compute.executor == "ray" or member_images >= RAY_PAYS_FROM
+    on_cluster = uses_cluster(compute)
+    pays = on_cluster or compute.executor == "ray" or work >= RAY_PAYS_FROM[device]
     if not pays or importlib.util.find_spec("ray") is None:
         return 1
     if compute.slots is not None:
         return compute.slots
     if on_cluster:
-        from ensemble.executors.ray_tasks import slots_of_cluster
+        from ensemble.executors.ray_cluster import slots_of_cluster
 
-        return max(1, slots_of_cluster(compute, device))
+        with connected(compute):
+            return max(1, slots_of_cluster(compute, device))
     return max(1, _local_slots(compute, device))
+
+
+def measure_ways(
+    compute: ComputeConfig, jobs: Mapping[str, Job], image_shape: tuple[int, int, int], counts: Mapping[str, int]
+) -> dict[str, Ways]:
+    """The quickest kernels for the stacks of each group, measured where tasks will train.
+
+    jobs, counts: how to train each group, and its stack size. image_shape: [C, H, W]. On a cluster that is a node
+    which holds a task, elsewhere this process. Raises ComputeError where none of the kind can be had.
+    """
+    if uses_cluster(compute):
+        from ensemble.executors.ray_measuring import ways_on_cluster
+
+        with connected(compute):
+            return ways_on_cluster(compute, jobs, image_shape, counts)
+    from ensemble.training.ways import find_ways  # imports torch, which the driver of a CPU run can do without
+
+    return {name: find_ways(job, image_shape, counts[name]) for name, job in jobs.items()}
 
 
 def _local_slots(compute: ComputeConfig, device: str) -> int:
@@ -49,10 +118,10 @@ def _local_slots(compute: ComputeConfig, device: str) -> int:
     return int(torch.cuda.device_count() / compute.gpus_per_task)
 
 
-def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], member_images: int) -> Executor:
+def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], work: float) -> Executor:
     """The executor asked for; `auto` takes Ray where several slots and enough work make it pay.
 
-    member_images: training images seen in all, over members and epochs.
+    work: training images seen in all, over members and epochs, see `planning.training_work`.
     Raises ComputeError when Ray is asked for and not installed, or cannot place a task.
     """
     if compute.executor == "accelerate" or compute.parallel == "data":
@@ -72,7 +141,7 @@ def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], m
     if choice == "auto":
         local = _local_slots(compute, device)
         slots = min(local, compute.slots or local, len(tasks))
-        pays = compute.ray_address is not None or (slots > 1 and member_images >= RAY_PAYS_FROM)
+        pays = uses_cluster(compute) or (slots > 1 and work >= RAY_PAYS_FROM[device])
         choice = "ray" if installed and pays else "inline"
     if choice == "inline":
         return InlineExecutor()

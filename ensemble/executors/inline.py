@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from ensemble.errors import EnsembleError
-from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, is_out_of_memory
-from ensemble.types import FailureKind, Task
+from ensemble.errors import ComputeError, EnsembleError
+from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
+from ensemble.executors.diagnosis import breaks_process, explain, failure_kind
+from ensemble.types import Task
 
 
 class InlineExecutor:
@@ -16,9 +17,11 @@ class InlineExecutor:
     name = "inline"
     slots = 1
 
-    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
         """See Executor.run."""
-        for task in tasks:
+        for task in filter(wanted, tasks):
             yield train_here(task, train, arrays, emit)
 
     def close(self) -> None:
@@ -26,13 +29,28 @@ class InlineExecutor:
 
 
 def train_here(task: Task, train: Train, arrays: Arrays, emit: Emit) -> Outcome:
-    """Train one task in this process. Raises an EnsembleError, which is the user's to mend."""
+    """Train one task in this process.
+
+    Raises an EnsembleError, which is the user's to mend, and ComputeError when this process can no longer use its GPU.
+    """
     collector, started = Collector(task, emit), time.monotonic()
     try:
         collector.take_all(train(task, arrays))
-    except EnsembleError:
-        raise
-    except Exception as error:  # whatever a network may raise fails its task, not the run
-        kind: FailureKind = "out_of_memory" if is_out_of_memory(error) else "error"
-        collector.fail(kind, error, time.monotonic() - started)
+    except Exception as error:
+        record_failure(error, collector, started)
     return collector.outcome()
+
+
+def record_failure(error: Exception, collector: Collector, started: float) -> None:
+    """Whatever a network may raise fails its task, not the run.
+
+    Raises an EnsembleError, which is the user's to mend, again; ComputeError where the error leaves this process without
+    a working GPU, so that every further task would fail here.
+    """
+    if isinstance(error, EnsembleError):
+        raise error
+    if breaks_process(error):
+        raise ComputeError(
+            f"{collector.task.id}: the GPU does not work for this process any more: {explain(error)}; finished members are kept: start the run again, or use compute.executor=ray, which replaces such a process"
+        ) from error
+    collector.fail(failure_kind(error, gave_gpu=False), error, time.monotonic() - started)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -19,11 +18,15 @@ import ray
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.executors import interruption
-from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, is_out_of_memory
-from ensemble.executors.ray_tasks import connect, disconnect
+from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
+from ensemble.executors.diagnosis import finds_no_gpu, is_out_of_memory
+from ensemble.executors.ray_cluster import connect, disconnect, wait_for_slots
+from ensemble.executors.ray_worker import Broke, describe
 from ensemble.types import FailureKind, Task
 
 _POLL_S = 0.2
+# What a task's failure is called where its workers failed differently: one that finds no room takes the others along.
+_GRAVEST_FIRST: tuple[FailureKind, ...] = ("out_of_memory", "lost_node", "crash")
 
 
 class RayGroupExecutor:
@@ -37,7 +40,7 @@ class RayGroupExecutor:
 
     def __init__(self, compute: ComputeConfig, device: str, workers: int | None = None) -> None:
         try:
-            import ray.train
+            import ray.train  # noqa: F401 - needs packages that Ray alone does not
         except ImportError as error:
             raise ComputeError(
                 f"compute.gpus_per_task is {compute.gpus_per_task:g} and needs Ray Train: pip install 'ray[train]', or set it to 1 ({error})"
@@ -45,35 +48,34 @@ class RayGroupExecutor:
         self._workers = workers or int(compute.gpus_per_task)
         self._threads, self._on_gpu = compute.threads_per_task, device == "cuda"
         self._owns = connect(compute.ray_address)
-        resource, each = ("GPU", 1) if self._on_gpu else ("CPU", self._threads)
-        there = ray.cluster_resources().get(resource, 0)
-        # One CPU per group is Ray Train's own, where workers take CPUs.
-        fits = int(there // (self._workers * each + (not self._on_gpu)))
-        if fits == 0:
+        try:
+            fits = wait_for_slots(compute, device, self._workers)
+        except ComputeError:
             self.close()
-            raise ComputeError(
-                f"no room for one task of {self._workers} workers with {each} {resource} each; the cluster has {there:g} {resource}s; lower compute.gpus_per_task"
-            )
+            raise
         self.slots = min(fits, compute.slots or fits)
 
-    def run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit) -> Iterator[Outcome]:
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
         """See Executor.run. A group that breaks fails its task as a crash; the tries are the run's."""
         with interruption.deferred(), tempfile.TemporaryDirectory(prefix="ensemble-train-") as storage:
-            yield from self._run(tasks, train, arrays, emit, storage)
+            yield from self._run(filter(wanted, tasks), train, arrays, emit, storage)
 
-    def _run(self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, storage: str) -> Iterator[Outcome]:
+    def _run(self, tasks: Iterator[Task], train: Train, arrays: Arrays, emit: Emit, storage: str) -> Iterator[Outcome]:
         from ray.util.queue import Queue
 
         mail = Queue(actor_options={"num_cpus": 0})
         names, shared, call = list(arrays), [ray.put(array) for array in arrays.values()], ray.put(train)
-        waiting, running = deque(tasks), dict[str, _Group]()
+        running = dict[str, _Group]()
         try:
-            while waiting or running:
+            while True:
                 interruption.check()
-                while waiting and len(running) < self.slots:
-                    task = waiting.popleft()
+                while len(running) < self.slots and (task := next(tasks, None)) is not None:
                     given = {"mail": mail, "train": call, "task": ray.put(task), "names": names, "arrays": shared}
                     running[task.id] = _Group(Collector(task, emit), self._trainer(given, storage))
+                if not running:
+                    return
                 while not mail.empty():
                     name, item = mail.get()
                     if name in running:
@@ -127,15 +129,36 @@ class _Group:
     def outcome(self) -> Outcome:
         """What the ended task came to. Raises an error of the user's that stopped it."""
         if self._error is not None:
-            causes = [self._error, *getattr(self._error, "worker_failures", {}).values()]
+            causes = list(getattr(self._error, "worker_failures", {}).values()) or [self._error]
             for cause in causes:
                 root = getattr(cause, "cause", None) or cause.__cause__ or cause
                 if isinstance(root, EnsembleError):
                     raise root
-            memory = any(is_out_of_memory(cause) or "OutOfMemoryError" in str(cause) for cause in causes)
-            kind: FailureKind = "out_of_memory" if memory else "crash"
-            self.collector.fail(kind, causes[-1], time.monotonic() - self._started)
+            worst = min(causes, key=lambda cause: _GRAVEST_FIRST.index(_kind(cause)))
+            lost_s = time.monotonic() - self._started
+            if isinstance(worst, WorkerBrokeError):
+                self.collector.lose(_kind(worst), worst.broke.reason, worst.broke.details, lost_s)
+            else:
+                self.collector.fail(_kind(worst), worst, lost_s)
         return self.collector.outcome()
+
+
+def _kind(cause: BaseException) -> FailureKind:
+    """What a worker's error means for its task; an error in the code counts as a crash, since a lost peer may look like it."""
+    if isinstance(cause, WorkerBrokeError) and cause.broke.kind in _GRAVEST_FIRST:
+        return cause.broke.kind
+    return "out_of_memory" if is_out_of_memory(cause) else "crash"
+
+
+class WorkerBrokeError(Exception):
+    """What ended a worker, said by itself: an exception loses its causes when it is sent."""
+
+    def __init__(self, broke: Broke) -> None:
+        super().__init__(broke)
+        self.broke = broke
+
+    def __str__(self) -> str:
+        return self.broke.reason
 
 
 def _train_in_group(given: dict[str, Any]) -> None:
@@ -144,8 +167,13 @@ def _train_in_group(given: dict[str, Any]) -> None:
 
     arrays = dict(zip(given["names"], ray.get(given["arrays"]), strict=True))
     train, task = ray.get(given["train"]), ray.get(given["task"])
-    first = dist.get_rank() == 0
-    for item in train(task, arrays):
-        if first:
-            given["mail"].put((task.id, item))
+    first, gave_gpu = dist.get_rank() == 0, bool(ray.get_gpu_ids())
+    try:
+        for item in train(task, arrays):
+            if first:
+                given["mail"].put((task.id, item))
+    except Exception as error:
+        if isinstance(error, EnsembleError) and not (gave_gpu and finds_no_gpu(error)):
+            raise
+        raise WorkerBrokeError(describe(error, gave_gpu)) from error
     dist.barrier()  # nobody leaves, and no process group is taken down, before the last item is posted

@@ -20,6 +20,7 @@ from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.inference.images import as_batch
 from ensemble.inference.network import Members, VoteNetwork
 from ensemble.inference.stored import StoredVote, read_vote
+from ensemble.training.prediction import in_batches
 from ensemble.types import FloatArray, IntArray
 
 # As at training: large enough to keep the device busy, small enough for a CPU's cache.
@@ -96,12 +97,14 @@ class TrainedEnsemble:
     def member_probs(self, images: Any) -> FloatArray:
         """Class probabilities of each member, [M, N, K], float32; images as in `predict_proba`."""
         batch = torch.from_numpy(np.array(as_batch(images, self.image_shape), copy=True))
-        step = _BATCH[self.device.type]
         half = self.vote.experiment.compute.precision == "bf16"  # as the stored votes were made
-        parts = []
-        for start in range(0, max(len(batch), 1), step):
+
+        def votes(start: int, end: int) -> torch.Tensor:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-                parts.append(self._members(batch[start : start + step].to(self.device)).cpu())
+                probs_MBK: torch.Tensor = self._members(batch[start:end].to(self.device))
+            return probs_MBK.cpu()
+
+        parts = list(in_batches(votes, len(batch), _BATCH[self.device.type]))
         probs_MNK: FloatArray = torch.cat(parts, dim=1).numpy()
         return probs_MNK
 

@@ -23,7 +23,7 @@ from ensemble.training.host_copy import on_host
 from ensemble.types import EpochRecord, Failure, Task
 
 if TYPE_CHECKING:
-    from ensemble.training.loop import StackRun
+    from ensemble.training.stack_run import StackRun
 
 # How augmentations and dropout masks were drawn. 1 (then not written): by generators, whose states were stored too.
 # 2: by counters, see ensemble/data/counter_random.py.

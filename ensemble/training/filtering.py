@@ -24,8 +24,9 @@ from ensemble.errors import ComputeError
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batches import Resident, seeded, tensor_of
 from ensemble.training.job import Job
+from ensemble.training.layers import channels_last
 from ensemble.training.placement import Placement
-from ensemble.training.stack import Stack, channels_last
+from ensemble.training.stack import Stack
 from ensemble.types import Filter, MemberSpec
 
 BATCH = 512

@@ -20,15 +20,32 @@ from torch import Tensor, nn
 
 from ensemble.data.counter_random import random_bits
 from ensemble.native.kernels import Kernels
+from ensemble.training import triton_convolutions
+from ensemble.training.convolutions import ConvolutionShape, by_rows, by_windows
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """A tensor [B, C, H, W] with channels last in memory and in its strides.
+
+    An axis of length 1 may have any stride, and kernels are chosen by strides: left as they come, one grey image could
+    take another kernel, with other last bits, depending on where its memory came from. The gradient of a weight with one
+    channel would have other strides than the weight, of which data-parallel training warns at every start.
+    """
+    laid_out = tensor.contiguous(memory_format=torch.channels_last)
+    _, channels, height, width = laid_out.shape
+    return laid_out.as_strided(laid_out.shape, (height * width * channels, 1, width * channels, channels))
 
 
 def _stacked(tensors: Sequence[Tensor]) -> nn.Parameter:
     return nn.Parameter(torch.stack([tensor.detach() for tensor in tensors]))
 
 
-# How PyTorch computes K convolutions: as one grouped one, in either memory layout; one after the other; or as a batched
-# product of matrices. `training.ways` finds the quickest; the first is the usual one.
-CONVOLUTION_WAYS = ("channels_last", "contiguous", "apart", "matmul")
+# How K convolutions are computed: as one grouped convolution of PyTorch's, in either memory layout; one after the other;
+# as batched matrix products (see `convolutions`); or by kernels of our own (see `triton_convolutions`). `training.ways`
+# finds the fastest; the first is the default.
+CONVOLUTION_WAYS = ("channels_last", "contiguous", "apart", "windows", "rows", "triton")
+_ROWS_UP_TO = 32  # channels; beyond, the banded matrices of "rows" are mostly arithmetic with zeros
+_PRODUCTS = {"windows": by_windows, "rows": by_rows}
 
 
 class StackedConv2d(nn.Module):
@@ -42,7 +59,7 @@ class StackedConv2d(nn.Module):
         self.stride, self.padding, self.dilation = first.stride, first.padding, first.dilation
         self.way = CONVOLUTION_WAYS[0]
         weight = _stacked([layer.weight for layer in layers]).flatten(0, 1)
-        self.weight = nn.Parameter(weight.detach().contiguous(memory_format=torch.channels_last))
+        self.weight = nn.Parameter(channels_last(weight.detach()))
         biases = [layer.bias for layer in layers if layer.bias is not None]
         self.bias = nn.Parameter(_stacked(biases).detach().flatten()) if biases else None
 
@@ -55,19 +72,44 @@ class StackedConv2d(nn.Module):
             groups = 1
         if self.way == "apart" and groups > self.groups:
             return self._apart(x)
-        if self.way == "matmul" and groups == self.num_members:
-            return self._by_products(x)
+        if self.way in _PRODUCTS and groups == self.num_members:
+            return _PRODUCTS[self.way](x, self.weight, self.bias, self._shape())
+        if self.way == "triton" and groups == self.num_members:
+            shape = self._shape()
+            if triton_convolutions.misfit(x, self.weight, shape) is None:
+                return triton_convolutions.by_triton(x, self.weight, self.bias, shape)
         weight: Tensor = self.weight
-        if self.way == "contiguous":
+        if self.way in ("contiguous", "triton"):
             x, weight = x.contiguous(), weight.contiguous()
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, groups)
 
     def possible_ways(self) -> tuple[str, ...]:
-        """Those that this layer has, the usual one first."""
-        some = CONVOLUTION_WAYS if self.num_members > 1 else tuple(w for w in CONVOLUTION_WAYS if w != "apart")
-        return (
-            some if self.groups == 1 and not isinstance(self.padding, str) else tuple(w for w in some if w != "matmul")
-        )
+        """Those that this layer can take here, the default first."""
+        return tuple(way for way in CONVOLUTION_WAYS if self.reason_against(way) is None)
+
+    def reason_against(self, way: str) -> str | None:
+        """Why this layer cannot be computed in one of CONVOLUTION_WAYS; None where it can."""
+        if way == "apart" and self.num_members == 1:
+            return "it has one member"
+        if way in (*_PRODUCTS, "triton") and not self._plain():
+            return "it has groups of channels, or padding by name"
+        if way == "rows" and self.stride[0] != 1:
+            return "it has a vertical stride"
+        if way == "rows" and max(self.in_channels, len(self.weight) // self.num_members) > _ROWS_UP_TO:
+            return f"it has more than {_ROWS_UP_TO} channels"
+        if way == "triton":
+            unsuited = triton_convolutions.unsuited(self.weight, self._shape())
+            return unsuited or triton_convolutions.obstacle(self.weight.device.type)
+        return None
+
+    def _plain(self) -> bool:
+        """True where each member is one convolution over all its channels, with padding in numbers."""
+        return self.groups == 1 and not isinstance(self.padding, str)
+
+    def _shape(self) -> ConvolutionShape:
+        assert not isinstance(self.padding, str)
+        stride, padding, dilation = ((pair[0], pair[1]) for pair in (self.stride, self.padding, self.dilation))
+        return ConvolutionShape(self.num_members, stride, padding, dilation)
 
     def _apart(self, x: Tensor) -> Tensor:
         biases = [None] * self.num_members if self.bias is None else self.bias.chunk(self.num_members)
@@ -77,22 +119,6 @@ class StackedConv2d(nn.Module):
             for own, weight, bias in parts
         ]
         return torch.cat(each, 1)
-
-    def _by_products(self, x: Tensor) -> Tensor:
-        kernel = self.weight.shape[2:]
-        assert not isinstance(self.padding, str)
-        height, width = (
-            (x.shape[2 + axis] + 2 * self.padding[axis] - self.dilation[axis] * (kernel[axis] - 1) - 1)
-            // self.stride[axis]
-            + 1
-            for axis in (0, 1)
-        )
-        windows = F.unfold(x, (kernel[0], kernel[1]), self.dilation, self.padding, self.stride)
-        x_KIN = torch.unflatten(windows, 1, (self.num_members, -1)).permute(1, 2, 0, 3).flatten(2)
-        y_KON = torch.bmm(torch.unflatten(self.weight, 0, (self.num_members, -1)).flatten(2), x_KIN)
-        if self.bias is not None:
-            y_KON = y_KON + self.bias.view(self.num_members, -1, 1)
-        return torch.unflatten(y_KON, 2, (len(x), height, width)).permute(2, 0, 1, 3, 4).flatten(1, 2)
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """The tensors of one member, under the names of nn.Conv2d."""

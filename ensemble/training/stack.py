@@ -29,6 +29,7 @@ from ensemble.training.layers import (
     StackedDropout,
     StackedLayer,
     StackedLinear,
+    channels_last,
 )
 
 _TWINS: dict[type[nn.Module], Callable[[Any], StackedLayer]] = {
@@ -153,17 +154,6 @@ def per_member(tensor: Tensor, num_members: int) -> Tensor:
     """A stacked tensor ([K, ...] or [K*C, ...]) as a view [K, rest ...]."""
     view: Tensor = torch.unflatten(tensor, 0, (num_members, -1))
     return view
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """Images [B, C, H, W] with channels last in memory and in their strides.
-
-    An axis of length 1 may have any stride, and kernels are chosen by strides: left as they come, one grey image could
-    take another way, with other last bits, depending on where its memory came from.
-    """
-    laid_out = images.contiguous(memory_format=torch.channels_last)
-    _, channels, height, width = laid_out.shape
-    return laid_out.as_strided(laid_out.shape, (height * width * channels, 1, width * channels, channels))
 
 
 def unstackable(module: nn.Module) -> list[str]:

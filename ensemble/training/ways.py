@@ -4,7 +4,7 @@
     use(ways, stack)
 
 A convolution of K members can be one grouped convolution in either memory layout, K convolutions one after the other, or
-one batched product of matrices. Which is quickest depends on its size, on K, on the device and on the version of its
+batched products of matrices. Which is quickest depends on its size, on K, on the device and on the version of its
 library. Each has other last bits, so what was found is stored in the plan of a run and not looked for again.
 """
 
@@ -13,9 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import statistics
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -30,21 +28,20 @@ from ensemble.native.compiling import processor
 from ensemble.native.kernels import load
 from ensemble.training.batch_last import known, suits, worthwhile
 from ensemble.training.job import Job, Ways
-from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d
+from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d, channels_last
 from ensemble.training.placement import Placement
-from ensemble.training.stack import Stack, channels_last, unstackable
+from ensemble.training.stack import Stack, unstackable
+from ensemble.training.step_timing import Step, fastest, free_gpu_memory
 
-_CLEARLY = 0.97  # another way than the usual one is taken where it takes at most this share of its time
-_HOPELESS = 1.5  # not tried again after so many times the time of the quickest
-_ROUNDS = 3  # after a first one, in which libraries make up their minds
-_Step = Callable[[], None]
+_RENAMED = {"matmul": "windows"}  # in the plans of earlier versions
 
 
 def find_ways(job: Job, image_shape: tuple[int, int, int], count: int) -> Ways:
     """The quickest ways for a stack of `count` members on the device that the job asks for.
 
-    Found once per machine and kind of stack; then the same ever after. Raises ComputeError when the job wants a GPU and
-    this process has none: then they cannot be tried.
+    Found once per machine and kind of stack; then the same ever after. A way that raises is passed over; where no way can
+    train the stack at all, because it is too large, the default is the answer, and training will say why it fails. Nothing
+    stays on a GPU. Raises ComputeError when the job wants a GPU and this process has none: then they cannot be tried.
     """
     if job.compute.device == "cuda" and not torch.cuda.is_available():
         raise ComputeError(
@@ -55,21 +52,49 @@ def find_ways(job: Job, image_shape: tuple[int, int, int], count: int) -> Ways:
         file = _remembered(job, image_shape, count, placement)
         if file is not None and file.is_file():
             return Ways(**json.loads(file.read_text()))
-        found = _measured(job, image_shape, count, placement)
+        try:
+            found = _measured(job, image_shape, count, placement)
+        except torch.OutOfMemoryError:
+            found = None
+        finally:
+            if placement.device.type == "cuda":
+                free_gpu_memory()
+        if found is None:
+            return Ways(False, {})
         if file is not None:
             _remember(found, file)
     return found
 
 
-def use(ways: Ways, stack: Stack) -> None:
-    """Let a stack's layers compute in these ways, those that are not named in the usual one."""
+def use(ways: Ways, stack: Stack) -> list[str]:
+    """Let a stack's layers compute in these ways, those that are not named in the default one.
+
+    Returns a sentence for each layer that cannot take its way in this process; the default stands in. Raises
+    ComputeError for a way that this version does not have.
+    """
     stack.batch_last = ways.batch_last
+    notices = []
     for name, layer in stack.network.named_modules():
         if isinstance(layer, StackedConv2d):
-            layer.way = ways.convolutions.get(name, CONVOLUTION_WAYS[0])
+            way = _known_way(name, ways.convolutions.get(name, CONVOLUTION_WAYS[0]))
+            reason = layer.reason_against(way)
+            layer.way = way if reason is None else CONVOLUTION_WAYS[0]
+            if way not in (layer.way, "apart"):  # one member is computed apart in any way
+                notices.append(f"layer {name} is computed as {layer.way}, not as {way} as planned: {reason}")
+    return notices
 
 
-def _measured(job: Job, image_shape: tuple[int, int, int], count: int, placement: Placement) -> Ways:
+def _known_way(layer: str, way: str) -> str:
+    way = _RENAMED.get(way, way)
+    if way not in CONVOLUTION_WAYS:
+        raise ComputeError(
+            f"the plan computes layer {layer} as {way!r}; expected one of {', '.join(CONVOLUTION_WAYS)}; continue this run with the version that began it, or begin a new one"
+        )
+    return way
+
+
+def _measured(job: Job, image_shape: tuple[int, int, int], count: int, placement: Placement) -> Ways | None:
+    """The fastest ways; None where the stack cannot be trained by any."""
     if unstackable(build_model(job.group.model, image_shape, job.num_classes)):
         count = 1
     stack = Stack.build(job.group.model, image_shape, job.num_classes, [0] * count).to(placement.device).train()
@@ -84,11 +109,11 @@ def _measured(job: Job, image_shape: tuple[int, int, int], count: int, placement
     if by_kernels:
         found.insert(0 if suits(stack.network) else 2, Ways(True, {}))
 
-    def step(ways: Ways) -> _Step:
+    def step(ways: Ways) -> Step:
         return lambda: _whole(ways, stack, images, placement)
 
-    quickest = _quickest({str(number): step(ways) for number, ways in enumerate(found)}, placement)
-    return found[int(quickest)]
+    best = fastest({str(number): step(ways) for number, ways in enumerate(found)}, placement.device)
+    return None if best is None else found[int(best)]
 
 
 def _quickest_convolutions(stack: Stack, images: Tensor, placement: Placement) -> dict[str, str]:
@@ -119,50 +144,27 @@ def _quickest_of(layer: StackedConv2d, x: Tensor, inputs: bool, placement: Place
     with placement.autocast():
         dy = torch.randn_like(layer(x).detach())
 
-    def step(way: str) -> _Step:
+    def step(way: str) -> Step:
         def there_and_back() -> None:
-            layer.way, x.grad, layer.weight.grad = way, None, None
+            layer.way = way
             with placement.autocast():
                 y = layer(x)
             y.backward(dy)
+            x.grad = layer.weight.grad = None
 
         return there_and_back
 
-    found = _quickest({way: step(way) for way in layer.possible_ways()}, placement)
+    found = fastest({way: step(way) for way in layer.possible_ways()}, placement.device)
     layer.zero_grad()
-    return found
+    return found or CONVOLUTION_WAYS[0]
 
 
 def _whole(ways: Ways, stack: Stack, images: Tensor, placement: Placement) -> None:
     use(ways, stack)
-    stack.zero_grad()
     with placement.autocast():
         logits_BKC = stack(images)
     logits_BKC.float().sum().backward()
-
-
-def _quickest(steps: dict[str, _Step], placement: Placement) -> str:
-    """The step that takes the least time; the first one unless another is clearly quicker. They take turns."""
-    spent: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(1 + _ROUNDS):
-        for name, step in steps.items():
-            best = min((min(times) for times in spent.values() if times), default=float("inf"))
-            if not spent[name] or min(spent[name]) <= _HOPELESS * best:
-                spent[name].append(_timed(step, placement))
-    medians = {name: statistics.median(times[1:] or times) for name, times in spent.items()}
-    usual, best_one = next(iter(steps)), min(medians, key=lambda name: medians[name])
-    return best_one if medians[best_one] < _CLEARLY * medians[usual] else usual
-
-
-def _timed(step: _Step, placement: Placement) -> float:
-    on_gpu = placement.device.type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    step()
-    if on_gpu:
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
+    stack.zero_grad()
 
 
 @contextmanager
@@ -180,7 +182,7 @@ def _remembered(job: Job, image_shape: tuple[int, int, int], count: int, placeme
     """The file for what is found, named after all that it may depend on; None where nothing can be kept."""
     device = torch.cuda.get_device_name() if placement.device.type == "cuda" else processor()
     facts = [
-        device, torch.__version__, job.compute.threads_per_task, job.compute.precision, job.compute.deterministic,
+        device, torch.__version__, CONVOLUTION_WAYS, job.compute.threads_per_task, job.compute.precision, job.compute.deterministic,
         job.group.model.model_dump(mode="json"), job.group.training.batch_size, list(image_shape), job.num_classes, count,
     ]  # fmt: skip
     try:

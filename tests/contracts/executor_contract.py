@@ -109,6 +109,22 @@ class ExecutorContract:
             self.outcomes(executor, tasks(1, 1), mendable)
         assert len(self.outcomes(executor, tasks(1), healthy)[0]) == 1, "the executor is usable afterwards"
 
+    def test_tasks_that_are_not_wanted_are_left_out(self, executor: Executor) -> None:
+        def odd(task: Task) -> bool:
+            return int(task.id[1:]) % 2 == 1
+
+        found = list(executor.run(tasks(1, 1, 2, 1, 1), healthy, arrays_read_only(), lambda _: None, odd))
+        assert sorted(outcome.task.id for outcome in found) == ["t1", "t3"]
+        assert list(executor.run(tasks(1, 1), healthy, arrays_read_only(), lambda _: None, lambda _: False)) == []
+
+    def test_what_is_wanted_is_asked_just_before_a_task_starts(self, executor: Executor) -> None:
+        """After the first outcome nothing more is wanted: only tasks that are under way by then still end."""
+        ended: list[str] = []
+        work = tasks(*[1] * (executor.slots + 4))
+        for outcome in executor.run(work, healthy, arrays_read_only(), lambda _: None, lambda _: not ended):
+            ended.append(outcome.task.id)
+        assert 1 <= len(ended) <= executor.slots
+
     def test_leaving_early_is_possible(self, executor: Executor) -> None:
         running = executor.run(tasks(1, 1, 1), healthy, arrays_read_only(), lambda _: None)
         next(running)

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.data.augmentation import Draw, augment, draw
@@ -167,6 +168,83 @@ def test_draws_repeat_with_the_key_and_differ_between_samples():
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+@pytest.mark.parametrize("first", [0, 5000], ids=str)
+def test_an_image_is_addressed_by_key_and_position(config, first):
+    """However an epoch is cut into batches, in whichever order, and whether a position is an int or a tensor."""
+    shape = (1, 27, 20)
+    whole = draw(config, 60, shape, keys(1, 2), first)
+    for count in (60, 20, 7):
+        for start in reversed(range(0, 60, count)):
+            many = min(count, 60 - start)
+            part = draw(config, many, shape, keys(2, 1), torch.tensor([first + start]))
+            expected = whole.rows(torch.cat([torch.arange(many) + start + k * 60 for k in (1, 0)]))
+            for found, wanted in zip(part.parts, expected.parts, strict=True):
+                assert (found is None) == (wanted is None)
+                assert found is None or torch.equal(found, wanted)
+
+
+SWITCHES = {
+    "rotation_degrees": "source", "scale": "source", "shear_degrees": "source", "shift": "source",
+    "crop_padding": "source", "horizontal_flip": "source", "elastic_alpha": "noise", "brightness": "brightness",
+    "contrast": "contrast",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_switch_alone(switch):
+    value = {"crop_padding": 1, "horizontal_flip": True}.get(switch, 0.5)
+    drawn = draw(AugmentationConfig(**{switch: value}), 7, (3, 32, 24), keys(1, 2), 9)
+    shapes = {"source": (14, 2, 3), "noise": (14, 2, 8, 7), "brightness": (14,), "contrast": (14,)}
+    for name, part in zip(shapes, drawn.parts, strict=True):
+        if name != SWITCHES[switch]:
+            assert part is None
+            continue
+        assert part.shape == shapes[name]
+        assert part.dtype == torch.float32
+        assert part.is_contiguous()
+        assert len(part.flatten(1 if part.ndim > 1 else 0).unique(dim=0)) > 1
+
+
+def test_noise_has_unit_variance_and_no_correlation():
+    config = AugmentationConfig(elastic_alpha=1.0, elastic_sigma=4.0)
+    noise = draw(config, 2000, (1, 28, 28), keys(1, 2), 0).noise_B2hw.double()
+    assert noise.mean().item() == pytest.approx(0, abs=0.008)  # 392,000 numbers: standard error 0.0016
+    assert noise.var().item() == pytest.approx(1, abs=0.008)  # standard error 0.0014
+    nodes = torch.corrcoef(noise.flatten(1).T) - torch.eye(98)
+    assert nodes.abs().max() < 5.5 / math.sqrt(4000)
+
+
+class _Operations(TorchDispatchMode):
+    """Names of the operations that are done while it is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_drawing_does_not_touch_the_host(config):
+    """A CUDA graph refuses numbers read back, tensors made of Python's numbers, and shapes that depend on data."""
+    arguments = config, 16, (1, 28, 28), keys(1, 2), torch.tensor(32)
+    draw(*arguments)  # puts its constants on the device
+    with _Operations() as done:
+        draw(*arguments)
+    assert "mul" in done.names
+    assert not done.names & {
+        "_local_scalar_dense",
+        "lift_fresh",
+        "lift_fresh_copy",
+        "copy_",
+        "nonzero",
+        "masked_select",
+    }
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_output_stays_in_range_and_input_unchanged(config):
     images = pictures(64)
     before = images.clone()
@@ -282,3 +360,25 @@ def test_gpu_agrees_with_cpu(config):
     on_gpu = augment(images.cuda(), config, drawn)
     assert on_gpu.is_cuda
     torch.testing.assert_close(on_gpu.cpu(), augment(images, config, drawn), rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_draws_on_a_gpu_and_in_a_cuda_graph(config):
+    """Alike but for the last bit of what comes of cos, sin and tan; a graph does what is done without it."""
+    on_cpu = draw(config, 32, (1, 28, 28), keys(1, 2), 96)
+    keys_K, first = keys(1, 2).cuda(), torch.zeros((), dtype=torch.int64, device="cuda")
+    draw(config, 32, (1, 28, 28), keys_K, first)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = draw(config, 32, (1, 28, 28), keys_K, first)
+    first.fill_(96)
+    graph.replay()
+    plain = draw(config, 32, (1, 28, 28), keys_K, 96)
+    for cpu, gpu, replayed in zip(on_cpu.parts, plain.parts, recorded.parts, strict=True):
+        assert (cpu is None) == (gpu is None) == (replayed is None)
+        if cpu is not None:
+            assert torch.equal(gpu, replayed)
+            torch.testing.assert_close(gpu.cpu(), cpu, rtol=2e-7, atol=2e-7)
+    for part in ("noise_B2hw", "brightness_B", "contrast_B"):
+        assert getattr(on_cpu, part) is None or torch.equal(getattr(plain, part).cpu(), getattr(on_cpu, part))

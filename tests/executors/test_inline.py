@@ -10,9 +10,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from executor_contract import ExecutorContract, tasks
 
+from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.executors import InlineExecutor, build_executor, expected_slots
+from ensemble.executors.choose import planned_device, uses_cluster
+from ensemble.planning import training_work
 
 
 class TestInline(ExecutorContract):
@@ -22,9 +25,55 @@ class TestInline(ExecutorContract):
 
 
 def test_auto_takes_inline_for_little_work() -> None:
-    assert build_executor(ComputeConfig(), "cpu", tasks(4, 4), member_images=1000).name == "inline"
-    assert build_executor(ComputeConfig(), "cpu", tasks(4), member_images=10**9).name == "inline"
-    assert build_executor(ComputeConfig(slots=1), "cpu", tasks(4, 4), member_images=10**9).name == "inline"
+    assert build_executor(ComputeConfig(), "cpu", tasks(4, 4), work=1000).name == "inline"
+    assert build_executor(ComputeConfig(), "cpu", tasks(4), work=10**9).name == "inline"
+    assert build_executor(ComputeConfig(slots=1), "cpu", tasks(4, 4), work=10**9).name == "inline"
+
+
+def test_on_gpus_ray_pays_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute of GPU work, in images of LeNet-5, where a CPU is busy for as long with 200 times less."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    for device, enough in (("cpu", 500_000), ("cuda", 100_000_000)):
+        assert expected_slots(ComputeConfig(), device, enough - 1) == 1
+        assert expected_slots(ComputeConfig(), device, enough) == 8
+        assert build_executor(ComputeConfig(), device, tasks(1, 1), enough - 1).name == "inline"
+
+
+def test_work_is_counted_in_images_on_a_cpu_and_in_images_of_lenet5_on_a_gpu() -> None:
+    text = {
+        "name": "r", "method": {"name": "deep_ensemble"}, "data": {"name": "digits"},
+        "members": (
+            {"count": 2, "model": {"name": "lenet5"}},
+            {"count": 1, "name": "wide", "model": {"name": "mlp", "widths": (50,)}},
+        ),
+    }  # fmt: skip
+    images = {"lenet5": 1000, "wide": 300}
+    mnist = (1, 28, 28)
+    assert training_work(images, parse_experiment(text), "cpu", mnist, 10) == 1300
+    # LeNet-5: 6 maps of 28 x 28 by 25 weights, 16 of 10 x 10 by 150, then 400 x 120, 120 x 84 and 84 x 10.
+    lenet5 = 6 * 784 * 25 + 16 * 100 * 150 + 400 * 120 + 120 * 84 + 84 * 10
+    expected = 1000 + 300 * (784 * 50 + 50 * 10) / lenet5
+    assert training_work(images, parse_experiment(text), "cuda", mnist, 10) == pytest.approx(expected)
+
+
+def test_a_cluster_that_is_named_decides_what_a_driver_without_a_gpu_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What needs no connection; the rest is in test_ray_nodes.py."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(ComputeError, match="torch sees no GPU here"):
+        planned_device(ComputeConfig(device="cuda"))
+    assert planned_device(ComputeConfig(device="cuda", ray_address="10.0.0.1:6379")) == "cuda"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert planned_device(ComputeConfig(device="cuda")) == "cuda"
+    assert planned_device(ComputeConfig(device="cpu")) == "cpu"
+    assert uses_cluster(ComputeConfig())
+    assert not uses_cluster(ComputeConfig(executor="inline"))
+    assert not uses_cluster(ComputeConfig(parallel="data"))
+    with pytest.raises(ComputeError, match="torch sees no GPU here"):
+        planned_device(ComputeConfig(device="cuda", executor="inline"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not uses_cluster(ComputeConfig())
 
 
 def test_what_a_plan_reckons_with(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from ensemble.executors.interruption import run_interruptibly
 
 FROZEN = """
 from ensemble.executors import interruption
-from ensemble.executors.ray_tasks import connect
+from ensemble.executors.ray_cluster import connect
 
 interruption.install()
 try:
@@ -29,14 +29,14 @@ except KeyboardInterrupt:
 """
 LEAVING = """
 import sys, time
-from ensemble.executors import ray_tasks
+from ensemble.executors import ray_cluster
 
-ray_tasks._PATIENCE_S = 1.0
-ray_tasks.connect(None)
+ray_cluster._PATIENCE_S = 1.0
+ray_cluster.connect(None)
 print("connected", flush=True)
 sys.stdin.readline()
 begun = time.monotonic()
-ray_tasks.disconnect()
+ray_cluster.disconnect()
 print(time.monotonic() - begun, flush=True)
 import os
 os._exit(0)

@@ -70,6 +70,26 @@ class TestRay(ExecutorContract):
         assert [f.kind for f in found[1].failures] == ["crash", "crash"]
         assert [len(o.results) for o in found] == [1, 0, 1]
 
+    def test_a_full_gpu_behind_another_error_is_recognised_through_ray(self, executor: Any) -> None:
+        """The worker tells, since an exception loses its causes on its way here."""
+        found, _ = self.outcomes(executor, tasks(1, 2), too_large)
+        assert [[f.kind for f in o.failures] for o in found] == [["out_of_memory"], ["out_of_memory"] * 2]
+        assert found[0].failures[0].reason == "ValueError: the step failed"
+        assert "CUBLAS_STATUS_ALLOC_FAILED" in found[0].failures[0].details
+
+    def test_a_process_whose_gpu_does_not_work_any_more_ends(self) -> None:
+        """One slot, so that a kept process would train all: the one that failed trains nothing more."""
+        found, events = self.outcomes(ray_executor(slots=1), tasks(1, 1, 1), faulting)
+        processes = [e.message for e in events if isinstance(e, Notice)]
+        assert processes[0] != processes[1] == processes[2]
+        failure = found[0].failures[0]
+        assert failure.kind == "crash"
+        assert failure.reason.startswith(
+            "the process cannot use its GPU any more: RuntimeError: CUDA error: an illegal"
+        )
+        assert "in faulting" in failure.details
+        assert [len(o.results) for o in found] == [0, 1, 1]
+
     def test_events_come_while_the_task_runs(self, executor: Any) -> None:
         seen: list[float] = []
         started = time.monotonic()
@@ -96,6 +116,21 @@ def dying(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
     yield Notice(task.id)
     if task.id == "t1":
         os._exit(9)
+    yield finish(task.members[0], 1.0)
+
+
+def too_large(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    yield Notice(task.id)
+    try:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    except RuntimeError as error:
+        raise ValueError("the step failed") from error
+
+
+def faulting(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    yield Notice(str(os.getpid()))
+    if task.id == "t0":
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
     yield finish(task.members[0], 1.0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,17 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, ConfigError
+from ensemble.events import Event, Notice
 from ensemble.executors import build_executor
 from ensemble.executors.inline import InlineExecutor
+from ensemble.executors.ray_cluster import connection, slots_of_cluster
 from ensemble.executors.ray_groups import RayGroupExecutor
 from ensemble.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
+from ensemble.types import Failure, MemberResult, Task
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from executor_contract import arrays_read_only, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
+# Workers unpickle the task functions of this suite by module name.
+MODULES = os.pathsep.join([str(Path(__file__).parents[1] / "contracts"), str(Path(__file__).parent)])
 CONFIG: dict[str, Any] = {
     "name": "group", "seed": 3, "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},
     "model": {"name": "mlp", "widths": (32,)}, "training": {"epochs": 2},
@@ -31,7 +42,7 @@ CONFIG: dict[str, Any] = {
 def cluster() -> Iterator[None]:
     ray.init(
         address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-        _node_ip_address="127.0.0.1",
+        _node_ip_address="127.0.0.1", runtime_env={"env_vars": {"PYTHONPATH": MODULES}},
     )  # fmt: skip
     yield
     ray.shutdown()
@@ -61,11 +72,54 @@ def test_two_workers_train_what_one_trains(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("cluster")
 def test_a_group_that_never_fits_fails_at_once() -> None:
     with pytest.raises(
-        ComputeError, match=r"no room for one task of 4 workers with 1 CPU each; the cluster has 3 CPUs"
+        ComputeError,
+        match=r"no room for one task of 4 workers with 1 CPUs and 0 GPUs each .*hold 3 such workers: 3 CPUs and 0 GPUs",
     ):
         RayGroupExecutor(ComputeConfig(executor="ray", gpus_per_task=4), "cpu")
-    with pytest.raises(ComputeError, match=r"the cluster has 0 GPUs; lower compute\.gpus_per_task"):
+    with pytest.raises(ComputeError, match=r"2 workers with 1 CPUs and 1 GPUs each .*the nodes hold 0 such workers"):
         RayGroupExecutor(ComputeConfig(executor="ray", gpus_per_task=2), "cuda")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_full_gpu_behind_another_error_is_recognised_in_a_group() -> None:
+    made = RayGroupExecutor(ComputeConfig(executor="ray", gpus_per_task=2), "cpu")
+    (outcome,) = made.run(tasks(2), too_large, arrays_read_only(), lambda _: None)
+    assert [(f.kind, f.reason) for f in outcome.failures] == [("out_of_memory", "ValueError: the step failed")] * 2
+    assert "CUDA out of memory" in outcome.failures[0].details
+
+
+def too_large(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    """Fails on one worker only; the other waits for it in the barrier behind its last item."""
+    import torch.distributed as dist
+
+    yield Notice(task.id)
+    if dist.get_rank() == 1:
+        try:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.50 GiB")
+        except RuntimeError as error:
+            raise ValueError("the step failed") from error
+
+
+def test_groups_need_the_cpus_of_their_workers_as_well() -> None:
+    """On real nodes with claimed GPUs: those of a node count as far as its CPUs go round."""
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for cpus, gpus in ((8, 4), (2, 4)):
+            made.add_node(num_cpus=cpus, num_gpus=gpus)
+        made.wait_for_nodes()
+        wanted = {"executor": "ray", "ray_address": made.address, "placement_timeout_s": 0.1}
+        with connection(made.address):
+            for workers, threads, slots in ((2, 1, 3), (2, 2, 2), (5, 2, 1), (2, 8, 0), (7, 1, 0)):
+                compute = ComputeConfig(**wanted, gpus_per_task=workers, threads_per_task=threads)
+                assert slots_of_cluster(compute, "cuda") == slots
+        compute = ComputeConfig(**wanted, gpus_per_task=2, threads_per_task=8)
+        with pytest.raises(
+            ComputeError, match=r"2 workers with 8 CPUs and 1 GPUs each .*hold 1 such workers: .*8 CPUs and 4 GPUs"
+        ):
+            RayGroupExecutor(compute, "cuda")
+    finally:
+        ray.shutdown()
+        made.shutdown()
 
 
 def test_what_needs_a_group_and_cannot_have_one_says_so() -> None:

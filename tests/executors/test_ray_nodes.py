@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +15,25 @@ from typing import Any
 
 import pytest
 import ray
+from ray._raylet import GcsClient
+from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.cluster_utils import Cluster
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
-from ensemble.errors import ComputeError
-from ensemble.events import EpochFinished, Event, MemberFailed, TaskStarted
-from ensemble.executors import expected_slots
+from ensemble.data import load_dataset
+from ensemble.errors import ComputeError, QuorumError
+from ensemble.events import EpochFinished, Event, MemberFailed, Notice, TaskStarted
+from ensemble.executors import build_executor, expected_slots
+from ensemble.executors.choose import planned_device
 from ensemble.executors.inline import InlineExecutor
 from ensemble.executors.ray_tasks import RayExecutor
-from ensemble.run import RunOutcome, run_ensemble
+from ensemble.run import RunOutcome, first_plan, run_ensemble
 from ensemble.tracking.event_log import read_events
+from ensemble.types import Failure, MemberResult, Task
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from executor_contract import arrays_read_only, finish, healthy, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 CONFIG: dict[str, Any] = {
@@ -39,6 +48,10 @@ CONFIG: dict[str, Any] = {
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A head without CPUs; tests add the nodes."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    # Workers unpickle the task functions of this suite by module name.
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1] / "contracts"), str(Path(__file__).parent)])
+    )
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield made
     ray.shutdown()
@@ -77,6 +90,8 @@ def test_slots_are_counted_node_by_node_and_grow_with_the_cluster(cluster: Clust
     assert expected_slots(ComputeConfig(**address, gpus_per_task=0.5), "cuda", 0) == 5
     assert expected_slots(ComputeConfig(**address, threads_per_task=2), "cpu", 0) == 2
     assert expected_slots(ComputeConfig(**address, gpus_per_task=3), "cuda", 0) == 1
+    assert executor(cluster, "cuda", gpus_per_task=0.4).slots == 2 * 2 + 1  # no task lies across two GPUs
+    ray.shutdown()
     assert not ray.is_initialized()
     small = executor(cluster)
     assert small.slots == 5
@@ -84,6 +99,110 @@ def test_slots_are_counted_node_by_node_and_grow_with_the_cluster(cluster: Clust
     cluster.wait_for_nodes()
     assert small._fitting_slots() == 8
     assert executor(cluster, slots=20).slots == 20  # what does not fit yet waits, which makes an autoscaler add nodes
+
+
+def test_a_driver_without_a_gpu_plans_for_those_of_its_cluster(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The layout of launch/cluster/kuberay_rayjob.yaml: a head without GPUs, where the driver runs, and GPU nodes."""
+    named = ComputeConfig(ray_address=cluster.address)
+    assert planned_device(named) == "cpu"  # no GPU is there yet
+    cluster.add_node(num_cpus=2, num_gpus=1)
+    cluster.wait_for_nodes()
+    assert planned_device(named) == "cuda"
+    assert planned_device(ComputeConfig(ray_address=cluster.address, device="cpu")) == "cpu"
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)  # as in a submitted job
+    assert planned_device(ComputeConfig()) == "cuda"
+    assert not ray.is_initialized()
+    auto = parse_experiment({**CONFIG, "compute": {}, "output_dir": str(tmp_path)})
+    plan = first_plan(auto, load_dataset(auto.data), 1000)
+    assert (plan.device, plan.stack_sizes) == ("cuda", {"mlp": 4})
+    assert not ray.is_initialized()
+    made = build_executor(auto.compute, "cuda", [], 0.0)
+    assert (made.name, made.slots) == ("ray", 1)
+    made.close()
+
+
+def test_a_node_whose_gpu_does_not_work_counts_as_lost_and_the_others_take_its_tasks(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """Nodes that claim a GPU and have none, as one whose driver failed."""
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, num_gpus=1)
+    cluster.wait_for_nodes()
+    made = executor(cluster, "cuda", slots=1)
+    outcomes = made.run(tasks(1, 1, 1), healthy, arrays_read_only(), lambda _: None)
+    failure = next(outcomes).failures[0]
+    assert failure.kind == "lost_node"
+    expected = f"{os.uname().nodename} cannot use its GPU: GpuUnusableError: Ray gave GPU 0, but torch sees 0 GPUs"
+    assert failure.reason.startswith(expected)
+    first = set(made._avoided)
+    assert len(first) == 1
+    next(outcomes)  # by the other node, whose GPU does not work either: then both are tried again
+    assert made._avoided == set()
+    outcomes.close()
+    compute = {"device": "cuda", "stack_size": 4, "ray_address": cluster.address}
+    config = {**CONFIG, "failures": {"lost_node_retries": 1}, "compute": compute}
+    experiment = parse_experiment({**config, "output_dir": str(tmp_path)})
+    with pytest.raises(
+        QuorumError, match=r"0 of 4 members finished.*lost_node: .* cannot use its GPU: GpuUnusableError"
+    ):
+        run_ensemble(experiment, lambda *_: made, lambda _: [])
+    events = [event for _, event in read_events(tmp_path / "nodes" / "events.jsonl")]
+    failed = [event for event in events if isinstance(event, MemberFailed) and event.member == 0]
+    assert [(event.kind, event.decision) for event in failed] == [("lost_node", "retry"), ("lost_node", "drop")]
+
+
+def test_no_task_goes_to_a_node_that_is_avoided(cluster: Cluster) -> None:
+    bad, good = (cluster.add_node(num_cpus=2) for _ in range(2))
+    cluster.wait_for_nodes()
+    made = executor(cluster)
+    made._avoid(bad.node_id)
+    assert made.slots == 2
+    events: list[Any] = []
+    found = list(made.run(tasks(*[1] * 6), naming_its_node, arrays_read_only(), events.append))
+    assert len(found) == 6
+    assert {event.message for event in events} == {good.node_id}
+
+
+def naming_its_node(task: Task, _given: Any) -> Iterator[Event | MemberResult | Failure]:
+    yield Notice(ray.get_runtime_context().get_node_id())
+    yield finish(task.members[0], 1.0)
+
+
+MEASURING = """
+import sys
+from pathlib import Path
+from ensemble.config import parse_experiment
+from ensemble.data import load_dataset
+from ensemble.run import complete_plan
+
+experiment = parse_experiment({
+    "name": "ways", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "model": {"name": "cnn", "widths": (4,)}, "training": {"batch_size": 16},
+    "compute": {"kernels": "measured", "ray_address": sys.argv[1], "device": "cpu", "stack_size": 2},
+})
+plan = complete_plan(experiment, load_dataset(experiment.data), "cpu")
+assert set(plan.ways) == {"cnn"}, plan
+print("torch" in sys.modules)
+"""
+
+
+def test_kernels_are_measured_where_tasks_train(cluster: Cluster, tmp_path: Path) -> None:
+    """By a node of the cluster: the driver has not so much as imported torch, and what was found lies in its cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENSEMBLE_CACHE", str(tmp_path / "node"))
+        cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    environment = {**os.environ, "ENSEMBLE_CACHE": str(tmp_path / "driver")}
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURING, cluster.address],
+        env=environment, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False"]
+    assert len(list((tmp_path / "node" / "ways").glob("*.json"))) == 1
+    assert not (tmp_path / "driver" / "ways").exists()
 
 
 def test_a_task_waits_for_the_node_that_is_still_coming(cluster: Cluster) -> None:
@@ -104,6 +223,31 @@ def test_a_task_waits_for_the_node_that_is_still_coming(cluster: Cluster) -> Non
         node.wait(30)
 
 
+def test_an_autoscaler_sees_what_a_waiting_run_needs(cluster: Cluster) -> None:
+    """Autoscalers add nodes for pending demand, which the cluster's state has while the executor waits for a node."""
+    compute = ComputeConfig(executor="ray", ray_address=cluster.address, placement_timeout_s=10, threads_per_task=2)
+    seen: set[tuple[tuple[str, float], ...]] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        gcs = GcsClient(address=cluster.address)
+        while not done.wait(0.5):
+            state = get_cluster_resource_state(gcs)
+            seen.update(
+                tuple(sorted(each.request.resources_bundle.items())) for each in state.pending_resource_requests
+            )
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        with pytest.raises(ComputeError, match="no node can hold one task of 2 CPUs and 1 GPUs"):
+            RayExecutor(compute, "cuda")
+    finally:
+        done.set()
+        looking.join()
+    assert seen == {(("CPU", 2.0), ("GPU", 1.0))}
+
+
 def test_a_node_killed_in_mid_run_costs_no_member_and_no_bit(cluster: Cluster, tmp_path: Path) -> None:
     nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
     cluster.wait_for_nodes()
@@ -116,14 +260,14 @@ def test_a_node_killed_in_mid_run_costs_no_member_and_no_bit(cluster: Cluster, t
 
         name, slots = made.name, made.slots
 
-        def run(self, tasks: Any, train: Any, arrays: Any, emit: Any) -> Iterator[Any]:
+        def run(self, tasks: Any, train: Any, arrays: Any, emit: Any, wanted: Any) -> Iterator[Any]:
             def watching(event: Event) -> None:
                 emit(event)
                 if isinstance(event, EpochFinished) and event.epoch == 40 and not victims:
                     victims.append(str(event.member))
                     cluster.remove_node(nodes[0], allow_graceful=False)
 
-            return made.run(tasks, train, arrays, watching)
+            return made.run(tasks, train, arrays, watching, wanted)
 
         def close(self) -> None:
             made.close()

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 import yaml
 
+sys.path.insert(0, str(Path(__file__).parent))
+from mnist_run import member_digests, processes_that_trained, train_inline
+
+from ensemble.errors import ComputeError
 from ensemble.storage import RunFolder
-from launch.accelerate_run import asked_processes
+from launch.accelerate_run import asked_processes, compare_with_gpus
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -66,6 +70,27 @@ def test_ranks_share_out_the_members(home: Path) -> None:
     started_tasks = [json.loads(line) for line in lines if '"TaskStarted"' in line]
     assert len(started_tasks) == 4
     assert len({event["pid"] for event in started_tasks}) == 2
+
+
+LAUNCHERS = {
+    "accelerate": ["accelerate", "launch", "--config_file", "configs/accelerate/cpu_2.yaml"],
+    "torchrun": ["torchrun", "--nproc-per-node", "2"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_ranks_train_all_of_mnist(launcher: str, home: Path, mnist_root: Path) -> None:
+    """55 MB of arrays and 432 kB of rows per member: more than torch's store takes at a time (8 MiB)."""
+    if not (home / "inline").exists():
+        train_inline(home, mnist_root)
+    first, *words = LAUNCHERS[launcher]
+    done = started(
+        str(BIN / first), *words, "-m", "launch.accelerate_run", str(home / "mnist.yaml"), f"output_dir={home}",
+        f"name={launcher}", f"data.root={mnist_root}", ACCELERATE_USE_CPU="true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert member_digests(home / launcher) == member_digests(home / "inline")
+    assert len(processes_that_trained(home / launcher)) == 2
 
 
 def test_ranks_train_each_member_together(home: Path) -> None:
@@ -128,7 +153,19 @@ def test_what_the_launcher_was_asked_for() -> None:
     assert asked_processes([["torchrun", "--nproc-per-node", "2", "x"]]) == 2
     assert asked_processes([["accelerate", "launch", "--config_file", two, "x"]]) == 2
     assert asked_processes([["bash"], ["accelerate", "launch", f"--config_file={two}", "x"]]) == 2
+    assert asked_processes([["accelerate", "launch", "--config_file", two, "--num_processes", "4", "x"]]) == 4
     assert asked_processes([["bash", "-c"], []]) is None
+
+
+def test_processes_are_compared_with_gpus() -> None:
+    """configs/accelerate/multi_gpu.yaml asks for four processes, whatever the machine has."""
+    assert compare_with_gpus(4, 4, "members") is None
+    assert compare_with_gpus(4, 4, "data") is None
+    assert "4 processes share 1 visible GPUs" in str(compare_with_gpus(4, 1, "members"))
+    assert "4 of 8 visible GPUs stay idle" in str(compare_with_gpus(4, 8, "members"))
+    assert "4 of 8 visible GPUs stay idle" in str(compare_with_gpus(4, 8, "data"))
+    with pytest.raises(ComputeError, match=r"4 processes on .* 2 visible GPUs.*start 2 per machine"):
+        compare_with_gpus(4, 2, "data")
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/accelerate").glob("*.yaml")), ids=lambda path: path.stem)

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from ensemble.config import Experiment
 from ensemble.errors import StorageError
 from ensemble.events import EpochFinished, Notice
-from ensemble.training import Trainer, loop
+from ensemble.training import Trainer, stack_run
 from ensemble.training.checkpoint import fits
 from ensemble.types import Checkpoint, MemberSpec, Task
 
@@ -33,7 +33,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(autouse=True)
 def _as_often_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_CAPTURES_APART", 0)
+    monkeypatch.setattr(stack_run, "_CAPTURES_APART", 0)
 
 
 def with_checkpoints(every_s: float = 1e-9, **training: Any) -> Experiment:
@@ -113,13 +113,13 @@ def test_checkpoints_that_take_long_are_taken_less_often(
     """At most a fiftieth of the time goes into them, however often they are asked for."""
     times: list[float] = []
 
-    def slow(_run: loop.StackRun) -> bytes:
+    def slow(_run: stack_run.StackRun) -> bytes:
         time.sleep(0.02)
         times.append(time.perf_counter())
         return b""
 
-    monkeypatch.setattr(loop, "_CAPTURES_APART", 50)
-    monkeypatch.setattr(loop, "capture", slow)
+    monkeypatch.setattr(stack_run, "_CAPTURES_APART", 50)
+    monkeypatch.setattr(stack_run, "capture", slow)
     run(with_checkpoints(epochs=40), stack([0, 3]), arrays)
     assert len(times) > 1
     assert min(np.diff(times)) > 0.9

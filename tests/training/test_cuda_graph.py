@@ -16,8 +16,8 @@ from ensemble.config.schema import ComputeConfig
 from ensemble.events import Notice
 from ensemble.training import Trainer
 from ensemble.training.cuda_graph import GraphedStep, Step, obstacle
-from ensemble.training.loop import StackRun
 from ensemble.training.placement import Placement
+from ensemble.training.stack_run import StackRun
 from ensemble.types import EpochRecord, Task
 
 CONFIGS: dict[str, dict[str, Any]] = {

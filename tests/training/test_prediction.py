@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from conftest_training import arrays as arrays
 from conftest_training import experiment, specs
 
 import ensemble.training.prediction as prediction
+from ensemble.models.work import activation_sizes
 from ensemble.training import Trainer
-from ensemble.training.loop import StackRun
 from ensemble.training.placement import Placement
+from ensemble.training.stack_run import StackRun
 from ensemble.types import Task
 
 
@@ -44,3 +46,44 @@ def test_each_member_votes_on_its_own_rows(
     for k, own in enumerate(chosen):
         assert found[k].shape == (len(own), 10)
         np.testing.assert_allclose(found[k], everything[k][own], atol=1e-5)
+
+
+def _with_room_for(limit: int, asked: list[tuple[int, int]]) -> Callable[[int, int], torch.Tensor]:
+    def compute(start: int, end: int) -> torch.Tensor:
+        asked.append((start, end))
+        if end - start > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return torch.arange(start, end)
+
+    return compute
+
+
+@pytest.mark.parametrize(("count", "size", "room"), [(0, 64, 64), (1, 64, 64), (1000, 256, 256), (1000, 256, 40)])
+def test_batches_that_do_not_fit_are_halved_and_no_row_is_lost(
+    count: int, size: int, room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    asked: list[tuple[int, int]] = []
+    parts = list(prediction.in_batches(_with_room_for(room, asked), count, size))
+    assert torch.cat(parts).tolist() == list(range(count))
+    assert len(parts) == max(1, -(-count // min(size, 1 << room.bit_length() - 1)))
+    assert asked.count((0, min(size, count))) == 1  # what did not fit is not tried again
+
+
+def test_what_does_not_fit_in_the_smallest_batch_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(prediction.in_batches(_with_room_for(3, []), 100, 64))
+
+
+@pytest.mark.parametrize("model", [{"name": "lenet5"}, {"name": "resnet18"}, {"name": "resnet50"}, {"name": "mlp"}])
+@pytest.mark.parametrize("members", [1, 8, 64])
+def test_a_stack_that_can_be_trained_can_be_evaluated(model: dict[str, Any], members: int) -> None:
+    """What is alive at a time (three of the largest activations, or the share that is always free) stays below training's."""
+    config, gib = experiment(model).groups[0].model, 1 << 30
+    sizes = activation_sizes(config, (3, 32, 32), 10)
+    rows = prediction.rows_on_gpu(sizes, members, 128, 16 * gib)
+    at_a_time, kept_by_training = 4 * members * rows * 3 * max(sizes), 4 * members * 128 * sum(sizes)
+    assert 128 <= rows <= 4096
+    assert at_a_time <= max(kept_by_training, gib / 4, 4 * members * 128 * 3 * max(sizes))
+    assert rows == prediction.rows_on_gpu(sizes, members, 128, 16 * gib)  # a function of the plan and the card alone

@@ -13,6 +13,7 @@ from conftest_training import arrays as arrays
 from conftest_training import experiment, results, specs
 from torch import nn
 
+import ensemble.training.layers as layers_module
 import ensemble.training.ways as ways_module
 from ensemble.errors import ComputeError
 from ensemble.native.kernels import obstacle
@@ -20,16 +21,20 @@ from ensemble.planning import Plan, make_plan
 from ensemble.training import Trainer
 from ensemble.training.job import Job, Ways
 from ensemble.training.layers import CONVOLUTION_WAYS, StackedConv2d
-from ensemble.training.loop import StackRun
 from ensemble.training.placement import Placement
-from ensemble.training.ways import find_ways
+from ensemble.training.stack import Stack
+from ensemble.training.stack_run import StackRun
+from ensemble.training.step_timing import fastest
+from ensemble.training.ways import find_ways, use
 from ensemble.types import Task
 
 WIDE: dict[str, Any] = {"name": "cnn", "widths": (6, 200), "batch_norm": True}
 LAYERS: dict[str, dict[str, Any]] = {
     "plain": {"kernel_size": 3, "padding": 1},
     "strided, no bias": {"kernel_size": (3, 5), "stride": 2, "padding": (1, 2), "bias": False},
+    "strided along rows only": {"kernel_size": (5, 2), "stride": (1, 3), "padding": (4, 1)},
     "dilated": {"kernel_size": 3, "dilation": 2},
+    "dilated, padded, strided": {"kernel_size": 3, "dilation": (2, 3), "padding": (3, 1), "stride": (2, 2)},
     "one by one": {"kernel_size": 1},
     "each map alone": {"kernel_size": 3, "padding": 1, "groups": 4},
 }
@@ -39,6 +44,10 @@ LAYERS: dict[str, dict[str, Any]] = {
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "ways"
+
+
+def parse_model(model: dict[str, Any]) -> Any:
+    return experiment(model).groups[0].model
 
 
 def job_of(model: dict[str, Any], **training: Any) -> Job:
@@ -70,10 +79,17 @@ def test_every_way_is_the_same_convolution(options: dict[str, Any], members: int
 def test_ways_that_a_layer_does_not_have() -> None:
     alone = StackedConv2d([nn.Conv2d(4, 8, 3)])
     assert "apart" not in alone.possible_ways()
-    assert "matmul" in alone.possible_ways()
+    assert {"windows", "rows"} < set(alone.possible_ways())
     grouped = StackedConv2d([nn.Conv2d(4, 8, 3, groups=2) for _ in range(2)])
-    assert "matmul" not in grouped.possible_ways()
+    assert {"windows", "rows"}.isdisjoint(grouped.possible_ways())
     assert "apart" in grouped.possible_ways()
+    by_name = StackedConv2d([nn.Conv2d(4, 8, 3, padding="same") for _ in range(2)])
+    assert {"windows", "rows"}.isdisjoint(by_name.possible_ways())
+    strided = StackedConv2d([nn.Conv2d(4, 8, 3, stride=2)])
+    assert "windows" in strided.possible_ways()
+    assert "rows" not in strided.possible_ways()
+    wide = StackedConv2d([nn.Conv2d(4, 64, 3)])
+    assert "rows" not in wide.possible_ways()
 
 
 def quickest(milliseconds: dict[str, float]) -> tuple[str, dict[str, int]]:
@@ -87,7 +103,8 @@ def quickest(milliseconds: dict[str, float]) -> tuple[str, dict[str, int]]:
 
         return wait
 
-    found = ways_module._quickest({name: step(name) for name in milliseconds}, Placement.create(job_of(WIDE).compute))
+    found = fastest({name: step(name) for name in milliseconds}, torch.device("cpu"))
+    assert found is not None
     return found, tried
 
 
@@ -99,6 +116,41 @@ def test_the_quickest_way_is_taken_and_hopeless_ones_are_soon_left() -> None:
 
 def test_the_usual_way_stays_where_another_is_hardly_quicker() -> None:
     assert quickest({"usual": 40.0, "other": 39.8})[0] == "usual"
+
+
+def test_a_step_that_raises_is_passed_over() -> None:
+    def broken() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    def sound() -> None:
+        time.sleep(0.001)
+
+    cpu = torch.device("cpu")
+    assert fastest({"usual": broken, "other": sound}, cpu) == "other"
+    assert fastest({"usual": sound, "other": broken}, cpu) == "usual"
+    assert fastest({"usual": broken, "other": broken}, cpu) is None
+
+
+def test_a_way_that_raises_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution by windows that does not fit into memory is no reason to end the run."""
+
+    def too_large(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setitem(layers_module._PRODUCTS, "windows", too_large)
+    found = find_ways(job_of(WIDE), (1, 12, 12), 2)
+    assert "windows" not in found.convolutions.values()
+
+
+def test_a_stack_that_no_way_can_train_gets_the_default_and_is_measured_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(ways_module, "_whole", too_large)
+    assert find_ways(job_of(WIDE), (1, 12, 12), 2) == Ways(False, {})
+    assert not cache.exists()
 
 
 def test_found_once_and_then_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,18 +214,49 @@ def test_training_goes_the_planned_ways_and_ends_with_the_same_network(arrays: d
         if isinstance(layer, StackedConv2d)
     ]
     planned = Plan(
-        {"lenet5": 2}, "cpu", 1, {"lenet5": Ways(False, dict(zip(convolutions, ("matmul", "apart"), strict=True)))}
+        {"lenet5": 2}, "cpu", 1, {"lenet5": Ways(False, dict(zip(convolutions, ("rows", "apart"), strict=True)))}
     )
     assert Plan.from_json(json.loads(json.dumps(planned.to_json()))) == planned
     ours = Trainer.create(config, "cpu", 10, planned.ways)
     stack = _stack(ours.jobs["lenet5"], arrays)
     assert not stack.batch_last
-    assert [stack.network.get_submodule(name).way for name in convolutions] == ["matmul", "apart"]
+    assert [stack.network.get_submodule(name).way for name in convolutions] == ["rows", "apart"]
     trained = [results(list(trainer(Task("task", "lenet5", specs([0, 1])), arrays))) for trainer in (usual, ours)]
     for member in (0, 1):
         one, other = (each[member].weights for each in trained)
         for name, weights in one.items():
             assert abs(weights - other[name]).max() < 1e-3
+
+
+def test_plans_that_name_the_former_product_are_computed_by_windows(arrays: dict[str, Any]) -> None:
+    """As {"ways": {..., "convolutions": {"0": "matmul"}}} stands in run folders of earlier versions."""
+    stored = {
+        "stack_sizes": {"lenet5": 2}, "device": "cpu", "threads_per_task": 1,
+        "ways": {"lenet5": {"batch_last": False, "convolutions": {"0": "matmul", "3": "matmul"}}},
+    }  # fmt: skip
+    plan = Plan.from_json(json.loads(json.dumps(stored)))
+    trainer = Trainer.create(experiment(None, "measured", epochs=1), "cpu", 10, plan.ways)
+    stack = _stack(trainer.jobs["lenet5"], arrays)
+    assert [stack.network.get_submodule(name).way for name in ("0", "3")] == ["windows", "windows"]
+    assert len(results(list(trainer(Task("task", "lenet5", specs([0, 1])), arrays)))) == 2
+
+
+def test_a_way_that_does_not_exist_is_named(arrays: dict[str, Any]) -> None:
+    stack = _stack(job_of({"name": "lenet5"}), arrays)
+    with pytest.raises(ComputeError, match=r"layer 3 as 'winograd'; expected one of channels_last"):
+        use(Ways(False, {"3": "winograd"}), stack)
+
+
+def test_a_planned_way_that_a_layer_cannot_take_is_told() -> None:
+    model = {"name": "cnn", "widths": (6, 200)}
+    stack = Stack.build(parse_model(model), (1, 12, 12), 10, [0, 1])
+    (notice,) = use(Ways(False, {"0": "rows", "3": "rows"}), stack)
+    assert notice == "layer 3 is computed as channels_last, not as rows as planned: it has more than 32 channels"
+    assert [layer.way for _, layer in stack.stacked_layers() if isinstance(layer, StackedConv2d)] == [
+        "rows",
+        "channels_last",
+    ]
+    assert use(Ways(False, {"0": "apart"}), Stack.build(parse_model(model), (1, 12, 12), 10, [0])) == []
 
 
 def test_plans_from_before_there_were_ways_are_still_read() -> None:

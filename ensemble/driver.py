@@ -1,0 +1,204 @@
+"""Trains the rounds of a method: tasks to an executor, results into the run folder, failures by the run's policy."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ensemble.config import Experiment
+from ensemble.errors import QuorumError
+from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunStarted
+from ensemble.executors import Executor
+from ensemble.executors.base import Outcome
+from ensemble.methods import Method
+from ensemble.planning import Plan, longest_first, pack, training_work
+from ensemble.storage import RunFolder
+from ensemble.storage.atomic import json_bytes
+from ensemble.storage.run_folder import PLAN
+from ensemble.training import Arrays, Trainer
+from ensemble.types import Checkpoint, Failure, MemberSpec, Task
+
+ROUNDS = "rounds.json"
+MakeExecutor = Callable[[str, Sequence[Task], float], Executor]  # device kind, tasks, work (planning.training_work)
+
+
+class Driver:
+    """Hands the rounds of a method to an executor and stores what comes back."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        make_executor: MakeExecutor,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.experiment, self.folder, self.emit = experiment, folder, emit
+        self.plan = Plan.from_json(folder.plan())  # of the first start, wherever that was
+        self.failures: dict[int, Failure] = {}
+        self.trained = 0
+        self.told: set[int] = set()  # members the method knows
+        self.ended_early: tuple[str, ...] = ()
+        self._noted = 0
+        self._noticed: set[str] = set()  # notices of tasks, many of which may have the same to say
+        self._used: Counter[tuple[str, str]] = Counter()  # tries by task and kind of failure
+        self._lost: dict[int, tuple[int, float]] = {}  # tries and seconds by member
+        self._make_executor = make_executor
+        self._executor: Executor | None = None
+
+    def train(self, method: Method, arrays: Arrays, num_classes: int) -> None:
+        """Ask, train, tell, until the method has no more to ask."""
+        trainer = Trainer.create(self.experiment, self.plan.device, num_classes, self.plan.ways)
+        closed = self._closed_rounds()
+        previous: list[int] = []
+        for number in itertools.count():
+            members = method.ask()
+            if not members:
+                break
+            if len(closed) < number:
+                closed.append(previous)
+                self.folder.write(ROUNDS, json_bytes(closed))
+            wanted = {m.index for m in members} if number == len(closed) else set(closed[number])
+            todo = [task for task in pack(members, self.plan) if self._unfinished(task, wanted)]
+            if len(todo) > 1:
+                todo = longest_first(todo, self.experiment, arrays["train_images"].shape[1:], num_classes)
+            if self._executor is None:
+                self._executor = self._start(members, todo, arrays["train_images"].shape[1:], num_classes)
+            self._round(todo, trainer, arrays)
+            previous = sorted(wanted & self.folder.finished())
+            self.told.update(previous)
+            method.tell([self.folder.load_member(index, method.wants_weights) for index in previous])
+            self._listen(method)
+
+    def _closed_rounds(self) -> list[list[int]]:
+        """The members each earlier round was told of, for the rounds that a later one was built upon.
+
+        What follows such a round depends on which members it had: one that failed then is not tried again, or the
+        stored members of the next round would answer a question that nobody asked.
+        """
+        rounds: list[list[int]] = json.loads(self.folder.read_bytes(ROUNDS)) if self.folder.has(ROUNDS) else []
+        return rounds
+
+    def _listen(self, method: Method) -> None:
+        """Pass on what the method noted in the last round."""
+        report = method.report() or {}
+        notices = report.get("notices", [])
+        for message in notices[self._noted :]:
+            self.emit(Notice(message))
+        self._noted = len(notices)
+        self.ended_early = tuple(report.get("ended_early", ()))
+
+    def _start(self, members: list[MemberSpec], todo: list[Task], shape: tuple[int, ...], num_classes: int) -> Executor:
+        images: Counter[str] = Counter()
+        for task in todo:
+            epochs = self.experiment.group(task.recipe).training.epochs
+            images[task.recipe] += epochs * sum(len(member.rows) for member in task.members)
+        channels, height, width = shape
+        work = training_work(images, self.experiment, self.plan.device, (channels, height, width), num_classes)
+        executor = self._make_executor(self.plan.device, todo, work)
+        finished = len([member for member in members if member.index in self.folder.finished()])
+        total, method = self.experiment.total_members, self.experiment.method.name
+        self.emit(RunStarted(self.experiment.name, method, total, finished, executor.name, executor.slots))
+        return executor
+
+    def _round(self, tasks: list[Task], trainer: Trainer, arrays: Arrays) -> None:
+        """Train the tasks, and those again that the failure policy gives another try."""
+        assert self._executor is not None
+        while tasks:
+            tasks = [replace(task, checkpoint=self.folder.load_checkpoint(task.id)) for task in tasks]
+            left = {task.id: task for task in tasks}  # never started, since their size did not fit meanwhile
+            again: list[Task] = []
+            for outcome in self._executor.run(tasks, trainer, arrays, self._take, self._fits):
+                del left[outcome.task.id]
+                self._store(outcome)
+                if self._tries_again(outcome):
+                    again.append(outcome.task)
+            assert not any(self._fits(task) for task in left.values()), f"left out, though wanted: {list(left)}"
+            tasks = self._repack([*again, *left.values()])
+
+    def _store(self, outcome: Outcome) -> None:
+        new = [result for result in outcome.results if result.index not in self.folder.finished()]
+        self.folder.save_members(new)
+        self.trained += len(new)
+        for result in new:
+            self.failures.pop(result.index, None)
+            self._lost.pop(result.index, None)
+            error = result.history[result.kept_epoch - 1].validation_error
+            self.emit(MemberFinished(
+                result.index, result.recipe, result.num_parameters, result.train_seconds, result.kept_epoch, error
+            ))  # fmt: skip
+        if not outcome.failures:
+            self.folder.drop_checkpoints(outcome.task.id)
+
+    def _fits(self, task: Task) -> bool:
+        """False once the plan has smaller stacks than this task, because one of its size ran out of memory."""
+        return len(task.members) <= self.plan.stack_sizes[task.recipe]
+
+    def _repack(self, tasks: list[Task]) -> list[Task]:
+        """The same tasks, with the members of those that are too large now in tasks of the planned size.
+
+        They are packed together and in their order, so that a later start of the run packs them alike.
+        """
+        large = [task for task in tasks if not self._fits(task)]
+        for task in large:
+            self.folder.drop_checkpoints(task.id)
+        finished = self.folder.finished()
+        members = [member for task in large for member in task.members if member.index not in finished]
+        smaller = pack(sorted(members, key=lambda member: member.index), self.plan)
+        return [task for task in tasks if self._fits(task)] + smaller
+
+    def _take(self, item: Event | Checkpoint) -> None:
+        """What comes from a task on its way: states to keep, and news for the listeners, a notice once."""
+        if isinstance(item, Checkpoint):
+            self.folder.save_checkpoint(item.task, item.content)
+        elif not isinstance(item, Notice):
+            self.emit(item)
+        elif item.message not in self._noticed:
+            self._noticed.add(item.message)
+            self.emit(item)
+
+    def _tries_again(self, outcome: Outcome) -> bool:
+        """Apply the failure policy to a task that has ended: True where it is to be tried again.
+
+        After a stack that ran out of memory the plan has half as many networks at a time, for later starts as well.
+        """
+        kinds = {failure.kind for failure in outcome.failures}
+        self._used.update((outcome.task.id, kind) for kind in kinds)
+        retried = [self._decide(failure, outcome.task) for failure in outcome.failures]
+        if not any(retried):
+            return False
+        recipe, size = outcome.task.recipe, -(-len(outcome.task.members) // 2)
+        if "out_of_memory" in kinds and size < self.plan.stack_sizes[recipe]:
+            self.plan = replace(self.plan, stack_sizes={**self.plan.stack_sizes, recipe: size})
+            self.folder.write(PLAN, json_bytes(self.plan.to_json()))
+            networks = len(outcome.task.members)
+            self.emit(Notice(f"{outcome.task.id}: out of memory with {networks} networks; now {size} at a time"))
+        return True
+
+    def _decide(self, failure: Failure, task: Task) -> bool:
+        """Apply the failure policy to one failure: True for another try. Raises QuorumError when it says stop."""
+        policy = self.experiment.failures
+        tries, lost = self._lost.get(failure.index, (0, 0.0))
+        tries, lost = self._lost[failure.index] = tries + 1, lost + failure.seconds_lost
+        smaller = failure.kind == "out_of_memory" and policy.policy == "retry" and len(task.members) > 1
+        retry = smaller or self._used[task.id, failure.kind] <= policy.retries(failure.kind)
+        decision = "retry" if retry else "stop" if policy.policy == "stop" else "drop"
+        self.failures[failure.index] = replace(failure, tries=tries, seconds_lost=lost)
+        self.emit(MemberFailed(failure.index, failure.kind, failure.reason, tries, failure.seconds_lost, decision))
+        if failure.details:
+            self.folder.write(f"failures/{failure.index:04d}.txt", failure.details.encode())
+        if decision == "stop":
+            raise QuorumError(
+                f"member {failure.index} failed ({failure.kind}: {failure.reason}) and failures.policy is stop; finished members are kept: start the run again to go on"
+            )
+        return retry
+
+    def _unfinished(self, task: Task, wanted: set[int]) -> bool:
+        return not {member.index for member in task.members} & wanted <= self.folder.finished()
+
+    def close(self) -> None:
+        """Give the executor back."""
+        if self._executor is not None:
+            self._executor.close()

@@ -1,0 +1,323 @@
+"""A stack in training: networks, optimiser, data, histories, and the steps and epochs that move them.
+
+    run = StackRun(task, job, arrays, placement)
+    for epoch in range(run.epoch, run.recipe.epochs):
+        for found in run.train_epoch(epoch): ...        # records, checkpoints, heartbeats
+    yield from run.results()                            # votes and weights
+
+`loop.train_task` is what executors call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ensemble.config.recipe import AugmentationConfig, PlateauConfig
+from ensemble.events import Notice
+from ensemble.models.work import activation_sizes
+from ensemble.native.kernels import load
+from ensemble.seeding import Purpose, member_seed
+from ensemble.training.batch_last import known, suits
+from ensemble.training.batches import Batch, Batches, Resident, tensor_of
+from ensemble.training.checkpoint import capture
+from ensemble.training.cuda_graph import GraphedStep, StepTable, capture_on_gpu
+from ensemble.training.cuda_graph import obstacle as obstacle_to_capture
+from ensemble.training.filtering import filtered_set
+from ensemble.training.host_copy import on_host
+from ensemble.training.job import Arrays, Job, Ways
+from ensemble.training.keeper import Keeper
+from ensemble.training.layers import StackedBatchNorm
+from ensemble.training.optimizers import MemberRates, build_optimizer, clip_gradients
+from ensemble.training.placement import Placement
+from ensemble.training.prediction import predict, predict_logits, predict_own, rows_on_gpu
+from ensemble.training.schedules import Plateau, factor
+from ensemble.training.stack import Stack
+from ensemble.training.ways import use
+from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Task, Votes
+
+PULSE_S = 5.0  # between signs of life
+_CAPTURES_APART = 50  # checkpoints are at least so many times the time that one takes apart
+
+
+class StackRun:
+    """One stack on its way: networks, optimiser, data and histories."""
+
+    def __init__(self, task: Task, job: Job, arrays: Arrays, placement: Placement) -> None:
+        self.task, self.job, self.placement = task, job, placement
+        self.recipe, self.members = job.group.training, task.members
+        count, device = len(task.members), placement.device
+        self.data = Resident.load(arrays, device)
+        self.validation_labels = self.data.train_labels[self.data.validation_rows]
+        seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in task.members]
+        image_shape = arrays["train_images"].shape[1:]
+        self.stack = Stack.build(job.group.model, image_shape, job.num_classes, seeds).to(device)
+        for k, member in enumerate(task.members):
+            if member.start is not None:
+                self.stack.load_member_state(k, {name: tensor_of(array) for name, array in member.start.items()})
+        self._choose_kernels()
+        # Why steps are no CUDA graph: None where they are, empty where there need be no word about it.
+        self.no_graph = obstacle_to_capture(self.recipe, placement) if self._graph_wanted() else ""
+        captured = self.no_graph is None
+        self.model = placement.prepare(self.stack)
+        self.optimizer = build_optimizer(self.recipe, self.stack, captured)
+        self.filtered = [filtered_set(member, job, self.data, placement) for member in task.members if member.filter]
+        self.batches = self._batches()
+        if device.type == "cuda":
+            sizes, memory = activation_sizes(job.group.model, image_shape, job.num_classes), placement.memory_bytes
+            self.stack.evaluation_rows = rows_on_gpu(sizes, count, self.batches.rows_of(0), memory)
+        self.plateau = Plateau(self.recipe.schedule, count) if isinstance(self.recipe.schedule, PlateauConfig) else None
+        self.rates = MemberRates(self.stack, captured=captured and self.plateau is not None)
+        self.keeper = Keeper(self.stack, self.recipe)
+        self.alive = [True] * count
+        self.histories: list[list[EpochRecord]] = [[] for _ in members_of(task)]
+        self.failures: dict[int, Failure] = {}
+        self.seconds = 0.0
+        # Where it stands in the epoch: steps done, summed losses and misses [2, K], seconds spent.
+        self.epoch = self.step = 0
+        self.sums_2K = torch.zeros((2, count), device=device)
+        self.spent = 0.0
+        self.table: StepTable | None = None
+        self.graphed: GraphedStep | None = None
+        if captured:
+            self.use_graph(GraphedStep(self.step_on_device, self.tensors, capture_on_gpu))
+        self._saved = self._said = time.perf_counter()
+        self._capture_s = 0.0  # what the last checkpoint took
+
+    def _graph_wanted(self) -> bool:
+        return self.job.compute.cuda_graph and self.placement.device.type == "cuda"
+
+    def use_graph(self, graphed: GraphedStep) -> None:
+        """Take steps by a CUDA graph, or what stands for one, from now on."""
+        self.table, self.graphed = StepTable(self.batches.steps_per_epoch, self.placement.device), graphed
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.table.rate
+
+    def _choose_kernels(self) -> None:
+        """Those of the plan; where it says nothing, those for narrow networks if they suit this stack, here."""
+        compute, network = self.job.compute, self.stack.network
+        plain = self.placement.device.type == "cpu" and compute.precision == "float32"
+        if self.placement.ranks > 1 and any(isinstance(layer, StackedBatchNorm) for layer in network.modules()):
+            plain = False  # those kernels see the batch of one rank
+        by_rule = plain and compute.kernels != "torch" and suits(network)
+        ways = self.job.ways or Ways(by_rule, {})
+        self.kernel_notices = use(replace(ways, batch_last=ways.batch_last and plain and known(network)), self.stack)
+
+    def _batches(self) -> Batches:
+        own, augmentation = None, self.recipe.augmentation
+        if self.filtered:
+            assert len(self.filtered) == len(self.members), "all members of a stack are filtered, or none"
+            images = torch.stack([found.images for found in self.filtered])
+            own = images, torch.stack([found.labels for found in self.filtered])
+            augmentation = AugmentationConfig()  # the set is deformed already, and was chosen as it is
+        on_gpu, kernels = self.placement.device.type == "cuda", None
+        if not on_gpu and self.job.compute.kernels != "torch" and (augmentation.active or self.stack.dropout):
+            kernels = load()
+        return Batches(
+            self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own,
+            self.stack.kernels, kernels, self.recipe.epochs - 1 if on_gpu else None,
+        )  # fmt: skip
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that a step changes, in its place."""
+        state = [
+            value for kept in self.optimizer.state.values() for value in kept.values() if isinstance(value, Tensor)
+        ]
+        average = self.keeper.tensors()["average"]
+        own = [self.sums_2K] if self.table is None else [self.sums_2K, self.table.step]
+        return [*self.stack.state_dict().values(), *state, *average, *own]
+
+    def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint | Pulse | Notice]:
+        """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member.
+
+        Goes on at `step` where the epoch is the one that was begun; yields a Checkpoint whenever one is due.
+        """
+        started = time.perf_counter() - self.spent
+        if epoch != self.epoch:
+            self.epoch, self.step = epoch, 0
+            self.sums_2K.zero_()
+        self.model.train()
+        rate_factors = self.plateau.factors if self.plateau else [1.0] * len(self.members)
+        largest = self.rates.set(rate_factors)
+        self._begin_epoch(largest)
+        while self.step < self.batches.steps_per_epoch:
+            self._take_step(largest)
+            self.step += 1
+            if self.graphed and self.graphed.refused and not self.no_graph:
+                self.no_graph = self.graphed.refused
+                yield Notice(f"trained without a CUDA graph: {self.no_graph}")
+            if time.perf_counter() - self._said > PULSE_S:
+                self._said = time.perf_counter()
+                yield Pulse(self.task.id)
+            if self._due():
+                self.spent = time.perf_counter() - started
+                yield Checkpoint(self.task.id, epoch, self.step, self._capture())
+        self.spent = 0.0
+        train_losses, train_errors = (self.placement.total(self.sums_2K) / self.batches.rows_per_epoch).tolist()
+        with self.keeper.voting_weights():
+            validation_losses, validation_errors = map(self.placement.of_first_rank, self._validate())
+            test_losses, test_errors = self._watch_test()
+        self._mark_diverged(epoch, train_losses, validation_losses)
+        self.keeper.after_epoch(epoch, validation_losses, validation_errors, self.alive)
+        if self.plateau:
+            self.plateau.update(validation_losses)
+        elapsed = time.perf_counter() - started
+        self.seconds += elapsed
+        for member in (k for k, alive in enumerate(self.alive) if alive):
+            record = EpochRecord(
+                epoch + 1, train_losses[member], validation_losses[member], validation_errors[member],
+                self._rate(epoch, self.step - 1) * rate_factors[member], elapsed / len(self.members),
+                train_errors[member], test_losses[member], test_errors[member],
+            )  # fmt: skip
+            self.histories[member].append(record)
+            yield member, record
+
+    def _begin_epoch(self, largest: float) -> None:
+        """Take the order and the random keys of the epoch, and where steps are captured its learning rates."""
+        self.batches.begin(self.epoch)
+        if self.stack.dropout:
+            seeds = [member_seed(self.job.seed, m.index, Purpose.DROPOUT, self.epoch) for m in self.members]
+            self.stack.seed_dropout(torch.tensor(seeds).to(self.placement.device))
+        if self.table is not None:
+            steps = range(self.batches.steps_per_epoch)
+            rates = [self._rate(self.epoch, step) * largest for step in steps]
+            self.table.begin(self.step, rates, [self._averaging(step) for step in steps])
+
+    def _take_step(self, largest: float) -> None:
+        rows = self.batches.rows_of(self.step)
+        if self.graphed is None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._rate(self.epoch, self.step) * largest
+            self.plain_step(self.batches.at(self.step * self.batches.batch_size, rows), self._averaging(self.step))
+        elif rows == self.batches.rows_of(0):
+            self.graphed()
+        else:
+            self.step_on_device(rows)
+
+    def step_on_device(self, rows: int | None = None) -> None:
+        """The step that the table on the device says is next: it takes nothing from the host. rows: by default a whole batch."""
+        assert self.table is not None
+        self.table.read()
+        first = self.table.step * self.batches.batch_size
+        self.plain_step(self.batches.at(first, rows or self.batches.rows_of(0)), self.table.averaging)
+        self.table.step += 1
+
+    def _rate(self, epoch: int, step: int) -> float:
+        """The scheduled learning rate of a step, before any member's own factor."""
+        steps = self.batches.steps_per_epoch
+        return self.recipe.lr * factor(self.recipe.schedule, epoch * steps + step, steps, self.recipe.epochs)
+
+    def _averaging(self, step: int) -> float:
+        return self.keeper.share(self.epoch * self.batches.steps_per_epoch + step)
+
+    def _due(self) -> bool:
+        """True when the last checkpoint is old enough for another one, and one costs little beside what lies between."""
+        every, now = self.job.compute.checkpoint_every_s, time.perf_counter()
+        if not every or not self.placement.writes or now - self._saved < max(every, _CAPTURES_APART * self._capture_s):
+            return False
+        self._saved = now
+        return True
+
+    def _capture(self) -> bytes:
+        started = time.perf_counter()
+        content = capture(self)
+        self._capture_s = time.perf_counter() - started
+        return content
+
+    def plain_step(self, batch: Batch, averaging: float | Tensor) -> None:
+        """One optimiser step of the whole stack; the members' summed losses and misses go to `sums_2K`.
+
+        averaging: see `Keeper.after_step`.
+
+        The sum of the members' own mean losses is minimised: its gradient with respect to a member's weights is
+        that of the member's loss alone. A non-finite loss therefore spoils only its own member.
+        """
+        self.stack.place_dropout(batch.place)
+        with self.placement.autocast():
+            logits_BKC = self.model(batch.images, batch.batch_last)
+        loss_BK = self._losses(logits_BKC.float(), batch)
+        if batch.weights_BK is not None:
+            loss_BK = loss_BK * batch.weights_BK
+        loss_K = loss_BK.sum(0) / batch.rows
+        self.optimizer.zero_grad(set_to_none=True)
+        # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
+        self.placement.backward(loss_K.sum() * self.placement.ranks)
+        if self.recipe.gradient_clip_norm is not None:
+            clip_gradients(self.stack, self.recipe.gradient_clip_norm)
+        self.rates.before_step()
+        self.optimizer.step()
+        self.rates.after_step()
+        self.keeper.after_step(averaging)
+        misses_K = (logits_BKC.detach().argmax(-1) != batch.labels_BK).sum(0)
+        self.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
+
+    def _losses(self, logits_BKC: Tensor, batch: Batch) -> Tensor:
+        """Loss of every sample for every member, [B, K]: cross-entropy, or half the squared distance to targets."""
+        if batch.targets_BKC is not None:
+            return (logits_BKC - batch.targets_BKC).square().sum(-1) / 2
+        return F.cross_entropy(
+            logits_BKC.flatten(0, 1), batch.labels_BK.flatten(), reduction="none",
+            label_smoothing=self.recipe.label_smoothing,
+        ).view(batch.labels_BK.shape)  # fmt: skip
+
+    def _validate(self) -> tuple[list[float], list[float]]:
+        return self._score(self.data.train_images, self.data.validation_rows, self.validation_labels)
+
+    def _watch_test(self) -> tuple[list[float | None], list[float | None]]:
+        """Losses and errors on the test set where a curve of them is wanted; nothing ever chooses by these."""
+        if not self.recipe.watch_test:
+            nothing: list[float | None] = [None] * len(self.members)
+            return nothing, nothing
+        assert self.data.test_labels is not None, "watching the test set needs its labels"
+        losses, errors = self._score(self.data.test_images, None, self.data.test_labels)
+        return list(losses), list(errors)
+
+    def _score(self, images: Tensor, rows: Tensor | None, labels_N: Tensor) -> tuple[list[float], list[float]]:
+        logits_KNC = predict_logits(self.stack, self.data, images, rows, self.placement)
+        labels_KN = labels_N.expand(len(logits_KNC), -1)
+        losses = F.cross_entropy(logits_KNC.flatten(0, 1), labels_KN.flatten(), reduction="none").view(labels_KN.shape)
+        errors = (logits_KNC.argmax(-1) != labels_KN).float()
+        return losses.mean(1).tolist(), errors.mean(1).tolist()
+
+    def _mark_diverged(self, epoch: int, train_losses: list[float], validation_losses: list[float]) -> None:
+        """Declare members with a non-finite loss failed; the others go on undisturbed beside them."""
+        for member, losses in enumerate(zip(train_losses, validation_losses, strict=True)):
+            if self.alive[member] and not all(abs(loss) < float("inf") for loss in losses):
+                self.alive[member] = False
+                reason = f"loss is not finite in epoch {epoch + 1} (training {losses[0]}, validation {losses[1]})"
+                share = self.seconds / len(self.members)
+                self.failures[member] = Failure(self.members[member].index, "diverged", reason, seconds_lost=share)
+
+    @torch.no_grad()
+    def results(self) -> Iterator[MemberResult | Failure]:
+        """Votes and weights of every living member with the weights to keep; failures of the others."""
+        self.keeper.restore_kept()
+        validation = predict(self.stack, self.data, self.data.train_images, self.data.validation_rows, self.placement)
+        test = predict(self.stack, self.data, self.data.test_images, None, self.placement)
+        own = [tensor_of(member.vote_rows) for member in self.members]
+        extra = predict_own(self.stack, self.data, self.data.train_images, own, self.placement)
+        votes = on_host([validation, test, *extra])
+        states = [{} if k in self.failures else self.stack.member_state(k) for k in range(len(self.members))]
+        weights = iter(on_host([tensor for state in states for tensor in state.values()]))
+        parameters = sum(p.numel() for p in self.stack.parameters()) // len(self.members)
+        for k, member in enumerate(self.members):
+            if k in self.failures:
+                yield self.failures[k]
+                continue
+            yield MemberResult(
+                member.index, member.recipe,
+                Votes(votes[0][k].numpy().copy(), votes[1][k].numpy().copy(), member.vote_rows, votes[2 + k].numpy().copy()),
+                {name: next(weights).numpy().copy() for name in states[k]}, tuple(self.histories[k]), parameters,
+                self.seconds / len(self.members), self.keeper.kept_epoch(k), len(self.members),
+                self.filtered[k].facts() if self.filtered else {}, self.placement.device_name,
+            )  # fmt: skip
+
+
+def members_of(task: Task) -> tuple[int, ...]:
+    """The indices of a task's members."""
+    return tuple(member.index for member in task.members)
