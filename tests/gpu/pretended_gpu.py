@@ -52,7 +52,7 @@ def why_not() -> str | None:
 @functools.cache
 def runtime() -> Path:
     """The folder of the compiled libraries. Raises RuntimeError with the compiler's words when they cannot be made."""
-    files = sorted(path for path in SOURCES.rglob("*") if path.suffix in (".c", ".h"))
+    files = sorted(path for path in SOURCES.rglob("*") if path.is_file())
     code = b"".join(path.read_bytes() for path in [*files, Path(__file__)])
     key = hashlib.sha256(f"{_torch()} {importlib.metadata.version('torch')}".encode() + code).hexdigest()[:16]
     folder = cache_folder() / "pretended_gpu" / key
