@@ -59,7 +59,7 @@ def stepper(model: dict[str, Any], count: int, batch_size: int, device: str) -> 
 
     def step() -> float:
         started = time.perf_counter()
-        run.plain_step(next(endless))
+        run.plain_step(next(endless), 0.0)
         if device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - started

@@ -3,9 +3,9 @@
     ways = find_ways(job, image_shape, count=8)      # takes seconds; remembered below ~/.cache/ensemble
     use(ways, stack)
 
-A convolution of K members can be one grouped convolution in either memory layout, K convolutions one after the other, or
-batched products of matrices. Which is quickest depends on its size, on K, on the device and on the version of its
-library. Each has other last bits, so what was found is stored in the plan of a run and not looked for again.
+A convolution of K members can be one grouped convolution in either memory layout, K convolutions one after the other,
+batched products of matrices, or kernels of our own. Which is quickest depends on its size, on K, on the device and on the
+version of its library. Each has other last bits, so what was found is stored in the plan of a run and not looked for again.
 """
 
 from __future__ import annotations

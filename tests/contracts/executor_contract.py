@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -43,6 +44,11 @@ def healthy(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
         yield Notice(f"{task.id} step {step}")
     for spec in task.members:
         yield finish(spec, float(given["x"][spec.rows].sum()))
+
+
+def unhurried(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    time.sleep(0.5)
+    yield from healthy(task, given)
 
 
 def breaking(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
@@ -118,12 +124,17 @@ class ExecutorContract:
         assert list(executor.run(tasks(1, 1), healthy, arrays_read_only(), lambda _: None, lambda _: False)) == []
 
     def test_what_is_wanted_is_asked_just_before_a_task_starts(self, executor: Executor) -> None:
-        """After the first outcome nothing more is wanted: only tasks that are under way by then still end."""
+        """After the first outcome nothing more is wanted: only tasks that are under way by then still end.
+
+        A launched rank may have begun one more before rank 0 hears of the first.
+        """
         ended: list[str] = []
-        work = tasks(*[1] * (executor.slots + 4))
-        for outcome in executor.run(work, healthy, arrays_read_only(), lambda _: None, lambda _: not ended):
+        most = executor.slots * (2 if executor.name == "accelerate" else 1)
+        for outcome in executor.run(
+            tasks(*[1] * (most + 4)), unhurried, arrays_read_only(), lambda _: None, lambda _: not ended
+        ):
             ended.append(outcome.task.id)
-        assert 1 <= len(ended) <= executor.slots
+        assert 1 <= len(ended) <= most
 
     def test_leaving_early_is_possible(self, executor: Executor) -> None:
         running = executor.run(tasks(1, 1, 1), healthy, arrays_read_only(), lambda _: None)

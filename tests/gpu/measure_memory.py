@@ -113,7 +113,7 @@ def variants(network: str) -> dict[str, Any]:
     config = experiment(Recipe(model=model, count=count, shape=shape, training={"batch_size": 128}), kernels="measured")
     job: Job = Trainer.create(config, "cuda", 10).jobs[config.groups[0].name]
     image_shape = (shape[0], shape[1], shape[1])
-    set_memory(int(_usual_peak(job, image_shape, count) * 1.1))
+    set_memory(int(_usual_peak(job, image_shape, count) * 1.2))
     try:
         with tempfile.TemporaryDirectory() as cache, recorded() as records:
             os.environ["ENSEMBLE_CACHE"] = cache
