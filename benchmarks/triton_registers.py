@@ -1,4 +1,4 @@
-"""What the compiler makes of our Triton kernels for LeNet-5's layers on an NVIDIA GPU; no GPU is needed.
+"""What the compiler makes of our Triton kernels for LeNet-5's layers, with their max-pooling, on an NVIDIA GPU; no GPU is needed.
 
     python -m benchmarks.triton_registers [--capability 90] [--only float32|tf32|bfloat16]
 
@@ -51,7 +51,7 @@ def compiled(kernel: Any, element: str, constants: dict[str, Any], warps: int, c
     sums = ("dweight", "dbias")
     tensors = ("x", "y", "dy", "weight", "bias")
     signature = {
-        name: "constexpr" if name in constants else "*fp32" if name in sums else f"*{element}" if name in tensors else "i32"
+        name: "constexpr" if name in constants else "*i8" if name == "won" else "*fp32" if name in sums else f"*{element}" if name in tensors else "i32"
         for name in kernel.arg_names
     }  # fmt: skip
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
@@ -86,12 +86,14 @@ def kernels(precision: str, capability: int) -> Iterator[tuple[str, Compiled]]:
                 "OUT2": filled,
                 **where,
                 "BIAS": name == "forward",
+                "POOL": name == "forward",
+                "UNPOOL": name != "forward",
                 "BLOCK": block,
             }
             yield f"{layer} {name}", compiled(triton_kernels.convolve, element, constants, warps, capability)
         constants = {
             "IN": channels, "OUT": maps, "OUT2": max(16, power_of_two(maps)), **size,
-            "TAPS": taps_per_program(25 * channels), "BLOCK": PIXELS, "PRECISION": products,
+            "UNPOOL": True, "TAPS": taps_per_program(25 * channels), "BLOCK": PIXELS, "PRECISION": products,
         }  # fmt: skip
         yield f"{layer} weight gradient", compiled(triton_kernels.weight_gradient, element, constants, 4, capability)
 

@@ -30,12 +30,16 @@ def multiply_adds(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
 
 
 def activation_sizes(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int) -> list[int]:
-    """Numbers that one image becomes behind each layer of one forward pass, the image itself first."""
+    """Numbers that one image becomes behind each layer of one forward pass, the image itself first.
+
+    A layer that changes its input in place, or gives a view of it, makes no numbers and has no entry.
+    """
     channels, height, width = image_shape
     sizes = [channels * height * width]
 
-    def measure(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        sizes.append(output.numel())
+    def measure(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if output is not inputs[0] and not output._is_view():
+            sizes.append(output.numel())
 
     _follow(config, image_shape, num_classes, nn.Module, measure)
     return sizes

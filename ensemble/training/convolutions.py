@@ -82,7 +82,7 @@ class _WindowProducts(torch.autograd.Function):
         windows_KNT = _windows(x, weight, shape)
         weight_KTO = _as_matrices(weight, shape).transpose(1, 2)
         y = x.new_empty((len(x), height, width, len(weight)))
-        y_KNO = y.view(-1, shape.members, weight_KTO.shape[2]).transpose(0, 1)
+        y_KNO = y.view(len(x) * height * width, shape.members, weight_KTO.shape[2]).transpose(0, 1)
         if bias is None:
             torch.bmm(windows_KNT, weight_KTO, out=y_KNO)
         else:
@@ -96,7 +96,8 @@ class _WindowProducts(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         windows_KNT, weight = ctx.saved_tensors
         shape: ConvolutionShape = ctx.shape
-        dy_KNO = dy.permute(0, 2, 3, 1).reshape(-1, shape.members, len(weight) // shape.members).transpose(0, 1)
+        per_member = (windows_KNT.shape[1], shape.members, len(weight) // shape.members)
+        dy_KNO = dy.permute(0, 2, 3, 1).reshape(per_member).transpose(0, 1)
         dx = dweight = dbias = None
         if ctx.needs_input_grad[0]:
             dx = _sum_of_windows(torch.bmm(dy_KNO, _as_matrices(weight, shape)), ctx.input_shape, weight, shape)
@@ -169,7 +170,8 @@ class _RowProducts(torch.autograd.Function):
         for r in range(weight.shape[2]):
             rows_KNV = _row_slice(padded_KHBV, r, height, shape)
             y_KNU = torch.bmm(rows_KNV, band_KRVU[:, r]) if r == 0 else y_KNU.baddbmm_(rows_KNV, band_KRVU[:, r])
-        y_BhwKO = y_KNU.view(shape.members, height, len(x), width, -1).permute(2, 1, 3, 0, 4)
+        maps = len(weight) // shape.members
+        y_BhwKO = y_KNU.view(shape.members, height, len(x), width, maps).permute(2, 1, 3, 0, 4)
         y = torch.empty(y_BhwKO.shape, dtype=x.dtype, device=x.device)
         if bias is None:
             y.copy_(y_BhwKO)
@@ -185,8 +187,8 @@ class _RowProducts(torch.autograd.Function):
         padded_KHBV, band_KRVU, weight = ctx.saved_tensors
         shape: ConvolutionShape = ctx.shape
         height, taps = dy.shape[2], range(weight.shape[2])
-        dy_KhBwO = torch.unflatten(dy, 1, (shape.members, -1)).permute(1, 3, 0, 4, 2)
-        dy_KNU = dy_KhBwO.reshape(shape.members, height * len(dy), -1)
+        dy_KhBwO = torch.unflatten(dy, 1, (shape.members, len(weight) // shape.members)).permute(1, 3, 0, 4, 2)
+        dy_KNU = dy_KhBwO.reshape(shape.members, height * len(dy), band_KRVU.shape[3])
         dx = dweight = dbias = None
         if ctx.needs_input_grad[0]:
             dpadded_KHBV = torch.zeros_like(padded_KHBV)

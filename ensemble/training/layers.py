@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -49,7 +50,10 @@ _PRODUCTS = {"windows": by_windows, "rows": by_rows}
 
 
 class StackedConv2d(nn.Module):
-    """K convolutions. weight: [K*O, I/groups, kh, kw], bias: [K*O] or None; way: one of CONVOLUTION_WAYS."""
+    """K convolutions. weight: [K*O, I/groups, kh, kw], bias: [K*O] or None; way: one of CONVOLUTION_WAYS.
+
+    pooling: max-pooling that follows and that this layer does itself, see `pool_before_bias`.
+    """
 
     def __init__(self, layers: Sequence[nn.Conv2d]) -> None:
         super().__init__()
@@ -58,6 +62,7 @@ class StackedConv2d(nn.Module):
         self.in_channels, self.groups = first.in_channels, first.groups
         self.stride, self.padding, self.dilation = first.stride, first.padding, first.dilation
         self.way = CONVOLUTION_WAYS[0]
+        self.pooling: nn.MaxPool2d | None = None
         weight = _stacked([layer.weight for layer in layers]).flatten(0, 1)
         self.weight = nn.Parameter(channels_last(weight.detach()))
         biases = [layer.bias for layer in layers if layer.bias is not None]
@@ -70,18 +75,32 @@ class StackedConv2d(nn.Module):
             x = x.repeat(1, self.num_members, 1, 1)
         elif side_by_side == 1:
             groups = 1
-        if self.way == "apart" and groups > self.groups:
-            return self._apart(x)
-        if self.way in _PRODUCTS and groups == self.num_members:
-            return _PRODUCTS[self.way](x, self.weight, self.bias, self._shape())
         if self.way == "triton" and groups == self.num_members:
             shape = self._shape()
             if triton_convolutions.misfit(x, self.weight, shape) is None:
-                return triton_convolutions.by_triton(x, self.weight, self.bias, shape)
+                return self._by_triton(x, shape)
+        if self.pooling is None or self.bias is None:
+            return self._pooled(self._convolved(x, groups, self.bias))
+        y = self._pooled(self._convolved(x, groups, None))
+        return y + self.bias.to(y.dtype).view(-1, 1, 1)
+
+    def _convolved(self, x: Tensor, groups: int, bias: Tensor | None) -> Tensor:
+        if self.way == "apart" and groups > self.groups:
+            return self._apart(x, bias)
+        if self.way in _PRODUCTS and groups == self.num_members:
+            return _PRODUCTS[self.way](x, self.weight, bias, self._shape())
         weight: Tensor = self.weight
         if self.way in ("contiguous", "triton"):
             x, weight = x.contiguous(), weight.contiguous()
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, groups)
+        return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, groups)
+
+    def _by_triton(self, x: Tensor, shape: ConvolutionShape) -> Tensor:
+        inside = self.pooling is not None and _halves(self.pooling) and min(shape.output_size(x, self.weight)) >= 2
+        y = triton_convolutions.by_triton(x, self.weight, self.bias, shape, inside)
+        return y if inside else self._pooled(y)
+
+    def _pooled(self, y: Tensor) -> Tensor:
+        return y if self.pooling is None else self.pooling(y)
 
     def possible_ways(self) -> tuple[str, ...]:
         """Those that this layer can take here, the default first."""
@@ -111,12 +130,12 @@ class StackedConv2d(nn.Module):
         stride, padding, dilation = ((pair[0], pair[1]) for pair in (self.stride, self.padding, self.dilation))
         return ConvolutionShape(self.num_members, stride, padding, dilation)
 
-    def _apart(self, x: Tensor) -> Tensor:
-        biases = [None] * self.num_members if self.bias is None else self.bias.chunk(self.num_members)
+    def _apart(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        biases = [None] * self.num_members if bias is None else bias.chunk(self.num_members)
         parts = zip(x.chunk(self.num_members, 1), self.weight.chunk(self.num_members), biases, strict=True)
         each = [
-            F.conv2d(own, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-            for own, weight, bias in parts
+            F.conv2d(own, weight, own_bias, self.stride, self.padding, self.dilation, self.groups)
+            for own, weight, own_bias in parts
         ]
         return torch.cat(each, 1)
 
@@ -126,6 +145,26 @@ class StackedConv2d(nn.Module):
         if self.bias is not None:
             state["bias"] = self.bias.view(self.num_members, -1)[member]
         return state
+
+
+def pool_before_bias(network: nn.Module) -> None:
+    """Let convolutions with a bias do the max-pooling behind them, and add the bias only to what is left of the pixels.
+
+    The largest of some numbers plus a bias is the largest of the sums, to the last bit, so no activation changes; of the
+    pixels that are equal only after rounding another may get the gradient. Calling it again changes nothing.
+    """
+    for chain in network.modules():
+        if isinstance(chain, nn.Sequential):
+            for place, (layer, behind) in enumerate(pairwise(list(chain))):
+                if isinstance(layer, StackedConv2d) and layer.bias is not None and isinstance(behind, nn.MaxPool2d):
+                    layer.pooling, chain[place + 1] = behind, nn.Identity()
+
+
+def _halves(pooling: nn.MaxPool2d) -> bool:
+    """Whether it takes the largest of every 2x2 pixels and leaves out a last odd row or column."""
+    found = (pooling.kernel_size, pooling.stride, pooling.padding, pooling.dilation)
+    pairs = [(size, size) if isinstance(size, int) else tuple(size) for size in found]
+    return pairs == [(2, 2), (2, 2), (0, 0), (1, 1)] and not pooling.ceil_mode
 
 
 class StackedLinear(nn.Module):

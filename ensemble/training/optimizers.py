@@ -28,7 +28,8 @@ _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
 }
 FUSED = frozenset({"sgd", "adam", "adamw"})  # one kernel for all weights
-# Whose steps a CUDA graph can hold: the rate is a tensor, and the count of steps lies on the GPU.
+# Whose steps a CUDA graph can hold: the rate is a tensor, and the count of steps lies on the GPU. (Adagrad's are not among
+# them: its fused form can be captured with the newest torch, but the oldest that is supported has none for GPUs.)
 CAPTURABLE = frozenset({"sgd", "adam", "adamw", "adamax", "adadelta", "rmsprop"})
 
 

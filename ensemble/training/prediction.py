@@ -18,6 +18,7 @@ CPU_BATCH, GPU_BATCH = 256, 4096
 _FEWEST = 16  # rows of a batch that is not halved any more
 _GPU_SHARE = 64  # prediction may always take one part in so many of a GPU's memory
 BATCH_LAST_BATCH = 128  # of the kernels of that name
+_ALIVE = 4  # activations of the largest size at a time: beside the way through a block, in, out, and one laid out anew
 _SHARED_PAYS = 0.8  # members' own rows are computed apart where they are fewer than this share of all of them
 
 
@@ -103,11 +104,11 @@ def rows_on_gpu(sizes: Sequence[int], num_members: int, training_rows: int, memo
 
     sizes: see `models.work.activation_sizes`. training_rows: of a training batch. memory: of the GPU, in bytes.
 
-    Training keeps what every layer gives for the way back; evaluation only what a layer reads and writes, and a copy in
-    another memory layout: three times the largest activation. All of it is known beforehand and the same at every
-    start, so the batches, and with them the last bits of the votes, are too.
+    Training keeps what every layer gives for the way back; evaluation only a block's input, what a layer reads and writes,
+    and a copy in another memory layout: four times the largest activation. All of it is known beforehand and the same at
+    every start, so the batches, and with them the last bits of the votes, are too.
     """
-    at_a_time = 3 * max(sizes)
+    at_a_time = _ALIVE * max(sizes)
     as_training = training_rows * max(1.0, sum(sizes) / at_a_time)
     spare = memory / _GPU_SHARE / (4 * num_members * at_a_time)
     return int(min(GPU_BATCH, max(as_training, spare)))

@@ -28,7 +28,7 @@ from ensemble.native.compiling import processor
 from ensemble.native.kernels import load
 from ensemble.training.batch_last import known, suits, worthwhile
 from ensemble.training.job import Job, Ways
-from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d, channels_last
+from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d, channels_last, pool_before_bias
 from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack, unstackable
 from ensemble.training.step_timing import Step, fastest, free_gpu_memory
@@ -67,12 +67,14 @@ def find_ways(job: Job, image_shape: tuple[int, int, int], count: int) -> Ways:
 
 
 def use(ways: Ways, stack: Stack) -> list[str]:
-    """Let a stack's layers compute in these ways, those that are not named in the default one.
+    """Let a stack's layers compute in these ways, those that are not named in the default one; on a GPU, pool before the bias.
 
     Returns a sentence for each layer that cannot take its way in this process; the default stands in. Raises
     ComputeError for a way that this version does not have.
     """
     stack.batch_last = ways.batch_last
+    if any(parameter.is_cuda for parameter in stack.parameters()):
+        pool_before_bias(stack.network)
     notices = []
     for name, layer in stack.network.named_modules():
         if isinstance(layer, StackedConv2d):
@@ -104,6 +106,7 @@ def _measured(job: Job, image_shape: tuple[int, int, int], count: int, placement
     images = torch.randn(count, batch, *image_shape, device=placement.device)
     plain = placement.device.type == "cpu" and job.compute.precision == "float32"
     by_kernels = plain and known(stack.network) and load() is not None and worthwhile(batch)
+    use(Ways(False, {}), stack)
     # What is quickest alone need not be so in company: whole networks have the last word, by the rule comes first.
     found = [Ways(False, {}), Ways(False, _quickest_convolutions(stack, images, placement))]
     if by_kernels:

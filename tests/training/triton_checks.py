@@ -25,7 +25,7 @@ SIZES = {
 }
 
 
-def against_pytorch(name: str) -> None:
+def against_pytorch(name: str, pooled: bool) -> None:
     members, channels, maps, height, width, kernel, padding, images = SIZES[name]
     torch.manual_seed(0)
     x = torch.randn(images, members * channels, height, width, requires_grad=True)
@@ -33,7 +33,8 @@ def against_pytorch(name: str) -> None:
     bias = None if name == "one pixel" else torch.randn(members * maps, requires_grad=True)
     operands = (x, weight) if bias is None else (x, weight, bias)
     wanted = F.conv2d(x, weight, bias, padding=padding, groups=members)
-    found = by_triton(x, weight, bias, ConvolutionShape(members, padding=padding))
+    wanted = F.max_pool2d(wanted, 2) if pooled else wanted
+    found = by_triton(x, weight, bias, ConvolutionShape(members, padding=padding), pooled)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     dy = torch.randn_like(wanted)
     for one, other in zip(*(torch.autograd.grad(y, operands, dy) for y in (found, wanted)), strict=True):
@@ -57,17 +58,29 @@ def half_precision() -> None:
             assert (one.double() - other).norm() < tolerance * other.norm(), (dtype, one, other)
 
 
+def not_a_number() -> None:
+    """One pixel that is not a number makes its pool so, wherever it lies in it."""
+    x, weight = torch.zeros(4, 1, 2, 2), torch.ones(1, 1, 1, 1)
+    for place in range(4):
+        x[place].view(-1)[place] = float("nan")
+    assert by_triton(x, weight, None, ConvolutionShape(1), pooled=True).isnan().all()
+
+
 def as_a_layer() -> None:
     """A layer takes them, and where a batch does not fit it takes PyTorch's instead."""
     layer = StackedConv2d([nn.Conv2d(2, 3, 3, padding=1) for _ in range(2)])
     usual = copy.deepcopy(layer)
     assert "triton" in layer.possible_ways()
     layer.way = "triton"
-    for x in (torch.randn(2, 4, 5, 5), torch.randn(2, 2, 5, 5)):  # images of each member's own, and shared ones
-        y, wanted = layer(x), usual(x)
+    own, shared = torch.randn(2, 4, 5, 5), torch.randn(2, 2, 5, 5)
+    for x, pooling in ((own, None), (shared, None), (own, nn.MaxPool2d(2)), (own, nn.MaxPool2d(3, 2))):
+        layer.pooling = pooling
+        y, wanted = layer(x), usual(x) if pooling is None else pooling(usual(x))
         torch.testing.assert_close(y, wanted, rtol=1e-5, atol=1e-5)
         for one, other in zip(*(_gradients(model, y) for model, y in ((layer, y), (usual, wanted))), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    layer.pooling, none = None, torch.zeros(0, 4, 5, 5)
+    assert layer(none).shape == usual(none).shape
     double = torch.randn(2, 4, 5, 5, dtype=torch.float64)
     assert "float64" in (misfit(double, layer.weight, ConvolutionShape(2, padding=(1, 1))) or "")
     torch.testing.assert_close(layer.double()(double), usual.double()(double))
@@ -81,8 +94,11 @@ if __name__ == "__main__":
     assert obstacle("cpu") is None, obstacle("cpu")
     torch.set_num_threads(1)
     for size in SIZES:
-        against_pytorch(size)
+        against_pytorch(size, pooled=False)
+        if size != "one pixel":
+            against_pytorch(size, pooled=True)
         print(size, flush=True)
+    not_a_number()
     half_precision()
     as_a_layer()
     print("all equal")
