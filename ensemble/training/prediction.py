@@ -19,6 +19,7 @@ _FEWEST = 16  # rows of a batch that is not halved any more
 _GPU_SHARE = 64  # prediction may always take one part in so many of a GPU's memory
 BATCH_LAST_BATCH = 128  # of the kernels of that name
 _ALIVE = 4  # activations of the largest size at a time: beside the way through a block, in, out, and one laid out anew
+_KEPT = 0.9  # training keeps at least this share of what its layers give
 _SHARED_PAYS = 0.8  # members' own rows are computed apart where they are fewer than this share of all of them
 
 
@@ -109,6 +110,6 @@ def rows_on_gpu(sizes: Sequence[int], num_members: int, training_rows: int, memo
     every start, so the batches, and with them the last bits of the votes, are too.
     """
     at_a_time = _ALIVE * max(sizes)
-    as_training = training_rows * max(1.0, sum(sizes) / at_a_time)
+    as_training = training_rows * max(1.0, _KEPT * sum(sizes) / at_a_time)
     spare = memory / _GPU_SHARE / (4 * num_members * at_a_time)
     return int(min(GPU_BATCH, max(as_training, spare)))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
@@ -19,7 +18,6 @@ from ensemble.errors import ComputeError, ConfigError
 from ensemble.events import Event, Notice
 from ensemble.executors import build_executor
 from ensemble.executors.inline import InlineExecutor
-from ensemble.executors.ray_cluster import connection, slots_of_cluster
 from ensemble.executors.ray_groups import RayGroupExecutor
 from ensemble.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
@@ -98,28 +96,6 @@ def too_large(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.50 GiB")
         except RuntimeError as error:
             raise ValueError("the step failed") from error
-
-
-def test_groups_need_the_cpus_of_their_workers_as_well() -> None:
-    """On real nodes with claimed GPUs: those of a node count as far as its CPUs go round."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        for cpus, gpus in ((8, 4), (2, 4)):
-            made.add_node(num_cpus=cpus, num_gpus=gpus)
-        made.wait_for_nodes()
-        wanted = {"executor": "ray", "ray_address": made.address, "placement_timeout_s": 0.1}
-        with connection(made.address):
-            for workers, threads, slots in ((2, 1, 3), (2, 2, 2), (5, 2, 1), (2, 8, 0), (7, 1, 0)):
-                compute = ComputeConfig(**wanted, gpus_per_task=workers, threads_per_task=threads)
-                assert slots_of_cluster(compute, "cuda") == slots
-        compute = ComputeConfig(**wanted, gpus_per_task=2, threads_per_task=8)
-        with pytest.raises(
-            ComputeError, match=r"2 workers with 8 CPUs and 1 GPUs each .*hold 1 such workers: .*8 CPUs and 4 GPUs"
-        ):
-            RayGroupExecutor(compute, "cuda")
-    finally:
-        ray.shutdown()
-        made.shutdown()
 
 
 def test_what_needs_a_group_and_cannot_have_one_says_so() -> None:

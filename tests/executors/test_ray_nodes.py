@@ -27,6 +27,8 @@ from ensemble.events import EpochFinished, Event, MemberFailed, Notice, TaskStar
 from ensemble.executors import build_executor, expected_slots
 from ensemble.executors.choose import planned_device
 from ensemble.executors.inline import InlineExecutor
+from ensemble.executors.ray_cluster import connection, slots_of_cluster
+from ensemble.executors.ray_groups import RayGroupExecutor
 from ensemble.executors.ray_tasks import RayExecutor
 from ensemble.run import RunOutcome, first_plan, run_ensemble
 from ensemble.tracking.event_log import read_events
@@ -99,6 +101,23 @@ def test_slots_are_counted_node_by_node_and_grow_with_the_cluster(cluster: Clust
     cluster.wait_for_nodes()
     assert small._fitting_slots() == 8
     assert executor(cluster, slots=20).slots == 20  # what does not fit yet waits, which makes an autoscaler add nodes
+
+
+def test_groups_need_the_cpus_of_their_workers_as_well(cluster: Cluster) -> None:
+    """GPUs of a node count as far as its CPUs go round."""
+    for cpus, gpus in ((8, 4), (2, 4)):
+        cluster.add_node(num_cpus=cpus, num_gpus=gpus)
+    cluster.wait_for_nodes()
+    wanted = {"executor": "ray", "ray_address": cluster.address, "placement_timeout_s": 0.1}
+    with connection(cluster.address):
+        for workers, threads, slots in ((2, 1, 3), (2, 2, 2), (5, 2, 1), (2, 8, 0), (7, 1, 0)):
+            compute = ComputeConfig(**wanted, gpus_per_task=workers, threads_per_task=threads)
+            assert slots_of_cluster(compute, "cuda") == slots
+    compute = ComputeConfig(**wanted, gpus_per_task=2, threads_per_task=8)
+    with pytest.raises(
+        ComputeError, match=r"2 workers with 8 CPUs and 1 GPUs each .*hold 1 such workers: .*8 CPUs and 4 GPUs"
+    ):
+        RayGroupExecutor(compute, "cuda")
 
 
 def test_a_driver_without_a_gpu_plans_for_those_of_its_cluster(

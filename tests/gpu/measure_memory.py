@@ -69,7 +69,7 @@ def halving(graph: bool, precision: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         config = parse_experiment({
             "name": "halved", "output_dir": folder, "num_members": 64, "method": {"name": "deep_ensemble"},
-            "model": {"name": "cnn", "widths": (32, 64)}, "training": {"epochs": 2, "batch_size": 128},
+            "model": {"name": "cnn", "widths": (32, 64)}, "training": {"epochs": 1, "batch_size": 128},
             "compute": {
                 "device": "cuda", "executor": "inline", "stack_size": 64, "cuda_graph": graph, "precision": precision,
                 "checkpoint_every_s": 0,

@@ -38,6 +38,8 @@ class Watched:
         self.trainer, self.crashed, self.crash_at = trainer, crashed, crash_at
 
     def __call__(self, given: Task, data: Any) -> Iterator[Any]:
+        from torch.cuda import get_per_process_memory_fraction
+
         from gpu_log import physical, recorded  # in the worker: the driver may be started without
 
         if given.id == self.crash_at and not Path(self.crashed).exists():
@@ -49,8 +51,8 @@ class Watched:
         time.sleep(0.1 + 0.2 * (given.members[0].index * 7 % 5))
         worked = sorted({physical(record.device) for record in records if record.kind == "kernel"})
         mine = sorted({int(float(identifier)) for identifier in ray.get_gpu_ids()})
-        facts = json.dumps({"given": mine, "worked": worked, "pid": os.getpid()})
-        yield Failure(given.members[0].index, "error", facts)
+        facts = {"given": mine, "worked": worked, "pid": os.getpid(), "memory": get_per_process_memory_fraction()}
+        yield Failure(given.members[0].index, "error", json.dumps(facts))
 
 
 def main() -> None:

@@ -52,7 +52,8 @@ def kept_for_backward(config: ModelConfig) -> float:
     ids=lambda model: "-".join(map(str, model.values())),
 )
 def test_activations_are_what_training_keeps(model: dict[str, Any]) -> None:
-    """Within a tenth, or less than that: masks of dropout and the places of maxima are numbers too."""
+    """Training keeps at least nine tenths of them, and may keep more: masks of dropout, and the places of maxima."""
     sizes, kept = activation_sizes(config_of(model), IMAGE, 10), kept_for_backward(config_of(model))
-    assert 0.8 * kept <= sum(sizes) <= 1.1 * kept
+    assert 0.8 * kept <= sum(sizes)
+    assert 0.9 * sum(sizes) <= kept
     assert sizes[0] == 3 * 32 * 32
