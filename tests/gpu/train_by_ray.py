@@ -38,9 +38,8 @@ class Watched:
         self.trainer, self.crashed, self.crash_at = trainer, crashed, crash_at
 
     def __call__(self, given: Task, data: Any) -> Iterator[Any]:
-        from torch.cuda import get_per_process_memory_fraction
-
         from gpu_log import physical, recorded  # in the worker: the driver may be started without
+        from torch.cuda import get_per_process_memory_fraction
 
         if given.id == self.crash_at and not Path(self.crashed).exists():
             Path(self.crashed).touch()
