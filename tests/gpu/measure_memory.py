@@ -3,6 +3,7 @@
     python tests/gpu/run.py --mib 8192 python tests/gpu/measure_memory.py '[["tasks", true, "float32"], ["halving", true, "bf16"]]'
 
 tasks      what is held after each of three tasks; Python's garbage collector does not run on its own
+failure    what is held after a task that did not fit, while its error is looked at
 halving    64 networks in one task on a device that cannot hold them: how many are trained in the end
 prediction peak of a training with few images to predict, and with many
 variants   compute.kernels=measured on a device in which not every way to compute a convolution fits
@@ -54,6 +55,20 @@ def after_tasks(graph: bool, precision: str) -> dict[str, Any]:
     finally:
         gc.enable()
     return {"before": before, "after": after}
+
+
+def after_a_failure(graph: bool, precision: str) -> dict[str, Any]:
+    """Bytes held after a task that found no room, while its error is still looked at, as executors do."""
+    recipe = Recipe(model={"name": "cnn", "widths": (32, 64)}, count=64, training={"batch_size": 128, "epochs": 2})
+    set_memory(SMALL)
+    before = used()
+    try:
+        list(train(recipe, cuda_graph=graph, precision=precision))
+    except torch.OutOfMemoryError:
+        return {"before": before, "held": used()}
+    finally:
+        set_memory(_whole_device())
+    raise AssertionError("everything fits: this says nothing; take a smaller device")
 
 
 class _Nobody:
@@ -148,7 +163,7 @@ def clean_up() -> None:
 
 
 WHAT: dict[str, Callable[..., dict[str, Any]]] = {
-    "tasks": after_tasks, "halving": halving, "prediction": prediction, "variants": variants,
+    "tasks": after_tasks, "failure": after_a_failure, "halving": halving, "prediction": prediction, "variants": variants,
 }  # fmt: skip
 
 

@@ -14,8 +14,6 @@ LIMIT_S = 900
 pytestmark = pytest.mark.timeout(1000)  # the first test of the file measures for all
 Outcome = Callable[[Any], dict[str, Any]]
 
-# Two workspaces of cuBLAS, 32 MiB each, which torch keeps for the life of the process, and what they keep from being freed.
-HELD_AFTER_A_TASK = 128 << 20
 # What prediction may take as a share of what training takes. torch allocates in blocks.
 PREDICTION_SHARE = 1.02
 
@@ -28,16 +26,22 @@ def cases(what: str, quick: list[Any], full: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "case", cases("tasks", [(True, "float32")], [(False, "float32"), (True, "bf16"), (False, "bf16")])
+    "case", cases("tasks", [(True, "bf16")], [(False, "bf16"), (True, "float32"), (False, "float32")])
 )
 def test_a_task_gives_its_memory_back(case: tuple[Any, ...], outcome_of: Outcome) -> None:
+    """All of it. In bfloat16 most things hold each other: Accelerate's wrapped forward, the run, its graph."""
     found = outcome_of(case)
-    assert max(found["after"]) - found["before"] <= HELD_AFTER_A_TASK
-    assert found["after"][-1] <= found["after"][0], "each task leaves something behind"
+    assert set(found["after"]) == {found["before"]}
+
+
+@pytest.mark.parametrize("case", cases("failure", [(True, "bf16")], [(False, "bf16"), (True, "float32")]))
+def test_a_task_that_did_not_fit_gives_its_memory_back(case: tuple[Any, ...], outcome_of: Outcome) -> None:
+    found = outcome_of(case)
+    assert found["held"] == found["before"]
 
 
 @pytest.mark.parametrize(
-    "case", cases("halving", [(True, "float32")], [(False, "float32"), (True, "bf16"), (False, "bf16")])
+    "case", cases("halving", [], [(True, "float32"), (False, "float32"), (True, "bf16"), (False, "bf16")])
 )
 def test_a_stack_that_does_not_fit_loses_no_member(case: tuple[Any, ...], outcome_of: Outcome) -> None:
     found = outcome_of(case)
@@ -56,4 +60,4 @@ def test_kernels_that_do_not_fit_are_left_out(case: tuple[Any, ...], outcome_of:
     """compute.kernels=measured finds ways that fit, and holds nothing afterwards."""
     found = outcome_of(case)
     assert found["too_large"] > 0, "everything fits: this says nothing; take a smaller device"
-    assert found["left"] <= HELD_AFTER_A_TASK
+    assert found["left"] == 0
