@@ -267,3 +267,16 @@ def test_plans_from_before_there_were_ways_are_still_read() -> None:
 def _stack(job: Job, arrays: dict[str, Any]) -> Any:
     task = Task("task", job.group.name, specs([0, 1]))
     return StackRun(task, job, arrays, Placement.create(job.compute)).stack
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_on_a_gpu_the_bias_waits_for_the_pooling(on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU it does not: there the bias costs nothing, and results keep their last bits."""
+    if on_gpu:
+        monkeypatch.setattr(nn.Parameter, "is_cuda", True, raising=False)
+    stack = Stack.build(parse_model({"name": "lenet5"}), (1, 28, 28), 10, [0, 1])
+    names = list(stack.member_state(1))
+    use(Ways(False, {}), stack)
+    pooled = [layer.pooling is not None for _, layer in stack.stacked_layers() if isinstance(layer, StackedConv2d)]
+    assert pooled == [on_gpu, on_gpu]
+    assert list(stack.member_state(1)) == names
