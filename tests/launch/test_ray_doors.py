@@ -65,7 +65,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(head.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        head.wait(30)
+        head.wait(5)  # it waits for others of its group, and they for it
     with contextlib.suppress(ProcessLookupError):  # what Ray's head may have left of its group
         os.killpg(head.pid, signal.SIGKILL)
     head.wait()
