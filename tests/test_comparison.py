@@ -137,6 +137,7 @@ def test_the_command_prints_table_json_and_markdown(run: Path, tmp_path: Path) -
     assert (record["reference"], len(record["pairs"])) == ("bag", 6)
 
 
+@pytest.mark.timed
 def test_fifty_members_take_less_than_five_seconds(tmp_path: Path) -> None:
     labels_N = np.random.default_rng(0).integers(0, 10, 10_000)
     for m in range(50):

@@ -22,6 +22,7 @@ def test_light(module: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.timed
 def test_help_is_quick() -> None:
     """Best of five, since the machine may be busy: the promise is 0.3 s."""
     times = []

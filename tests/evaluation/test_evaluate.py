@@ -335,6 +335,7 @@ def test_reviewed_labels_on_real_mnist(mnist_root):
     assert review.wrong_on_doubted == 0
 
 
+@pytest.mark.timed
 def test_a_hundred_members_are_judged_in_seconds(make_ensemble):
     ensemble = make_ensemble(members=100, rows=10_000, classes=10, skill=3.0)
     begin = time.process_time()

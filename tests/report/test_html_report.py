@@ -231,10 +231,11 @@ def test_a_torn_last_event_is_passed_over(run_of: Callable[..., Path], tmp_path:
     assert [one.member for one in read_run(path).failures] == [7]
 
 
+@pytest.mark.timed
 def test_a_hundred_members_take_seconds_and_stay_small(run_of: Callable[..., Path], tmp_path: Path) -> None:
     path = run_of(tmp_path, "large", members=100, rows=500, choose=False, bags=False, epochs=30)
     started = time.process_time()
     page = write_report([path])
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < 8  # about 3 s on one core without AVX-512
     assert page.stat().st_size < 3 * MEGABYTE
     Page(page.read_text())

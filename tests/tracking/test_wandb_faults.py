@@ -19,6 +19,8 @@ from ensemble.tracking.event_log import EventLog, read_events
 from ensemble.tracking.wandb_tracker import WandbTracker, replay
 from ensemble.tracking.wandb_worker import _why
 
+pytestmark = pytest.mark.timed
+
 ONLINE = WandbConfig(mode="online")
 
 

@@ -65,6 +65,7 @@ def tracker_id(server):
     return next(given["name"] for given in server.opened if given["jobType"] == "ensemble")
 
 
+@pytest.mark.timed
 def test_a_server_that_goes_away_costs_only_the_bounded_end(server, tmp_path):
     lines = []
     tracker = WandbTracker(ONLINE, "bag", CONFIG, tmp_path, notify=lines.append, close_timeout_s=3.0)
