@@ -28,10 +28,8 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $(STAMP)
 
-# Two at a time, a file in one piece, since many tests wait for Ray and other processes; then alone what has a limit in seconds.
 test: install
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not gpu_full and not timed"
-	$(BIN)/python -m pytest -q -m timed
+	$(BIN)/python -m pytest -q
 
 test-gpu: install
 	$(BIN)/python -m pytest -q -m "" tests/gpu
