@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import load_mnist
+from benchmarks.mnist import load_mnist
 from ensemble.config import parse_experiment
 from ensemble.training import Trainer
 from ensemble.training.placement import Placement
