@@ -13,7 +13,6 @@ Rows are the test images in the data set's own order. At least one item must kno
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,10 +28,9 @@ from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.comparing import Comparison, System, compare, single_system
 from ensemble.evaluation.metrics import error_rate
-from ensemble.evaluation.records import MemberFacts
 from ensemble.evaluation.screening import finite_members
 from ensemble.evaluation.splits import SplitVotes
-from ensemble.judging import DATASET, find_run, method_weights, voting_members
+from ensemble.judging import find_run, load_voters
 from ensemble.storage import RunFolder
 from ensemble.types import IntArray
 
@@ -93,15 +91,8 @@ def _source(item: str, root: Path) -> _Source:
 
 def _run(item: str, folder: RunFolder, which: str) -> _Source:
     """The vote of a run, one of its members, or each of them."""
-    config, labels = folder.config(), folder.load_labels()
-    members = [folder.load_member(index) for index in voting_members(folder)]
-    described = json.loads(folder.read_bytes(DATASET))
-    validation = SplitVotes(
-        "validation",
-        np.stack([m.votes.validation_NK for m in members]),
-        labels.train_labels_N[labels.validation_rows],
-    )
-    test = SplitVotes("test", np.stack([m.votes.test_NK for m in members]), labels.test_labels_N)
+    voters = load_voters(folder, at_least=1 if which else None)
+    members, labels, validation, test = voters.members, voters.labels, voters.validation, voters.test
     if which:
         indices = [member.index for member in members]
         if which != "members" and (not which.isdigit() or int(which) not in indices):
@@ -120,16 +111,15 @@ def _run(item: str, folder: RunFolder, which: str) -> _Source:
             for m in positions
         )
     else:
-        facts = [MemberFacts(m.index, m.recipe, m.num_parameters, m.train_seconds, m.kept_epoch) for m in members]
-        finite, _ = finite_members(validation, test, facts)
-        weights = method_weights(folder, members)
-        aggregator: Aggregator = config["aggregator"]
+        finite, _ = finite_members(validation, test, voters.facts)
+        weights = voters.weights_M
+        aggregator = voters.config.aggregator
         validation, test = validation.members(finite), test.members(finite)
         before, after = _headline(validation, test, aggregator, None if weights is None else weights[finite])
         error = error_rate(before.classes_N, validation.labels_N)
         seconds = float(sum(member.train_seconds for member in members))
         systems = (System(folder.path.name, "run", after, test.probs_MNK, error, seconds),)
-    return _Source(item, systems, labels.test_labels_N, str(described["name"]))
+    return _Source(item, systems, labels.test_labels_N, voters.dataset.name)
 
 
 def _headline(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from pydantic import ConfigDict, RootModel
+
 from ensemble.config import Experiment
-from ensemble.errors import QuorumError
+from ensemble.errors import QuorumError, StorageError
 from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunStarted
 from ensemble.executors import Executor
 from ensemble.executors.base import Outcome
@@ -17,11 +18,18 @@ from ensemble.methods import Method
 from ensemble.planning import Plan, longest_first, pack, training_work
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes
-from ensemble.storage.run_folder import PLAN
+from ensemble.storage.names import PLAN, ROUNDS
+from ensemble.storage.parsing import checked, json_value
 from ensemble.training import Arrays, Trainer
 from ensemble.types import Checkpoint, Failure, MemberSpec, Task
 
-ROUNDS = "rounds.json"
+
+class ClosedRounds(RootModel[list[list[int]]]):
+    """rounds.json: the members that each round was told of."""
+
+    model_config = ConfigDict(strict=True)
+
+
 MakeExecutor = Callable[[str, Sequence[Task], float], Executor]  # device kind, tasks, work (planning.training_work)
 
 
@@ -36,7 +44,7 @@ class Driver:
         emit: Callable[[Event], None],
     ) -> None:
         self.experiment, self.folder, self.emit = experiment, folder, emit
-        self.plan = Plan.from_json(folder.plan())  # of the first start, wherever that was
+        self.plan = _stored_plan(experiment, folder)  # of the first start, wherever that was
         self.failures: dict[int, Failure] = {}
         self.trained = 0
         self.told: set[int] = set()  # members the method knows
@@ -78,8 +86,10 @@ class Driver:
         What follows such a round depends on which members it had: one that failed then is not tried again, or the
         stored members of the next round would answer a question that nobody asked.
         """
-        rounds: list[list[int]] = json.loads(self.folder.read_bytes(ROUNDS)) if self.folder.has(ROUNDS) else []
-        return rounds
+        if not self.folder.has(ROUNDS):
+            return []
+        where = self.folder.path / ROUNDS
+        return list(checked(json_value(self.folder.read_bytes(ROUNDS), where), where, ClosedRounds).root)
 
     def _listen(self, method: Method) -> None:
         """Pass on what the method noted in the last round."""
@@ -202,3 +212,17 @@ class Driver:
         """Give the executor back."""
         if self._executor is not None:
             self._executor.close()
+
+
+def _stored_plan(experiment: Experiment, folder: RunFolder) -> Plan:
+    """The plan in the run folder. Raises StorageError when it is none, or not of these groups of members."""
+    where = folder.path / PLAN
+    try:
+        plan = Plan.from_json(folder.plan())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StorageError(f"{where}: damaged: not a plan of tasks: {type(error).__name__}: {error}") from error
+    if missing := [group.name for group in experiment.groups if group.name not in plan.stack_sizes]:
+        raise StorageError(f"{where}: damaged: stack_sizes says nothing of {missing[0]}")
+    if plan.device not in ("cpu", "cuda"):
+        raise StorageError(f"{where}: damaged: device is {plan.device!r}; expected cpu or cuda")
+    return plan

@@ -8,7 +8,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ensemble.errors import StorageError
 
@@ -115,9 +118,28 @@ def from_json(record: dict[str, Any]) -> Event:
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
     values.pop("time", None)
     kind = values.pop("event", None)
-    if kind not in EVENTS:
+    if not isinstance(kind, str) or kind not in EVENTS:
         raise StorageError(f"event log: unknown event {kind!r}; known: {', '.join(EVENTS)}")
     try:
-        return EVENTS[kind](**values)
-    except TypeError as error:
-        raise StorageError(f"event log: {kind} does not fit this version: {error}") from error
+        event = EVENTS[kind](**values)
+        _form(kind).model_validate(values)
+    except (TypeError, ValidationError) as error:
+        why = (
+            "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3])
+            if isinstance(error, ValidationError)
+            else error
+        )
+        raise StorageError(f"event log: {kind} does not fit this version: {why}") from error
+    return event
+
+
+@cache
+def _form(kind: str) -> type[BaseModel]:
+    """The types of an event's fields, to compare a record with."""
+    event: Any = EVENTS[kind]
+    hints = get_type_hints(event)
+    fields: dict[str, Any] = {
+        field.name: (hints[field.name], ... if field.default is dataclasses.MISSING else field.default)
+        for field in dataclasses.fields(event)
+    }
+    return create_model(kind, __config__=ConfigDict(strict=True), **fields)

@@ -7,26 +7,72 @@ The same function judges at the end of a run and years later, and gives the same
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ensemble.config.schema import Aggregator
-from ensemble.errors import QuorumError
+from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.staged import StagedPoint, staged_errors
+from ensemble.missing import why_missing
 from ensemble.storage import Labels, RunFolder
+from ensemble.storage.damage import what_to_do
+from ensemble.storage.descriptions import DatasetFacts, JudgedConfig
+from ensemble.storage.names import DATASET, DISPUTED, EVALUATION, METHOD, STAGED
+from ensemble.storage.parsing import json_object
 from ensemble.storage.remote import Mirror, is_address, local_root
-from ensemble.types import MemberResult
+from ensemble.types import DoubleArray, MemberResult
 
-METHOD, DATASET, EVALUATION, DISPUTED = "method.json", "dataset.json", "evaluation.json", "disputed.npz"
-STAGED = "staged.json"
+__all__ = ["DATASET", "DISPUTED", "EVALUATION", "METHOD", "STAGED"]
+
+
+@dataclass(frozen=True, eq=False)
+class Voters:
+    """The members of a run that vote, with all they are judged by. weights_M: those of the method, None without."""
+
+    config: JudgedConfig
+    dataset: DatasetFacts
+    labels: Labels
+    members: tuple[MemberResult, ...]
+    weights_M: DoubleArray | None
+
+    @property
+    def validation(self) -> SplitVotes:
+        labels_N = self.labels.train_labels_N[self.labels.validation_rows]
+        return SplitVotes("validation", np.stack([member.votes.validation_NK for member in self.members]), labels_N)
+
+    @property
+    def test(self) -> SplitVotes:
+        return SplitVotes("test", np.stack([m.votes.test_NK for m in self.members]), self.labels.test_labels_N)
+
+    @property
+    def facts(self) -> list[MemberFacts]:
+        return [MemberFacts(m.index, m.recipe, m.num_parameters, m.train_seconds, m.kept_epoch) for m in self.members]
+
+
+def load_voters(folder: RunFolder, at_least: int | None = None) -> Voters:
+    """The members that vote. at_least: how many are needed, by default failures.min_members, never none.
+
+    Raises QuorumError, which says why members are missing and what to do, when there are fewer; StorageError when a file
+    is damaged or does not belong to the others.
+    """
+    config, indices = folder.judged_config(), voting_members(folder)
+    needed = max(1, config.failures.min_members if at_least is None else at_least)
+    if len(indices) < needed:
+        raise QuorumError(
+            f"{folder.path}: {len(indices)} of {config.asked_members} members finished, {needed} are needed (failures.min_members); {why_missing(folder)}"
+        )
+    dataset, labels = folder.dataset(), folder.load_labels()
+    members = tuple(folder.load_member(index) for index in indices)
+    return Voters(config, dataset, labels, members, method_weights(folder, members))
 
 
 def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation:
@@ -34,51 +80,56 @@ def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation
 
     Raises QuorumError when fewer members finished than failures.min_members, StorageError when a file is damaged.
     """
-    config, labels = folder.config(), folder.load_labels()
-    members = [folder.load_member(index) for index in voting_members(folder)]
-    asked, needed = asked_members(config), max(1, int(config["failures"]["min_members"]))
-    if len(members) < needed:
-        raise QuorumError(
-            f"{folder.path}: {len(members)} of {asked} members finished, {needed} are needed (failures.min_members); start the run again to train the missing ones"
-        )
-    described = json.loads(folder.read_bytes(DATASET))
+    voters = load_voters(folder)
     return evaluate(
-        validation=SplitVotes(
-            "validation",
-            np.stack([member.votes.validation_NK for member in members]),
-            labels.train_labels_N[labels.validation_rows],
-        ),
-        test=SplitVotes("test", np.stack([member.votes.test_NK for member in members]), labels.test_labels_N),
-        members=[MemberFacts(m.index, m.recipe, m.num_parameters, m.train_seconds, m.kept_epoch) for m in members],
-        aggregator=aggregator or config["aggregator"],
-        vote_weights_M=method_weights(folder, members),
-        asked_members=asked,
-        dataset=described["name"],
-        class_names=tuple(described["class_names"]),
-        out_of_bag=_out_of_bag(members, labels) if _judged_on_others(config) else None,
+        validation=voters.validation,
+        test=voters.test,
+        members=voters.facts,
+        aggregator=aggregator or voters.config.aggregator,
+        vote_weights_M=voters.weights_M,
+        asked_members=voters.config.asked_members,
+        dataset=voters.dataset.name,
+        class_names=tuple(voters.dataset.class_names),
+        out_of_bag=_out_of_bag(voters) if _judged_on_others(voters.config) else None,
     )
+
+
+def stored_evaluation(folder: RunFolder) -> tuple[dict[str, Any], Evaluation]:
+    """The judgement that the run keeps: as it lies on disk, and as records. Raises StorageError where there is none."""
+    if not folder.has(EVALUATION):
+        raise StorageError(
+            f"{folder.path}: this run has not been judged yet (no {EVALUATION}); `ensemble evaluate --write` judges what has finished, its `ensemble train` finishes it"
+        )
+    where = folder.path / EVALUATION
+    record = json_object(folder.read_bytes(EVALUATION), where)
+    try:
+        return record, Evaluation.from_json(record)
+    except StorageError as error:
+        raise StorageError(f"{where}: {error}") from error
 
 
 def voting_members(folder: RunFolder) -> list[int]:
     """The finished members but those the method dropped, ascending."""
-    dropped = (_method_record(folder).get("report") or {}).get("dropped", ())
-    return sorted(folder.finished() - set(dropped))
+    return sorted(folder.finished() - folder.method().dropped)
 
 
 def staged_points(folder: RunFolder) -> tuple[StagedPoint, ...]:
     """The test error after every round of a method that weighs its members; empty for any other method."""
-    record = _method_record(folder)
-    if record.get("vote_weights") is None:
+    method = folder.method()
+    if method.vote_weights is None:
         return ()
-    indices = voting_members(folder)
+    voters = load_voters(folder)
+    positions = {member.index: position for position, member in enumerate(voters.members)}
     groups: dict[int, list[int]] = {}
-    for kept in (record.get("report") or {}).get("rounds", ()):
-        groups.setdefault(kept["round"], []).extend(indices.index(member) for member in kept["members"])
-    rounds = [groups[number] for number in sorted(groups)] or [[m] for m in range(len(indices))]
-    members = [folder.load_member(index) for index in indices]
-    test = SplitVotes("test", np.stack([m.votes.test_NK for m in members]), folder.load_labels().test_labels_N)
-    additive = folder.config()["method"]["name"] == "gradient_boosting"
-    return staged_errors(test, method_weights(folder, members), rounds, additive)
+    for kept in method.rounds:
+        if unknown := set(kept.members) - positions.keys():
+            raise StorageError(
+                f"{folder.path / METHOD}: damaged: member {min(unknown)} of a round has not finished; {what_to_do(METHOD)}"
+            )
+        groups.setdefault(kept.round or 0, []).extend(positions[member] for member in kept.members)
+    rounds = [groups[number] for number in sorted(groups)] or [[m] for m in range(len(positions))]
+    assert voters.weights_M is not None, "the method has weights"
+    return staged_errors(voters.test, voters.weights_M, rounds, voters.config.method.name == "gradient_boosting")
 
 
 def headline_figures(evaluation: Evaluation) -> dict[str, float]:
@@ -98,11 +149,6 @@ def headline_figures(evaluation: Evaluation) -> dict[str, float]:
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
-def asked_members(config: dict[str, Any]) -> int:
-    """How many members a stored configuration asks for."""
-    return int(config["num_members"] or sum(group["count"] for group in config["members"]))
-
-
 def find_run(name: str, root: Path) -> Path:
     """The folder of a run given as a path, as a name under `root`, or as an address, which is fetched first."""
     if is_address(name):
@@ -113,24 +159,27 @@ def find_run(name: str, root: Path) -> Path:
     return Path(name) if Path(name).is_dir() or "/" in name else root / name
 
 
-def _method_record(folder: RunFolder) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(folder.read_bytes(METHOD)) if folder.has(METHOD) else {}
-    return record
-
-
-def method_weights(folder: RunFolder, members: list[MemberResult]) -> Any:
-    weights = _method_record(folder).get("vote_weights")
-    return None if weights is None else np.array([weights[str(member.index)] for member in members])
-
-
-def _judged_on_others(config: dict[str, Any]) -> bool:
-    """True when members voted on training rows only where they were not fitted to them."""
-    method = config["method"]
-    return bool(method.get("error_rows") != "training" and method["name"] != "gradient_boosting")
-
-
-def _out_of_bag(members: list[MemberResult], labels: Labels) -> OutOfBag | None:
-    if not any(len(member.votes.rows) for member in members):
+def method_weights(folder: RunFolder, members: Sequence[MemberResult]) -> DoubleArray | None:
+    """The method's weights of these members, in their order; None where it has none."""
+    weights = folder.method().vote_weights
+    if weights is None:
         return None
-    rows, probs = [m.votes.rows for m in members], [m.votes.rows_RK for m in members]
-    return OutOfBag(rows, probs, labels.train_rows, labels.train_labels_N)
+    if missing := [member.index for member in members if str(member.index) not in weights]:
+        raise StorageError(
+            f"{folder.path / METHOD}: damaged: no vote weight for member {missing[0]}; {what_to_do(METHOD)}"
+        )
+    return np.array([weights[str(member.index)] for member in members])
+
+
+def _judged_on_others(config: JudgedConfig) -> bool:
+    """True when members voted on training rows only where they were not fitted to them."""
+    return config.method.error_rows != "training" and config.method.name != "gradient_boosting"
+
+
+def _out_of_bag(voters: Voters) -> OutOfBag | None:
+    votes, labels = [member.votes for member in voters.members], voters.labels
+    if not any(len(vote.rows) for vote in votes):
+        return None
+    return OutOfBag(
+        [vote.rows for vote in votes], [vote.rows_RK for vote in votes], labels.train_rows, labels.train_labels_N
+    )

@@ -7,7 +7,7 @@ Running the same experiment again finishes what is missing and retrains nothing 
 
 from __future__ import annotations
 
-import json
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from ensemble.config import Experiment
-from ensemble.config.loading import parse_stored
 from ensemble.config.schema import Aggregator
 from ensemble.data import (
     Dataset,
@@ -31,23 +30,33 @@ from ensemble.data import (
 )
 from ensemble.driver import Driver, MakeExecutor
 from ensemble.environment import describe_environment
-from ensemble.errors import QuorumError, StorageError
+from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished
 from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device
-from ensemble.judging import DATASET, DISPUTED, EVALUATION, METHOD, STAGED, headline_figures, judge, staged_points
+from ensemble.judging import headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
 from ensemble.planning import Plan, make_plan, stored_kernels, training_work
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
-from ensemble.storage import Labels, RunFolder
+from ensemble.run_data import labels_of, require_same_data, test_images
+from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
-from ensemble.storage.run_folder import EVENTS
+from ensemble.storage.mending import mend
+from ensemble.storage.names import (
+    DATASET,
+    DISPUTED,
+    ENVIRONMENT,
+    EVALUATION,
+    EVENTS,
+    LEADERBOARD,
+    METHOD,
+    STAGED,
+)
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
 from ensemble.training import Trainer, check_precision
-from ensemble.types import Failure, FloatArray
+from ensemble.types import ByteArray, Failure, FloatArray, IntArray
 
-LEADERBOARD = "leaderboard.csv"
 MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
 
 
@@ -76,24 +85,24 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
     split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
     config, notices = experiment.model_dump(mode="json"), list[Notice]()
 
+    def check(stored: RunFolder) -> None:
+        require_same_data(stored, dataset, split)
+
     def plan() -> dict[str, Any]:
         made = first_plan(experiment, dataset, len(split.train_rows))
         notices.extend(_told(made))
         return made.to_json()
 
     with (
-        RunFolder.open(experiment.output_dir, experiment.name, config, plan) as folder,
-        _listening(folder, make_trackers) as emit,
+        RunFolder.open(experiment.output_dir, experiment.name, config, plan, check) as folder,
+        _listening(folder, make_trackers, mend(folder)) as emit,
     ):
         for notice in notices:
             emit(notice)
         driver = train_members(experiment, dataset, split, folder, make_executor, emit)
         failures = tuple(driver.failures.values())
-        try:
-            evaluation = judge(folder)
-        except QuorumError as error:
-            raise QuorumError(f"{error}{_reasons(failures)}") from None
-        _store_judgement(folder, evaluation, dataset)
+        evaluation = judge(folder)
+        _store_judgement(folder, evaluation, dataset.test_images_NCHW[disputed_rows(evaluation)])
         seconds = time.monotonic() - started
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
     return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
@@ -105,13 +114,6 @@ def _told(plan: Plan) -> Iterator[Notice]:
         others = ", ".join(f"{layer} {way}" for layer, way in ways.convolutions.items())
         kernels = "the kernels for narrow networks" if ways.batch_last else "PyTorch's kernels"
         yield Notice(f"{recipe}: {kernels} are quickest here" + (f", with {others}" if others else ""))
-
-
-def _reasons(failures: Sequence[Failure]) -> str:
-    """Why members are missing, each reason once."""
-    reasons = list(dict.fromkeys(f"{failure.kind}: {failure.reason}" for failure in failures))
-    shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more reasons" if len(reasons) > 3 else "")
-    return f"; the missing ones failed: {shown}" if reasons else ""
 
 
 def first_plan(experiment: Experiment, dataset: Dataset, rows: int) -> Plan:
@@ -152,32 +154,43 @@ def judge_again(path: Path, aggregator: Aggregator | None = None) -> Evaluation:
     """Judge a stored run from its votes and replace what it keeps of its judgement; nothing is trained.
 
     aggregator: another headline vote than the configured one. Raises StorageError when the folder is no run or another
-    process writes to it, DataError when the data set, whose disputed images are kept too, is not there.
+    process writes to it. The disputed images are those that the run keeps; where others are disputed now, they come from
+    the data set: DataError when it is not there, StorageError when it is not what it was.
     """
     stored = RunFolder.read(path)
     evaluation = judge(stored, aggregator)
-    dataset = load_dataset(parse_stored(stored.config(), str(path / "config.yaml")).data)
+    images = test_images(stored, disputed_rows(evaluation).tolist())
     with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
-        _store_judgement(folder, evaluation, dataset)
+        _store_judgement(folder, evaluation, images)
     return evaluation
 
 
-def _store_judgement(folder: RunFolder, evaluation: Evaluation, dataset: Dataset) -> None:
+def disputed_rows(evaluation: Evaluation) -> IntArray:
+    """The test rows whose images a run keeps."""
+    return np.array([disputed.row for disputed in evaluation.disputed], np.int64)
+
+
+def _store_judgement(folder: RunFolder, evaluation: Evaluation, images_NCHW: ByteArray) -> None:
+    """images_NCHW: of the disputed rows, in their order."""
     if staged := staged_points(folder):
         folder.write(STAGED, json_bytes([asdict(point) for point in staged]))
-    rows = np.array([disputed.row for disputed in evaluation.disputed], np.int64)
     folder.write_all(
         {
             EVALUATION: json_bytes(evaluation.to_json()),
             LEADERBOARD: leaderboard_csv(evaluation).encode(),
-            DISPUTED: npz_bytes({"rows": rows, "images": dataset.test_images_NCHW[rows]}),
+            DISPUTED: npz_bytes({"rows": disputed_rows(evaluation), "images": images_NCHW}),
         }
     )
 
 
 @contextmanager
-def _listening(folder: RunFolder, make_trackers: MakeTrackers) -> Iterator[Callable[[Event], None]]:
-    """Inside, events go to the log on disk, whose failure stops the run, and to the trackers, whose failure does not."""
+def _listening(
+    folder: RunFolder, make_trackers: MakeTrackers, mended: Sequence[str] = ()
+) -> Iterator[Callable[[Event], None]]:
+    """Inside, events go to the log on disk, whose failure stops the run, and to the trackers, whose failure does not.
+
+    mended: what was found damaged before, to be told first.
+    """
     log = EventLog(folder.path / EVENTS)
     trackers = Composite(make_trackers(folder))
 
@@ -186,14 +199,19 @@ def _listening(folder: RunFolder, make_trackers: MakeTrackers) -> Iterator[Calla
         log.handle(event, now)
         trackers.handle(event, now)
 
-    ok = False
     try:
+        for line in mended:
+            emit(Notice(line))
         yield emit
-        ok = True
-    finally:
-        trackers.close(ok)
-        log.close(ok)
-        folder.record(EVENTS)
+    except BaseException:
+        trackers.close(False)
+        with contextlib.suppress(StorageError):  # what stopped the run is what there is to tell
+            log.close(False)
+            folder.record_events()
+        raise
+    trackers.close(True)
+    log.close(True)
+    folder.record_events()
 
 
 def train_members(
@@ -224,18 +242,16 @@ def train_members(
 
 
 def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray) -> None:
-    folder.save_labels(Labels(split.train_rows, split.validation_rows, dataset.train_labels_N, dataset.test_labels_N))
+    require_same_data(folder, dataset, split)
+    folder.save_labels(labels_of(dataset, split))
     described = {
         "name": dataset.name, "class_names": list(dataset.class_names), "image_shape": list(dataset.image_shape),
         "mean": mean_C.tolist(), "std": std_C.tolist(), "images_sha256": images_digest(dataset),
     }  # fmt: skip
-    if folder.has(DATASET):
-        stored = json.loads(folder.read_bytes(DATASET)).get("images_sha256")
-        if stored not in (None, described["images_sha256"]):
-            raise StorageError(
-                f"{folder.path}: the data set's images are not those this run began with; give the run another name=..."
-            )
-    folder.write_all({"environment.json": json_bytes(describe_environment()), DATASET: json_bytes(described)})
+    contents = {ENVIRONMENT: json_bytes(describe_environment())}
+    if not folder.has(DATASET) or not described.keys() <= folder.dataset().model_dump(exclude_none=True).keys():
+        contents[DATASET] = json_bytes(described)  # new, or of a version that noted less
+    folder.write_all(contents)
 
 
 def _arrays(dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray, watch_test: bool) -> dict[str, Any]:

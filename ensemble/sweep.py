@@ -21,8 +21,6 @@ from ensemble.events import EpochFinished, MemberFailed
 from ensemble.judging import find_run, judge
 from ensemble.storage import RunFolder
 from ensemble.storage.remote import is_address, local_root
-from ensemble.storage.run_folder import EVENTS
-from ensemble.tracking.event_log import read_events
 
 Train = Callable[[Experiment], Path]
 
@@ -223,7 +221,7 @@ def _told(folder: RunFolder) -> tuple[dict[int, dict[int, EpochFinished]], dict[
     """Epochs by member and number, and why members failed, from the event log."""
     curves: dict[int, dict[int, EpochFinished]] = {}
     failures: dict[int, str] = {}
-    for _, event in read_events(folder.path / EVENTS):
+    for _, event in folder.events():
         if isinstance(event, EpochFinished):
             curves.setdefault(event.member, {})[event.epoch] = event
         elif isinstance(event, MemberFailed):

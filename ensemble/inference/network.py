@@ -8,12 +8,13 @@ Images are uint8, or float32 in [0, 1]; standardising them is part of the networ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ensemble.config.schema import Aggregator
+from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import PROBABILITY_FLOOR
 from ensemble.inference.stored import StoredMember, StoredVote
 from ensemble.training.stack import Stack
@@ -103,7 +104,22 @@ def _stack(vote: StoredVote, members: Sequence[StoredMember]) -> Stack:
     stack = Stack.build(config, vote.image_shape, len(vote.class_names), [0] * len(members))
     for position, member in enumerate(members):
         state = {name: torch.from_numpy(array.copy()) for name, array in member.weights.items()}
+        _require_fit(member, state, stack.member_state(position))
         stack.load_member_state(position, state)
     stack.eval()
     stack.requires_grad_(False)
     return stack
+
+
+def _require_fit(member: StoredMember, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raises StorageError when the stored weights are not those of the configured network."""
+    found, wanted = ({name: (*tensor.shape, tensor.dtype) for name, tensor in s.items()} for s in (state, expected))
+    if found != wanted:
+        name = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+        raise StorageError(
+            f"{member.file}: damaged: {name} is {_form(state, name)}; expected {_form(expected, name)} for the network that config.yaml names"
+        )
+
+
+def _form(state: Mapping[str, Tensor], name: str) -> str:
+    return f"{state[name].dtype} {list(state[name].shape)}" if name in state else "absent"

@@ -5,10 +5,8 @@ vote = read_vote(Path("runs/quickstart"))
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,21 +14,26 @@ import numpy.typing as npt
 from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
 from ensemble.config.schema import WEIGHING, Aggregator
-from ensemble.errors import QuorumError, StorageError
+from ensemble.errors import StorageError
 from ensemble.evaluation.choosing import choose_all
-from ensemble.evaluation.splits import SplitVotes
-from ensemble.judging import DATASET, method_weights, voting_members
+from ensemble.evaluation.screening import finite_members
+from ensemble.judging import Voters, load_voters
 from ensemble.storage import RunFolder
+from ensemble.storage.descriptions import DatasetFacts
+from ensemble.storage.manifest import member_folder
+from ensemble.storage.member_files import MEMBER, WEIGHTS
+from ensemble.storage.names import CONFIG, DATASET, PLAN
 from ensemble.types import DoubleArray, FloatArray, MemberResult
 
 
 @dataclass(frozen=True, eq=False)
 class StoredMember:
-    """A member that votes. weights: as in its network's state_dict."""
+    """A member that votes. weights: as in its network's state_dict. file: where they lie."""
 
     index: int
     recipe: str
     weights: dict[str, npt.NDArray[np.generic]]
+    file: Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,30 +63,31 @@ def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
     run or a file is damaged, QuorumError when fewer members finished than failures.min_members.
     """
     folder = RunFolder.read(path)
-    experiment = parse_stored(folder.config(), str(path / "config.yaml"))
-    described = _description(folder)
-    voters = _voters(folder, experiment)
+    experiment = parse_stored(folder.config(), str(path / CONFIG))
+    described = _described(folder)
+    voters = _finite(load_voters(folder))
     chosen: Aggregator = aggregator or experiment.aggregator
+    assert described.image_shape is not None, "looked for before"
+    channels, height, width = described.image_shape
     return StoredVote(
         experiment=experiment,
-        dataset=str(described["name"]),
-        class_names=tuple(described["class_names"]),
-        image_shape=(described["image_shape"][0], described["image_shape"][1], described["image_shape"][2]),
-        mean_C=np.asarray(described["mean"], np.float32),
-        std_C=np.asarray(described["std"], np.float32),
-        members=tuple(StoredMember(m.index, m.recipe, folder.load_weights(m.index)) for m in voters),
+        dataset=described.name,
+        class_names=tuple(described.class_names),
+        image_shape=(channels, height, width),
+        mean_C=np.asarray(described.mean, np.float32),
+        std_C=np.asarray(described.std, np.float32),
+        members=tuple(_member(folder, member, experiment) for member in voters.members),
         aggregator=chosen,
-        weights_M=_weights(folder, voters, chosen) if chosen in WEIGHING else None,
-        stack_sizes={name: int(size) for name, size in folder.plan()["stack_sizes"].items()},
+        weights_M=_weights(voters, chosen) if chosen in WEIGHING else None,
+        stack_sizes=_stack_sizes(folder, experiment),
     )
 
 
-def _description(folder: RunFolder) -> dict[str, Any]:
+def _described(folder: RunFolder) -> DatasetFacts:
     """dataset.json, which older runs wrote without the statistics that standardise an image."""
-    if not folder.has(DATASET):
-        raise StorageError(f"{folder.path}: nothing has been trained here yet; start its `ensemble train` first")
-    described: dict[str, Any] = json.loads(folder.read_bytes(DATASET))
-    if missing := {"name", "class_names", "image_shape", "mean", "std"} - described.keys():
+    described = folder.dataset()
+    needed = ("image_shape", "mean", "std")
+    if missing := [name for name in needed if getattr(described, name) is None]:
         raise StorageError(
             f"{folder.path / DATASET}: does not say {', '.join(sorted(missing))}; an earlier version wrote it. Start "
             "the run's `ensemble train` again: it retrains nothing that is finished and writes the file anew"
@@ -91,24 +95,28 @@ def _description(folder: RunFolder) -> dict[str, Any]:
     return described
 
 
-def _voters(folder: RunFolder, experiment: Experiment) -> list[MemberResult]:
-    kept = [folder.load_member(index) for index in voting_members(folder)]
-    voters = [m for m in kept if np.isfinite(m.votes.validation_NK).all() and np.isfinite(m.votes.test_NK).all()]
-    needed = max(1, experiment.failures.min_members)
-    if len(kept) < needed or not voters:
-        raise QuorumError(
-            f"{folder.path}: {len(kept)} of {experiment.total_members} members finished, {len(voters)} of them with "
-            f"finite votes; {needed} are needed (failures.min_members); start the run again to train the missing ones"
-        )
-    return voters
+def _finite(voters: Voters) -> Voters:
+    """Those whose votes are all finite, as the judgement has them."""
+    facts = voters.facts
+    positions, _ = finite_members(voters.validation, voters.test, facts)
+    members = tuple(voters.members[position] for position in positions)
+    return replace(voters, members=members, weights_M=None if voters.weights_M is None else voters.weights_M[positions])
 
 
-def _weights(folder: RunFolder, voters: list[MemberResult], aggregator: Aggregator) -> DoubleArray:
+def _weights(voters: Voters, aggregator: Aggregator) -> DoubleArray:
     """The weights of the weighted or additive vote, from the method or from validation, as the judgement has them."""
-    labels = folder.load_labels()
-    validation = SplitVotes(
-        "validation",
-        np.stack([member.votes.validation_NK for member in voters]),
-        labels.train_labels_N[labels.validation_rows],
-    )
-    return choose_all(validation, aggregator, method_weights(folder, voters), choose=False, seed=0).weights_M
+    return choose_all(voters.validation, aggregator, voters.weights_M, choose=False, seed=0).weights_M
+
+
+def _member(folder: RunFolder, member: MemberResult, experiment: Experiment) -> StoredMember:
+    place = folder.path / member_folder(member.index)
+    if member.recipe not in [group.name for group in experiment.groups]:
+        raise StorageError(f"{place / MEMBER}: damaged: of the recipe {member.recipe!r}, which {CONFIG} does not have")
+    return StoredMember(member.index, member.recipe, folder.load_weights(member.index), place / WEIGHTS)
+
+
+def _stack_sizes(folder: RunFolder, experiment: Experiment) -> dict[str, int]:
+    sizes: dict[str, int] = folder.plan()["stack_sizes"]
+    if missing := [group.name for group in experiment.groups if group.name not in sizes]:
+        raise StorageError(f"{folder.path / PLAN}: damaged: stack_sizes says nothing of {missing[0]}")
+    return sizes

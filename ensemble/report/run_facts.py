@@ -7,7 +7,6 @@ Nothing is worked out anew: figures and page only lay out what is stored.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,15 +15,15 @@ from typing import Any
 
 import yaml
 
-from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
-from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted, from_json
+from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted
+from ensemble.judging import stored_evaluation
+from ensemble.run_data import disputed_images
 from ensemble.storage import RunFolder
-from ensemble.storage.atomic import read_npz
-from ensemble.storage.run_folder import CONFIG, EVENTS
+from ensemble.storage.damage import require_sound
+from ensemble.storage.names import CONFIG, ENVIRONMENT
+from ensemble.storage.parsing import json_object
 from ensemble.types import ByteArray, EpochRecord
-
-EVALUATION, ENVIRONMENT, DISPUTED = "evaluation.json", "environment.json", "disputed.npz"
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,9 @@ class RunFacts:
 def read_run(path: Path) -> RunFacts:
     """Read a judged run. Raises StorageError where there is none, it has not been judged yet, or a file is damaged."""
     folder = RunFolder.read(path)
-    if not folder.has(EVALUATION):
-        raise StorageError(
-            f"{path}: this run has not been judged yet (no {EVALUATION}); start its `ensemble train` again to finish it"
-        )
-    record = json.loads(folder.read_bytes(EVALUATION))
-    evaluation = Evaluation.from_json(record)
-    events = list(_events(path / EVENTS))
+    require_sound(folder)
+    record, evaluation = stored_evaluation(folder)
+    events = [event for _, event in folder.events()]
     starts = [event for event in events if isinstance(event, RunStarted)]
     ends = [event for event in events if isinstance(event, RunFinished)]
     config = folder.config()
@@ -95,33 +90,18 @@ def read_run(path: Path) -> RunFacts:
         record=record,
         config=config,
         config_text=yaml.safe_dump(config, sort_keys=False, default_flow_style=None, width=72),
-        environment=json.loads(folder.read_bytes(ENVIRONMENT)) if folder.has(ENVIRONMENT) else {},
+        environment=json_object(folder.read_bytes(ENVIRONMENT), path / ENVIRONMENT) if folder.has(ENVIRONMENT) else {},
         histories={
             member.index: folder.load_member(member.index).history
             for member in evaluation.members
             if member.index in folder.finished()
         },
         failures=tuple(_failures(folder, events)),
-        images=_images(folder),
+        images=disputed_images(folder),
         executor=f"{starts[-1].executor}, {starts[-1].slots} at a time" if starts else "",
         places=tuple(sorted({_place(event) for event in events if isinstance(event, TaskStarted)})),
         wall_seconds=ends[-1].seconds if ends else None,
     )
-
-
-def _events(path: Path) -> Iterator[Event]:
-    """The events of the log. A last line without its end is a torn write and is passed over."""
-    try:
-        lines = path.read_text("utf-8").split("\n")[:-1]
-    except FileNotFoundError:
-        return
-    for number, line in enumerate(lines, 1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise StorageError(f"{path}:{number}: not a JSON record: {error}") from error
-        if isinstance(record, dict):
-            yield from_json(record)
 
 
 def _failures(folder: RunFolder, events: list[Event]) -> Iterator[FailureFacts]:
@@ -134,15 +114,6 @@ def _failures(folder: RunFolder, events: list[Event]) -> Iterator[FailureFacts]:
         yield FailureFacts(
             member, event.kind, event.reason, event.tries, event.seconds_lost, event.decision, details, member in finished
         )  # fmt: skip
-
-
-def _images(folder: RunFolder) -> dict[int, ByteArray]:
-    if not folder.has(DISPUTED):
-        return {}
-    arrays = read_npz(folder.read_bytes(DISPUTED), folder.path / DISPUTED)
-    if not {"rows", "images"} <= arrays.keys() or len(arrays["rows"]) != len(arrays["images"]):
-        raise StorageError(f"{folder.path / DISPUTED}: expected arrays rows and images of one length")
-    return {int(row): image for row, image in zip(arrays["rows"], arrays["images"], strict=True)}
 
 
 def _place(event: TaskStarted) -> str:

@@ -6,10 +6,12 @@ write that did not reach the disk raises StorageError and leaves the old file as
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,13 +23,17 @@ import numpy.typing as npt
 from ensemble.errors import StorageError
 
 TEMPORARY = ".writing"
+_MOST_EXPANSION = 1000  # of an archive that somebody compressed
 
 
-def write_bytes(path: Path, content: bytes) -> str:
-    """Write a file atomically; returns its SHA-256. Raises StorageError naming file and cause."""
+def write_bytes(path: Path, content: bytes, root: Path | None = None) -> str:
+    """Write a file atomically; returns its SHA-256. Raises StorageError naming file and cause.
+
+    root: a folder that must exist; only folders below it are made. Without it all that are missing are.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_parents(path, root)
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
@@ -35,11 +41,38 @@ def write_bytes(path: Path, content: bytes) -> str:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to tell; the next start removes what is left
+            temporary.unlink(missing_ok=True)
         raise StorageError(
             f"{path}: could not be written: {error.strerror or error}; free space or check permissions, then start again"
         ) from error
     return hashlib.sha256(content).hexdigest()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed writers left anywhere in a folder. Raises StorageError where it cannot."""
+    for leftover in folder.rglob(f"*{TEMPORARY}"):
+        if _LEFTOVER.search(leftover.name) and not leftover.is_symlink() and leftover.is_file():
+            remove(leftover)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, which may be gone already. Raises StorageError naming file and cause."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: could not be removed: {error.strerror or error}; check permissions") from error
+
+
+_LEFTOVER = re.compile(rf"\.\d+{re.escape(TEMPORARY)}\Z")
+
+
+def _make_parents(path: Path, root: Path | None) -> None:
+    if root is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return
+    for part in reversed([parent for parent in path.parents if root in parent.parents]):
+        part.mkdir(exist_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -69,7 +102,16 @@ def npz_bytes(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
 def read_npz(content: bytes, where: Path) -> dict[str, npt.NDArray[Any]]:
     """The arrays of an .npz archive. Raises StorageError; never unpickles."""
     try:
+        _require_small(content)
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise StorageError(f"{where}: not an .npz archive of plain arrays: {error}") from error
+            return {name: np.asarray(archive[name]) for name in archive.files}
+    except Exception as error:  # zipfile, zlib and numpy have a dozen kinds of errors for such bytes
+        raise StorageError(f"{where}: damaged: not an .npz archive of plain arrays: {error}") from error
+
+
+def _require_small(content: bytes) -> None:
+    """Stored archives are not compressed, so none unpacks to more than it has bytes."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > _MOST_EXPANSION * len(content):
+        raise ValueError(f"{size:,} bytes packed into {len(content):,}")

@@ -12,7 +12,7 @@ from ensemble.errors import ConfigError
 
 # Dotted keys (or their parents) that cannot change a member.
 NEUTRAL = frozenset({
-    "output_dir", "aggregator", "tracking", "failures", "data.root", "data.path", "data.download", "compute.executor",
+    "name", "output_dir", "aggregator", "tracking", "failures", "data.root", "data.path", "data.download", "compute.executor",
     "compute.slots", "compute.ray_address", "compute.placement_timeout_s", "compute.device",
     "compute.checkpoint_every_s", "compute.hang_timeout_s",
 })  # fmt: skip

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from ensemble.cache import cache_folder
 from ensemble.errors import ConfigError, StorageError
@@ -73,8 +72,8 @@ class Mirror:
         write_bytes(local, there)
         self._note(folder)
 
-    def push(self, folder: Path, files: Mapping[str, Mapping[str, Any]]) -> None:
-        """Copy what changed, then the manifest, then remove what is no longer listed.
+    def push(self, folder: Path, files: Mapping[str, str]) -> None:
+        """Copy what changed, then the manifest, then remove what is no longer listed. files: SHA-256 by name.
 
         Raises StorageError when the storage refuses, or when somebody else has written there since.
         """
@@ -82,7 +81,7 @@ class Mirror:
             raise StorageError(
                 f"{self.address}: another process has written to this run; stop one of them, or give one another name=..."
             )
-        wanted = {name: str(facts["sha256"]) for name, facts in files.items()}
+        wanted = dict(files)
         for name, digest in wanted.items():
             if self._pushed.get(name) != digest:
                 self._write(name, (folder / name).read_bytes())

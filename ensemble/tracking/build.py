@@ -9,9 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from ensemble.config import Experiment, load_config
+from ensemble.config import Experiment
+from ensemble.config.loading import parse_stored
 from ensemble.errors import ConfigError, StorageError
 from ensemble.events import Notice
+from ensemble.storage import RunFolder
+from ensemble.storage.damage import require_sound
+from ensemble.storage.names import CONFIG, EVENTS
 from ensemble.tracking.base import Tracker
 from ensemble.tracking.event_log import read_events
 from ensemble.types import ByteArray
@@ -35,7 +39,7 @@ def build_trackers(experiment: Experiment, folder: Path, quiet: bool) -> list[Tr
         for tracker in trackers[-1:] if not quiet else []:
             tracker.handle(Notice(message), time.time())
 
-    config, history = experiment.tracking.wandb, folder / "events.jsonl"
+    config, history = experiment.tracking.wandb, folder / EVENTS
     if config.mode != "disabled":
         from ensemble.tracking.wandb_tracker import WandbTracker
 
@@ -45,51 +49,48 @@ def build_trackers(experiment: Experiment, folder: Path, quiet: bool) -> list[Tr
             experiment.model_dump(mode="json"),
             folder,
             earlier=read_events(history) if history.exists() else (),
-            test_images=_test_images(experiment),
+            test_images=_test_images(folder),
             notify=notify,
         )
         trackers.insert(0, wandb)  # closed before the console, because it may have something to say then
     return trackers
 
 
-def replay_run(folder: Path, mode: Literal["online", "offline"] | None = None) -> bool:
+def replay_run(path: Path, mode: Literal["online", "offline"] | None = None) -> bool:
     """Tell Weights & Biases about a stored run again; True when all of it was sent or written.
 
     mode: instead of the configured one. Raises ConfigError when the run disabled W&B and no mode is given,
-    StorageError when there is no such run or its event log is damaged.
+    StorageError when there is no such run or a file of it is damaged: nothing is told then.
     """
     from ensemble.tracking.wandb_tracker import replay
 
-    history = folder / "events.jsonl"
-    if not history.is_file():
+    folder = RunFolder.read(path)
+    require_sound(folder)
+    history = folder.events()
+    if not history:
         raise StorageError(
-            f"{folder}: no run here (there is no events.jsonl); give the folder of a run, such as runs/NAME"
+            f"{path}: nothing has happened in this run yet (no {EVENTS}); start its `ensemble train` first"
         )
-    experiment = load_config(folder / "config.yaml").experiment
+    experiment = parse_stored(folder.config(), str(path / CONFIG))
     config = experiment.tracking.wandb
     if mode is not None:
         config = config.model_copy(update={"mode": mode})
     if config.mode == "disabled":
-        raise ConfigError(
-            f"{folder}: tracking.wandb.mode of this run is disabled; give --mode online or --mode offline"
-        )
+        raise ConfigError(f"{path}: tracking.wandb.mode of this run is disabled; give --mode online or --mode offline")
     plain = experiment.model_dump(mode="json")
-    return replay(
-        read_events(history), config, experiment.name, plain, folder, test_images=_test_images(experiment), notify=_say
-    )
+    return replay(history, config, experiment.name, plain, path, test_images=_test_images(path), notify=_say)
 
 
 def _say(message: str) -> None:
     print(message, file=sys.stderr)  # noqa: T201
 
 
-def _test_images(experiment: Experiment) -> Callable[[list[int]], ByteArray]:
-    """Loads the data set only when images are asked for: after training, for the few disputed rows."""
+def _test_images(path: Path) -> Callable[[list[int]], ByteArray]:
+    """Reads images only when they are asked for: after training, the few disputed ones, which the run keeps."""
 
     def images(rows: list[int]) -> ByteArray:
-        from ensemble.data import load_dataset
+        from ensemble.run_data import test_images
 
-        images_NCHW: ByteArray = load_dataset(experiment.data).test_images_NCHW[rows]
-        return images_NCHW
+        return test_images(RunFolder.read(path), rows)
 
     return images

@@ -8,6 +8,7 @@ was killed and trained again reports its epochs again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -17,7 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ensemble.errors import StorageError
-from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, from_json, to_json
+from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, to_json
+from ensemble.storage.event_lines import parse_events
 
 log = logging.getLogger(__name__)
 
@@ -36,32 +38,53 @@ class EventLog:
         self._synced = clock.monotonic()
         try:
             torn = _cut_torn_line(path)
-            self._file = path.open("a", encoding="utf-8", newline="\n")
+            self._file = path.open("ab", buffering=0)  # nothing is left over to be written when it is closed
         except OSError as error:
-            raise StorageError(f"{path}: the event log cannot be opened: {error.strerror}") from error
+            raise StorageError(f"{path}: the event log cannot be opened: {error.strerror or error}") from error
         if torn:
             log.warning("%s: cut off a last line of %d bytes that a killed run left unfinished", path, torn)
 
     def handle(self, event: Event, time: float) -> None:
         """Append the event as one line."""
-        line = json.dumps({"time": time, **to_json(event)}) + "\n"
+        line = json.dumps({"time": time, **to_json(event)}).encode() + b"\n"
         with self._lock:
             if self._file.closed:
                 return
             try:
-                self._file.write(line)
-                self._file.flush()
+                self._append(line)
                 if clock.monotonic() - self._synced >= SYNC_EVERY_S:
                     self._sync()
             except OSError as error:
-                raise StorageError(f"{self._path}: the event log cannot be written: {error.strerror}") from error
+                raise StorageError(
+                    f"{self._path}: the event log cannot be written: {error.strerror or error}; free space or check permissions, then start again"
+                ) from error
 
     def close(self, ok: bool) -> None:  # noqa: ARG002 (the log ends the same way either way)
-        """Bring everything to the disk."""
+        """Bring everything to the disk. Raises StorageError where that fails; it is closed all the same."""
         with self._lock:
-            if not self._file.closed:
+            if self._file.closed:
+                return
+            try:
                 self._sync()
-                self._file.close()
+            except OSError as error:
+                raise StorageError(
+                    f"{self._path}: the event log cannot be written: {error.strerror or error}"
+                ) from error
+            finally:
+                with contextlib.suppress(OSError):  # what was written is on the disk, or was said not to be
+                    self._file.close()
+
+    def _append(self, line: bytes) -> None:
+        """Write the whole line, or leave the log as it was."""
+        end = self._file.seek(0, os.SEEK_END)
+        left = memoryview(line)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # else the next start cuts it off
+                self._file.truncate(end)
+            raise
 
     def _sync(self) -> None:
         os.fsync(self._file.fileno())
@@ -95,25 +118,9 @@ def read_events(path: Path) -> Iterator[tuple[float, Event]]:
     """
     try:
         with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.endswith(b"\n"):
-                    yield _parse(line, f"{path}:{number}")
+            yield from parse_events(file, path)
     except OSError as error:
         raise StorageError(f"{path}: the event log cannot be read: {error.strerror}") from error
-
-
-def _parse(line: bytes, where: str) -> tuple[float, Event]:
-    try:
-        record = json.loads(line)
-    except ValueError as error:  # of JSON or of UTF-8
-        raise StorageError(f"{where}: the event log is damaged: no JSON ({error}): {line.rstrip()[:80]!r}") from error
-    time = record.get("time") if isinstance(record, dict) else None
-    if not isinstance(time, int | float) or isinstance(time, bool):
-        raise StorageError(f"{where}: the event log is damaged: no event with a time: {line.rstrip()[:80]!r}")
-    try:
-        return float(time), from_json(record)
-    except StorageError as error:
-        raise StorageError(f"{where}: {error}") from error
 
 
 def latest_attempts(events: Iterable[tuple[float, Event]]) -> list[tuple[float, Event]]:

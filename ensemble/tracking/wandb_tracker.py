@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -26,6 +26,10 @@ import ensemble
 from ensemble.config.schema import WandbConfig
 from ensemble.errors import EnsembleError
 from ensemble.events import Event, RunFinished, RunStarted, to_json
+from ensemble.judging import stored_evaluation
+from ensemble.storage import RunFolder
+from ensemble.storage.manifest import MANIFEST
+from ensemble.storage.names import EVENTS
 from ensemble.tracking.event_log import latest_attempts
 from ensemble.types import ByteArray
 
@@ -81,6 +85,7 @@ class WandbTracker:
     ) -> None:
         self.mode = effective_mode(config.mode, os.environ)
         self.complete = False
+        self.told_all = True  # False once something of the run could not be read
         self._folder = folder
         self._test_images = test_images
         self._notify = notify or log.warning
@@ -126,12 +131,11 @@ class WandbTracker:
         if self._process is None:
             return
         self._records.put({"earlier": False, "time": time, "event": to_json(event)})
-        judgement = self._folder / "evaluation.json"
-        if isinstance(event, RunFinished) and judgement.is_file():
+        if isinstance(event, RunFinished) and (self._folder / MANIFEST).is_file():
             try:
-                self.log_evaluation(json.loads(judgement.read_bytes()))
-            except (OSError, ValueError, EnsembleError) as error:
-                self._notify(f"W&B: the judgement is not shown there: {error}")
+                self.log_evaluation(stored_evaluation(RunFolder.read(self._folder))[0])
+            except EnsembleError as error:
+                self._miss(f"the judgement is not shown there: {error}")
         if isinstance(event, RunFinished) and self._keeps_folder:
             self._records.put({"artifact": listed_files(self._folder)})
 
@@ -140,9 +144,19 @@ class WandbTracker:
         if self._process is None:
             return
         rows = [record["row"] for record in evaluation["disputed"]]
-        images = self._test_images(rows) if self._test_images is not None and rows else ()
+        images = self._images(rows)
         packed = {row: _pack(image_CHW) for row, image_CHW in zip(rows, images, strict=False)}
         self._records.put({"evaluation": evaluation, "images": packed})
+
+    def _images(self, rows: list[int]) -> Sequence[ByteArray]:
+        """The images of these rows; without them the table is shown all the same, and that they are missing is said."""
+        if self._test_images is None or not rows:
+            return ()
+        try:
+            return list(self._test_images(rows))
+        except EnsembleError as error:
+            self._miss(f"the disputed images are not shown there: {error}")
+            return ()
 
     def close(self, ok: bool) -> None:
         """End the runs and wait, for a bounded time, until everything is sent; says so where it is not."""
@@ -185,6 +199,11 @@ class WandbTracker:
                 else:
                     self.complete = True
 
+    def _miss(self, reason: str) -> None:
+        """Say that a part of the run is not told."""
+        self.told_all = False
+        self._notify(f"W&B: {reason}")
+
     def _give_up(self, reason: str) -> None:
         """Say once that W&B misses something, and how it gets it."""
         if not self._given_up:
@@ -225,15 +244,15 @@ def replay(
         if isinstance(event, RunStarted | RunFinished):
             ok = isinstance(event, RunFinished)
     tracker.close(ok)
-    return tracker.complete
+    return tracker.complete and tracker.told_all
 
 
 def listed_files(folder: Path) -> list[str]:
     """What a run folder's manifest lists, the event log and the manifest itself."""
-    manifest = folder / "manifest.json"
-    files = json.loads(manifest.read_bytes())["files"] if manifest.is_file() else {}
-    present = [name for name in sorted({*files, "events.jsonl"}) if (folder / name).is_file()]
-    return [*present, manifest.name] if files else []
+    if not (folder / MANIFEST).is_file():
+        return []
+    files = RunFolder.read(folder).files()
+    return [*(name for name in sorted({*files, EVENTS}) if (folder / name).is_file()), MANIFEST]
 
 
 def _start_worker(folder: Path) -> subprocess.Popen[bytes]:

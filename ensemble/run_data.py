@@ -1,0 +1,84 @@
+"""The data set of a stored run: the same that its members were trained and judged on, or none.
+
+dataset = load_run_data(folder)             # compared with what the run noted
+images = disputed_images(folder)            # kept in the run itself, whatever became of the data set
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ensemble.config.loading import parse_stored
+from ensemble.data import Dataset, Split, images_digest, load_dataset, split_rows
+from ensemble.errors import StorageError
+from ensemble.storage import Labels, RunFolder
+from ensemble.storage.atomic import read_npz
+from ensemble.storage.member_files import same_labels
+from ensemble.storage.names import CONFIG, DATASET, DISPUTED, LABELS
+from ensemble.storage.parsing import array_of
+from ensemble.types import ByteArray
+
+
+def load_run_data(folder: RunFolder) -> Dataset:
+    """The data set of a run. Raises DataError when it is not there, StorageError when it is not what it was."""
+    experiment = parse_stored(folder.config(), str(folder.path / CONFIG))
+    dataset = load_dataset(experiment.data)
+    split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
+    require_same_data(folder, dataset, split)
+    return dataset
+
+
+def labels_of(dataset: Dataset, split: Split) -> Labels:
+    """What votes on this data set and split are judged against."""
+    return Labels(split.train_rows, split.validation_rows, dataset.train_labels_N, dataset.test_labels_N)
+
+
+def require_same_data(folder: RunFolder, dataset: Dataset, split: Split) -> None:
+    """Raises StorageError when a run was begun with other images, labels, classes or another split.
+
+    Runs of earlier versions noted less, and a run that has not come so far has noted nothing; what there is is compared.
+    """
+    if folder.has(LABELS) and not same_labels(folder.load_labels(), labels_of(dataset, split)):
+        raise _changed(folder, "labels or split")
+    if not folder.has(DATASET):
+        return
+    known = folder.dataset()
+    if known.class_names != list(dataset.class_names):
+        raise _changed(
+            folder, f"classes ({', '.join(dataset.class_names)[:80]}; {', '.join(known.class_names)[:80]} then)"
+        )
+    if known.image_shape not in (None, list(dataset.image_shape)):
+        raise _changed(folder, f"shape of images ({list(dataset.image_shape)}; {known.image_shape} then)")
+    if known.images_sha256 not in (None, images_digest(dataset)):
+        raise _changed(folder, "images")
+
+
+def _changed(folder: RunFolder, what: str) -> StorageError:
+    return StorageError(
+        f"{folder.path}: the data set's {what} are not those this run began with; restore the data, or give the run another name=..."
+    )
+
+
+def disputed_images(folder: RunFolder) -> dict[int, ByteArray]:
+    """The test images [C, H, W] that the members dispute most, by row, as the run keeps them; none where it kept none."""
+    if not folder.has(DISPUTED):
+        return {}
+    where = folder.path / DISPUTED
+    arrays = read_npz(folder.read_bytes(DISPUTED), where)
+    rows = array_of(arrays, "rows", where, "i", (None,))
+    shape = folder.dataset().image_shape if folder.has(DATASET) else None
+    images = array_of(arrays, "images", where, "u", (len(rows), *(shape or (None, None, None))))
+    if images.dtype != np.uint8:
+        raise StorageError(f"{where}: damaged: images are {images.dtype}; expected uint8")
+    return {int(row): image for row, image in zip(rows, images, strict=True)}
+
+
+def test_images(folder: RunFolder, rows: Sequence[int]) -> ByteArray:
+    """These test images [N, C, H, W]: the run's own copies, or the data set's where the run has none, after comparing it."""
+    kept = disputed_images(folder)
+    if rows and kept.keys() >= set(rows):
+        return np.stack([kept[row] for row in rows])
+    images: ByteArray = load_run_data(folder).test_images_NCHW[np.asarray(rows, np.int64)]
+    return images

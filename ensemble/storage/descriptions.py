@@ -1,0 +1,126 @@
+"""What the JSON files of a run say, each in one form that every reader goes by."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from ensemble.config.schema import Aggregator
+from ensemble.storage.parsing import Stored
+
+Positive = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+
+
+class DatasetFacts(Stored):
+    """dataset.json: what the members were trained on.
+
+    image_shape: (C, H, W). mean, std: by channel, of the training rows on the scale [0, 1]. images_sha256: of all pixels
+    (`data.images_digest`). Earlier versions wrote the last three not at all.
+    """
+
+    name: str
+    class_names: Annotated[list[str], Field(min_length=1)]
+    image_shape: Annotated[list[Positive], Field(min_length=3, max_length=3)] | None = None
+    mean: list[float] | None = None
+    std: list[Annotated[float, Field(gt=0)]] | None = None
+    images_sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _one_statistic_per_channel(self) -> Self:
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and self.image_shape is not None and len(values) != self.image_shape[0]:
+                raise ValueError(f"{name} has {len(values)} values; expected one per channel, {self.image_shape[0]}")
+        return self
+
+
+class RoundFacts(Stored):
+    """A round of a method that the report describes."""
+
+    round: Index | None = None
+    members: list[Index] = Field(default_factory=list)
+
+
+class MethodReport(Stored):
+    """What the method noted. dropped: finished members that do not vote."""
+
+    dropped: list[Index] = Field(default_factory=list)
+    rounds: list[RoundFacts] = Field(default_factory=list)
+
+
+class MethodFacts(Stored):
+    """method.json. vote_weights: by member; None where the method has none."""
+
+    vote_weights: dict[str, float] | None = None
+    report: MethodReport | None = None
+
+    @property
+    def dropped(self) -> set[int]:
+        return set(self.report.dropped) if self.report else set()
+
+    @property
+    def rounds(self) -> list[RoundFacts]:
+        return self.report.rounds if self.report else []
+
+
+class MemberFile(Stored):
+    """members/NNNN/member.json. files_sha256: of the member's other files, so that none of them can be another member's."""
+
+    index: Index
+    recipe: str
+    num_parameters: Index
+    train_seconds: float
+    kept_epoch: Index
+    stack_size: Positive
+    facts: dict[str, float] = Field(default_factory=dict)
+    device: str = ""
+    files_sha256: dict[str, str] = Field(default_factory=dict)
+
+
+class AskedMembers(Stored):
+    """A group of a configuration: how many members it asks for."""
+
+    count: Positive
+
+
+class AskedFailures(Stored):
+    """The configuration's section on failures."""
+
+    min_members: Index
+
+
+class AskedMethod(Stored):
+    """The configuration's section on the method."""
+
+    name: str
+    error_rows: str | None = None
+
+
+class JudgedConfig(Stored):
+    """What judging needs of config.yaml, in the form that every version has written."""
+
+    aggregator: Aggregator
+    num_members: Positive | None = None
+    members: list[AskedMembers] = Field(default_factory=list)
+    failures: AskedFailures
+    method: AskedMethod
+
+    @model_validator(mode="after")
+    def _asks_for_members(self) -> Self:
+        if self.num_members is None and not self.members:
+            raise ValueError("neither num_members nor members says how many are asked for")
+        return self
+
+    @property
+    def asked_members(self) -> int:
+        """How many members the run was asked for."""
+        return self.num_members or sum(group.count for group in self.members)
+
+
+class PlanFacts(Stored):
+    """plan.json, as far as every reader needs it; `planning.Plan` has the whole."""
+
+    stack_sizes: dict[str, Positive]
+    device: str | None = None

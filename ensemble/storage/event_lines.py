@@ -1,0 +1,35 @@
+"""The lines of an event log, read back: one JSON record per event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ensemble.errors import StorageError
+from ensemble.events import Event, from_json
+
+
+def parse_events(lines: Iterable[bytes], path: Path) -> Iterator[tuple[float, Event]]:
+    """The events of a log in the order they were written, each with its time in unix seconds.
+
+    Raises StorageError, naming file and line, for a line that is no event. A last line without its newline is a write
+    that was cut short and is passed over.
+    """
+    for number, line in enumerate(lines, start=1):
+        if line.endswith(b"\n"):
+            yield _parse(line, f"{path}:{number}")
+
+
+def _parse(line: bytes, where: str) -> tuple[float, Event]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:  # of JSON or of UTF-8, nested without end
+        raise StorageError(f"{where}: the event log is damaged: no JSON ({error}): {line.rstrip()[:80]!r}") from error
+    time = record.get("time") if isinstance(record, dict) else None
+    if not isinstance(time, int | float) or isinstance(time, bool):
+        raise StorageError(f"{where}: the event log is damaged: no event with a time: {line.rstrip()[:80]!r}")
+    try:
+        return float(time), from_json(record)
+    except (StorageError, OverflowError) as error:
+        raise StorageError(f"{where}: {error}") from error

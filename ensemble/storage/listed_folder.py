@@ -1,0 +1,188 @@
+"""A folder in which only what its manifest lists counts.
+
+Files are written whole, then listed with their SHA-256 (the manifest is written last, atomically), so a kill at any
+moment leaves either the old state or the new one; a file is compared with its entry whenever it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from ensemble.errors import StorageError
+from ensemble.storage.atomic import remove, write_bytes
+from ensemble.storage.damage import Damaged, what_to_do
+from ensemble.storage.manifest import MANIFEST, Entry, manifest_bytes, parse_manifest
+from ensemble.storage.names import EVENTS
+from ensemble.storage.remote import Mirror
+
+
+class ListedFolder:
+    """A folder open for writing (locked) or for reading."""
+
+    def __init__(self, path: Path, lock: IO[str] | None = None, mirror: Mirror | None = None) -> None:
+        self.path = path
+        self._lock = lock
+        self._mirror = mirror
+        self._files: dict[str, Entry] = {}
+        self._place = path.stat() if lock else None  # where it was when it was opened
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _t: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the lock."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):  # what was to be said has been said
+                self._lock.close()
+            self._lock = None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write one file of the run and list it in the manifest."""
+        self.write_all({name: content})
+
+    def write_all(self, contents: Mapping[str, bytes]) -> None:
+        """Write several files, then list them together: readers see all of them or none."""
+        assert self._lock is not None, "the run folder is open for reading only"
+        self._require_here()
+        for name, content in contents.items():
+            digest = write_bytes(self.path / name, content, self.path)
+            self._files[name] = Entry(sha256=digest, bytes=len(content))
+        self._write_manifest()
+
+    def record_events(self) -> None:
+        """List the event log as it is now, up to its last whole line."""
+        self._require_here()
+        path = self.path / EVENTS
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        whole = content[: content.rfind(b"\n") + 1]
+        self._files[EVENTS] = Entry(sha256=hashlib.sha256(whole).hexdigest(), bytes=len(whole))
+        self._write_manifest()
+
+    def read_bytes(self, name: str) -> bytes:
+        """A file's content. Raises StorageError when it is missing or not what the manifest says.
+
+        The event log, which is written to between two manifests, must begin with what the manifest lists.
+        """
+        path = self.path / name
+        if name not in self._files:
+            raise StorageError(f"{path}: not in this run (its {MANIFEST} does not list it)")
+        entry = self._files[name]
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise Damaged(
+                name, f"{path}: listed in {MANIFEST} but not readable: it is not there; {what_to_do(name)}"
+            ) from error
+        except OSError as error:
+            raise StorageError(f"{path}: listed in {MANIFEST} but not readable: {error.strerror or error}") from error
+        listed = content[: entry.bytes] if name == EVENTS else content
+        found = hashlib.sha256(listed).hexdigest()
+        if found != entry.sha256 or len(listed) != entry.bytes:
+            raise Damaged(
+                name,
+                f"{path}: damaged: SHA-256 {found[:16]}... of {len(listed):,} bytes found, {entry.sha256[:16]}... of {entry.bytes:,} expected; {what_to_do(name)}",
+            )
+        return content
+
+    def has(self, name: str) -> bool:
+        """True when the manifest lists the file."""
+        return name in self._files
+
+    def files(self) -> list[str]:
+        """All files the manifest lists."""
+        return sorted(self._files)
+
+    def damaged_files(self) -> list[Damaged]:
+        """All listed files that are missing or not what the manifest says."""
+        found = []
+        for name in self.files():
+            try:
+                self.read_bytes(name)
+            except Damaged as error:
+                found.append(error)
+        return found
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Take files off the list, then remove them; a member's go together."""
+        names = [name for name in names if name in self._files]
+        for name in names:
+            del self._files[name]
+        if names:
+            self._require_here()
+            self._write_manifest()  # first the list, so that no listed file is ever missing
+        for name in names:
+            remove(self.path / name)
+
+    def _require_here(self) -> None:
+        """Raises StorageError when the folder is no longer where it was opened: nothing is made anew in its place."""
+        try:
+            now = self.path.stat()
+        except OSError:
+            now = None
+        if self._place is None or now is None or not os.path.samestat(now, self._place):
+            raise StorageError(
+                f"{self.path}: the run folder is gone: it was moved, removed or unmounted while the run went on; put it back and start the run again"
+            )
+
+    def _write_manifest(self) -> None:
+        write_bytes(self.path / MANIFEST, manifest_bytes(self._files), self.path)
+        if self._mirror:
+            self._mirror.push(self.path, {name: entry.sha256 for name, entry in self._files.items()})
+
+    def _load_manifest(self) -> None:
+        path = self.path / MANIFEST
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        manifest = parse_manifest(content, path)
+        self._files = dict(manifest.files)
+        if not manifest.certain and (damaged := self.damaged_files()):
+            raise StorageError(
+                f"{path}: damaged, or a file it lists is: digests were changed after it was written, and these do not fit:\n"
+                + "\n".join(f"  {error}" for error in damaged[:5])
+            )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file. Raises StorageError where that cannot be seen."""
+    try:
+        return path.is_file()
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def locked(path: Path) -> IO[str]:
+    """An exclusive lock that the kernel drops when this process ends, however it ends."""
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise StorageError(
+            f"{path.parent}: in use by {holder}; wait for it, stop it, or give this run another name=..."
+        ) from error
+    except OSError:
+        file.close()
+        raise
+    with contextlib.suppress(OSError):  # who holds it is said for people; the lock holds without
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+    return file

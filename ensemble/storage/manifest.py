@@ -1,0 +1,122 @@
+"""The manifest of a run folder: which files a run consists of, with SHA-256 and size, and checksums of the list itself.
+
+`names_sha256` is over version and names: where it does not fit, a file may have been lost or added, and nothing in the
+folder can be believed. `entries_sha256` is over digests and sizes as well: where only that does not fit, somebody
+entered a file anew, or a digest was damaged; then every file is compared with its entry before any is believed, and a
+damaged digest shows. Manifests of earlier versions have neither; their form is checked as far as it goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ensemble.errors import StorageError
+from ensemble.storage.atomic import json_bytes
+from ensemble.storage.parsing import Stored, json_model
+
+MANIFEST = "manifest.json"
+VERSION = 1
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MEMBER_FILES = ("weights.safetensors", "votes.npz", "history.csv", "member.json")
+
+
+class Entry(Stored):
+    """One file. bytes: its size."""
+
+    sha256: Digest
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class Manifest(Stored):
+    """manifest.json."""
+
+    version: int
+    files: dict[str, Entry]
+    names_sha256: Digest | None = None
+    entries_sha256: Digest | None = None
+
+    @property
+    def certain(self) -> bool:
+        """False where digests or sizes are not those that were written, so that each file must be compared first."""
+        return self.entries_sha256 in (None, entries_digest(self.files))
+
+
+def manifest_bytes(files: Mapping[str, Entry]) -> bytes:
+    """The content of manifest.json for these files."""
+    entries = {name: {"sha256": entry.sha256, "bytes": entry.bytes} for name, entry in sorted(files.items())}
+    checksums = {"names_sha256": names_digest(files), "entries_sha256": entries_digest(files)}
+    return json_bytes({"version": VERSION, **checksums, "files": entries})
+
+
+def parse_manifest(content: bytes, where: Path) -> Manifest:
+    """A manifest that says of itself that it is whole. Raises StorageError naming it otherwise."""
+    found = json_model(content, where, Manifest)
+    if found.version != VERSION:
+        raise StorageError(f"{where}: of another version (format {found.version}, this program reads {VERSION})")
+    if strange := [name for name in found.files if not _is_inside(name)]:
+        raise StorageError(f"{where}: damaged: lists {strange[0][:80]!r}, which is no file of this folder")
+    if found.names_sha256 is None and found.entries_sha256 is not None:
+        raise StorageError(f"{where}: damaged: names_sha256 is missing")
+    if found.names_sha256 is not None and found.entries_sha256 is None:
+        raise StorageError(f"{where}: damaged: entries_sha256 is missing")
+    if unknown := sorted(found.model_extra or ()):
+        raise StorageError(f"{where}: damaged: unknown key {unknown[0][:80]!r}")
+    if found.names_sha256 not in (None, names_digest(found.files)):
+        raise StorageError(
+            f"{where}: damaged: the files it lists are not those that were written (their names have another SHA-256); restore it from a copy, or start the run anew under another name=..."
+        )
+    _require_whole_members(found.files, where)
+    return found
+
+
+def names_digest(files: Mapping[str, Any]) -> str:
+    """SHA-256 of the format's version and the names of all files."""
+    return hashlib.sha256(json.dumps([VERSION, *sorted(files)]).encode()).hexdigest()
+
+
+def entries_digest(files: Mapping[str, Entry]) -> str:
+    """SHA-256 of names, digests and sizes."""
+    entries = [[name, entry.sha256, entry.bytes] for name, entry in sorted(files.items())]
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
+
+
+def member_folder(index: int) -> str:
+    """Where a member's files lie in the run folder."""
+    return f"members/{index:04d}"
+
+
+def member_of(name: str) -> int | None:
+    """The member that a file belongs to; None for a file of the run."""
+    found = _MEMBER.fullmatch(name)
+    return int(found[1]) if found and name.startswith(f"{member_folder(int(found[1]))}/") else None
+
+
+def members_of(files: Mapping[str, Any]) -> set[int]:
+    """The members that are listed."""
+    return {index for name in files if (index := member_of(name)) is not None}
+
+
+_MEMBER = re.compile(r"members/(\d{4,9})/([^/]+)")
+
+
+def _is_inside(name: str) -> bool:
+    parts = name.split("/")
+    return all(part not in ("", ".", "..") for part in parts) and "\0" not in name
+
+
+def _require_whole_members(files: Mapping[str, Any], where: Path) -> None:
+    """A member's files are listed together or not at all; anything else under members/ has no meaning."""
+    for name in files:
+        if name.startswith("members/") and (member_of(name) is None or name.rpartition("/")[2] not in MEMBER_FILES):
+            raise StorageError(f"{where}: damaged: lists {name[:80]!r}, which no run has")
+    for index in sorted(members_of(files)):
+        folder = member_folder(index)
+        if missing := [file for file in MEMBER_FILES if f"{folder}/{file}" not in files]:
+            raise StorageError(f"{where}: damaged: member {index} has files, but not {folder}/{missing[0]}")

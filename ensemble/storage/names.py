@@ -1,0 +1,10 @@
+"""The files of a run folder besides those of its members."""
+
+from __future__ import annotations
+
+CONFIG, PLAN, LABELS, EVENTS = "config.yaml", "plan.json", "labels.npz", "events.jsonl"
+DATASET, ENVIRONMENT, METHOD, ROUNDS = "dataset.json", "environment.json", "method.json", "rounds.json"
+EVALUATION, LEADERBOARD, DISPUTED, STAGED = "evaluation.json", "leaderboard.csv", "disputed.npz", "staged.json"
+
+# What every start of `ensemble train` writes anew from the rest.
+DERIVED = frozenset({ENVIRONMENT, METHOD, EVALUATION, LEADERBOARD, DISPUTED, STAGED})
