@@ -102,7 +102,7 @@ def read_run(path: Path) -> RunFacts:
             if member.index in folder.finished()
         },
         failures=tuple(_failures(folder, events)),
-        images=_images(folder),
+        images=disputed_images(folder),
         executor=f"{starts[-1].executor}, {starts[-1].slots} at a time" if starts else "",
         places=tuple(sorted({_place(event) for event in events if isinstance(event, TaskStarted)})),
         wall_seconds=ends[-1].seconds if ends else None,
@@ -136,7 +136,8 @@ def _failures(folder: RunFolder, events: list[Event]) -> Iterator[FailureFacts]:
         )  # fmt: skip
 
 
-def _images(folder: RunFolder) -> dict[int, ByteArray]:
+def disputed_images(folder: RunFolder) -> dict[int, ByteArray]:
+    """The disputed test images [C, H, W] by their row, empty where the run kept none. Raises StorageError for damage."""
     if not folder.has(DISPUTED):
         return {}
     arrays = read_npz(folder.read_bytes(DISPUTED), folder.path / DISPUTED)
