@@ -141,7 +141,8 @@ def report(runs: tuple[str, ...], out: Path | None) -> None:
     from ensemble.judging import find_run
     from ensemble.report.html import write_report
 
-    click.echo(write_report([find_run(run, Path("runs")) for run in runs], out))
+    paths = [find_run(run, Path("runs")) for run in runs]
+    click.echo(write_report(paths, out, tell=lambda line: click.echo(line, err=True)))
 
 
 @main.command()

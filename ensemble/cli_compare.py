@@ -49,11 +49,15 @@ def compare(
     """  # fmt: skip
     from ensemble.comparison import compare_items
     from ensemble.report.compared import comparison_markdown, print_comparison
+    from ensemble.report.keeping import mark_of, refuse_other
     from ensemble.storage.atomic import write_bytes
 
+    mark = mark_of("compare", [*items, aggregator, reference or "", str(labels or "")])
+    if out is not None:
+        refuse_other(out, mark, "the table of another comparison")
     comparison = compare_items(items, aggregator, reference, labels)
     if out is not None:
-        write_bytes(out, comparison_markdown(comparison).encode())
+        write_bytes(out, comparison_markdown(comparison, mark).encode())
     if as_json:
         click.echo(json.dumps(comparison.to_json(), indent=1))
     else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -79,21 +80,28 @@ def predict(
 @AS_JSON
 def export(run: str, file_format: Format, out: Path | None, aggregator: Aggregator | None, as_json: bool) -> None:
     """Write the whole vote of a RUN as one file: uint8 images [N, C, H, W] in, probabilities and classes out."""
-    from ensemble.inference.export import SUFFIXES, export_ensemble
+    from ensemble.inference.export import FORMATS, export_ensemble
     from ensemble.inference.trained import load_ensemble
     from ensemble.judging import find_run
 
     trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator, device="cpu")
-    path = out or Path(trained.vote.experiment.name + SUFFIXES[file_format])
-    size = export_ensemble(trained, file_format, path)
+    path = out or Path(trained.vote.experiment.name + FORMATS[file_format].suffix)
+    exported = export_ensemble(trained, file_format, path)
+    size, checked = exported.size, exported.checked
     shape = ", ".join(map(str, trained.image_shape))
     if as_json:
-        facts = {"path": str(path), "bytes": size, "format": file_format, "members": len(trained.vote.members)}
-        click.echo(json.dumps(facts | {"image_shape": trained.image_shape, "classes": trained.class_names}, indent=1))
+        facts: dict[str, Any] = {
+            "path": str(path),
+            "bytes": size,
+            "format": file_format,
+            "members": len(trained.vote.members),
+        }
+        facts |= {"image_shape": trained.image_shape, "classes": trained.class_names, "compared": asdict(checked)}
+        click.echo(json.dumps(facts, indent=1))
     else:
         click.echo(
             f"{path}: {trained.vote.aggregator} vote of {len(trained.vote.members)} members, {size / 1e6:.1f} MB; "
-            f"images uint8 [N, {shape}] -> probabilities [N, {len(trained.class_names)}], classes [N]"
+            f"images uint8 [N, {shape}] -> probabilities [N, {len(trained.class_names)}], classes [N]\n{checked.sentence}"
         )
 
 

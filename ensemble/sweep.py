@@ -5,6 +5,7 @@ result = run_sweep(load_sweep(path, words), train)
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,14 +16,15 @@ import numpy as np
 
 from ensemble.config import Experiment
 from ensemble.config.sweeping import Setting, SweepPlan
-from ensemble.errors import ConfigError, QuorumError
-from ensemble.evaluation.statistics import Interval, mcnemar_exact, mean_interval, welch_t
+from ensemble.errors import ConfigError, QuorumError, StorageError
+from ensemble.evaluation.statistics import Interval, mean_interval, welch_t
 from ensemble.events import EpochFinished, MemberFailed
 from ensemble.judging import find_run, judge
 from ensemble.storage import RunFolder
 from ensemble.storage.remote import is_address, local_root
 
 Train = Callable[[Experiment], Path]
+TABLE = "sweep.json"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,6 @@ class Trial:
     kept_epoch: int
     failure: str
     curve: tuple[EpochFinished, ...]
-    validation_wrong: tuple[bool, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -97,7 +98,8 @@ class Line:
 class SweepResult:
     """All lines, best first; the winner among the settings of which every seed finished, if there is one.
 
-    p_value: between the winner and the runner-up; test: which one it is of.
+    p_value: between the winner and the runner-up, NaN where there is no test; test: which one it is of, or why there is
+    none.
     """
 
     plan: SweepPlan
@@ -134,8 +136,12 @@ def run_sweep(plan: SweepPlan, train: Train, screen: int | None = None, survivor
     """Train every setting with every seed, and rank them by their mean validation error.
 
     train: runs an experiment and returns its folder. screen: first train all for so many epochs, in runs of their
-    own, and only the best share `survivors` of them in full. Raises ConfigError where screening would drop nothing.
+    own, and only the best share `survivors` of them in full. Raises ConfigError where screening would drop nothing, and
+    StorageError where the folder holds the tables of another sweep, both before anything is trained.
     """
+    place = str(plan.base.get("output_dir", "runs"))
+    folder = (local_root(place) if is_address(place) else Path(place)) / plan.name
+    refuse_other_tables(folder, plan)
     dropped: list[Line] = []
     if screen is not None:
         count = max(1, math.ceil(survivors * len(plan.settings)))
@@ -151,8 +157,6 @@ def run_sweep(plan: SweepPlan, train: Train, screen: int | None = None, survivor
     whole = [line for line in lines if len(line.finished) == len(line.trials)]
     winner, runner_up = (whole[0] if whole else None), (whole[1] if len(whole) > 1 else None)
     p_value, test = _compared(winner, runner_up) if winner and runner_up else (math.nan, "")
-    place = str(plan.base.get("output_dir", "runs"))
-    folder = (local_root(place) if is_address(place) else Path(place)) / plan.name
     return SweepResult(plan, folder, (*lines, *dropped), winner, runner_up, p_value, test)
 
 
@@ -194,15 +198,7 @@ def _member_trials(folder: RunFolder, count: int) -> Iterator[Trial]:
         member = folder.load_member(index)
         wrong_N = member.votes.validation_NK.argmax(axis=1) != validation_labels_N
         test_error = float((member.votes.test_NK.argmax(axis=1) != labels.test_labels_N).mean())
-        yield Trial(
-            float(wrong_N.mean()),
-            test_error,
-            member.train_seconds,
-            member.kept_epoch,
-            "",
-            curve,
-            tuple(wrong_N.tolist()),
-        )
+        yield Trial(float(wrong_N.mean()), test_error, member.train_seconds, member.kept_epoch, "", curve)
 
 
 def _run_trial(folder: RunFolder) -> Trial:
@@ -241,16 +237,47 @@ def _ranked(lines: Sequence[Line]) -> list[Line]:
 
 
 def _compared(one: Line, other: Line) -> tuple[float, str]:
-    """p-value between two settings, and the name of its test."""
-    if len(one.trials) > 1:
-        errors = [[trial.validation_error for trial in line.trials] for line in (one, other)]
-        return welch_t(*errors), "Welch's t test on the validation errors of the seeds"
-    first, second = one.trials[0].validation_wrong, other.trials[0].validation_wrong
-    if not first or not second:
-        return math.nan, "one run each: no test"
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
-    return mcnemar_exact(only_first, only_second), "exact McNemar test on the validation rows"
+    """p-value between two settings, and the name of its test, or why there is none.
+
+    What varies between two runs of one setting is the seed. So a setting is known by several seeds or not at all,
+    however many images two single networks are compared on.
+    """
+    if len(one.trials) == 1:
+        return (
+            math.nan,
+            "one seed each, so no test: two seeds of one setting may differ as much; seeds=5 gives each five",
+        )
+    errors = [[trial.validation_error for trial in line.trials] for line in (one, other)]
+    p_value = welch_t(*errors)
+    if math.isnan(p_value):
+        return p_value, "no test: neither setting's seeds differ in their validation error"
+    return p_value, "Welch's t test on the validation errors of the seeds"
+
+
+def refuse_other_tables(folder: Path, plan: SweepPlan) -> None:
+    """Raises StorageError where the folder holds the tables of a sweep that `plan` does not contain.
+
+    The same sweep again, or one with more values or seeds, may replace them: nothing is lost by that.
+    """
+    path = folder / TABLE
+    if not path.exists():
+        return
+    try:
+        stored = json.loads(path.read_bytes())
+        kept = [(line["setting"], line["values"], len(line["trials"])) for line in stored["settings"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(
+            f"{path}: cannot be read as the table of a sweep ({type(error).__name__}: {error}); move it away, or give this "
+            "sweep another name=..."
+        ) from error
+    planned = [{key: _jsonable(value) for key, value in setting.values.items()} for setting in plan.settings]
+    lost = [label for label, values, seeds in kept if values not in planned or seeds > plan.seeds]
+    if lost:
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        raise StorageError(
+            f"{path}: holds the table of another sweep, of whose settings this one lacks {', '.join(lost[:3])}{more} "
+            f"(or some of their seeds); give this sweep another name=..., such as name={plan.name}-2, to keep both"
+        )
 
 
 def _mean(values: Sequence[float]) -> float:

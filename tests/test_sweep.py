@@ -11,11 +11,12 @@ from click.testing import CliRunner
 from scipy import stats
 
 from ensemble.cli import main
-from ensemble.config.sweeping import load_sweep
+from ensemble.config.sweeping import Setting, SweepPlan, load_sweep
 from ensemble.errors import ConfigError
 from ensemble.evaluation.statistics import welch_t
+from ensemble.report.sweeps import verdict
 from ensemble.storage import RunFolder
-from ensemble.sweep import run_sweep
+from ensemble.sweep import Line, SweepResult, Trial, _compared, _ranked, run_sweep
 
 BASE = """\
 name: small
@@ -116,6 +117,66 @@ def test_welch_against_scipy(seed: int) -> None:
 
 
 def test_welch_without_spread() -> None:
-    assert welch_t([1.0, 1.0], [1.0, 1.0]) == 1.0
-    assert welch_t([1.0, 1.0], [2.0, 2.0]) == 0.0
+    """Nothing to measure a difference by is no certainty."""
+    assert np.isnan(welch_t([1.0, 1.0], [1.0, 1.0]))
+    assert np.isnan(welch_t([1.0, 1.0], [2.0, 2.0]))
     assert np.isnan(welch_t([1.0], [1.0, 2.0]))
+
+
+def simulated(errors_LS: np.ndarray) -> SweepResult:
+    """What a sweep makes of these validation errors, [settings, seeds]."""
+    settings = [Setting(f"lr={i}", f"lr-{i}", {"training.lr": i}) for i in range(len(errors_LS))]
+    lines = _ranked(
+        [
+            Line(setting, tuple(Trial(error, error, 1.0, 1, "", ()) for error in errors_S))
+            for setting, errors_S in zip(settings, errors_LS.tolist(), strict=True)
+        ]
+    )
+    plan = SweepPlan("simulated", {}, {}, "nowhere", tuple(settings), errors_LS.shape[1])
+    return SweepResult(plan, Path(), tuple(lines), lines[0], lines[1], *_compared(lines[0], lines[1]))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("settings", [2, 4])
+def test_equal_settings_win_in_at_most_five_of_a_hundred_sweeps(settings: int, seeds: int) -> None:
+    """Binomial errors on 30 to 1,000 images, whose means and variances often coincide."""
+    generator = np.random.default_rng([settings, seeds])
+    claims, sweeps = 0, 2000
+    for i in range(sweeps):
+        rows, error = [(30, 0.2), (100, 0.1), (360, 0.03), (1000, 0.05)][i % 4]
+        claims += "better than" in verdict(simulated(generator.binomial(rows, error, (settings, seeds)) / rows))
+    assert claims / sweeps <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / sweeps)
+
+
+def test_a_clear_difference_over_seeds_is_claimed() -> None:
+    assert "better than lr=1" in verdict(simulated(np.array([[0.01, 0.012, 0.011], [0.05, 0.052, 0.049]])))
+
+
+def test_one_seed_each_claims_nothing_of_the_settings(home: Path) -> None:
+    words = ["training.lr=1e-5,0.1", f"output_dir={home / 'runs'}", "name=lone", "-q"]
+    text = CliRunner().invoke(main, ["sweep", str(home / "small.yaml"), *words], terminal_width=200).stdout
+    assert "better" not in text
+    assert "not distinguishable" not in text
+    assert "one seed each, so no test" in " ".join(text.split())
+    document = json.loads((home / "runs/lone/sweep.json").read_text())
+    assert document["p_value"] is None
+    assert document["settings"][0]["validation_interval"] == [None, None]
+
+
+def test_a_second_sweep_never_replaces_the_tables_of_another(home: Path) -> None:
+    """More values or seeds may, since they hold the old ones too."""
+    words = ["num_members=1", "method.name=bagging", "training.epochs=1", "name=kept"]
+    sweep(home, "training.lr=1e-3,1e-2", *words)
+    before = (home / "runs/kept/sweep.csv").read_bytes()
+    for other in ("training.batch_size=32,64", "training.lr=1e-3,1e-1"):
+        command = ["sweep", str(home / "small.yaml"), f"output_dir={home / 'runs'}", *words, other, "-q"]
+        refused = CliRunner().invoke(main, command)
+        assert refused.exit_code == 6, refused.output
+        assert "name=kept-2" in refused.stderr
+        assert (home / "runs/kept/sweep.csv").read_bytes() == before
+    assert not list((home / "runs/kept").glob("batch_size*"))  # refused before anything was trained
+    assert len(sweep(home, "training.lr=1e-3,1e-2,1e-1", *words)["settings"]) == 3  # type: ignore[arg-type]
+    (home / "runs/kept/sweep.json").write_text("{")
+    refused = CliRunner().invoke(main, command)
+    assert refused.exit_code == 6
+    assert "cannot be read as the table of a sweep" in refused.stderr

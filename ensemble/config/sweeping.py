@@ -127,9 +127,33 @@ def load_sweep(path: Path, words: Sequence[str], draw: int | None = None) -> Swe
     values.setdefault("num_members", 1)
     plan = SweepPlan(values["name"], values, places, str(path), (), seeds)
     plan = plan.only(_settings(axes, draw, int(values.get("seed", 0))))
-    for setting in plan.settings:
-        plan.experiment(setting, name=plan.name)  # every mistake before the first training
+    _refuse_repeats(plan)  # and with it every mistake, before the first training
     return plan
+
+
+def _refuse_repeats(plan: SweepPlan) -> None:
+    """Raises ConfigError where two settings are one configuration, however differently their values are written.
+
+    It would be trained twice, and one of the two would be said to be better than itself.
+    """
+    if plan.seeds > 1 and any("seed" in setting.values for setting in plan.settings):
+        raise ConfigError(
+            f"{plan.where}: seed is an axis, but seeds={plan.seeds} also gives every setting several seeds, which would "
+            "be partly the same ones; use seeds=N alone"
+        )
+    seen: dict[str, str] = {}
+    repeats = []
+    for setting in plan.settings:
+        resolved = plan.experiment(setting, name=plan.name).model_dump_json(exclude={"output_dir"})
+        if resolved in seen:
+            repeats.append(f"{seen[resolved]} and {setting.label}")
+        seen.setdefault(resolved, setting.label)
+    if repeats:
+        more = f"; and {len(repeats) - 3} more" if len(repeats) > 3 else ""
+        raise ConfigError(
+            f"{plan.where}: two settings of the sweep are the same configuration: {'; '.join(repeats[:3])}{more}. Give "
+            "each value once; seeds=N trains a setting several times"
+        )
 
 
 def split_values(text: str) -> list[str]:
@@ -178,7 +202,9 @@ def _text(value: Any) -> str:
         return ",".join(str(value[key]) if key == "name" else f"{key}:{_text(value[key])}" for key in value)
     if isinstance(value, tuple):
         return "[" + ",".join(map(_text, value)) + "]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)  # two values are never written alike
+    return str(value)
 
 
 def _copy(value: Any) -> Any:

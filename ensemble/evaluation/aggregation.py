@@ -14,7 +14,7 @@ library. The predicted class follows one tie rule, see `decide`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,11 +32,16 @@ TIE_TOLERANCE = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """A combined vote: probabilities, predicted classes, and which rows were tied for the first place."""
+    """A combined vote: probabilities, predicted classes, and which rows were tied for the first place.
+
+    counted: probs_NK are shares of counted votes. They say who won, but a class that nobody voted for is not impossible,
+    so a log loss of them would tell the floor of the logarithm and nothing else.
+    """
 
     probs_NK: DoubleArray
     classes_N: IntArray
     tied_N: npt.NDArray[np.bool_]
+    counted: bool = False
 
     @property
     def ties(self) -> int:
@@ -153,4 +158,4 @@ def decide(aggregator: Aggregator, probs_MNK: AnyFloatArray, weights_M: AnyFloat
     """
     combined_NK = AGGREGATORS[aggregator](probs_MNK, weights_M)
     second_NK = mean_probabilities(probs_MNK, weights_M) if aggregator == "hard" else None
-    return decide_scores(combined_NK, second_NK)
+    return replace(decide_scores(combined_NK, second_NK), counted=aggregator == "hard")

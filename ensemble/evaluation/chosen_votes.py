@@ -120,7 +120,10 @@ def _vote_temperature(votes: SplitVotes, aggregator: Aggregator, weights_M: Doub
     def scale(decision: Decision) -> Decision:
         # The classes stay: a temperature reorders nothing, and the tie rule has already been applied.
         return Decision(
-            apply_temperature(decision.probs_NK, float(temperature[0])), decision.classes_N, decision.tied_N
+            apply_temperature(decision.probs_NK, float(temperature[0])),
+            decision.classes_N,
+            decision.tied_N,
+            decision.counted,
         )
 
     def vote(probs_MNK: AnyFloatArray) -> Decision:

@@ -20,7 +20,7 @@ from ensemble.config.schema import Aggregator
 from ensemble.evaluation.aggregation import Decision, decide, decide_scores
 from ensemble.evaluation.calibration import confidence_of, equal_width_bins, expected_calibration_error
 from ensemble.evaluation.label_review import reviewed_labels
-from ensemble.evaluation.metrics import brier_score, negative_log_likelihood
+from ensemble.evaluation.metrics import brier_score, vote_log_loss
 from ensemble.evaluation.records import Number, Record
 from ensemble.evaluation.splits import AnyFloatArray
 from ensemble.evaluation.statistics import holm, mcnemar_exact, paired_difference_interval, wilson_interval
@@ -166,7 +166,7 @@ def _line(
         lower=interval.lower,
         upper=interval.upper,
         validation_error=system.validation_error,
-        nll=negative_log_likelihood(probs_NK, labels_N),
+        nll=vote_log_loss(system.decision, labels_N),
         brier=brier_score(probs_NK, labels_N),
         ece=expected_calibration_error(bins),
         reviewed_error=NAN if review is None else review.error(system.decision.classes_N),

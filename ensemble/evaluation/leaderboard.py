@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ensemble.evaluation.aggregation import Decision, decide_scores
 from ensemble.evaluation.calibration import confidence_of, equal_width_bins, expected_calibration_error
 from ensemble.evaluation.label_review import ReviewedLabels
-from ensemble.evaluation.metrics import brier_score, error_rate, negative_log_likelihood
+from ensemble.evaluation.metrics import brier_score, error_rate, vote_log_loss
 from ensemble.evaluation.records import Kind, LeaderboardRow, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.statistics import holm, mcnemar_exact, mean_interval, wilson_interval
@@ -67,7 +67,7 @@ class Judge:
             lower=interval.lower,
             upper=interval.upper,
             validation_error=error_rate(validation.classes_N, self.validation_labels),
-            nll=negative_log_likelihood(test.probs_NK, labels),
+            nll=vote_log_loss(test, labels),
             brier=brier_score(test.probs_NK, labels),
             ece=expected_calibration_error(bins),
             num_parameters=sum(member.num_parameters for member in members),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.evaluation.aggregation import floored_log
+from ensemble.evaluation.aggregation import Decision, floored_log
 from ensemble.evaluation.splits import AnyFloatArray
 from ensemble.types import DoubleArray, IntArray
 
@@ -20,7 +20,12 @@ def error_rate(classes_N: IntArray, labels_N: IntArray) -> float:
 
 def negative_log_likelihood(probs_NK: AnyFloatArray, labels_N: IntArray) -> float:
     """-(1/N) sum_n log p_n(y_n), in nats, with probabilities floored at 1e-12."""
-    return float(-floored_log(probs_NK[np.arange(len(labels_N)), labels_N]).mean())
+    return max(0.0, float(-floored_log(probs_NK[np.arange(len(labels_N)), labels_N]).mean()))  # never -0.0
+
+
+def vote_log_loss(vote: Decision, labels_N: IntArray) -> float:
+    """The same of a vote; NaN for one that counts votes, whose shares are no probabilities to take a logarithm of."""
+    return float("nan") if vote.counted else negative_log_likelihood(vote.probs_NK, labels_N)
 
 
 def brier_score(probs_NK: AnyFloatArray, labels_N: IntArray) -> float:

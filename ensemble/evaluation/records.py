@@ -54,7 +54,8 @@ class LeaderboardRow(Record):
     """One line: a vote, a member, or the mean over the members.
 
     member: index of the single member, None for votes and the mean. wrong: test rows in error.
-    lower, upper: Wilson's interval of test_error; for the mean member Student's t interval over the members.
+    lower, upper: Wilson's interval of test_error; for the mean member Student's t interval over at least three members.
+    nll: NaN for votes that count votes: the shares of a hard vote are no probabilities.
     num_parameters: what the line needs to predict. train_seconds: what was spent to have it.
     p_value: exact McNemar test on the test rows against the best member by validation; NaN where there is nothing to
         test: that member itself, the mean, and the oracle, which was picked by the very figures a test would use.
@@ -327,14 +328,14 @@ class Evaluation(Record):
         if record.get("version") != VERSION:
             raise StorageError(
                 f"evaluation.json: found version {record.get('version')!r}, expected {VERSION}; "
-                "run `ensemble train` with the run's config.yaml to write it anew from the stored votes"
+                "`ensemble evaluate RUN --write` writes it anew from the stored votes, and trains nothing"
             )
         try:
             return _adapter().validate_python(record)
         except ValidationError as error:
             raise StorageError(
                 f"evaluation.json does not fit this version: {error}; "
-                "run `ensemble train` with the run's config.yaml to write it anew from the stored votes"
+                "`ensemble evaluate RUN --write` writes it anew from the stored votes, and trains nothing"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Intervals and tests for error rates: Wilson, exact McNemar, Holm, Student's t.
+"""Intervals and tests for error rates: Wilson, exact McNemar and its interval, Holm, Student's t.
 
 Everything is closed form on counts; `scipy.special` is enough and loads far quicker than `scipy.stats`.
 """
@@ -74,40 +74,67 @@ def holm(p_values: Sequence[float]) -> DoubleArray:
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
-    """Student's t interval for the mean of independent values; undefined for fewer than two."""
+    """Student's t interval for the mean of independent rates in [0, 1], cut to that range.
+
+    Undefined for fewer than three values, where t's tails make it wider than what is known anyway, and for values that
+    are all equal: rates are counts over a few rows, and their agreeing does not make the mean certain.
+    """
     count = len(values)
-    if count < 2:
+    if count < 3 or min(values) == max(values):
         return UNDEFINED
     t = float(special.stdtrit(count - 1, 0.5 + confidence / 2))
     mean = float(np.mean(values))
     half = t * float(np.std(values, ddof=1)) / float(np.sqrt(count))
-    return Interval(mean - half, mean + half)
+    return Interval(max(0.0, mean - half), min(1.0, mean + half))
 
 
 def welch_t(one: Sequence[float], other: Sequence[float]) -> float:
     """Two-sided p-value of Welch's t test for equal means of independent values (Welch 1947).
 
-    NaN for fewer than two values on a side; 1 where all values agree, 0 where only the means differ.
+    NaN for fewer than two values on a side, and where neither side varies: then there is nothing to measure a
+    difference of the means by.
     """
     if min(len(one), len(other)) < 2:
         return float("nan")
     a, b = (float(np.var(values, ddof=1)) / len(values) for values in (one, other))
+    if min(one) == max(one) and min(other) == max(other):
+        return float("nan")
     difference = float(np.mean(one) - np.mean(other))
-    if a + b == 0.0:
-        return 1.0 if difference == 0.0 else 0.0
     freedom = (a + b) ** 2 / (a * a / (len(one) - 1) + b * b / (len(other) - 1))
     return float(2 * special.stdtr(freedom, -abs(difference) / np.sqrt(a + b)))
 
 
 def paired_difference_interval(b: int, c: int, total: int, confidence: float = 0.95) -> Interval:
-    """Interval for the difference (b - c) / total of two error rates on the same rows (Bonett and Price 2012).
+    """Interval for the difference (b - c) / total of two error rates on the same rows, belonging to `mcnemar_exact`.
 
-    b rows only the first gets wrong, c only the second. Wald's interval after one row is added to each count:
-    (b - c)/(n + 2) +- z sqrt((p1 + p2 - (p1 - p2)^2) / (n + 2)) with p1 = (b+1)/(n+2), p2 = (c+1)/(n+2).
+    b rows only the first gets wrong, c only the second. The interval leaves out 0 exactly when the exact McNemar test
+    has p < 1 - confidence. It spans two intervals:
+
+    exact      (b + c) / total (2 q - 1), q between Clopper and Pearson's ends (1934) for b of b + c tries: the shares
+               of discordant rows that the exact test does not reject, with their number taken as it is;
+    varying    Bonett and Price's (2012), which also lets that number vary: (b - c)/(n + 2) +- z sqrt((p1 + p2 -
+               (p1 - p2)^2) / (n + 2)) with p1 = (b + 1)/(n + 2), p2 = (c + 1)/(n + 2);
+
+    but never reaches beyond 0 on a side where the exact one does not.
     """
     if total == 0:
         return UNDEFINED
-    z = float(special.ndtri(0.5 + confidence / 2))
+    tail = (1 - confidence) / 2
+    z = float(special.ndtri(1 - tail))
     p1, p2 = (b + 1) / (total + 2), (c + 1) / (total + 2)
     half = z * float(np.sqrt((p1 + p2 - (p1 - p2) ** 2) / (total + 2)))
-    return Interval(max(-1.0, p1 - p2 - half), min(1.0, p1 - p2 + half))
+    exact = _exact_difference(b, c, total, tail)
+    lower, upper = min(exact.lower, p1 - p2 - half), max(exact.upper, p1 - p2 + half)
+    if exact.lower > 0 >= lower:
+        lower = exact.lower
+    if exact.upper < 0 <= upper:
+        upper = exact.upper
+    return Interval(max(-1.0, lower), min(1.0, upper))
+
+
+def _exact_difference(b: int, c: int, total: int, tail: float) -> Interval:
+    """The exact interval of `paired_difference_interval`. tail: probability left out at each end."""
+    lowest = float(special.betaincinv(b, c + 1, tail)) if b else 0.0
+    highest = float(special.betaincinv(b + 1, c, 1 - tail)) if c else 1.0
+    share = (b + c) / total
+    return Interval(share * (2 * lowest - 1), share * (2 * highest - 1))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ensemble.evaluation.records import LeaderboardRow, Outcome, Verdict
 from ensemble.evaluation.statistics import paired_difference_interval
+from ensemble.evaluation.written import ALPHA, p_equation, percent, points
 
-ALPHA = 0.05
+__all__ = ["ALPHA", "give_verdict"]
 
 
 def give_verdict(
@@ -40,8 +41,8 @@ def give_verdict(
 
 def _alone(headline: LeaderboardRow) -> str:
     return (
-        f"There is only one member, so there is nothing to compare: its test error is {_percent(headline.test_error)} "
-        f"(95 % interval {_percent(headline.lower)} to {_percent(headline.upper)})."
+        f"There is only one member, so there is nothing to compare: its test error is "
+        f"{percent(headline.test_error)} % (95 % interval {percent(headline.lower)} % to {percent(headline.upper)} %)."
     )
 
 
@@ -51,15 +52,10 @@ def _sentence(verdict: Verdict, vote: str, members: int, rows: int) -> str:
         "worse": "is worse than",
         "not distinguishable": "is not distinguishable from",
     }[verdict.outcome]
-    p = "p < 0.0001" if verdict.p_value < 1e-4 else f"p = {verdict.p_value:.2g}"
     return (
         f"The {vote} of {members} members {claim} the single model that validation picks (member {verdict.member}): "
-        f"test error {_percent(verdict.vote_error)} against {_percent(verdict.member_error)}, a difference of "
-        f"{100 * verdict.difference:+.2f} points (95 % interval {100 * verdict.difference_lower:+.2f} to "
-        f"{100 * verdict.difference_upper:+.2f}); of {rows:,} test images only the vote gets {verdict.only_vote_wrong} "
-        f"wrong, only the single model {verdict.only_member_wrong} (exact McNemar test, {p})."
+        f"test error {percent(verdict.vote_error)} % against {percent(verdict.member_error)} %, a difference of "
+        f"{points(verdict.difference)} points (95 % interval {points(verdict.difference_lower)} to "
+        f"{points(verdict.difference_upper)}); of {rows:,} test images only the vote gets {verdict.only_vote_wrong} "
+        f"wrong, only the single model {verdict.only_member_wrong} (exact McNemar test, {p_equation(verdict.p_value)})."
     )
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ensemble.evaluation import written
 from ensemble.evaluation.splits import favourites
 from ensemble.inference.prepare import Prepared
 from ensemble.types import DoubleArray
@@ -107,7 +108,7 @@ def answers_text(answers: Sequence[Answer]) -> str:
 
 def percent(probability: float) -> str:
     """One digit; what is not certain is not written as 100 %."""
-    return "> 99.9 %" if 0.9995 <= probability < 1 else f"{100 * probability:.1f} %"
+    return f"{written.percent(probability, 1).replace('>', '> ').replace('<', '< ')} %"
 
 
 def _votes_text(votes: Sequence[MemberVote]) -> str:

@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.data.showing import viewable
 from ensemble.errors import ConfigError
+from ensemble.evaluation import written
 from ensemble.inference.answers import Answer, percent
-from ensemble.report.plots import INK, MUTED, SINGLE, VOTE
+from ensemble.names import shown
+from ensemble.report.fonts import fonts_for, noting_missing_signs
+from ensemble.report.plots import INK, MUTED, NAME_SIGNS, SINGLE, VOTE
 from ensemble.storage.atomic import write_bytes
 
 MOST_PICTURES = 60
@@ -32,7 +36,10 @@ def write_figure(path: Path, answers: Sequence[Answer], class_names: Sequence[st
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context({"svg.fonttype": "none", "font.size": 9, "text.color": INK}):
+    style: dict[str, Any] = {"svg.fonttype": "none", "font.size": 9, "text.color": INK, "text.parse_math": False}
+    names = [*class_names, *(answer.picture.name for answer in answers)]
+    style["font.sans-serif"] = fonts_for(map(shown, names))
+    with rc_context(style), noting_missing_signs(set()):
         figure: Any = Figure(figsize=(7.2, 1.9 * len(answers) + 0.1), layout="constrained")
         rows = figure.subplots(len(answers), 3, squeeze=False, width_ratios=(1.3, 1, 2.2))
         for row, answer in zip(rows, answers, strict=True):
@@ -43,11 +50,11 @@ def write_figure(path: Path, answers: Sequence[Answer], class_names: Sequence[st
 
 
 def _draw_row(row: Sequence[Any], answer: Answer, class_names: Sequence[str]) -> None:
-    shown, seen = answer.picture.shown, answer.picture.image_CHW
-    for axes, image in ((row[0], shown), (row[1], seen[0] if len(seen) == 1 else seen.transpose(1, 2, 0))):
+    picture, seen = answer.picture.shown, answer.picture.image_CHW
+    for axes, image in ((row[0], picture), (row[1], viewable(seen))):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
-    row[0].set_title(_literal(Path(answer.picture.name).name), fontsize=8, color=MUTED)
+    row[0].set_title(shown(Path(answer.picture.name).name), fontsize=8, color=MUTED)
     row[1].set_title("as the networks see it", fontsize=8, color=MUTED)
     classes = np.argsort(-answer.probs_K, kind="stable")[:MOST_CLASSES]
     if len(class_names) <= MOST_CLASSES:
@@ -55,17 +62,10 @@ def _draw_row(row: Sequence[Any], answer: Answer, class_names: Sequence[str]) ->
     heights = 100 * answer.probs_K[classes]
     colours = [VOTE if k == answer.class_number else SINGLE for k in classes]
     bars = row[2].barh(range(len(classes)), heights, color=colours, height=0.75)
-    row[2].bar_label(bars, [f"{p:.1f}" if p >= 0.05 else "" for p in heights], fontsize=7, padding=2)
-    row[2].set_yticks(range(len(classes)), [_literal(class_names[k]) for k in classes], fontsize=7)
+    row[2].bar_label(bars, [written.percent(p / 100, 1) if p >= 0.05 else "" for p in heights], fontsize=7, padding=2)
+    row[2].set_yticks(range(len(classes)), [shown(class_names[k], NAME_SIGNS) for k in classes], fontsize=7)
     row[2].set(xlim=(0, 112), ylim=(len(classes) - 0.4, -0.6), xticks=(0, 25, 50, 75, 100))
     row[2].tick_params(axis="x", labelsize=7, colors=MUTED)
     row[2].spines[["top", "right"]].set_visible(False)
-    title = (
-        f"{answer.class_name}: {percent(answer.probability)}, {answer.agreeing} of {len(answer.votes)} members agree"
-    )
-    row[2].set_title(_literal(title), fontsize=9, loc="left")
-
-
-def _literal(text: str) -> str:
-    """A name as it is: a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
+    title = f"{shown(answer.class_name, NAME_SIGNS)}: {percent(answer.probability)}, {answer.agreeing} of {len(answer.votes)} members agree"
+    row[2].set_title(title, fontsize=9, loc="left")

@@ -40,10 +40,11 @@ class StoredMember:
 class StoredVote:
     """The headline vote of a run.
 
-    image_shape: (C, H, W). mean_C, std_C: of the training rows on the scale [0, 1]. weights_M: how loud each member
+    folder: where the run lies. image_shape: (C, H, W). mean_C, std_C: of the training rows on the scale [0, 1]. weights_M: how loud each member
     votes, None where all count the same. stack_size: members per network, by recipe.
     """
 
+    folder: Path
     experiment: Experiment
     dataset: str
     class_names: tuple[str, ...]
@@ -70,6 +71,7 @@ def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
     assert described.image_shape is not None, "looked for before"
     channels, height, width = described.image_shape
     return StoredVote(
+        folder=path,
         experiment=experiment,
         dataset=described.name,
         class_names=tuple(described.class_names),

@@ -6,6 +6,7 @@ Every field comes from the run's folder; what a run cannot know (a licence, an i
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,10 @@ def model_card(path: Path) -> str:
 
 def _front_matter(run: RunFacts) -> str:
     headline = run.evaluation.headline
-    metrics = [
-        {"type": "accuracy", "value": round(1 - headline.test_error, 6)},
-        {"type": "nll", "value": round(headline.nll, 6)},
-        {"type": "brier", "value": round(headline.brier, 6)},
-        {"type": "ece", "value": round(headline.ece, 6)},
-    ]
+    figures = {
+        "accuracy": 1 - headline.test_error, "nll": headline.nll, "brier": headline.brier, "ece": headline.ece,
+    }  # fmt: skip
+    metrics = [{"type": name, "value": round(value, 6)} for name, value in figures.items() if math.isfinite(value)]
     data = {"name": run.evaluation.dataset, "type": run.evaluation.dataset, "split": "test"}
     task = {"type": "image-classification"}
     content = {

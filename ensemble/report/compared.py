@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ensemble.evaluation.comparing import ComparedLine, Comparison
-from ensemble.evaluation.verdict import ALPHA
+from ensemble.evaluation.written import ALPHA
+from ensemble.names import in_markdown, shown
 from ensemble.report import wording
 
 if TYPE_CHECKING:
@@ -14,14 +17,13 @@ if TYPE_CHECKING:
 HEADERS = ("", "error %", "95 % int.", "wrong", "difference", "p", "val %", "NLL", "voters", "seconds")
 NARROW = ("", "error %", "95 % int.", "difference", "p")
 PAIRS_SHOWN = 15
-LINES_SHOWN = 24
 
 
 def cells(line: ComparedLine) -> tuple[str, ...]:
-    """One line of the table, in the order of HEADERS."""
-    difference = wording.NONE if line.only_this_wrong is None else f"{100 * line.difference:+.2f}"
+    """One line of the table, in the order of HEADERS, the name fit to be shown."""
+    difference = wording.NONE if line.only_this_wrong is None else wording.points(line.difference)
     return (
-        line.name,
+        shown(line.name),
         wording.percent(line.test_error),
         wording.percent_interval(line.lower, line.upper),
         wording.count(line.wrong),
@@ -34,30 +36,39 @@ def cells(line: ComparedLine) -> tuple[str, ...]:
     )
 
 
-def sentence(comparison: Comparison, line: ComparedLine) -> str:
-    """What the test says about a line and the reference."""
+def sentence(comparison: Comparison, line: ComparedLine, escape: Callable[[str], str] = shown) -> str:
+    """What the test says about a line and the reference. escape: makes names fit for where it will stand.
+
+    The interval belongs to the test of this line alone. Where the adjustment for all lines takes that test's verdict
+    back, the sentence says so, instead of an interval without 0 beside "not distinguishable".
+    """
     claim = "is not distinguishable from"
     if line.p_holm < ALPHA:
         claim = "is better than" if line.difference < 0 else "is worse than"
+    tested = sum(not math.isnan(one.p_holm) for one in comparison.lines)
+    p = wording.p_equation(line.p_holm)
+    if tested > 1:
+        p = f"{wording.p_equation(line.p_value)}; adjusted for {tested} lines {p}"
+    taken_back = "; by itself it would be" if line.p_value < ALPHA <= line.p_holm else ""
     reference = next(one for one in comparison.lines if one.name == comparison.reference)
-    p = wording.p_value(line.p_holm)
     return (
-        f"The {line.name} {claim} {comparison.reference}: test error {wording.percent(line.test_error)} % against "
-        f"{wording.percent(reference.test_error)} %, a difference of {100 * line.difference:+.2f} points (95 % interval "
-        f"{100 * line.difference_lower:+.2f} to {100 * line.difference_upper:+.2f}; p {'< ' + p[1:] if p.startswith('<') else '= ' + p})."
+        f"The {line.name} {claim} {escape(comparison.reference)}{' once adjusted for all lines' if taken_back else ''}: test error "
+        f"{wording.percent(line.test_error)} % against {wording.percent(reference.test_error)} %, a difference of "
+        f"{wording.points(line.difference)} points (95 % interval {wording.points(line.difference_lower)} to "
+        f"{wording.points(line.difference_upper)}; {p}{taken_back})."
     )
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """What the columns mean."""
+def notes(comparison: Comparison, escape: Callable[[str], str] = shown) -> list[str]:
+    """What the columns mean. escape: makes names fit for where they will stand."""
     return [
-        f"difference: points of error against {comparison.reference}, the reference (the first item, or --reference).",
+        f"difference: points of error against {escape(comparison.reference)}, the reference (the first item, or --reference).",
         "p: exact McNemar test against the reference on the same images, adjusted for the number of lines (Holm).",
     ]
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """Print it to stdout; a narrow terminal shows fewer columns and of many members the best and worst."""
+    """Print it to stdout; a narrow terminal shows fewer columns, never fewer lines."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, emoji=False)
@@ -74,20 +85,18 @@ def _show(console: Console, comparison: Comparison) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    name = comparison.dataset or "foreign probabilities"
+    name = shown(comparison.dataset) or "foreign probabilities"
     console.print(Text(f"{name}: {len(comparison.lines)} lines on {comparison.test_rows:,} test images", style="bold"))
     console.print()
     wide = console.width >= 100
-    shown = [i for i, title in enumerate(HEADERS) if wide or title in NARROW]
+    columns = [i for i, title in enumerate(HEADERS) if wide or title in NARROW]
     table = Table(box=None, header_style="bold", padding=(0, 2 if wide else 1, 0, 0), pad_edge=False)
-    for i in shown:
+    for i in columns:
         table.add_column(HEADERS[i], justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
-    for line in _shown_lines(comparison):
-        row = ("...",) + ("",) * (len(HEADERS) - 1) if line is None else cells(line)
-        is_reference = line is not None and line.name == comparison.reference
-        label = row[0] + (" (reference)" if is_reference else "")
-        joint = line is not None and line.kind == "joint"
-        table.add_row(label, *(row[i] for i in shown[1:]), style="bold" if joint else "")
+    for line in comparison.lines:
+        row = cells(line)
+        label = row[0] + (" (reference)" if line.name == comparison.reference else "")
+        table.add_row(label, *(row[i] for i in columns[1:]), style="bold" if line.kind == "joint" else "")
     console.print(table)
     console.print()
     for line in comparison.lines:
@@ -97,16 +106,6 @@ def _show(console: Console, comparison: Comparison) -> None:
     _print_pairs(console, comparison)
     for note in notes(comparison):
         console.print(Text(note))
-
-
-def _shown_lines(comparison: Comparison) -> list[ComparedLine | None]:
-    """All lines, or of many the joint votes, the reference and the ends of the others by test error."""
-    if len(comparison.lines) <= LINES_SHOWN:
-        return list(comparison.lines)
-    kept = [one for one in comparison.lines if one.kind == "joint" or one.name == comparison.reference]
-    others = sorted((one for one in comparison.lines if one not in kept), key=lambda one: one.test_error)
-    half = (LINES_SHOWN - len(kept)) // 2
-    return [*kept, *others[:half], None, *others[-half:]]
 
 
 def _print_pairs(console: Console, comparison: Comparison) -> None:
@@ -123,19 +122,22 @@ def _print_pairs(console: Console, comparison: Comparison) -> None:
         table.add_column(title, justify="right", no_wrap=True)
     for pair in comparison.pairs:
         counts = (str(pair.only_first_wrong), str(pair.only_second_wrong))
-        table.add_row(f"{pair.first} - {pair.second}", *counts, wording.p_value(pair.p_holm))
+        table.add_row(f"{shown(pair.first)} - {shown(pair.second)}", *counts, wording.p_value(pair.p_holm))
     console.print(table)
     console.print()
 
 
-def comparison_markdown(comparison: Comparison) -> str:
-    """The table, the sentences and the notes for a README."""
+def comparison_markdown(comparison: Comparison, mark: str = "") -> str:
+    """The table, the sentences and the notes for a README. mark: by which the file is known again, see `keeping`."""
     lines = [
+        *([f"<!-- {mark} -->", ""] if mark else []),
         "| " + " | ".join(HEADERS) + " |",
         "|---|" + "---:|" * (len(HEADERS) - 1),
-        *("| " + " | ".join(cells(line)).replace("|", "\\|", 0) + " |" for line in comparison.lines),
+        *(
+            f"| {' | '.join([in_markdown(line.name), *map(in_markdown, cells(line)[1:])])} |"
+            for line in comparison.lines
+        ),
     ]
-    texts = [sentence(comparison, line) for line in comparison.lines if line.kind == "joint"]
-    return (
-        "\n".join([*lines, "", *(f"{text}\n" for text in texts), *(f"- {note}" for note in notes(comparison))]) + "\n"
-    )
+    texts = [sentence(comparison, line, in_markdown) for line in comparison.lines if line.kind == "joint"]
+    remarks = notes(comparison, in_markdown)
+    return "\n".join([*lines, "", *(f"{text}\n" for text in texts), *(f"- {note}" for note in remarks)]) + "\n"

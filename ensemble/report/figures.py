@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ensemble.names import shown
 from ensemble.report import plots
+from ensemble.report.fonts import OWN_FONT, fonts_for, noting_missing_signs
 from ensemble.report.run_facts import RunFacts
 from ensemble.storage.atomic import write_bytes
 
 DPI = 144
 STYLE = {
-    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.5,
+    "font.family": "sans-serif", "font.sans-serif": [OWN_FONT], "font.size": 9.5,
     "text.color": plots.INK, "axes.labelcolor": plots.INK, "xtick.color": plots.MUTED, "ytick.color": plots.MUTED,
     "xtick.labelcolor": plots.INK, "ytick.labelcolor": plots.INK,
     "axes.edgecolor": plots.MUTED, "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False,
@@ -29,6 +31,7 @@ STYLE = {
     "axes.facecolor": "none", "figure.facecolor": plots.SURFACE, "savefig.facecolor": plots.SURFACE,
     "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8.5,
     "svg.fonttype": "none", "figure.constrained_layout.use": True,
+    "text.parse_math": False,  # a name with two dollar signs is a name
 }  # fmt: skip
 TOKENS = {
     plots.INK: "ink", plots.MUTED: "muted", plots.GRID: "line", plots.SURFACE: "surface",
@@ -49,12 +52,16 @@ class Plot:
 
 @dataclass(frozen=True)
 class RenderedFigure:
-    """A drawn figure. svg: a whole file; inline: the same for the page, colours as CSS variables."""
+    """A drawn figure. svg: a whole file; inline: the same for the page, colours as CSS variables.
+
+    missing: signs of names that no font here has.
+    """
 
     plot: Plot
     png: bytes
     svg: bytes
     inline: str
+    missing: frozenset[str] = frozenset()
 
 
 PLOTS = (
@@ -106,7 +113,8 @@ def render_figures(run: RunFacts, salt: str = "run") -> list[RenderedFigure]:
     """Draw every figure the run has the facts for. salt: keeps the ids of several runs on one page apart."""
     import matplotlib as mpl
 
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
+    fonts = {"font.sans-serif": fonts_for(map(shown, run.evaluation.class_names))}
+    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, **fonts}):
         return [_render(plot, run, f"{salt}-{plot.name}") for plot in PLOTS if _has_facts(plot, run)]
 
 
@@ -121,15 +129,21 @@ def write_figures(figures: list[RenderedFigure], folder: Path) -> list[Path]:
     return paths
 
 
-def write_panels(path: Path, draw: Callable[[Any], None], panels: int, size: tuple[float, float]) -> list[Path]:
-    """Draw into a row of axes, and write it beside `path` as PNG and SVG. size: inches."""
+def write_panels(
+    path: Path, draw: Callable[[Any], None], panels: int, size: tuple[float, float], names: Iterable[str] = ()
+) -> list[Path]:
+    """Draw into a row of axes, and write it beside `path` as PNG and SVG. size: inches; names: that must have a font."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     written = []
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, "svg.hashsalt": path.name}):
+    fonts = {"font.sans-serif": fonts_for(map(shown, names))}
+    with (
+        mpl.rc_context({**mpl.rcParamsDefault, **STYLE, **fonts, "svg.hashsalt": path.name}),
+        noting_missing_signs(set()),
+    ):
         figure = Figure(figsize=size)
         draw(figure.subplots(1, panels, squeeze=False)[0])
         for canvas, kind, metadata in (
@@ -159,17 +173,18 @@ def _render(plot: Plot, run: RunFacts, salt: str) -> RenderedFigure:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=plot.size)
-    plot.draw(figure.add_subplot(), run)
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once; each canvas would do it again
+    figure, missing = Figure(figsize=plot.size), set[str]()
     png, svg = io.BytesIO(), io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(png, format="png", dpi=DPI, metadata={"Software": None})
-    with mpl.rc_context({"svg.hashsalt": salt}):
-        # Without a date the same run gives the same bytes.
-        FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None, "Creator": None})
+    with noting_missing_signs(missing):
+        plot.draw(figure.add_subplot(), run)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once; each canvas would do it again
+        FigureCanvasAgg(figure).print_figure(png, format="png", dpi=DPI, metadata={"Software": None})
+        with mpl.rc_context({"svg.hashsalt": salt}):
+            # Without a date the same run gives the same bytes.
+            FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None, "Creator": None})
     text = _rounded(svg.getvalue().decode())
-    return RenderedFigure(plot, png.getvalue(), text.encode(), _inline(text, plot.title))
+    return RenderedFigure(plot, png.getvalue(), text.encode(), _inline(text, plot.title), frozenset(missing))
 
 
 def _rounded(svg: str) -> str:
@@ -185,7 +200,7 @@ def _inline(svg: str, title: str) -> str:
     body = body.replace("xlink:href", "href").replace("\n", " ")
     for colour, token in TOKENS.items():
         body = body.replace(colour, f"var(--{token})")
-    body = body.replace("'DejaVu Sans', sans-serif", "inherit").replace("'DejaVu Sans'", "inherit")
+    body = re.sub(r"font(-family)?: ?([^;\"]*?)'DejaVu Sans'(, '[^']+')*(, sans-serif)?", r"font\1: \2inherit", body)
     head = re.compile(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>')
     opening = f'<svg viewBox="\\1" role="img" aria-label="{title}" preserveAspectRatio="xMidYMid meet">'
     return head.sub(opening, body, count=1)

@@ -10,17 +10,29 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ensemble.data.showing import how_shown, viewable
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import DisputedRow, LeaderboardRow
+from ensemble.names import shown
 from ensemble.report import wording
+from ensemble.report.class_tables import (
+    CLASSES_SHOWN,
+    CONFUSIONS_SHOWN,
+    MATRIX_UP_TO,
+    cut_classes,
+    largest_confusions,
+    worst_classes,
+)
 from ensemble.report.figures import RenderedFigure, render_figures, write_figures
+from ensemble.report.fonts import missing_note
+from ensemble.report.keeping import mark_of, refuse_other
 from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.storage.atomic import write_bytes
 from ensemble.types import ByteArray
@@ -35,27 +47,41 @@ AMBIGUITIES = {
 DECISIONS = {"drop": "left out", "retry": "tried again", "stop": "stopped the run"}
 
 
-def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
+def write_report(
+    paths: Sequence[Path], out: Path | None = None, tell: Callable[[str], None] = lambda _line: None
+) -> Path:
     """Write the report of one or several runs and each run's figures/; returns the page's path.
 
     out: the file to write; without it report.html in the run's folder, for several runs in the folder above the first.
-    Raises StorageError for a path that is no judged run, ConfigError for no run at all or the same one twice.
+    tell: takes a line about whatever the page or the figures had to leave out. Raises StorageError for a path that is no
+    judged run, ConfigError for no run at all, the same one twice, or a file that is there and is not this report.
     """
     if not paths or len({path.resolve() for path in paths}) != len(paths):
         raise ConfigError("report: give the folders of one or more different runs, such as runs/NAME")
+    own = out is None and len(paths) == 1
+    if out is None:
+        out = (paths[0] if own else paths[0].resolve().parent) / REPORT
+    mark = mark_of("report", sorted(path.resolve().name for path in paths))
+    if not own:
+        refuse_other(out, mark, "the report of other runs")
     runs = [read_run(path) for path in paths]
     figures = [render_figures(run, f"run{i}") for i, run in enumerate(runs)]
-    page = render_page(runs, figures)
-    if out is None:
-        out = (paths[0] if len(paths) == 1 else paths[0].resolve().parent) / REPORT
-    write_bytes(out, page.encode())
+    write_bytes(out, render_page(runs, figures, mark).encode())
     for run, drawn in zip(runs, figures, strict=True):
         write_figures(drawn, run.path / FIGURES)
+        for line in notices(run, drawn):
+            tell(f"{shown(run.name)}: {line}")
     return out
 
 
-def render_page(runs: Sequence[RunFacts], figures: Sequence[Sequence[RenderedFigure]]) -> str:
-    """The page as text."""
+def notices(run: RunFacts, figures: Sequence[RenderedFigure]) -> list[str]:
+    """What the page and the figures of a run do not show."""
+    missing: set[str] = set().union(*(figure.missing for figure in figures))
+    return [line for line in (cut_classes(run.evaluation), missing_note(missing)) if line]
+
+
+def render_page(runs: Sequence[RunFacts], figures: Sequence[Sequence[RenderedFigure]], mark: str = "") -> str:
+    """The page as text. mark: by which it is known again, see `keeping`."""
     environment = Environment(
         loader=PackageLoader("ensemble.report", "."),
         autoescape=True,
@@ -63,18 +89,21 @@ def render_page(runs: Sequence[RunFacts], figures: Sequence[Sequence[RenderedFig
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["shown"] = shown
     parts = [_run_part(i, run, drawn) for i, (run, drawn) in enumerate(zip(runs, figures, strict=True))]
-    return environment.get_template("template.html").render(runs=parts)
+    return environment.get_template("template.html").render(runs=parts, mark=mark)
 
 
 def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -> dict[str, Any]:
     """What the template needs of one run."""
     evaluation = run.evaluation
+    whole = len(evaluation.class_names) <= MATRIX_UP_TO
     gains = {one.member: f"contributions.{i}.gain" for i, one in enumerate(evaluation.contributions)}
     return {
         "position": position,
         "run": run,
         "evaluation": evaluation,
+        "names": [shown(name) for name in evaluation.class_names],
         "n": Numbers(run.record),
         "best_member": next(
             f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.kind == "best_member"
@@ -88,13 +117,18 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
             if one.plot.name not in INLINE_ELSEWHERE
         },
         "disputed": [_disputed_part(run, i, row) for i, row in enumerate(evaluation.disputed)],
-        "confusion_shades": _confusion_shades(evaluation.confusion),
+        "confusion_shades": _confusion_shades(evaluation.confusion) if whole else [],
+        "largest": [] if whole else largest_confusions(evaluation)[:CONFUSIONS_SHOWN],
+        "worst": [] if whole else worst_classes(evaluation)[:CLASSES_SHOWN],
+        "cut": cut_classes(evaluation),
+        "how_shown": how_shown(len(next(iter(run.images.values())))) if run.images else "",
         "failed": wording.plural(len(run.failures), "member"),
         "cautions": wording.cautions(evaluation),
         "ambiguities": AMBIGUITIES,
         "decisions": DECISIONS,
         "recipes": list(dict.fromkeys(member.recipe for member in evaluation.members)),
         "seconds": wording.seconds,
+        "percent": wording.percent,
     }
 
 
@@ -125,8 +159,7 @@ class Numbers:
 
     def points(self, key: str) -> Markup:
         """A difference of rates in percentage points, with its sign."""
-        value = self._float(key)
-        return self._written(key, wording.NONE if math.isnan(value) else f"{100 * value:+.2f}")
+        return self._written(key, wording.points(self._float(key)))
 
     def loss(self, key: str) -> Markup:
         """A loss or score, four digits."""
@@ -142,11 +175,13 @@ class Numbers:
 
     def one_digit(self, key: str) -> Markup:
         """A mean of counts."""
-        return self._written(key, f"{self._float(key):.1f}")
+        value = self._float(key)
+        return self._written(key, wording.NONE if math.isnan(value) else f"{value:.1f}")
 
     def short(self, key: str) -> Markup:
         """A learned value (a weight, a temperature) with four significant digits."""
-        return self._written(key, f"{self._float(key):.4g}")
+        value = self._float(key)
+        return self._written(key, wording.NONE if math.isnan(value) else f"{value:.4g}")
 
     def seconds(self, key: str) -> Markup:
         """A time."""
@@ -203,10 +238,9 @@ def _disputed_part(run: RunFacts, position: int, row: DisputedRow) -> dict[str, 
 
 
 def _data_uri(image_CHW: ByteArray) -> str:
-    """A grey or colour image as a PNG inside its own address."""
+    """An image as a PNG inside its own address."""
     from PIL import Image
 
-    pixels = image_CHW[0] if len(image_CHW) == 1 else image_CHW.transpose(1, 2, 0)
     png = io.BytesIO()
-    Image.fromarray(pixels).save(png, "PNG")
+    Image.fromarray(viewable(image_CHW)).save(png, "PNG")
     return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()

@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.data.showing import viewable
 from ensemble.events import EpochFinished
+from ensemble.names import shown
 from ensemble.report.run_facts import RunFacts
 from ensemble.types import DoubleArray, EpochRecord, IntArray
 
@@ -24,7 +26,8 @@ VOTE, SINGLE, THIRD, FOURTH = "#0071b1", "#c85a02", "#018f69", "#a34f8c"
 SERIES = (SINGLE, VOTE, THIRD, FOURTH)
 LINES_UP_TO = 40  # more members than this are drawn as a band
 CELLS_UP_TO = 12  # more classes than this leave no room for numbers in cells
-BAR_LABELS_UP_TO = 30
+NAMES_UP_TO = 30  # so many classes are named on an axis, of more every second, fifth ...
+NAME_SIGNS = 24
 
 
 def size_curve(axes: Axes, run: RunFacts) -> None:
@@ -134,7 +137,8 @@ def confusion(axes: Axes, run: RunFacts) -> None:
                     )
     names = run.evaluation.class_names
     _name_ticks(axes, names)
-    axes.set_yticks(range(len(names)), names)
+    rows = _named(len(names))
+    axes.set_yticks(rows, [shown(names[k], NAME_SIGNS) for k in rows])
     axes.set(xlabel="vote", ylabel="true class")
 
 
@@ -165,17 +169,17 @@ def disagreement(axes: Axes, run: RunFacts) -> None:
 
 def disputed(axes: Axes, run: RunFacts) -> None:
     """The most disputed test images on one sheet, each with its label and the votes for its classes."""
-    shown = [row for row in run.evaluation.disputed if row.row in run.images][:24]
+    pictured = [row for row in run.evaluation.disputed if row.row in run.images][:24]
     axes.set_axis_off()
     across = 6
-    axes.set(xlim=(0, across), ylim=(math.ceil(len(shown) / across), 0))
-    names = run.evaluation.class_names
-    for i, row in enumerate(shown):
+    axes.set(xlim=(0, across), ylim=(math.ceil(len(pictured) / across), 0))
+    names = [shown(name, NAME_SIGNS) for name in run.evaluation.class_names]
+    for i, row in enumerate(pictured):
         left, top = i % across, i // across
-        image = run.images[row.row].transpose(1, 2, 0)
-        look = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.shape[2] == 1 else {}
+        image = viewable(run.images[row.row])
+        look = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.ndim == 2 else {}
         extent = (left + 0.17, left + 0.83, top + 0.66, top)
-        axes.imshow(image.squeeze(), extent=extent, interpolation="nearest", aspect="auto", **look)
+        axes.imshow(image, extent=extent, interpolation="nearest", aspect="auto", **look)
         ranked = sorted(
             ((votes, k) for k, votes in enumerate(row.votes) if votes), key=lambda pair: (-pair[0], pair[1])
         )
@@ -243,7 +247,12 @@ def _matrix(axes: Axes, shade_RC: DoubleArray, colour: str) -> None:
 
 
 def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
-    long = max(map(len, names)) * len(names) > 40
-    axes.set_xticks(range(len(names)), names, rotation=50 if long else 0, ha="right" if long else "center")
-    if len(names) > BAR_LABELS_UP_TO:
-        axes.set_xticks(range(0, len(names), 5), names[::5])
+    columns = _named(len(names))
+    short = [shown(names[k], NAME_SIGNS) for k in columns]
+    long = max(map(len, short)) * len(short) > 40
+    axes.set_xticks(columns, short, rotation=50 if long else 0, ha="right" if long else "center")
+
+
+def _named(count: int) -> range:
+    """The classes named on an axis."""
+    return range(0, count, math.ceil(count / NAMES_UP_TO))

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.report import plots
+from ensemble.data.showing import viewable
+from ensemble.report import plots, wording
 from ensemble.report.figures import write_panels
 from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.reproduction import Reproduced, class_accuracies
@@ -106,7 +107,9 @@ def draw_class_accuracies(axes: Any, accuracies_SK: DoubleArray, names: Sequence
     for seed in accuracies_SK:
         axes.plot(x, 100 * seed, "o", color=plots.VOTE, markersize=3, alpha=0.8)
     for position, value in zip(x, mean, strict=True):
-        axes.text(position, 100.15, f"{value:.1f}", ha="center", va="bottom", fontsize=7.5, color=plots.MUTED)
+        axes.text(
+            position, 100.15, wording.percent(value / 100, 1), ha="center", va="bottom", fontsize=7.5, color=plots.MUTED
+        )
     axes.set(ylabel="test accuracy, %", xlabel="true class", ylim=(low, 100.1))
     axes.set_xticks(x, names)
     axes.grid(visible=False, axis="x")
@@ -119,7 +122,7 @@ def draw_samples(axes: Any, images_NCHW: ByteArray, picked: Sequence[IntArray], 
     for k, rows in enumerate(picked):
         axes.text(-0.4, k + 0.5, names[k], ha="center", va="center", fontsize=11, color=plots.INK)
         for i, row in enumerate(rows):
-            image = images_NCHW[row].transpose(1, 2, 0).squeeze()
+            image = viewable(images_NCHW[row])
             axes.imshow(
                 image, extent=(i + 0.05, i + 0.95, k + 0.95, k + 0.05), cmap="gray", vmin=0, vmax=255, aspect="auto"
             )
@@ -129,11 +132,11 @@ def draw_answer(
     axes_2: Any, image_CHW: ByteArray, probs_K: FloatArray, label: int, names: Sequence[str], title: str
 ) -> None:
     """An image beside its class probabilities."""
-    axes_2[0].imshow(image_CHW.transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255)
+    axes_2[0].imshow(viewable(image_CHW), cmap="gray", vmin=0, vmax=255)
     axes_2[0].set_axis_off()
     axes_2[0].set_title(f"label {names[label]}", fontsize=9)
     bars = axes_2[1].barh(range(len(names)), 100 * probs_K, color=plots.VOTE, height=0.75)
-    axes_2[1].bar_label(bars, [f"{100 * p:.1f}" for p in probs_K], fontsize=7, padding=2)
+    axes_2[1].bar_label(bars, [wording.percent(float(p), 1) for p in probs_K], fontsize=7, padding=2)
     axes_2[1].set_yticks(range(len(names)), names)
     axes_2[1].set(xlim=(0, 112), ylim=(len(names) - 0.4, -0.6), xlabel="probability, %")
     axes_2[1].grid(visible=False, axis="y")

@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ensemble.evaluation.written import ALPHA
+from ensemble.names import shown
 from ensemble.report import plots, wording
 from ensemble.report.figures import write_panels
 from ensemble.storage.atomic import json_bytes, write_bytes
-from ensemble.sweep import Line, SweepResult
+from ensemble.sweep import TABLE, Line, SweepResult
 
 HEADERS = (
     "setting",
@@ -34,7 +36,7 @@ def cells(line: Line) -> tuple[str, ...]:
     """One line of the table, in the order of HEADERS."""
     kept = sorted({trial.kept_epoch for trial in line.finished if trial.kept_epoch})
     return (
-        line.setting.label,
+        shown(line.setting.label),
         str(len(line.trials)),
         wording.percent(line.validation_error),
         wording.percent_interval(*line.validation_interval),
@@ -52,20 +54,19 @@ def verdict(result: SweepResult) -> str:
     if result.winner is None:
         return "No setting finished with all its seeds."
     best = result.winner
-    text = f"Lowest mean validation error: {best.setting.label}, {wording.percent(best.validation_error)} %"
+    text = f"Lowest mean validation error: {shown(best.setting.label)}, {wording.percent(best.validation_error)} %"
     if result.runner_up is None:
         return text + "."
-    second = result.runner_up
-    sure = "not distinguishable from" if math.isnan(result.p_value) or result.p_value >= 0.05 else "better than"
-    p = wording.NONE if math.isnan(result.p_value) else wording.p_value(result.p_value)
-    return (
-        f"{text}; {sure} {second.setting.label}, {wording.percent(second.validation_error)} % ({result.test}, p = {p})."
-    )
+    second = f"{shown(result.runner_up.setting.label)}, {wording.percent(result.runner_up.validation_error)} %"
+    if math.isnan(result.p_value):
+        return f"{text}; next: {second} ({result.test})."
+    sure = "better than" if result.p_value < ALPHA else "not distinguishable from"
+    return f"{text}; {sure} {second} ({result.test}, {wording.p_equation(result.p_value)})."
 
 
 NOTES = (
     "Ranked by the mean validation error of the seeds, equals in the order of the grid. Test errors decide nothing.",
-    "Intervals are Student's t over the seeds.",
+    "Intervals are Student's t over the seeds, from three seeds on, within 0 to 100 %.",
 )
 
 
@@ -106,10 +107,14 @@ def sweep_csv(result: SweepResult) -> str:
 
 def write_sweep(result: SweepResult) -> Path:
     """sweep.json, sweep.csv and the figures in the sweep's folder; returns it."""
-    write_bytes(result.folder / "sweep.json", json_bytes(result.to_json()))
+    write_bytes(result.folder / TABLE, json_bytes(result.to_json()))
     write_bytes(result.folder / "sweep.csv", sweep_csv(result).encode())
     write_panels(
-        result.folder / "figures" / "loss_curves", lambda axes: draw_curves(axes, result.lines), 2, (10.4, 4.2)
+        result.folder / "figures" / "loss_curves",
+        lambda axes: draw_curves(axes, result.lines),
+        2,
+        (10.4, 4.2),
+        [line.setting.label for line in result.lines],
     )
     return result.folder
 
@@ -120,7 +125,9 @@ def draw_curves(axes_2: Any, lines: Sequence[Line]) -> None:
     for axes, part in zip(axes_2, ("train", "validation"), strict=True):
         for i, line in enumerate(ordered):
             curves = [trial.curve for trial in line.trials if trial.curve]
-            label = line.setting.label + ("" if line.finished else f" ({line.trials[0].failure.partition(':')[0]})")
+            label = shown(line.setting.label, 60) + (
+                "" if line.finished else f" ({line.trials[0].failure.partition(':')[0]})"
+            )
             dashes = DASHES[i // len(COLOURS) % len(DASHES)]
             plots.curves(axes, curves, f"{part}_loss", COLOURS[i % len(COLOURS)], label, dashes)
         axes.set(xlabel="epoch", ylabel=f"{'training' if part == 'train' else part} loss, nats")

@@ -1,6 +1,6 @@
-"""How numbers are written, the same way on the console, in figures and on the page.
+"""The sentences and names that the console, the page and the card have in common.
 
-Rates are fractions everywhere else and become percent only here. A figure that does not exist (NaN) is written as "-".
+How single numbers are written is `ensemble.evaluation.written`'s business; its functions are offered here too.
 """
 
 from __future__ import annotations
@@ -8,51 +8,27 @@ from __future__ import annotations
 import math
 
 from ensemble.evaluation.records import Evaluation, LeaderboardRow
+from ensemble.evaluation.written import (
+    NONE,
+    count,
+    loss,
+    p_equation,
+    p_value,
+    percent,
+    percent_interval,
+    points,
+    seconds,
+)
 
-NONE = "-"
-
-
-def percent(fraction: float, digits: int = 2) -> str:
-    """A fraction as percent, without the sign."""
-    return NONE if math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
-
-
-def percent_interval(lower: float, upper: float) -> str:
-    """Both ends in percent; a negative end needs the word, or its sign would look like the dash."""
-    if math.isnan(lower) or math.isnan(upper):
-        return NONE
-    return f"{percent(lower)}{' to ' if lower < 0 else '-'}{percent(upper)}"
-
-
-def loss(value: float) -> str:
-    """A loss, score or share with four digits."""
-    return NONE if math.isnan(value) else f"{value:.4f}"
-
-
-def p_value(p: float) -> str:
-    """A p-value with two significant digits, as the verdict has it; small ones as a bound."""
-    if math.isnan(p):
-        return NONE
-    return "<0.0001" if p < 1e-4 else f"{p:.2g}"
-
-
-def count(value: float) -> str:
-    """A count; a mean of counts with one digit."""
-    if math.isnan(value):
-        return NONE
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+__all__ = [
+    "NONE", "cautions", "context", "count", "large_count", "loss", "p_equation", "p_value", "percent",
+    "percent_interval", "plural", "points", "seconds", "short_name",
+]  # fmt: skip
 
 
 def large_count(value: float) -> str:
     """A count in little space: millions with two digits."""
     return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value:,.0f}"
-
-
-def seconds(value: float) -> str:
-    """Seconds: one digit below ten, none above."""
-    if math.isnan(value):
-        return NONE
-    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
 
 
 def plural(number: int, noun: str) -> str:

@@ -33,6 +33,10 @@ def channels_last(tensor: Tensor) -> Tensor:
     channel would have other strides than the weight, of which data-parallel training warns at every start.
     """
     laid_out = tensor.contiguous(memory_format=torch.channels_last)
+    if torch.compiler.is_exporting():
+        # The strides of an exported network are its runtime's business, and ONNX has no strides: its exporter writes
+        # as_strided as a gather over contiguous memory, which is another image as soon as there are two channels.
+        return laid_out
     _, channels, height, width = laid_out.shape
     return laid_out.as_strided(laid_out.shape, (height * width * channels, 1, width * channels, channels))
 

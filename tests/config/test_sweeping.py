@@ -94,6 +94,32 @@ def test_mistakes_show_before_the_first_training(base: Path, words: list[str], m
         load_sweep(base, words)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["training.lr=1e-3,0.001"],
+        ["training.lr=1e-3,0.001", "model.widths=[4],[8]"],
+        ["training.batch_size=32,64,32"],
+        ["model={name: mlp, widths: [8]},{name: mlp, widths: [8], activation: relu}"],
+        ["name=a,b"],
+    ],
+)
+def test_one_configuration_twice_is_refused(base: Path, words: list[str]) -> None:
+    with pytest.raises(ConfigError, match="are the same configuration"):
+        load_sweep(base, words)
+
+
+def test_seeds_of_settings_that_are_seeds_are_refused(base: Path) -> None:
+    assert len(load_sweep(base, ["seed=1,2"]).settings) == 2
+    with pytest.raises(ConfigError, match="seed is an axis, but seeds=2"):
+        load_sweep(base, ["seed=1,2", "seeds=2"])
+
+
+def test_values_that_differ_are_written_differently(base: Path) -> None:
+    plan = load_sweep(base, ["training.lr=0.1234567,0.12345671"])
+    assert [setting.label for setting in plan.settings] == ["lr=0.1234567", "lr=0.12345671"]
+
+
 def test_screening_an_axis_of_epochs_is_refused(base: Path) -> None:
     with pytest.raises(ConfigError, match=r"training.epochs, which is an axis"):
         load_sweep(base, ["training.epochs=1,2"]).shortened(1)

@@ -191,7 +191,7 @@ def test_the_order_of_the_members_changes_no_figure(make_ensemble):
     for row, twin in zip(one.leaderboard, other.leaderboard, strict=True):
         if row.kind in unseeded:
             assert (row.name, row.wrong, row.ties) == (twin.name, twin.wrong, twin.ties)
-            assert row.nll == pytest.approx(twin.nll, abs=1e-12)
+            assert row.nll == pytest.approx(twin.nll, abs=1e-12, nan_ok=True)
     gains = [{c.member: c.gain for c in evaluation.contributions} for evaluation in (one, other)]
     assert gains[0] == gains[1]
     assert one.confusion == other.confusion
@@ -239,8 +239,9 @@ def test_a_diverged_member_does_not_vote(make_ensemble, split, value):
     ]
     assert evaluation.degraded
     assert not alone.degraded
-    assert [(row.name, row.wrong, row.nll) for row in evaluation.leaderboard] == [
-        (row.name, row.wrong, row.nll) for row in alone.leaderboard
+    assert [(row.name, row.wrong, str(row.nll)) for row in evaluation.leaderboard] == [
+        (row.name, row.wrong, str(row.nll))
+        for row in alone.leaderboard  # NaN for a hard vote
     ]
     assert evaluation.verdict == alone.verdict
     assert any("member 12 does not vote" in warning for warning in evaluation.warnings)
@@ -344,3 +345,22 @@ def test_a_hundred_members_are_judged_in_seconds(make_ensemble):
     assert time.process_time() - begin < 8
     assert evaluation.size_curve[-1].size == 100
     assert len(json.dumps(evaluation.to_json())) < 500_000
+
+
+def test_votes_that_are_counted_have_no_log_loss(make_ensemble):
+    """Nor one that a temperature is fitted to: what nobody voted for is not impossible."""
+    evaluation = judge(make_ensemble(members=5), "hard")
+    counted = [row for row in evaluation.leaderboard if "hard vote" in row.name]
+    assert len(counted) >= 2
+    assert all(np.isnan(row.nll) for row in counted)
+    assert all(np.isfinite(row.nll) for row in evaluation.leaderboard if row not in counted)
+    stored = evaluation.to_json()
+    assert {row["nll"] for row in stored["leaderboard"] if "hard vote" in row["name"]} == {None}
+    assert Evaluation.from_json(stored).headline.test_error == evaluation.headline.test_error
+
+
+def test_certain_and_right_is_a_loss_of_zero_without_a_sign(make_ensemble):
+    ensemble = make_ensemble(members=3, skill=400.0)
+    evaluation = judge(ensemble)
+    assert evaluation.headline.nll == 0.0
+    assert "-0.0" not in json.dumps(evaluation.to_json()["leaderboard"])

@@ -98,23 +98,67 @@ def test_holm_by_hand_leaves_undefined_ones_out():
 def test_mean_interval_is_statsmodels():
     values = [0.011, 0.009, 0.013, 0.0101, 0.0097]
     assert mean_interval(values) == pytest.approx(DescrStatsW(values).tconfint_mean(), rel=1e-9)
-    assert math.isnan(mean_interval([0.01]).lower)
 
 
-def test_paired_difference_interval_covers():
-    rng = np.random.default_rng(0)
-    n, p1, p2 = 2000, 0.006, 0.003
-    inside = 0
-    for _ in range(1000):
-        b, c, _ = rng.multinomial(n, [p1, p2, 1 - p1 - p2])
-        interval = paired_difference_interval(int(b), int(c), n)
-        inside += interval.lower <= p1 - p2 <= interval.upper
-    assert 935 <= inside <= 970
+@settings(max_examples=100, deadline=None)
+@given(values=st.lists(st.floats(0, 1), min_size=0, max_size=9))
+def test_mean_interval_stays_inside_and_needs_three_values(values):
+    lower, upper = mean_interval(values)
+    if len(values) < 3 or min(values) == max(values):
+        assert math.isnan(lower)
+        assert math.isnan(upper)
+    else:
+        assert 0 <= lower <= np.mean(values) + 1e-15
+        assert np.mean(values) - 1e-15 <= upper <= 1
+
+
+def test_paired_difference_interval_and_mcnemar_agree_on_every_table():
+    """All (b, c, n) to n = 400: 0 is left out exactly when p < 0.05. b and c decide; n only scales."""
+    for discordant in range(1, 401):
+        for b in range(discordant + 1):
+            p = mcnemar_exact(b, discordant - b)
+            for total in {discordant, 400}:
+                lower, upper = paired_difference_interval(b, discordant - b, total)
+                assert -1 <= lower <= (2 * b - discordant) / total <= upper <= 1
+                assert (lower > 0 or upper < 0) == (p < 0.05), (b, discordant - b, total)
+
+
+@settings(max_examples=200, deadline=None)
+@given(b=counts, c=counts, rest=counts, confidence=st.sampled_from([0.9, 0.95, 0.99]))
+def test_paired_difference_interval_holds_what_the_exact_test_does_not_reject(b, c, rest, confidence):
+    """Against scipy: Clopper and Pearson's ends for the share among discordant rows, and the exact binomial test."""
+    if b + c == 0:
+        return
+    total = b + c + rest
+    lower, upper = paired_difference_interval(b, c, total, confidence)
+    test = stats.binomtest(b, b + c)
+    ends = test.proportion_ci(confidence, "exact")
+    low, high = ((b + c) / total * (2 * end - 1) for end in (ends.low, ends.high))
+    assert lower <= low + 1e-12
+    assert upper >= high - 1e-12
+    assert (lower > 0 or upper < 0) == (test.pvalue < 1 - confidence)
+    assert paired_difference_interval(c, b, total, confidence) == pytest.approx((-upper, -lower), abs=1e-12)
+
+
+@pytest.mark.parametrize("total", [60, 150])
+@pytest.mark.parametrize(
+    ("p1", "p2"), [(0.01, 0.01), (0.05, 0.02), (0.2, 0.01), (0.02, 1e-4), (0.3, 0.05), (0.3, 0.3), (0.4, 0.1)]
+)
+def test_paired_difference_interval_covers(total, p1, p2):
+    """Over all tables, weighted by their probability: the true difference lies inside in at least 95 %."""
+    tables = np.array([(b, c) for b in range(total + 1) for c in range(total + 1 - b)])
+    chances = stats.multinomial.pmf(np.c_[tables, total - tables.sum(axis=1)], total, [p1, p2, 1 - p1 - p2])
+    likely = chances > 1e-9
+    ends = np.array([paired_difference_interval(int(b), int(c), total) for b, c in tables[likely]])
+    inside = (ends[:, 0] <= p1 - p2) & (p1 - p2 <= ends[:, 1])
+    assert chances[likely][inside].sum() + 1e-6 >= 0.95
 
 
 def test_paired_difference_interval_by_hand():
     lower, upper = paired_difference_interval(9, 1, 98)
-    # p1 = 10/100, p2 = 2/100: 0.08 +- 1.96 sqrt((0.12 - 0.0064) / 100)
+    # p1 = 10/100, p2 = 2/100: 0.08 +- 1.96 sqrt((0.12 - 0.0064) / 100), the wider end above; below, Clopper and Pearson's
+    # 0.55498 for 9 of 10 in 10/98 (2 q - 1).
     half = 1.959963985 * math.sqrt(0.001136)
-    assert (lower, upper) == pytest.approx((0.08 - half, 0.08 + half))
-    assert paired_difference_interval(1, 9, 98) == pytest.approx((-upper, -lower))
+    assert upper == pytest.approx(0.08 + half)
+    assert lower == pytest.approx(10 / 98 * (2 * 0.554984 - 1), abs=1e-6)
+    assert all(map(math.isnan, paired_difference_interval(0, 0, 0)))

@@ -1,0 +1,37 @@
+"""Names that people chose (of classes, files, folders, settings), made fit to be shown; one function per kind of output.
+
+    shown(name)         one line for a terminal, a figure or a page that escapes by itself
+    in_markdown(name)   the same within Markdown: a table cell, a list, a sentence
+
+A name is data: it may hold line ends, control codes, signs that turn the direction of writing, halves of signs that are
+no text at all, markup, or a hundred thousand letters. Files that are read by programs (JSON, CSV) keep it as it is.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+LONGEST = 100  # signs shown of a name
+_JOINERS = "\u200c\u200d"  # part of words in several scripts, and of composed pictures
+_MARKDOWN = {sign: f"\\{sign}" for sign in "\\`*_[]|~$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+
+
+def shown(name: str, longest: int = LONGEST) -> str:
+    """The name on one line: signs that cannot be seen as \\x1b or \\u202e, the middle of a long name as an ellipsis."""
+    if len(name) > longest:
+        head = longest - longest // 3 - 1
+        name = f"{name[:head]}…{name[len(name) - longest // 3 :]}"
+    return "".join(sign if _visible(sign) else _escaped(sign) for sign in name)
+
+
+def in_markdown(name: str, longest: int = LONGEST) -> str:
+    """The same where Markdown or HTML would be read: no sign of it starts a cell, a link, an emphasis, a formula or a tag."""
+    return "".join(_MARKDOWN.get(sign, sign) for sign in shown(name, longest))
+
+
+def _visible(sign: str) -> bool:
+    return sign.isprintable() or sign in _JOINERS or unicodedata.category(sign) == "Zs"
+
+
+def _escaped(sign: str) -> str:
+    return sign.encode("unicode_escape", "surrogatepass").decode("ascii")
