@@ -73,8 +73,11 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
     dataset = load_dataset(experiment.data)
     for group in experiment.groups:
         check_augmentation(group.training.augmentation, dataset)
-    split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
-    config, notices = experiment.model_dump(mode="json"), list[Notice]()
+    split = split_rows(
+        dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed, dataset.class_names
+    )
+    config = experiment.model_dump(mode="json")
+    notices = [Notice(f"data: {remark.text}", remark.warning) for remark in dataset.account.remarks()]
 
     def plan() -> dict[str, Any]:
         made = first_plan(experiment, dataset, len(split.train_rows))
@@ -228,6 +231,7 @@ def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatAr
     described = {
         "name": dataset.name, "class_names": list(dataset.class_names), "image_shape": list(dataset.image_shape),
         "mean": mean_C.tolist(), "std": std_C.tolist(), "images_sha256": images_digest(dataset),
+        "pixels": dataset.pixels.to_json(), "pictures": dataset.account.to_json(),
     }  # fmt: skip
     if folder.has(DATASET):
         stored = json.loads(folder.read_bytes(DATASET)).get("images_sha256")

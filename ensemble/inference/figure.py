@@ -43,11 +43,12 @@ def write_figure(path: Path, answers: Sequence[Answer], class_names: Sequence[st
 
 
 def _draw_row(row: Sequence[Any], answer: Answer, class_names: Sequence[str]) -> None:
+    assert answer.picture is not None, "pictures are kept where a figure is wanted"
     shown, seen = answer.picture.shown, answer.picture.image_CHW
     for axes, image in ((row[0], shown), (row[1], seen[0] if len(seen) == 1 else seen.transpose(1, 2, 0))):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
-    row[0].set_title(_literal(Path(answer.picture.name).name), fontsize=8, color=MUTED)
+    row[0].set_title(_literal(Path(answer.name).name), fontsize=8, color=MUTED)
     row[1].set_title("as the networks see it", fontsize=8, color=MUTED)
     classes = np.argsort(-answer.probs_K, kind="stable")[:MOST_CLASSES]
     if len(class_names) <= MOST_CLASSES:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
 from ensemble.config.schema import WEIGHING, Aggregator
+from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.splits import SplitVotes
@@ -38,7 +39,8 @@ class StoredVote:
     """The headline vote of a run.
 
     image_shape: (C, H, W). mean_C, std_C: of the training rows on the scale [0, 1]. weights_M: how loud each member
-    votes, None where all count the same. stack_size: members per network, by recipe.
+    votes, None where all count the same. stack_size: members per network, by recipe. pixels: how pictures become bytes; None in a run of
+    an earlier version, which did not keep it.
     """
 
     experiment: Experiment
@@ -51,6 +53,7 @@ class StoredVote:
     aggregator: Aggregator
     weights_M: DoubleArray | None
     stack_sizes: dict[str, int]
+    pixels: PixelRule | None = None
 
 
 def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
@@ -75,7 +78,19 @@ def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
         aggregator=chosen,
         weights_M=_weights(folder, voters, chosen) if chosen in WEIGHING else None,
         stack_sizes={name: int(size) for name, size in folder.plan()["stack_sizes"].items()},
+        pixels=_pixels(folder, described),
     )
+
+
+def _pixels(folder: RunFolder, described: dict[str, Any]) -> PixelRule | None:
+    if "pixels" not in described:
+        return None
+    try:
+        return PixelRule.from_json(described["pixels"])
+    except ValueError as error:
+        raise StorageError(
+            f"{folder.path / DATASET}: pixels: {error}; start the run's `ensemble train` again"
+        ) from error
 
 
 def _description(folder: RunFolder) -> dict[str, Any]:
