@@ -71,7 +71,7 @@ def main(debug: bool) -> None:
 @CONFIG
 @OVERRIDES
 @AS_JSON
-@click.option("-q", "--quiet", is_flag=True, help="No progress; errors and the result only.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress; errors, warnings and the result only.")
 def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Train the ensemble of a CONFIG file, then judge it.
 

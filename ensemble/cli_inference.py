@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensemble.errors import ConfigError
+from ensemble.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ensemble.config.schema import Aggregator
@@ -48,28 +48,36 @@ def predict(
     """Say what is on each IMAGE, by the vote of a RUN (its folder, or its name under runs/).
 
     IMAGE is a picture file of any size, a folder of them, or - for one on stdin. For MNIST and its kin the character
-    is cut out and centred as in the data set.
+    is cut out and centred as in the data set. A picture that cannot be used does not cost the others their answers; the
+    exit status is then 3.
     """
     if images.count("-") > 1:
         raise ConfigError("- stands twice, but stdin holds one image; name it once")
-    from ensemble.inference.answers import answers_json, answers_text, ask
+    from ensemble.inference.answers import answers_json, answers_text, ask_all
     from ensemble.inference.figure import check_figure, write_figure
-    from ensemble.inference.prepare import prepare_all
+    from ensemble.inference.prepare import Preparation, find_pictures
     from ensemble.inference.trained import load_ensemble
     from ensemble.judging import find_run
 
     trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator)
-    pictures = prepare_all(images, trained.vote.dataset, trained.image_shape, invert, sys.stdin.buffer.read)
+    asked = find_pictures(images, sys.stdin.buffer.read)
     if figure is not None:
-        check_figure(figure, len(pictures))
-    answers = ask(trained, pictures)
+        check_figure(figure, len(asked.pictures))
+    vote = trained.vote
+    preparation = Preparation(vote.dataset, vote.image_shape, vote.pixels, invert, keep_shown=figure is not None)
+    answers, faults = ask_all(trained, preparation, asked.pictures)
+    for note in asked.notes:
+        click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps(answers_json(answers, trained.class_names), indent=1))
-    else:
+    elif answers:
         click.echo(answers_text(answers))
-    if figure is not None:
+    if figure is not None and answers:
         write_figure(figure, answers, trained.class_names)
         click.echo(f"figure: {figure}", err=True)
+    if faults := [*asked.faults, *faults]:
+        listed = "\n".join(faults)
+        raise DataError(f"{len(answers)} pictures are answered; without an answer:\n{listed}")
 
 
 @click.command()

@@ -13,16 +13,16 @@ Rows are the test images in the data set's own order. At least one item must kno
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from ensemble.config.schema import WEIGHING, Aggregator
+from ensemble.data.regular_files import open_regular
 from ensemble.errors import ConfigError, DataError
 from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.evaluation.choosing import choose_all
@@ -134,12 +134,15 @@ def _headline(
 def _file(path: Path) -> _Source:
     """A file of probabilities. Raises DataError naming the file, what was found and what was expected."""
     try:
-        probs, labels = {".npz": _npz, ".npy": _npy, ".csv": _csv}[path.suffix](path)
+        with open_regular(path, f"probabilities as {path.suffix}") as file:
+            probs, labels = {".npz": _npz, ".npy": _npy, ".csv": _csv}[path.suffix](path, file)
     except FileNotFoundError as error:
         raise DataError(f"compare: no file {path}") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # damaged files make numpy raise nearly anything, MemoryError among it
         raise DataError(
-            f"{path}: cannot be read: {error}; expected probabilities as {path.suffix}, see ensemble compare --help"
+            f"{path}: cannot be read: {_reason(error)}; expected probabilities as {path.suffix}, see ensemble compare --help"
         ) from error
     probs_MNK = probs[None] if probs.ndim == 2 else probs
     _check_probabilities(path, probs_MNK)
@@ -151,26 +154,42 @@ def _file(path: Path) -> _Source:
     return _Source(str(path), (system,), labels_N, None)
 
 
-def _npz(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    with np.load(path, allow_pickle=False) as archive:
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _npz(path: Path, file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    loaded = np.load(file, allow_pickle=False)
+    if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise DataError(f"{path}: found a single array; expected an .npz file with test_probs")
+    with loaded as archive:
         if "test_probs" not in archive.files:
             raise DataError(f"{path}: test_probs missing; found {', '.join(sorted(archive.files)) or 'nothing'}")
         return archive["test_probs"], archive["test_labels"] if "test_labels" in archive.files else None
 
 
-def _npy(path: Path) -> tuple[npt.NDArray[Any], None]:
-    return np.load(path, allow_pickle=False), None
+def _npy(path: Path, file: BinaryIO) -> tuple[npt.NDArray[Any], None]:
+    loaded = np.load(file, allow_pickle=False)
+    if isinstance(loaded, np.lib.npyio.NpzFile):
+        raise DataError(f"{path}: found an archive of arrays; expected a single array, or the name ending in .npz")
+    return loaded, None
 
 
-def _csv(path: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    with path.open(encoding="utf-8-sig") as file:
-        header = [name.strip() for name in file.readline().split(",")]
-        wanted = [f"p{k}" for k in range(len(header) - ("label" in header))]
-        if len(wanted) < 2 or sorted(header) != sorted([*wanted, *(["label"] if "label" in header else [])]):
-            raise DataError(
-                f"{path}: the first line is {','.join(header)[:80]}; expected the columns p0,p1,... and, if wanted, label"
-            )
-        table = np.loadtxt(file, delimiter=",", ndmin=2, dtype=np.float64)
+def _csv(path: Path, file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    first, *rows = file.read().decode("utf-8-sig").splitlines() or [""]
+    header = [name.strip() for name in first.split(",")]
+    wanted = [f"p{k}" for k in range(len(header) - ("label" in header))]
+    if len(wanted) < 2 or sorted(header) != sorted([*wanted, *(["label"] if "label" in header else [])]):
+        raise DataError(
+            f"{path}: the first line is {','.join(header)[:80]}; expected the columns p0,p1,... and, if wanted, label"
+        )
+    if not any(row.partition("#")[0].strip() for row in rows):
+        raise DataError(f"{path}: found no rows below the first line; expected one row of probabilities per test image")
+    table = np.loadtxt(rows, delimiter=",", ndmin=2, dtype=np.float64)
+    if table.shape[1] != len(header):
+        raise DataError(
+            f"{path}: the rows have {table.shape[1]} columns, the first line has {len(header)}; expected as many"
+        )
     probs = table[:, [header.index(name) for name in wanted]]
     return probs, table[:, header.index("label")] if "label" in header else None
 
@@ -193,7 +212,13 @@ def _check_probabilities(path: Path, probs_MNK: npt.NDArray[Any]) -> None:
 
 
 def _check_labels(path: Path, labels: npt.NDArray[Any], classes: int | None) -> IntArray:
-    if labels.ndim != 1 or labels.dtype.kind not in "iuf" or (labels != np.floor(labels)).any() or (labels < 0).any():
+    if (
+        labels.ndim != 1
+        or labels.dtype.kind not in "iuf"
+        or not np.isfinite(labels).all()
+        or (labels % 1 != 0).any()
+        or (labels < 0).any()
+    ):
         raise DataError(f"{path}: labels are {labels.dtype} {list(labels.shape)}; expected [N] whole numbers from 0")
     if classes is not None and labels.max(initial=0) >= classes:
         raise DataError(
@@ -204,13 +229,16 @@ def _check_labels(path: Path, labels: npt.NDArray[Any], classes: int | None) -> 
 
 def _labels_file(path: Path) -> IntArray:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        labels = loaded["test_labels"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+        with open_regular(path, "the true classes as .npy or .npz") as file:
+            loaded = np.load(file, allow_pickle=False)
+            labels = loaded["test_labels"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except FileNotFoundError as error:
         raise DataError(f"--labels: no file {path}") from error
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except DataError:
+        raise
+    except Exception as error:  # as above
         raise DataError(
-            f"--labels {path}: cannot be read: {error}; expected .npy, or .npz with the array test_labels"
+            f"--labels {path}: cannot be read: {_reason(error)}; expected .npy, or .npz with the array test_labels"
         ) from error
     return _check_labels(path, labels, None)
 

@@ -85,9 +85,10 @@ class MemberFailed:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something a person should know that is no failure."""
+    """Something a person should know that is no failure. warning: also where only errors are shown."""
 
     message: str
+    warning: bool = False
 
 
 @dataclass(frozen=True, slots=True)

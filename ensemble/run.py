@@ -82,8 +82,11 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
     dataset = load_dataset(experiment.data)
     for group in experiment.groups:
         check_augmentation(group.training.augmentation, dataset)
-    split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
-    config, notices = experiment.model_dump(mode="json"), list[Notice]()
+    split = split_rows(
+        dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed, dataset.class_names
+    )
+    config = experiment.model_dump(mode="json")
+    notices = [Notice(f"data: {remark.text}", remark.warning) for remark in dataset.account.remarks()]
 
     def check(stored: RunFolder) -> None:
         require_same_data(stored, dataset, split)
@@ -247,6 +250,7 @@ def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatAr
     described = {
         "name": dataset.name, "class_names": list(dataset.class_names), "image_shape": list(dataset.image_shape),
         "mean": mean_C.tolist(), "std": std_C.tolist(), "images_sha256": images_digest(dataset),
+        "pixels": dataset.pixels.to_json(), "pictures": dataset.account.to_json(),
     }  # fmt: skip
     contents = {ENVIRONMENT: json_bytes(describe_environment())}
     if not folder.has(DATASET) or not described.keys() <= folder.dataset().model_dump(exclude_none=True).keys():

@@ -6,6 +6,7 @@ recipes have files of their own (`models.py`, `recipe.py`); this one holds the e
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -47,6 +48,10 @@ DATA_KEYS: dict[str, frozenset[str]] = {
     "channels": frozenset({"image_folder"}),
     "image_size": frozenset({"image_folder"}),
     "test_fraction": frozenset({"image_folder", "arrays"}),
+    "layout": frozenset({"arrays"}),
+    "value_range": frozenset({"image_folder", "arrays"}),
+    "ground": frozenset({"image_folder", "arrays"}),
+    "on_bad_image": frozenset({"image_folder"}),
 }
 _HEADLINES: dict[str, Aggregator] = {"adaboost": "weighted", "gradient_boosting": "additive"}
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -68,6 +73,21 @@ class DataConfig(Section):
     test_fraction: float | None = Field(
         None, gt=0, lt=1, description="share held back for the test where the data come without; without it 0.2"
     )
+    layout: Literal["channels_first", "channels_last"] | None = Field(
+        None,
+        description="arrays: which axis of images [N, ., ., .] holds the channels; without it the one of 1 to 4, where that is clear",
+    )
+    value_range: tuple[float, float] | None = Field(
+        None,
+        description="own data: the values that are black and white; without it 0 to 255 for bytes, 0 to 1 for floats, and for wider whole numbers 0 to the largest number of as many bits as the training images need",
+    )
+    ground: Literal["white", "black"] | None = Field(
+        None, description="own data: what transparent parts of pictures are laid on; without it white"
+    )
+    on_bad_image: Literal["stop", "skip"] | None = Field(
+        None,
+        description="image_folder: what to do about pictures that cannot be read; skip: go on without them, counted by class; without it stop",
+    )
     download: bool = Field(True, description="fetch missing files")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images, stratified by class")
     max_train_rows: int | None = Field(None, ge=20, description="use only so many training images (stratified draw)")
@@ -78,6 +98,9 @@ class DataConfig(Section):
         if unused:
             takes = ", ".join(key for key, names in DATA_KEYS.items() if self.name in names) or "none of them"
             raise ValueError(f"{', '.join(unused)} has no effect with data set {self.name}, which takes {takes}")
+        if self.value_range is not None and not -math.inf < self.value_range[0] < self.value_range[1] < math.inf:
+            low, high = self.value_range
+            raise ValueError(f"value_range is [{low:g}, {high:g}]; expected two finite numbers, the smaller one first")
         if self.name == "arrays" and self.path is None:
             raise ValueError("data set arrays needs path, the .npz file with train_images and train_labels")
         if self.name == "image_folder" and (self.root is None or self.image_size is None):

@@ -2,15 +2,16 @@
 
     numpy.savez("mine.npz", train_images=..., train_labels=..., test_images=..., test_labels=..., class_names=[...])
 
-train_images: [N, H, W], [N, H, W, C] or [N, C, H, W] (the channels are the shorter axis), uint8 or floats in [0, 1].
-train_labels: [N], whole numbers from 0 where class_names says what they mean; without it any numbers or texts, whose
-sorted distinct values are the classes. Without test arrays a fixed test part is split off. Nothing is unpickled.
+train_images: [N, H, W], [N, H, W, C] or [N, C, H, W] (see `channel_axis`; data.layout), whole numbers or floats in
+[0, 1] (see `pixel_rule`; data.value_range). train_labels: [N], whole numbers from 0 where class_names says what they
+mean; without it any numbers or texts, whose sorted distinct values are the classes. Without test arrays a fixed test
+part is split off. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.config.schema import DataConfig
-from ensemble.data.own_parts import Part, Parts, divided
+from ensemble.data.account import Account, PartAccount, Remark, used_by_class
+from ensemble.data.channel_axis import Layout, described, to_channels_first
+from ensemble.data.own_parts import Part, Parts, held_back, parts_of
+from ensemble.data.picture_reading import level_remarks, range_remark
+from ensemble.data.pixel_rule import BYTES, Extremes, PixelRule, check_floats, whole_range
+from ensemble.data.regular_files import open_regular, personal_path, shown
 from ensemble.errors import DataError
-from ensemble.types import ByteArray, IntArray
+from ensemble.types import IntArray
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 NEEDED, OPTIONAL = ("train_images", "train_labels"), ("test_images", "test_labels", "class_names")
@@ -29,86 +35,140 @@ NEEDED, OPTIONAL = ("train_images", "train_labels"), ("test_images", "test_label
 def load_array_file(config: DataConfig) -> Parts:
     """Training and test part. Raises DataError naming the file, the array, what was found and expected."""
     assert config.path is not None
-    path = Path(config.path).expanduser()
+    path = personal_path(config.path, "data.path")
     arrays = _read(path)
     class_names, train_labels_N = _classes(path, arrays)
-    train = Part(_images(path, arrays, "train_images"), train_labels_N)
-    _same_length(path, "train", train)
+    values, layout = _values(path, arrays, "train_images", config.layout)
+    _same_length(path, "train", values, train_labels_N)
     if "test_images" not in arrays:
-        return divided(train, [str(row) for row in range(len(train_labels_N))], class_names, config)
-    if config.test_fraction is not None:
-        raise DataError(f"data.test_fraction: found {config.test_fraction}, but {path} holds test_images; remove one")
-    test = Part(_images(path, arrays, "test_images"), _labels(path, arrays, "test_labels", class_names))
-    _same_length(path, "test", test)
-    if train.images_NCHW.shape[1:] != test.images_NCHW.shape[1:]:
-        raise DataError(
-            f"{path}: train_images and test_images differ in shape: {train.images_NCHW.shape[1:]} and "
-            f"{test.images_NCHW.shape[1:]} (channels, height, width); expected the same"
-        )
-    return Parts(train, test, class_names)
+        test_N = held_back(train_labels_N, [str(row) for row in range(len(train_labels_N))], class_names, config)
+        rule = _rule(path, values[~test_N], config)
+        train, test = parts_of(_bytes(path, "train_images", values, rule), train_labels_N, test_N)
+        split = [Remark(f"{len(test.labels_N):,} of the images are held back as the test part (data.test_fraction)")]
+        found = {"train_images": values}
+    else:
+        if config.test_fraction is not None:
+            raise DataError(
+                f"data.test_fraction: found {config.test_fraction}, but {shown(path)} holds test_images; remove one"
+            )
+        test_values, _ = _values(path, arrays, "test_images", layout if arrays["test_images"].ndim == 4 else None)
+        test_labels_N = _labels(path, arrays, "test_labels", class_names)
+        _same_length(path, "test", test_values, test_labels_N)
+        if values.shape[1:] != test_values.shape[1:]:
+            raise DataError(
+                f"{shown(path)}: train_images and test_images differ in shape: {values.shape[1:]} and "
+                f"{test_values.shape[1:]} (channels, height, width); expected the same"
+            )
+        rule = _rule(path, values, config)
+        train = Part(_bytes(path, "train_images", values, rule), train_labels_N)
+        test = Part(_bytes(path, "test_images", test_values, rule), test_labels_N)
+        found, split = {"train_images": values, "test_images": test_values}, []
+    account = Account(
+        (
+            PartAccount("train", used_by_class(train.labels_N.tolist(), class_names)),
+            PartAccount("test", used_by_class(test.labels_N.tolist(), class_names)),
+        ),
+        (
+            Remark(f"images of {described(values)}" + (f" ({layout})" if arrays["train_images"].ndim == 4 else "")),
+            *split,
+            *_range_remarks(found, rule),
+            *level_remarks(train.images_NCHW),
+        ),
+    )
+    kept = rule if rule.wide_range != BYTES else replace(rule, wide_range=None)  # of pictures wider ones have their own
+    return Parts(train, test, class_names, kept, account)
 
 
 def _read(path: Path) -> Arrays:
+    expected = f"an .npz file with {', '.join(NEEDED)}"
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise DataError(f"{path}: found a single array; expected an .npz file with {', '.join(NEEDED)}")
-        with loaded as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with open_regular(path, expected) as file:
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise DataError(f"{shown(path)}: found a single array; expected {expected}")
+            with loaded as archive:
+                arrays = {name: np.asarray(archive[name]) for name in archive.files}
     except FileNotFoundError as error:
-        raise DataError(f"data.path: no file {path}; expected an .npz file with {', '.join(NEEDED)}") from error
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"data.path: no file {shown(path)}; expected {expected}") from error
+    except DataError:
+        raise
+    except Exception as error:  # damaged archives make numpy raise nearly anything, MemoryError among it
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{path}: cannot be read as .npz of plain arrays: {error}; write it with numpy.savez, without objects"
+            f"{shown(path)}: cannot be read as .npz of plain arrays: {reason}; write it with numpy.savez, without objects"
         ) from error
-    found = ", ".join(sorted(arrays)) or "nothing"
+    names = ", ".join(sorted(arrays)) or "nothing"
     missing = [name for name in NEEDED if name not in arrays]
     if ("test_images" in arrays) != ("test_labels" in arrays):
         missing.append("test_labels" if "test_images" in arrays else "test_images")
     if missing:
-        raise DataError(f"{path}: {', '.join(missing)} missing; found {found}")
+        raise DataError(f"{shown(path)}: {', '.join(missing)} missing; found {names}")
     if unknown := sorted(arrays.keys() - {*NEEDED, *OPTIONAL}):
         raise DataError(
-            f"{path}: unknown arrays {', '.join(unknown)}; expected {', '.join(NEEDED)} and, if wanted, {', '.join(OPTIONAL)}"
+            f"{shown(path)}: unknown arrays {', '.join(unknown)}; expected {', '.join(NEEDED)} and, if wanted, {', '.join(OPTIONAL)}"
         )
     return arrays
 
 
-def _images(path: Path, arrays: Arrays, name: str) -> ByteArray:
-    """[N, C, H, W] bytes."""
+def _values(path: Path, arrays: Arrays, name: str, layout: Layout | None) -> tuple[npt.NDArray[Any], Layout]:
+    """The images as [N, C, H, W], whatever their type, and how their axes were read."""
     images = arrays[name]
-    where = f"{path}: {name}"
+    where = f"{shown(path)}: {name}"
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise DataError(
             f"{where}: found shape {images.shape}; expected [N, H, W], [N, H, W, C] or [N, C, H, W] with at least one image"
             + ("; for rows of features use ensemble.EnsembleClassifier" if images.ndim == 2 else "")
         )
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.shape[3] < images.shape[1]:
-        images = images.transpose(0, 3, 1, 2)
-    if np.issubdtype(images.dtype, np.floating):
-        low, high = float(images.min()), float(images.max())
-        if not (low >= 0 and high <= 1):
-            raise DataError(
-                f"{where}: found floats from {low:g} to {high:g}; expected [0, 1], or bytes (uint8) in 0..255"
-            )
-        images = (images * 255).round().astype(np.uint8)
-    elif images.dtype != np.uint8:
-        raise DataError(f"{where}: found type {images.dtype}; expected uint8 in 0..255, or floats in [0, 1]")
-    return images
+    if images.dtype.kind not in "biuf":
+        raise DataError(f"{where}: found type {images.dtype}; expected whole numbers, or floats in [0, 1]")
+    return to_channels_first(images, layout, where, "data.layout")
+
+
+def _rule(path: Path, values: npt.NDArray[Any], config: DataConfig) -> PixelRule:
+    """The rule for all images of the file, chosen from the training images."""
+    rule = PixelRule(value_range=config.value_range, ground=config.ground or "white")
+    if config.value_range is not None or values.dtype.kind not in "iu":
+        return rule
+    wide = BYTES if values.dtype == np.uint8 else whole_range(Extremes.of(values), f"{shown(path)}: train_images")
+    return replace(rule, wide_range=wide)
+
+
+def _bytes(path: Path, name: str, values: npt.NDArray[Any], rule: PixelRule) -> npt.NDArray[np.uint8]:
+    where, found = f"{shown(path)}: {name}", Extremes.of(values)
+    if values.dtype == np.uint8 and rule.wide_range != BYTES:  # small numbers on the scale of wider ones
+        values = values.astype(np.uint16)
+    if found.floats:
+        check_floats(found, rule.value_range, where)
+    elif values.dtype.kind in "iu" and rule.exceeded(found, values.dtype) and rule.wide_range == BYTES:
+        raise DataError(
+            f"{where}: found whole numbers from {found.low:g} to {found.high:g}, but those of train_images lie in 0..255; "
+            "expected the same scale, or data.value_range=[LOW,HIGH]"
+        )
+    return rule.to_bytes(values)
+
+
+def _range_remarks(found: Mapping[str, npt.NDArray[Any]], rule: PixelRule) -> list[Remark]:
+    """Where values were scaled: from which range."""
+    said = []
+    for name, values in found.items():
+        if (values.dtype.kind in "iu" and rule.range_of(values.dtype) != BYTES) or rule.value_range is not None:
+            said.append(range_remark(name, Extremes.of(values), rule, values.dtype))
+    return said
 
 
 def _classes(path: Path, arrays: Arrays) -> tuple[tuple[str, ...], IntArray]:
     """The names of the classes and the training labels as class numbers."""
     labels = arrays["train_labels"]
     if "class_names" in arrays:
-        names = tuple(str(name) for name in arrays["class_names"].ravel())
+        given = arrays["class_names"]
+        if given.dtype.kind not in "iuU":
+            raise DataError(f"{shown(path)}: class_names: found type {given.dtype}; expected texts, one per class")
+        names = tuple(str(name) for name in given.ravel())
     else:
         _check_label_type(path, "train_labels", labels)
         names = tuple(str(value) for value in np.unique(labels))
     if len(set(names)) != len(names) or len(names) < 2:
-        raise DataError(f"{path}: found the classes {', '.join(names[:10])}; expected at least two, each once")
+        raise DataError(f"{shown(path)}: found the classes {', '.join(names[:10])}; expected at least two, each once")
     return names, _labels(path, arrays, "train_labels", names)
 
 
@@ -120,32 +180,32 @@ def _labels(path: Path, arrays: Arrays, name: str, class_names: tuple[str, ...])
         values = np.unique(arrays["train_labels"])
         if labels.dtype.kind != values.dtype.kind and "U" in labels.dtype.kind + values.dtype.kind:
             raise DataError(
-                f"{path}: train_labels are of type {values.dtype}, {name} of {labels.dtype}; expected one type"
+                f"{shown(path)}: train_labels are of type {values.dtype}, {name} of {labels.dtype}; expected one type"
             )
         numbers = np.searchsorted(values, labels).clip(0, len(values) - 1)
         wrong = np.flatnonzero(values[numbers] != labels)
         expected = "values that train_labels has"
     elif labels.dtype.kind == "U":
-        raise DataError(f"{path}: {name}: found texts; expected whole numbers, since class_names is given")
+        raise DataError(f"{shown(path)}: {name}: found texts; expected whole numbers, since class_names is given")
     else:
         numbers = labels
         wrong = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
         expected = f"0 to {len(class_names) - 1}, the positions in class_names"
     if len(wrong):
         examples = ", ".join(f"row {row}: {labels[row]}" for row in wrong[:5])
-        raise DataError(f"{path}: {name}: found {len(wrong)} unusable labels ({examples}); expected {expected}")
+        raise DataError(f"{shown(path)}: {name}: found {len(wrong)} unusable labels ({examples}); expected {expected}")
     return numbers.astype(np.int64)
 
 
 def _check_label_type(path: Path, name: str, labels: npt.NDArray[Any]) -> None:
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         raise DataError(
-            f"{path}: {name}: found type {labels.dtype} of shape {labels.shape}; expected whole numbers or texts, shape [N]"
+            f"{shown(path)}: {name}: found type {labels.dtype} of shape {labels.shape}; expected whole numbers or texts, shape [N]"
         )
 
 
-def _same_length(path: Path, name: str, part: Part) -> None:
-    if len(part.images_NCHW) != len(part.labels_N):
+def _same_length(path: Path, name: str, images: npt.NDArray[Any], labels_N: IntArray) -> None:
+    if len(images) != len(labels_N):
         raise DataError(
-            f"{path}: {len(part.images_NCHW)} {name}_images, but {len(part.labels_N)} {name}_labels; expected as many"
+            f"{shown(path)}: {len(images)} {name}_images, but {len(labels_N)} {name}_labels; expected as many"
         )

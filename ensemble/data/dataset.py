@@ -11,8 +11,8 @@ them and the network. The arrays are read-only, because tasks share them.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ensemble import seeding
 from ensemble.config.schema import DataConfig
+from ensemble.data.account import Account
 from ensemble.data.array_file import load_array_file
 from ensemble.data.catalogue import DATASETS, OWN_DATA
 from ensemble.data.cifar10 import cifar10_folder, fetch_cifar10, read_cifar10
@@ -28,6 +29,9 @@ from ensemble.data.downloads import fetch_idx_files
 from ensemble.data.files import data_root, load_or_fetch
 from ensemble.data.idx import read_idx_dataset
 from ensemble.data.image_folder import load_image_folder
+from ensemble.data.picture_tree import few
+from ensemble.data.pixel_rule import PixelRule
+from ensemble.data.regular_files import personal_path, shown
 from ensemble.errors import DataError
 from ensemble.types import ByteArray, FloatArray, IntArray
 
@@ -38,7 +42,8 @@ T = TypeVar("T", bound=np.generic)
 class Dataset:
     """Training and test images with their classes. All arrays are C-contiguous and read-only.
 
-    flippable: a horizontally mirrored image keeps its class.
+    flippable: a horizontally mirrored image keeps its class. pixels: how pictures like these become bytes, which the run
+    keeps for predicting. account: what was read of a person's own data and what was not.
     """
 
     name: str
@@ -48,6 +53,8 @@ class Dataset:
     test_labels_N: IntArray
     class_names: tuple[str, ...]
     flippable: bool
+    pixels: PixelRule = field(default_factory=PixelRule)
+    account: Account = field(default_factory=Account)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -100,36 +107,42 @@ def load_dataset(config: DataConfig) -> Dataset:
         test_labels_N=_shared(test_labels),
         class_names=info.class_names,
         flippable=info.flippable,
+        pixels=PixelRule(ground="white" if info.framing is None else "contrast"),
     )
 
 
 def _own(config: DataConfig) -> Dataset:
     """A data set of the user's own, named after its folder or file. Whether flips keep a class the user must know."""
     parts = load_image_folder(config) if config.name == "image_folder" else load_array_file(config)
-    place = Path(config.root or config.path or "").expanduser().resolve()
+    place = personal_path(config.root or config.path or "", "data.root or data.path").resolve()
     return Dataset(
-        name=f"{place.name} ({config.name})",
+        name=f"{shown(place.name)} ({config.name})",
         train_images_NCHW=_shared(parts.train.images_NCHW),
         train_labels_N=_shared(parts.train.labels_N),
         test_images_NCHW=_shared(parts.test.images_NCHW),
         test_labels_N=_shared(parts.test.labels_N),
         class_names=parts.class_names,
         flippable=True,
+        pixels=parts.pixels,
+        account=parts.account,
     )
 
 
-def split_rows(labels_N: IntArray, num_classes: int, config: DataConfig, seed: int) -> Split:
+def split_rows(
+    labels_N: IntArray, num_classes: int, config: DataConfig, seed: int, class_names: Sequence[str] = ()
+) -> Split:
     """Divides the training rows by class, as validation_fraction and max_train_rows say.
 
     The same seed always divides the same way. Both parts hold every class, in proportion (largest remainders);
     max_train_rows thins the training part only, so that runs with fewer rows are judged on the same validation rows.
-    Raises DataError when a class is too rare for both parts.
+    class_names: for messages. Raises DataError when a class is too rare for both parts.
     """
     counts_K = np.bincount(labels_N, minlength=num_classes)
-    if rare := [f"class {k} has {count}" for k, count in enumerate(counts_K) if count < 2]:
+    names = class_names or [str(k) for k in range(num_classes)]
+    if rare := [f"class {names[k]} has {count}" for k, count in enumerate(counts_K) if count < 2]:
         raise DataError(
             f"data set {config.name}: training and validation each need an image of every class; found "
-            f"{', '.join(rare[:5])} training images, expected at least 2. Use the complete data set."
+            f"{few(rare)} training images, expected at least 2 of each. Add images of these classes, or leave the classes out"
         )
     validation = max(round(config.validation_fraction * len(labels_N)), num_classes)
     validation_K = np.minimum(_shares(counts_K, validation), counts_K - 1)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ensemble.config.schema import DataConfig
+from ensemble.data.regular_files import open_regular, personal_path
 from ensemble.errors import DataError
 
 ROOT_VARIABLE = "ENSEMBLE_DATA"
@@ -52,9 +53,9 @@ class FetchError(Exception):
 def data_root(config: DataConfig) -> tuple[Path, str]:
     """The folder of the data sets and which setting it came from."""
     if config.root is not None:
-        return Path(config.root).expanduser(), "data.root"
+        return personal_path(config.root, "data.root"), "data.root"
     if from_environment := os.environ.get(ROOT_VARIABLE):
-        return Path(from_environment).expanduser(), f"${ROOT_VARIABLE}"
+        return personal_path(from_environment, ROOT_VARIABLE), f"${ROOT_VARIABLE}"
     return Path(DEFAULT_ROOT), "the default"
 
 
@@ -85,11 +86,18 @@ def load_or_fetch(config: DataConfig, folder: Path, read: Callable[[], T], fetch
 def read_bytes(path: Path) -> bytes:
     """The whole file. Raises FaultyFiles when it is missing or cannot be read."""
     try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+        with open_regular(path, "a data file") as file:
+            return file.read()
+    except FileNotFoundError as error:
         raise FaultyFiles([Fault(path, "missing", "no such file", "a data file")]) from error
-    except OSError as error:
-        raise FaultyFiles([Fault(path, "unreadable", str(error.strerror or error), "a readable file")]) from error
+    except DataError as error:
+        cause = error.__cause__
+        found = str(cause.strerror) if isinstance(cause, OSError) else "no regular file"
+        if isinstance(cause, NotADirectoryError) or os.path.isdir(path):  # noqa: PTH112  # which never raises
+            raise FaultyFiles([Fault(path, "missing", "no such file", "a data file")]) from error
+        raise FaultyFiles([Fault(path, "unreadable", found, "a readable file")]) from error
+    except (OSError, MemoryError) as error:
+        raise FaultyFiles([Fault(path, "unreadable", str(error) or "too large", "a readable file")]) from error
 
 
 def md5(data: bytes) -> str:
@@ -104,7 +112,7 @@ def looks_like_html(data: bytes) -> bool:
 
 def _move_damaged_aside(faults: Iterable[Fault]) -> None:
     for fault in faults:
-        if fault.kind == "damaged" and fault.path.exists():
+        if fault.kind == "damaged" and os.path.exists(fault.path):  # noqa: PTH110  # Path.exists may raise
             fault.path.replace(fault.path.with_name(fault.path.name + ".damaged"))
             logger.warning("%s: moved to %s.damaged and fetched again", fault, fault.path.name)
 

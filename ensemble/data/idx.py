@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,12 +96,12 @@ def _read_part(
 def _content(path: Path) -> tuple[Path, bytes]:
     """The uncompressed bytes of the file, or of its .gz where only that is there, and which of the two it was."""
     zipped = path.with_name(path.name + ".gz")
-    if path.exists() or not zipped.exists():
+    if os.path.exists(path) or not os.path.exists(zipped):  # noqa: PTH110  # Path.exists may raise
         return path, read_bytes(path)
     packed = read_bytes(zipped)
     try:
         return zipped, gzip.decompress(packed)
-    except (EOFError, OSError, zlib.error) as error:
+    except (EOFError, OSError, zlib.error, MemoryError) as error:
         found = "a web page (HTML)" if looks_like_html(packed) else f"{len(packed)} bytes that do not unpack ({error})"
         raise FaultyFiles([Fault(zipped, "damaged", found, "a complete gzip file")]) from error
 

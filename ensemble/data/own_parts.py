@@ -9,10 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ensemble.config.schema import DataConfig
+from ensemble.data.account import Account
+from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import DataError
 from ensemble.types import ByteArray, IntArray
 
@@ -29,31 +33,40 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """A data set of somebody's own."""
+    """A data set of somebody's own. pixels: how its values became bytes. account: what was read and what was not."""
 
     train: Part
     test: Part
     class_names: tuple[str, ...]
+    pixels: PixelRule
+    account: Account
 
 
-def divided(whole: Part, names: Sequence[str], class_names: Sequence[str], config: DataConfig) -> Parts:
-    """Holds data.test_fraction of every class back for the test part, at least one image and never all but two.
+def held_back(
+    labels_N: IntArray, names: Sequence[str], class_names: Sequence[str], config: DataConfig
+) -> npt.NDArray[np.bool_]:
+    """Which rows are the test part: data.test_fraction of every class, at least one and never all but two.
 
     names: one per image, by which the choice is made. Raises DataError when a class has fewer than three images: one
     each for training, validation and test.
     """
     fraction = TEST_FRACTION if config.test_fraction is None else config.test_fraction
-    counts_K = np.bincount(whole.labels_N, minlength=len(class_names))
+    counts_K = np.bincount(labels_N, minlength=len(class_names))
     if rare := [f"{class_names[k]} has {count}" for k, count in enumerate(counts_K) if count < 3]:
         raise DataError(
             f"data set {config.name}: too few images of a class to divide into training, validation and test: "
             f"{', '.join(rare[:5])}; expected at least 3 of each. Add images, or give a test part of your own"
         )
-    ranks = np.array([int.from_bytes(hashlib.sha256(name.encode()).digest()[:7], "big") for name in names], np.int64)
+    digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
+    ranks = np.array([int.from_bytes(digest[:7], "big") for digest in digests], np.int64)
     test_N = np.zeros(len(names), bool)
     for k, count in enumerate(counts_K):
-        rows = np.flatnonzero(whole.labels_N == k)
-        held_back = min(max(round(fraction * count), 1), count - 2)
-        test_N[rows[np.argsort(ranks[rows], kind="stable")[:held_back]]] = True
-    parts = [Part(whole.images_NCHW[chosen], whole.labels_N[chosen]) for chosen in (~test_N, test_N)]
-    return Parts(parts[0], parts[1], tuple(class_names))
+        rows = np.flatnonzero(labels_N == k)
+        kept_back = min(max(round(fraction * count), 1), count - 2)
+        test_N[rows[np.argsort(ranks[rows], kind="stable")[:kept_back]]] = True
+    return test_N
+
+
+def parts_of(images: npt.NDArray[Any], labels_N: IntArray, test_N: npt.NDArray[np.bool_]) -> tuple[Part, Part]:
+    """Training and test part of images [N, C, H, W] that are bytes already."""
+    return Part(images[~test_N], labels_N[~test_N]), Part(images[test_N], labels_N[test_N])

@@ -1,6 +1,7 @@
-"""Picture files of any size and colour as arrays of bytes. Pillow does the reading.
+"""Picture files of any size, depth and colour as arrays of bytes. Pillow does the decoding.
 
-    picture = open_picture(Path("seven.jpg"))          # upright, grey or RGB
+    decoded = decode(Path("seven.jpg"))              # upright, values as in the file
+    picture = plain(decoded, rule)                   # mode L or RGB, by the data set's PixelRule
     image_CHW = fitted(picture, channels=1, size=(28, 28))
 
 Reading is the same for training on folders and for predicting, so a network sees at prediction what it saw before.
@@ -9,42 +10,250 @@ Reading is the same for training on folders and for predicting, so a network see
 from __future__ import annotations
 
 import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
+import numpy.typing as npt
 
+from ensemble.data.pixel_rule import Extremes, PixelRule
+from ensemble.data.regular_files import open_regular, shown
 from ensemble.errors import DataError
-from ensemble.types import ByteArray
+from ensemble.types import ByteArray, DoubleArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# As torchvision's ImageFolder.
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
+# As torchvision's ImageFolder, and the format that each stands for. A file is opened by its content, but in no other
+# format than these: some of Pillow's start programs or fetch files (EPS runs Ghostscript).
+FORMATS = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".ppm": "PPM", ".bmp": "BMP", ".pgm": "PPM", ".tif": "TIFF",
+    ".tiff": "TIFF", ".webp": "WEBP",
+}  # fmt: skip
+SUFFIXES = frozenset(FORMATS)
+ORIENTATION = 0x0112
+AS_IS = PixelRule()
+# Pillow keeps the upper byte of 16-bit colours. Unpacked in the other byte order the same file gives the lower bytes.
+_OTHER_ORDER = {
+    f"{mode};16{order}": f"{mode};16{other}"
+    for mode in ("RGB", "RGBA", "RGBX")
+    for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
+}
 
 
-def open_picture(source: Path | bytes, name: str = "") -> Image:
-    """The picture as Pillow image of mode L or RGB: turned as its EXIF says, transparency laid on a plain ground.
+@dataclass(frozen=True, eq=False)
+class Decoded:
+    """A picture as its file has it, upright.
 
-    source: a file, or the bytes of one (then `name` stands for it in messages). Raises DataError when it cannot be
-    read as a picture.
+    picture: as Pillow reads it, with 8 bits per value where it can. values: [H, W] or [H, W, 3], where the file has
+    wider whole numbers or floats. alpha_HW: opacity in [0, 1] of `values`; None where all of it is opaque. frames:
+    pictures in the file, of which this is the first.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
 
-    name = name or str(source)
+    name: str
+    picture: Image
+    values: npt.NDArray[Any] | None
+    alpha_HW: DoubleArray | None
+    frames: int
+
+    @property
+    def transparent(self) -> bool:
+        """True when some of it may be transparent."""
+        return self.alpha_HW is not None if self.values is not None else _has_alpha(self.picture)
+
+    @property
+    def extremes(self) -> Extremes | None:
+        """Of the values wider than 8 bits; None of bytes."""
+        return None if self.values is None else Extremes.of(self.values)
+
+
+@contextmanager
+def quiet_decoding() -> Iterator[None]:
+    """Inside, Pillow's warnings (odd metadata, large pictures) are not printed. For the main thread, around any others."""
+    with catch_warnings():
+        filterwarnings("ignore", module=r"PIL\..*")
+        yield
+
+
+def open_picture(source: Path | bytes, name: str = "", rule: PixelRule | None = AS_IS) -> Image:
+    """The picture as Pillow image of mode L or RGB; see `decode` and `plain`."""
+    return plain(decode(source, name), rule)
+
+
+def decode(source: Path | bytes, name: str = "") -> Decoded:
+    """Read a file, or the bytes of one (then `name` stands for it in messages), and turn it as its EXIF says.
+
+    Raises DataError when it cannot be read as a picture of the formats that SUFFIXES stand for.
+    """
+    from PIL import UnidentifiedImageError
+
+    name = name or ("picture" if isinstance(source, bytes) else shown(source))
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
-            opened.load()
-            picture = ImageOps.exif_transpose(opened)
-            return _plain(picture, name)
+        with io.BytesIO(source) if isinstance(source, bytes) else open_regular(source, "a picture") as file:
+            return _decode(file, name)
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{name}: no such file; expected a picture or a folder of pictures") from error
     except UnidentifiedImageError as error:
-        what = "an empty file" if _is_empty(source) else "no picture that Pillow knows"
-        raise DataError(f"{name}: found {what}; expected {', '.join(sorted(SUFFIXES))}") from error
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{name}: cannot be read as a picture: {error}; save it again, or leave it out") from error
+        raise DataError(f"{name}: found {_content(source)}; expected {', '.join(sorted(SUFFIXES))}") from error
+    except Exception as error:  # damaged files make Pillow raise nearly anything: struct.error, TypeError, MemoryError
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: cannot be read as a picture: {reason}; save it again, or leave it out") from error
+
+
+def _decode(file: BinaryIO, name: str) -> Decoded:
+    opened = _opened(file)
+    raw = _raw_mode(opened)
+    frames = 1 if opened.format == "MPO" else int(getattr(opened, "n_frames", 1))
+    opened.load()
+    values, alpha_HW = _wide(opened, raw, file, name)
+    method = _turn(opened)
+    if method is None:
+        return Decoded(name, opened, values, alpha_HW, frames)
+    return Decoded(name, opened.transpose(method), _turned(values, method), _turned(alpha_HW, method), frames)
+
+
+def _opened(file: BinaryIO) -> Any:
+    from PIL import Image
+
+    file.seek(0)
+    return Image.open(file, formats=sorted(set(FORMATS.values())))
+
+
+def _raw_mode(opened: Any) -> str:
+    """How the values lie in the file, by Pillow's name for it; empty where the decoder does not say."""
+    arguments = opened.tile[0].args if opened.tile else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _wide(opened: Any, raw: str, file: BinaryIO, name: str) -> tuple[npt.NDArray[Any] | None, DoubleArray | None]:
+    """Values of more than 8 bits, and their opacity; None where 8 bits are all there is."""
+    if opened.mode.startswith("I") or opened.mode == "F":
+        values = np.asarray(opened)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise DataError(f"{name}: found NaN or infinite values; expected finite ones")
+        clear = opened.info.get("transparency")
+        return values, (values != clear).astype(np.float64) if isinstance(clear, int) else None
+    if raw == "LA;16B":  # grey with alpha: four bytes a pixel, which can be taken as they are
+        bytes_HW4 = _unpacked(file, "RGBA").astype(np.uint16)
+        pairs_HW2 = bytes_HW4[..., ::2] * 256 + bytes_HW4[..., 1::2]
+        return pairs_HW2[..., 0], pairs_HW2[..., 1] / 65535
+    if raw in _OTHER_ORDER:
+        wide = np.asarray(opened).astype(np.uint16) * 256 + _unpacked(file, _OTHER_ORDER[raw])
+        clear = opened.info.get("transparency")
+        if raw.startswith("RGBA"):
+            return wide[..., :3], wide[..., 3] / 65535
+        return wide[..., :3], (wide != clear).any(-1).astype(np.float64) if isinstance(clear, tuple) else None
+    if ";16" in raw and not raw.startswith("BGR"):  # BGR;16 of a BMP has 5 or 6 bits per colour
+        raise DataError(f"{name}: found 16 bits per value of kind {raw}; expected grey or RGB; save it as PNG")
+    return None, None
+
+
+def _unpacked(file: BinaryIO, raw: str) -> npt.NDArray[Any]:
+    """The same file once more, its values unpacked in another way."""
+    again = _opened(file)
+    tile = again.tile[0]
+    arguments = (raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw
+    again.tile = [part._replace(args=arguments) for part in again.tile]
+    return np.asarray(again)
+
+
+def _turn(opened: Any) -> Any:
+    """How Pillow turns the picture upright, or None. Of the metadata only the orientation is looked at."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90,
+    }  # fmt: skip
+    orientation = opened.getexif().get(ORIENTATION)
+    return turns.get(orientation) if isinstance(orientation, int) else None
+
+
+def _turned(values: npt.NDArray[Any] | None, method: Any) -> Any:
+    """The same for an array [H, W] or [H, W, 3]."""
+    from PIL.Image import Transpose
+
+    if values is None:
+        return None
+    if method in (Transpose.TRANSPOSE, Transpose.TRANSVERSE):
+        values = values.swapaxes(0, 1)
+        return values if method == Transpose.TRANSPOSE else values[::-1, ::-1]
+    if method == Transpose.FLIP_LEFT_RIGHT:
+        return values[:, ::-1]
+    if method == Transpose.FLIP_TOP_BOTTOM:
+        return values[::-1]
+    quarters = {Transpose.ROTATE_90: 1, Transpose.ROTATE_180: 2, Transpose.ROTATE_270: 3}
+    return np.rot90(values, quarters[method])
+
+
+def plain(decoded: Decoded, rule: PixelRule | None) -> Image:
+    """Mode L or RGB with 8 bits: values brought to bytes by the rule, transparent parts laid on its ground.
+
+    rule: None for the run of an earlier version, which had none: range and ground by the picture's own brightness.
+    """
+    from PIL import Image
+
+    if rule is None:
+        return _by_brightness(decoded)
+    if decoded.values is None:
+        return _plain_bytes(decoded.picture, rule)
+    levels = rule.to_bytes(decoded.values)
+    if decoded.alpha_HW is not None:
+        ground = 255 if _ground(rule, levels, decoded.alpha_HW) == "white" else 0
+        alpha = decoded.alpha_HW if levels.ndim == 2 else decoded.alpha_HW[..., None]
+        levels = (levels * alpha + ground * (1 - alpha)).round().astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(levels))
+
+
+def _plain_bytes(picture: Image, rule: PixelRule) -> Image:
+    from PIL import Image
+
+    scale = list(rule.to_bytes(np.arange(256, dtype=np.uint8)))
+    scaled = scale != list(range(256))
+    if not _has_alpha(picture):
+        grey = picture.mode in ("1", "L")
+        opaque = picture.convert("L" if grey else "RGB")
+        return opaque.point(scale * (1 if grey else 3)) if scaled else opaque
+    full = picture.convert("RGBA")
+    if scaled:
+        colours = full.convert("RGB").point(scale * 3)
+        colours.putalpha(full.getchannel("A"))
+        full = colours
+    alpha = np.asarray(full.getchannel("A"), np.float64) / 255
+    ground = _ground(rule, np.asarray(full.convert("L")), alpha)
+    return Image.alpha_composite(Image.new("RGBA", full.size, ground), full).convert("RGB")
+
+
+def _ground(rule: PixelRule, levels: ByteArray, alpha_HW: DoubleArray) -> str:
+    """The colour behind the picture: the rule's, or for characters the one that they stand out from."""
+    if rule.ground != "contrast":
+        return rule.ground
+    grey = levels if levels.ndim == 2 else levels.mean(-1)
+    return "black" if (grey * alpha_HW).sum() > 127.5 * alpha_HW.sum() else "white"
+
+
+def _by_brightness(decoded: Decoded) -> Image:
+    """As versions without a rule read pictures, for runs that they trained."""
+    from PIL import Image
+
+    picture = decoded.picture
+    if picture.mode.startswith("I"):
+        values = np.asarray(picture).astype(np.float64)
+        top = 65535 if values.size and values.max() > 255 else 255
+        return Image.fromarray((values * 255 / top).round().clip(0, 255).astype(np.uint8))
+    if picture.mode == "F":
+        raise DataError(f"{decoded.name}: found floating-point pixels; expected whole numbers; save it as PNG")
+    if picture.mode in ("1", "L"):
+        return picture.convert("L")
+    return _plain_bytes(picture, PixelRule(ground="contrast"))
 
 
 def fitted(picture: Image, channels: int, size: tuple[int, int]) -> ByteArray:
@@ -62,33 +271,10 @@ def fitted(picture: Image, channels: int, size: tuple[int, int]) -> ByteArray:
     return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
 
 
-def picture_files(folder: Path) -> list[Path]:
-    """Every picture at any depth of a folder, in the order of their paths; hidden files and folders are left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+def _has_alpha(picture: Image) -> bool:
+    return bool(picture.has_transparency_data)
 
 
-def _plain(picture: Image, name: str) -> Image:
-    """Mode L or RGB. Transparent parts become white around dark drawings and black around light ones."""
-    from PIL import Image
-
-    if picture.mode.startswith("I"):  # 16-bit grey, whole range
-        values = np.asarray(picture).astype(np.float64)
-        top = 65535 if values.size and values.max() > 255 else 255
-        return Image.fromarray((values * 255 / top).round().clip(0, 255).astype(np.uint8))
-    if picture.mode == "F":
-        raise DataError(f"{name}: found floating-point pixels; expected whole numbers; save it as PNG")
-    if picture.mode in ("1", "L"):
-        return picture.convert("L")
-    if "A" in picture.mode or "transparency" in picture.info:
-        full = picture.convert("RGBA")
-        alpha = np.asarray(full.getchannel("A"), np.float64) / 255
-        grey = np.asarray(full.convert("L"), np.float64)
-        light = bool((grey * alpha).sum() > 127.5 * alpha.sum())
-        ground = Image.new("RGBA", full.size, (0, 0, 0, 255) if light else (255, 255, 255, 255))
-        return Image.alpha_composite(ground, full).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _is_empty(source: Path | bytes) -> bool:
-    return not source if isinstance(source, bytes) else source.stat().st_size == 0
+def _content(source: Path | bytes) -> str:
+    empty = not source if isinstance(source, bytes) else source.stat().st_size == 0
+    return "an empty file" if empty else "no picture of a format that is read here"

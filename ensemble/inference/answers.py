@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ensemble.evaluation import written
 from ensemble.evaluation.splits import favourites
-from ensemble.inference.prepare import Prepared
+from ensemble.inference.prepare import Preparation, Prepared
 from ensemble.types import DoubleArray
 
 if TYPE_CHECKING:
@@ -32,18 +33,38 @@ class MemberVote:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The vote on one picture. agreeing: members whose own favourite is the answer."""
+    """The vote on one picture. agreeing: members whose own favourite is the answer. picture: kept for figures only."""
 
-    picture: Prepared
+    name: str
+    inverted: bool
+    cut_out: bool
     class_name: str
     class_number: int
     probs_K: DoubleArray
     agreeing: int
     votes: tuple[MemberVote, ...]
+    picture: Prepared | None
 
     @property
     def probability(self) -> float:
         return float(self.probs_K[self.class_number])
+
+
+BATCH = 64  # pictures that are read, and kept in memory, at a time
+
+
+def ask_all(
+    trained: TrainedEnsemble, preparation: Preparation, pictures: Sequence[tuple[str, Path | bytes]]
+) -> tuple[list[Answer], list[str]]:
+    """The answers to all pictures that can be used, in their order, and what is wrong with the others."""
+    answers: list[Answer] = []
+    faults: list[str] = []
+    for start in range(0, len(pictures), BATCH):
+        read = preparation.read_all(pictures[start : start + BATCH])
+        faults += [fault for fault in read if isinstance(fault, str)]
+        if prepared := [picture for picture in read if isinstance(picture, Prepared)]:
+            answers += ask(trained, prepared)
+    return answers, faults
 
 
 def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared]) -> list[Answer]:
@@ -60,7 +81,20 @@ def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared]) -> list[Answer]:
             for m, (member, favourite) in enumerate(zip(trained.vote.members, favourites_MN[:, n], strict=True))
         )
         agreeing = int((favourites_MN[:, n] == number).sum())
-        answers.append(Answer(picture, names[number], number, decision.probs_NK[n], agreeing, votes))
+        kept = picture if picture.shown is not None else None
+        answers.append(
+            Answer(
+                picture.name,
+                picture.inverted,
+                picture.cut_out,
+                names[number],
+                number,
+                decision.probs_NK[n].copy(),
+                agreeing,
+                votes,
+                kept,
+            )
+        )
     return answers
 
 
@@ -68,7 +102,7 @@ def answers_json(answers: Sequence[Answer], class_names: Sequence[str]) -> list[
     """Plain JSON values, probabilities as fractions with all digits."""
     return [
         {
-            "image": answer.picture.name,
+            "image": answer.name,
             "class": answer.class_name,
             "class_number": answer.class_number,
             "probability": answer.probability,
@@ -78,8 +112,8 @@ def answers_json(answers: Sequence[Answer], class_names: Sequence[str]) -> list[
                 {"member": v.member, "recipe": v.recipe, "class": v.class_name, "probability": v.probability}
                 for v in answer.votes
             ],
-            "inverted": answer.picture.inverted,
-            "cut_out": answer.picture.cut_out,
+            "inverted": answer.inverted,
+            "cut_out": answer.cut_out,
         }
         for answer in answers
     ]
@@ -90,7 +124,7 @@ def answers_text(answers: Sequence[Answer]) -> str:
     head = ("image", "class", "probability", "agree", "members say")
     rows = [
         (
-            answer.picture.name,
+            answer.name,
             answer.class_name,
             percent(answer.probability),
             f"{answer.agreeing} of {len(answer.votes)}",

@@ -37,7 +37,7 @@ def write_figure(path: Path, answers: Sequence[Answer], class_names: Sequence[st
     from matplotlib.figure import Figure
 
     style: dict[str, Any] = {"svg.fonttype": "none", "font.size": 9, "text.color": INK, "text.parse_math": False}
-    names = [*class_names, *(answer.picture.name for answer in answers)]
+    names = [*class_names, *(answer.name for answer in answers)]
     style["font.sans-serif"] = fonts_for(map(shown, names))
     with rc_context(style), noting_missing_signs(set()):
         figure: Any = Figure(figsize=(7.2, 1.9 * len(answers) + 0.1), layout="constrained")
@@ -50,11 +50,12 @@ def write_figure(path: Path, answers: Sequence[Answer], class_names: Sequence[st
 
 
 def _draw_row(row: Sequence[Any], answer: Answer, class_names: Sequence[str]) -> None:
+    assert answer.picture is not None, "pictures are kept where a figure is wanted"
     picture, seen = answer.picture.shown, answer.picture.image_CHW
     for axes, image in ((row[0], picture), (row[1], viewable(seen))):
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axes.set_axis_off()
-    row[0].set_title(shown(Path(answer.picture.name).name), fontsize=8, color=MUTED)
+    row[0].set_title(shown(Path(answer.name).name), fontsize=8, color=MUTED)
     row[1].set_title("as the networks see it", fontsize=8, color=MUTED)
     classes = np.argsort(-answer.probs_K, kind="stable")[:MOST_CLASSES]
     if len(class_names) <= MOST_CLASSES:

@@ -7,14 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ensemble.data.pixel_rule import BYTES, Extremes, PixelRule
 from ensemble.errors import DataError
 
 
-def as_batch(images: Any, image_shape: tuple[int, int, int]) -> npt.NDArray[np.generic]:
+def as_batch(images: Any, image_shape: tuple[int, int, int], rule: PixelRule | None = None) -> npt.NDArray[np.generic]:
     """Images as [N, C, H, W], uint8 or float32 in [0, 1].
 
-    images: an array (or CPU tensor) [N, H, W] of grey images, [N, H, W, C] or [N, C, H, W]; uint8, or floats in
-    [0, 1]. image_shape: the (C, H, W) of the run. Raises DataError for other shapes, types and ranges.
+    images: an array (or CPU tensor) [N, H, W] of grey images, [N, H, W, C] or [N, C, H, W]; uint8 and other whole
+    numbers in 0..255, or floats in [0, 1]. image_shape: the (C, H, W) of the run. rule: the run's own, which may have
+    another range of wider whole numbers, or one of all. Raises DataError for other shapes, types and ranges.
     """
     array = np.asarray(images)
     channels, height, width = image_shape
@@ -31,14 +33,34 @@ def as_batch(images: Any, image_shape: tuple[int, int, int]) -> npt.NDArray[np.g
             f"[N, {height}, {width}, {channels}], as this ensemble was trained. Put a single image into a batch with "
             "images[None]; `ensemble predict` takes pictures of any size"
         )
+    rule = rule or PixelRule()
+    if array.dtype.kind in "biuf" and rule.value_range is not None:
+        return np.ascontiguousarray(_scaled(array, rule))
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)
+    if array.dtype.kind in "biu" and array.size:
+        return np.ascontiguousarray(_scaled(array, rule if rule.wide_range else PixelRule(wide_range=BYTES)))
     if not np.issubdtype(array.dtype, np.floating):
         raise DataError(
             f"images: found values of type {array.dtype}; expected uint8 in 0..255 or floats in [0, 1]; convert them, "
             "for example with images.astype(numpy.uint8)"
         )
     return _unit(array)
+
+
+def _scaled(array: npt.NDArray[Any], rule: PixelRule) -> npt.NDArray[np.uint8]:
+    """Whole numbers of any type, and floats where the run has a range for them, as bytes."""
+    if array.size and (array.dtype.kind != "f" or np.isfinite(array).all()):
+        found, (low, high) = Extremes.of(array), rule.range_of(array.dtype)
+        if low <= found.low and found.high <= high:
+            return rule.to_bytes(array)
+        values = f"values of type {array.dtype} from {found.low:g} to {found.high:g}"
+    else:
+        values = "NaN, infinite or no values"
+        low, high = rule.range_of(array.dtype)
+    raise DataError(
+        f"images: found {values}; expected {low:g} to {high:g}, as this ensemble was trained, or uint8 bytes"
+    )
 
 
 def _unit(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -1,12 +1,16 @@
 """Pictures from files, folders or stdin -> images as the run's data set would show them.
 
+    asked = find_pictures(["photos", "-"], sys.stdin.buffer.read)
+    for one in asked.pictures: prepared = preparation.read(one)
+
 Characters of MNIST-like sets are cut out and placed as in the data set (`framing`). Other pictures are scaled and
-cropped to size, exactly as `data.name: image_folder` does at training. A picture that already has the data set's size
-is taken as it is.
+cropped to size, exactly as `data.name: image_folder` does at training, and their values become bytes by the rule that
+the run has kept. A picture that already has the data set's size is taken as it is.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ensemble.data import DATASETS, DatasetInfo
-from ensemble.data.pictures import fitted, open_picture, picture_files
+from ensemble.data.picture_reading import in_threads
+from ensemble.data.picture_tree import pictures_below, reasons_text
+from ensemble.data.pictures import fitted, open_picture
+from ensemble.data.pixel_rule import PixelRule
+from ensemble.data.regular_files import shown
 from ensemble.errors import DataError
 from ensemble.inference.framing import frame
 from ensemble.types import ByteArray
@@ -27,45 +35,98 @@ SHOWN_SIDE = 400  # pictures are kept for figures at this size
 
 
 @dataclass(frozen=True, eq=False)
+class Asked:
+    """What the sources hold. pictures: name and file, or the bytes of one. notes: what was left out. faults: sources
+    that hold nothing."""
+
+    pictures: tuple[tuple[str, Path | bytes], ...]
+    notes: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Prepared:
-    """One picture, made ready. shown: the picture itself, small, [H, W] or [H, W, 3]; image_CHW: what is predicted on."""
+    """One picture, made ready.
+
+    shown: the picture itself, small, [H, W] or [H, W, 3], where a figure is wanted. image_CHW: what is predicted on.
+    """
 
     name: str
-    shown: ByteArray
+    shown: ByteArray | None
     image_CHW: ByteArray
     inverted: bool
     cut_out: bool
 
 
-def prepare_all(
-    sources: Sequence[str],
-    dataset: str,
-    image_shape: tuple[int, int, int],
-    invert: bool | None,
-    stdin: Callable[[], bytes],
-) -> list[Prepared]:
-    """Every picture of the sources: files, folders (at any depth) and "-" for the bytes of one on stdin.
+@dataclass(frozen=True)
+class Preparation:
+    """How a run wants its pictures.
 
-    dataset: the run's data set by name. invert: True for dark on light, False for light on dark, None to find out.
-    Raises DataError with the fault of every picture that cannot be used.
+    dataset: its data set by name. rule: its rule for pixels, None in a run that kept none. invert: True for dark on
+    light, False for light on dark, None to find out. keep_shown: keep small pictures for a figure.
     """
-    prepared: list[Prepared] = []
+
+    dataset: str
+    image_shape: tuple[int, int, int]
+    rule: PixelRule | None
+    invert: bool | None = None
+    keep_shown: bool = False
+
+    def read(self, name: str, source: Path | bytes) -> Prepared:
+        """One picture. Raises DataError when it cannot be read or there is nothing to see on it."""
+        picture = open_picture(source, name, self.rule)
+        return prepare(picture, name, self.dataset, self.image_shape, self.invert, self.keep_shown)
+
+    def read_all(self, pictures: Sequence[tuple[str, Path | bytes]]) -> list[Prepared | str]:
+        """Several pictures in their order, each made ready or what is wrong with it."""
+
+        def one(asked: tuple[str, Path | bytes]) -> Prepared | str:
+            try:
+                return self.read(*asked)
+            except DataError as error:
+                return str(error)
+
+        return in_threads(one, pictures)
+
+
+def find_pictures(sources: Sequence[str], stdin: Callable[[], bytes]) -> Asked:
+    """Every picture of the sources: files, folders (at any depth) and "-" for the bytes of one on stdin."""
+    pictures: list[tuple[str, Path | bytes]] = []
+    notes: list[str] = []
     faults: list[str] = []
-    for name, source in _expanded(sources, stdin):
-        try:
-            prepared.append(prepare(open_picture(source, name), name, dataset, image_shape, invert))
-        except DataError as error:
-            faults.append(str(error))
-    if faults:
-        raise DataError("\n".join(faults))
-    return prepared
+    for source in sources:
+        path = Path(source)
+        if source == "-":
+            pictures.append(("stdin", stdin()))
+        elif not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises where nobody may look
+            pictures.append((shown(source), path))
+        else:
+            try:
+                found = pictures_below(path)
+            except DataError as error:
+                faults.append(str(error))
+                continue
+            held = f" ({reasons_text(found.left_out)})" if found.left_out else ""
+            if not found.files:
+                faults.append(f"{shown(path)}: no pictures in this folder{held}; expected .png, .jpg or the like")
+            elif found.left_out:
+                notes.append(f"{shown(path)}: left out {len(found.left_out):,} files{held}")
+            pictures += [(shown(file), file) for file in found.files]
+    return Asked(tuple(pictures), tuple(notes), tuple(faults))
 
 
 def prepare(
-    picture: Image, name: str, dataset: str, image_shape: tuple[int, int, int], invert: bool | None = None
+    picture: Image,
+    name: str,
+    dataset: str,
+    image_shape: tuple[int, int, int],
+    invert: bool | None = None,
+    keep_shown: bool = True,
 ) -> Prepared:
     """One picture of mode L or RGB. Raises DataError when there is nothing to see on it."""
     channels, height, width = image_shape
+    if channels not in (1, 3):
+        raise DataError(f"{name}: pictures have 1 or 3 channels, but this ensemble wants {channels}; use load_ensemble")
     info = DATASETS.get(dataset)
     same_size = picture.size == (width, height)
     cut_out = info is not None and info.framing is not None and not same_size
@@ -83,9 +144,13 @@ def prepare(
         inverted = _is_inverted(image_CHW, info) if invert is None else invert
         if inverted:
             image_CHW = 255 - image_CHW
+    return Prepared(name, _small(picture) if keep_shown else None, image_CHW, inverted, cut_out)
+
+
+def _small(picture: Image) -> ByteArray:
     small = picture.copy()
     small.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
-    return Prepared(name, np.asarray(small, np.uint8), image_CHW, inverted, cut_out)
+    return np.asarray(small, np.uint8)
 
 
 def _is_inverted(image_CHW: ByteArray, info: DatasetInfo | None) -> bool:
@@ -94,19 +159,3 @@ def _is_inverted(image_CHW: ByteArray, info: DatasetInfo | None) -> bool:
         return False
     border = [image_CHW[:, 0], image_CHW[:, -1], image_CHW[:, :, 0], image_CHW[:, :, -1]]
     return bool(np.median(np.concatenate([edge.ravel() for edge in border])) > 127)
-
-
-def _expanded(sources: Sequence[str], stdin: Callable[[], bytes]) -> list[tuple[str, Path | bytes]]:
-    found: list[tuple[str, Path | bytes]] = []
-    for source in sources:
-        path = Path(source)
-        if source == "-":
-            found.append(("stdin", stdin()))
-        elif path.is_dir():
-            files = picture_files(path)
-            if not files:
-                raise DataError(f"{path}: no pictures in this folder; expected .png, .jpg or the like")
-            found += [(str(file), file) for file in files]
-        else:
-            found.append((source, path))
-    return found

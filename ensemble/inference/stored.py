@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
 from ensemble.config.schema import WEIGHING, Aggregator
+from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import StorageError
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.screening import finite_members
@@ -40,8 +41,9 @@ class StoredMember:
 class StoredVote:
     """The headline vote of a run.
 
-    folder: where the run lies. image_shape: (C, H, W). mean_C, std_C: of the training rows on the scale [0, 1]. weights_M: how loud each member
-    votes, None where all count the same. stack_size: members per network, by recipe.
+    folder: where the run lies. image_shape: (C, H, W). mean_C, std_C: of the training rows on the scale [0, 1].
+    weights_M: how loud each member votes, None where all count the same. stack_size: members per network, by recipe.
+    pixels: how pictures become bytes; None in a run of an earlier version, which did not keep it.
     """
 
     folder: Path
@@ -55,6 +57,7 @@ class StoredVote:
     aggregator: Aggregator
     weights_M: DoubleArray | None
     stack_sizes: dict[str, int]
+    pixels: PixelRule | None = None
 
 
 def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
@@ -82,7 +85,19 @@ def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
         aggregator=chosen,
         weights_M=_weights(voters, chosen) if chosen in WEIGHING else None,
         stack_sizes=_stack_sizes(folder, experiment),
+        pixels=_pixels(folder, described),
     )
+
+
+def _pixels(folder: RunFolder, described: DatasetFacts) -> PixelRule | None:
+    if described.pixels is None:
+        return None
+    try:
+        return PixelRule.from_json(described.pixels)
+    except ValueError as error:
+        raise StorageError(
+            f"{folder.path / DATASET}: pixels: {error}; start the run's `ensemble train` again"
+        ) from error
 
 
 def _described(folder: RunFolder) -> DatasetFacts:

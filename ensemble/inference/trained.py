@@ -76,8 +76,9 @@ class TrainedEnsemble:
     def predict_proba(self, images: Any) -> FloatArray:
         """Class probabilities [N, K] of the vote, float32.
 
-        images: [N, H, W] (grey), [N, H, W, C] or [N, C, H, W], of the size the run was trained on; uint8, or floats
-        in [0, 1]. Raises DataError for anything else.
+        images: [N, H, W] (grey), [N, H, W, C] or [N, C, H, W], of the size the run was trained on; uint8, other
+        whole numbers in 0..255 (or in the range that the run was trained on), or floats in [0, 1]. Raises DataError for
+        anything else.
         """
         return self.decide(images).probs_NK.astype(np.float32)
 
@@ -96,7 +97,7 @@ class TrainedEnsemble:
     @torch.inference_mode()
     def member_probs(self, images: Any) -> FloatArray:
         """Class probabilities of each member, [M, N, K], float32; images as in `predict_proba`."""
-        batch = torch.from_numpy(np.array(as_batch(images, self.image_shape), copy=True))
+        batch = torch.from_numpy(np.array(as_batch(images, self.image_shape, self.vote.pixels), copy=True))
         half = self.vote.experiment.compute.precision == "bf16"  # as the stored votes were made
 
         def votes(start: int, end: int) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,8 @@ class DatasetFacts(Stored):
     """dataset.json: what the members were trained on.
 
     image_shape: (C, H, W). mean, std: by channel, of the training rows on the scale [0, 1]. images_sha256: of all pixels
-    (`data.images_digest`). Earlier versions wrote the last three not at all.
+    (`data.images_digest`). pixels: how pictures become bytes (`data.pixel_rule`). pictures: what was read and left
+    out. Earlier versions wrote only the first two.
     """
 
     name: str
@@ -26,6 +27,8 @@ class DatasetFacts(Stored):
     mean: list[float] | None = None
     std: list[Annotated[float, Field(gt=0)]] | None = None
     images_sha256: str | None = None
+    pixels: dict[str, Any] | None = None
+    pictures: Any = None
 
     @model_validator(mode="after")
     def _one_statistic_per_channel(self) -> Self:

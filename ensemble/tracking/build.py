@@ -24,15 +24,13 @@ log = logging.getLogger(__name__)
 
 
 def build_trackers(experiment: Experiment, folder: Path, quiet: bool) -> list[Tracker]:
-    """Weights & Biases (unless disabled) and the console (unless quiet); the event log is the run's own.
+    """Weights & Biases (unless disabled) and the console (when quiet, warnings only); the event log is the run's own.
 
     folder: the run folder, whose event log holds earlier starts of the run. Raises StorageError when that is damaged.
     """
-    trackers: list[Tracker] = []
-    if not quiet:
-        from ensemble.tracking.console import open_console
+    from ensemble.tracking.console import WarningsOnly, open_console
 
-        trackers.append(open_console())
+    trackers: list[Tracker] = [WarningsOnly() if quiet else open_console()]
 
     def notify(message: str) -> None:
         log.debug("%s", message)

@@ -87,6 +87,22 @@ class PlainConsole:
         )
 
 
+class WarningsOnly:
+    """Prints what one must know even where progress is not wanted: notices that are warnings."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+
+    def handle(self, event: Event, time: float) -> None:  # noqa: ARG002  # as every tracker is told
+        """Print a warning; pass over everything else."""
+        if isinstance(event, Notice) and event.warning:
+            self._stream.write(f"{describe(event)}\n")
+            self._stream.flush()
+
+    def close(self, ok: bool) -> None:
+        """Nothing is left to say: errors speak for themselves."""
+
+
 def describe(event: Event) -> str | None:
     """The event as one line for people; None for epochs, which need the member's pace."""
     match event:

@@ -72,7 +72,8 @@ def test_a_fixed_stratified_test_part_is_split_off(load):
         ({"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES}, "test_labels missing"),
         ({"train_images": IMAGES, "train_labels": LABELS, "trian": LABELS}, "unknown arrays trian"),
         ({"train_images": IMAGES, "train_labels": LABELS[:30]}, "40 train_images, but 30 train_labels"),
-        ({"train_images": IMAGES.astype(int), "train_labels": LABELS}, "found type int64; expected uint8"),
+        ({"train_images": IMAGES.astype(int) - 300, "train_labels": LABELS}, "whole numbers from -300 .*value_range"),
+        ({"train_images": IMAGES * 1j, "train_labels": LABELS}, "found type complex128; expected whole numbers"),
         ({"train_images": IMAGES * 1.0, "train_labels": LABELS}, "found floats from 0 to 255"),
         ({"train_images": IMAGES.reshape(40, -1), "train_labels": LABELS}, "for rows of features use"),
         ({"train_images": IMAGES, "train_labels": LABELS * 1.0}, "found type float64 of shape"),
@@ -110,7 +111,10 @@ def test_files_that_are_none(tmp_path):
     [
         ({"name": "digits", "root": "x"}, "root has no effect with data set digits, which takes none"),
         ({"name": "mnist", "path": "x"}, "path has no effect with data set mnist, which takes root"),
-        ({"name": "arrays", "path": "x", "image_size": 8}, "image_size has no effect.*takes path, test_fraction"),
+        (
+            {"name": "arrays", "path": "x", "image_size": 8},
+            "image_size has no effect.*takes path, test_fraction, layout",
+        ),
         ({"name": "arrays"}, "arrays needs path"),
         ({"name": "image_folder", "root": "x"}, "image_folder needs root.*and image_size"),
     ],

@@ -1,0 +1,75 @@
+"""Opening what a person names: regular files and folders only, and every trouble as a DataError with the name.
+
+    with open_regular(Path("seven.png"), "a picture") as file: ...
+
+A pipe would be waited for without end, a device read without end, so both are refused before anything is read.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from ensemble.errors import DataError
+
+
+def open_regular(path: Path, expected: str) -> BinaryIO:
+    """The file, open for reading. expected: what it should be, in words ("a picture").
+
+    Raises FileNotFoundError where there is none; DataError when it cannot be opened or is no regular file.
+    """
+    try:
+        # Without O_NONBLOCK the opening of a pipe that nobody writes to would never return.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"{shown(path)}: cannot be opened: {reason}; expected {expected}") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise DataError(f"{shown(path)}: found {kind_of(mode)}; expected {expected} in a regular file")
+    return os.fdopen(descriptor, "rb")
+
+
+def kind_of(mode: int) -> str:
+    """What an entry of a folder is, in words, by its mode as `os.stat` gives it."""
+    kinds = {
+        stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    }  # fmt: skip
+    return kinds.get(stat.S_IFMT(mode), "no file")
+
+
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder by name. Raises DataError when it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"{shown(folder)}: cannot be listed: {reason}; expected a folder that may be read") from error
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """True for a folder and for a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, or to where nobody may look
+        return False
+
+
+def personal_path(text: str, key: str) -> Path:
+    """A path as a person writes it, with ~ for the home folder. Raises DataError when there is no such home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{key}: found {text}, but that home folder is not known here; write the whole path") from error
+
+
+def shown(name: Path | str) -> str:
+    """A file's name as text that can be written anywhere: bytes that are no UTF-8 stand as \\xe4."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
