@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ensemble.cli_words import GivenPath, say
 from ensemble.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ AGGREGATOR = click.option(
     type=click.Choice(["soft", "hard", "weighted", "geometric", "additive"]),
     help="Another vote than the run's own.",
 )
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = GivenPath()
 
 
 @click.command()
@@ -63,12 +64,12 @@ def predict(
         check_figure(figure, len(pictures))
     answers = ask(trained, pictures)
     if as_json:
-        click.echo(json.dumps(answers_json(answers, trained.class_names), indent=1))
+        say(json.dumps(answers_json(answers, trained.class_names), indent=1))
     else:
-        click.echo(answers_text(answers))
+        say(answers_text(answers))
     if figure is not None:
         write_figure(figure, answers, trained.class_names)
-        click.echo(f"figure: {figure}", err=True)
+        say(f"figure: {figure}", err=True)
 
 
 @click.command()
@@ -89,9 +90,9 @@ def export(run: str, file_format: Format, out: Path | None, aggregator: Aggregat
     shape = ", ".join(map(str, trained.image_shape))
     if as_json:
         facts = {"path": str(path), "bytes": size, "format": file_format, "members": len(trained.vote.members)}
-        click.echo(json.dumps(facts | {"image_shape": trained.image_shape, "classes": trained.class_names}, indent=1))
+        say(json.dumps(facts | {"image_shape": trained.image_shape, "classes": trained.class_names}, indent=1))
     else:
-        click.echo(
+        say(
             f"{path}: {trained.vote.aggregator} vote of {len(trained.vote.members)} members, {size / 1e6:.1f} MB; "
             f"images uint8 [N, {shape}] -> probabilities [N, {len(trained.class_names)}], classes [N]"
         )
@@ -108,10 +109,10 @@ def card(run: str, out: Path | None) -> None:
 
     text = model_card(find_run(run, Path("runs")))
     if out is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
     else:
         write_bytes(out, text.encode())
-        click.echo(f"card: {out}", err=True)
+        say(f"card: {out}", err=True)
 
 
 COMMANDS = (predict, export, card)

@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 from ensemble.config.schema import Aggregator
-from ensemble.errors import QuorumError
+from ensemble.config.secrets import secret_in
+from ensemble.errors import ConfigError, QuorumError
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.staged import StagedPoint, staged_errors
+from ensemble.paths import given_path
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.remote import Mirror, is_address, local_root
 from ensemble.types import MemberResult
@@ -106,11 +108,14 @@ def asked_members(config: dict[str, Any]) -> int:
 def find_run(name: str, root: Path) -> Path:
     """The folder of a run given as a path, as a name under `root`, or as an address, which is fetched first."""
     if is_address(name):
+        if remedy := secret_in(name):
+            raise ConfigError(f"RUN: {remedy}")
         address, _, run = name.rstrip("/").rpartition("/")
         path = local_root(address) / run
         Mirror(address, run).fetch(path)
         return path
-    return Path(name) if Path(name).is_dir() or "/" in name else root / name
+    path = given_path(name, "RUN")
+    return path if path.is_dir() or "/" in str(path) else root / name
 
 
 def _method_record(folder: RunFolder) -> dict[str, Any]:
