@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ def annotated(path: KeyPath) -> list[Any]:
     return found
 
 
+@functools.lru_cache(maxsize=4096)
 def kind_of(path: KeyPath) -> Kind:
     """How the value at this path is read."""
     if len(path) > 2 and path[:2] == ("sweep", "axes"):  # its keys are dotted, its values lists of theirs
