@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
+import socket
 import sys
 import traceback
 from collections.abc import Iterator
@@ -18,7 +20,18 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import click
 
 from ensemble import __version__, cli_compare, cli_inference, cli_reproduce, cli_sweep
-from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, ConfigError, EnsembleError
+from ensemble.cli_words import GivenPath, say
+from ensemble.errors import (
+    EXIT_DEGRADED,
+    EXIT_INTERNAL,
+    EXIT_INTERRUPTED,
+    ComputeError,
+    ConfigError,
+    EnsembleError,
+    StorageError,
+)
+from ensemble.surroundings import settle_variables
+from ensemble.visible import visible
 
 if TYPE_CHECKING:
     from ensemble.config import Experiment
@@ -27,41 +40,81 @@ if TYPE_CHECKING:
     from ensemble.run import RunOutcome
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
-CONFIG = click.argument("config", type=click.Path(path_type=Path))
+CONFIG = click.argument("config", type=GivenPath(file=False))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+
+
+_TRAINING = ("train", "sweep", "reproduce")
+_ALONE = "`ensemble {}` is one process and follows its configuration (a launcher's processes: -m launch.accelerate_run)"
 
 
 class _Group(click.Group):
     """Turns the errors a user can mend into one message and the exit code of their family."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _visible_usage_errors():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with _visible_usage_errors():
+                return super().invoke(context)
         except EnsembleError as error:
             _stop(str(error), error.exit_code, error, context)
         except KeyboardInterrupt as error:
-            again = " ".join(["ensemble", *sys.argv[1:]])
+            again = shlex.join(["ensemble", *sys.argv[1:]])
             _stop(f"interrupted; finished members are kept. Go on with: {again}", EXIT_INTERRUPTED, error, context)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
+        except OSError as error:
+            message, code = _of_system(error)
+            _stop(message, code, error, context)
         except Exception as error:
             hint = "this is a mistake of the program, not yours; the whole trace comes with ensemble --debug ..."
             _stop(f"{type(error).__name__}: {error}\n{hint}", EXIT_INTERNAL, error, context)
 
 
+@contextlib.contextmanager
+def _visible_usage_errors() -> Iterator[None]:
+    """click repeats what was typed in its messages."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = visible(error.message)  # type: ignore[misc]  # final by its annotation alone
+        raise
+
+
+def _of_system(error: OSError) -> tuple[str, int]:
+    """What to say about an error of the operating system that no door has put into words, and its exit code."""
+    reason = error.strerror or str(error)
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return (
+            f"the network does not answer: {reason}; try again, or check addresses and proxies",
+            ComputeError.exit_code,
+        )
+    if error.filename is None:
+        return f"the output cannot be written: {reason}; free space, or send it elsewhere", StorageError.exit_code
+    return f"{error.filename}: {reason}; check the path, its permissions and the free space", StorageError.exit_code
+
+
 def _stop(message: str, code: int, error: BaseException, context: click.Context) -> NoReturn:
-    if context.params.get("debug"):
-        traceback.print_exception(error)
-    click.echo(f"error: {message}", err=True)
+    with contextlib.suppress(OSError):  # where even that cannot be written, the exit code says it
+        if context.params.get("debug"):
+            traceback.print_exception(error)
+        say(f"error: {message}", err=True)
     raise SystemExit(code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ensemble")
 @click.option("--debug", is_flag=True, help="Show whole traces of errors.")
-def main(debug: bool) -> None:
+@click.pass_context
+def main(context: click.Context, debug: bool) -> None:
     """Train ensembles of image classifiers and judge, with intervals, whether they beat the single model."""
     del debug  # read by _Group
+    taken = settle_variables(alone=True)
+    if taken and context.invoked_subcommand in _TRAINING:
+        say(f"note: {', '.join(taken)}: set, but not heeded; {_ALONE.format(context.invoked_subcommand)}", err=True)
     from ensemble.executors import interruption
 
     interruption.install()
@@ -86,7 +139,7 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) 
     if outcome.failures or outcome.ended_early:
         from ensemble.report.failures import failure_lines
 
-        click.echo("\n".join(failure_lines(outcome.failures, outcome.ended_early, outcome.path)), err=True)
+        say("\n".join(failure_lines(outcome.failures, outcome.ended_early, outcome.path)), err=True)
         raise SystemExit(EXIT_DEGRADED)
 
 
@@ -126,7 +179,7 @@ def evaluate(run: str, aggregator: Aggregator | None, write: bool, as_json: bool
 
 def _show(evaluation: Evaluation, path: Path, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(evaluation.to_json(), indent=1))
+        say(json.dumps(evaluation.to_json(), indent=1))
         return
     from ensemble.report.tables import print_evaluation
 
@@ -135,14 +188,14 @@ def _show(evaluation: Evaluation, path: Path, as_json: bool) -> None:
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the page here.")
+@click.option("--out", type=GivenPath(), help="Write the page here.")
 def report(runs: tuple[str, ...], out: Path | None) -> None:
     """Write one self-contained HTML page about one or several RUNS, and their figures as PNG and SVG."""
     from ensemble.judging import find_run
     from ensemble.report.html import write_report
 
     paths = [find_run(run, Path("runs")) for run in runs]
-    click.echo(write_report(paths, out, tell=lambda line: click.echo(line, err=True)))
+    say(write_report(paths, out, tell=lambda line: say(line, err=True)))
 
 
 @main.command()
@@ -172,13 +225,13 @@ def show_config(config: Path, overrides: tuple[str, ...], as_json: bool) -> None
     values = flat_values(loaded.experiment)
     if as_json:
         rows = {key: {"value": value, "origin": loaded.origins[key]} for key, value in values.items()}
-        click.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
         return
     width = max(len(key) for key in values)
     shown = {key: json.dumps(value) for key, value in values.items()}
     middle = min(40, max(len(value) for value in shown.values()))
     for key, value in shown.items():
-        click.echo(f"{key:<{width}}  {value:<{middle}}  {loaded.origins[key]}")
+        say(f"{key:<{width}}  {value:<{middle}}  {loaded.origins[key]}")
 
 
 @main.command()
@@ -196,13 +249,13 @@ def models(name: str | None, keys: tuple[str, ...], as_json: bool) -> None:
     if name is not None:
         title, layers = layers_of(name, keys)
         if as_json:
-            click.echo(json.dumps([layer.to_json() for layer in layers], indent=1))
+            say(json.dumps([layer.to_json() for layer in layers], indent=1))
         else:
             print_layers(title, layers)
         return
     rows = list_models()
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
     else:
         print_models(rows)
 
@@ -215,7 +268,7 @@ def datasets(as_json: bool) -> None:
 
     rows = list_datasets()
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        say(json.dumps(rows, indent=1))
     else:
         print_datasets(rows)
 
@@ -224,33 +277,57 @@ for _command in (*cli_compare.COMMANDS, *cli_inference.COMMANDS, *cli_reproduce.
     main.add_command(_command)
 
 
-@contextlib.contextmanager
-def _quiet_exit() -> Iterator[None]:
-    """A reader that closes the pipe early (head) is no error."""
-    try:
-        yield
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def run_cli() -> None:
     """Entry point of the `ensemble` command."""
+    _open_missing_streams()
     try:
-        with _quiet_exit():
-            main()
+        main()
     except KeyboardInterrupt:  # before the command began, or while it was already leaving
-        click.echo("interrupted", err=True)
+        say("interrupted", err=True)
         _leave_interrupted()
     except SystemExit as error:
         if error.code == EXIT_INTERRUPTED:
             _leave_interrupted()
-        raise
+        raise SystemExit(_code_after_output(error.code)) from None
+
+
+def _open_missing_streams() -> None:
+    """Give a closed stdin, stdout or stderr to nobody, or the next file that is opened would take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _code_after_output(code: str | int | None) -> str | int | None:
+    """The exit code once all output is out: that of storage where it cannot be written.
+
+    A reader that closes the pipe early (head) is no error. What is left then goes nowhere, or Python would try again
+    at its very end, and complain.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if code in (0, None, EXIT_DEGRADED):
+            message, code = _of_system(error)
+            with contextlib.suppress(OSError):
+                say(f"error: {message}", err=True)
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    return code
 
 
 def _leave_interrupted() -> NoReturn:
     """End with that exit code at once: where the signal came in the midst of an import, Python would end by SIGINT."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(EXIT_INTERRUPTED)
 
 

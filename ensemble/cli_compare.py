@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ensemble.cli_words import GivenPath, say
+
 if TYPE_CHECKING:
     from ensemble.config.schema import Aggregator
 
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = GivenPath()
 
 
 @click.command()
@@ -59,7 +61,7 @@ def compare(
     if out is not None:
         write_bytes(out, comparison_markdown(comparison, mark).encode())
     if as_json:
-        click.echo(json.dumps(comparison.to_json(), indent=1))
+        say(json.dumps(comparison.to_json(), indent=1))
     else:
         print_comparison(comparison)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ensemble.cli_words import GivenPath, say
 from ensemble.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ AGGREGATOR = click.option(
     type=click.Choice(["soft", "hard", "weighted", "geometric", "additive"]),
     help="Another vote than the run's own.",
 )
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = GivenPath()
 
 
 @click.command()
@@ -67,14 +68,14 @@ def predict(
     preparation = Preparation(vote.dataset, vote.image_shape, vote.pixels, invert, keep_shown=figure is not None)
     answers, faults = ask_all(trained, preparation, asked.pictures)
     for note in asked.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
     if as_json:
-        click.echo(json.dumps(answers_json(answers, trained.class_names), indent=1))
+        say(json.dumps(answers_json(answers, trained.class_names), indent=1))
     elif answers:
-        click.echo(answers_text(answers))
+        say(answers_text(answers))
     if figure is not None and answers:
         write_figure(figure, answers, trained.class_names)
-        click.echo(f"figure: {figure}", err=True)
+        say(f"figure: {figure}", err=True)
     if faults := [*asked.faults, *faults]:
         listed = "\n".join(faults)
         raise DataError(f"{len(answers)} pictures are answered; without an answer:\n{listed}")
@@ -105,9 +106,9 @@ def export(run: str, file_format: Format, out: Path | None, aggregator: Aggregat
             "members": len(trained.vote.members),
         }
         facts |= {"image_shape": trained.image_shape, "classes": trained.class_names, "compared": asdict(checked)}
-        click.echo(json.dumps(facts, indent=1))
+        say(json.dumps(facts, indent=1))
     else:
-        click.echo(
+        say(
             f"{path}: {trained.vote.aggregator} vote of {len(trained.vote.members)} members, {size / 1e6:.1f} MB; "
             f"images uint8 [N, {shape}] -> probabilities [N, {len(trained.class_names)}], classes [N]\n{checked.sentence}"
         )
@@ -124,10 +125,10 @@ def card(run: str, out: Path | None) -> None:
 
     text = model_card(find_run(run, Path("runs")))
     if out is None:
-        click.echo(text, nl=False)
+        say(text, nl=False)
     else:
         write_bytes(out, text.encode())
-        click.echo(f"card: {out}", err=True)
+        say(f"card: {out}", err=True)
 
 
 COMMANDS = (predict, export, card)

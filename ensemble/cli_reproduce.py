@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ensemble.cli_words import GivenPath, say
 from ensemble.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("rows", nargs=-1, metavar="[ROW]... [KEY=VALUE]...")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Write table and figures here.")
+@click.option("--out", type=GivenPath(file=False), help="Write table and figures here.")
 @click.option("--list", "only_list", is_flag=True, help="List the rows and what was published.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors and the result only.")
@@ -37,14 +38,14 @@ def reproduce(rows: tuple[str, ...], out: Path | None, only_list: bool, as_json:
     if only_list:
         for row in chosen:
             published = "-" if row.published is None else f"{100 * row.published:.2f} %"
-            click.echo(f"{row.name:<22} {published:>7}  {row.system} {row.how and f'({row.how})'}".rstrip())
+            say(f"{row.name:<22} {published:>7}  {row.system} {row.how and f'({row.how})'}".rstrip())
         return
     seeds, overrides = _seeds([word for word in rows if "=" in word])
     results = train_rows(chosen, seeds, overrides, lambda experiment: _train(experiment, quiet))
     if out is not None:
         _write(results, out)
     if as_json:
-        click.echo(json.dumps([result.to_json() for result in results], indent=1))
+        say(json.dumps([result.to_json() for result in results], indent=1))
     else:
         print_reproduced(results)
 
@@ -90,7 +91,7 @@ def _write(results: list[Reproduced], out: Path) -> None:
     write_sample_figures(
         out, dataset.test_images_NCHW, dataset.test_labels_N, dataset.class_names, votes, shown.row.system
     )
-    click.echo(f"table and figures: {out}", err=True)
+    say(f"table and figures: {out}", err=True)
 
 
 COMMANDS = (reproduce,)

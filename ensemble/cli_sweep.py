@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ensemble.cli_words import GivenPath, say
+
 if TYPE_CHECKING:
     from ensemble.config import Experiment
 
 
 @click.command()
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=GivenPath(file=False))
 @click.argument("words", nargs=-1, metavar="[KEY=A,B,C]... [KEY=VALUE]... [seeds=N]")
 @click.option("--draw", type=click.IntRange(min=1), help="Only so many random settings of the grid.")
 @click.option("--screen", type=click.IntRange(min=1), help="First train all settings for so many epochs only ...")
@@ -42,14 +44,14 @@ def sweep(
     from ensemble.sweep import run_sweep
 
     plan = load_sweep(config, words, draw)
-    click.echo(f"{len(plan.settings)} settings, {plan.seeds} seed(s) each", err=True)
+    say(f"{len(plan.settings)} settings, {plan.seeds} seed(s) each", err=True)
     result = run_sweep(plan, lambda experiment: _train(experiment, quiet), screen, survivors)
     folder = write_sweep(result)
     if as_json:
-        click.echo(json.dumps(result.to_json(), indent=1))
+        say(json.dumps(result.to_json(), indent=1))
     else:
         print_sweep(result)
-    click.echo(f"table and figures: {folder}", err=True)
+    say(f"table and figures: {folder}", err=True)
 
 
 def _train(experiment: Experiment, quiet: bool) -> Path:

@@ -9,11 +9,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ensemble.surroundings import describe_variables
+
 _PACKAGES = ("ensemble-trainer", "torch", "torchvision", "ray", "accelerate", "wandb", "numpy", "scipy", "safetensors")
 
 
 def describe_environment() -> dict[str, Any]:
-    """Python, packages, processor, memory and (in a git checkout) the commit of this program."""
+    """Python, packages, processor, memory and (in a git checkout) the commit of this program.
+
+    variables: those of the environment that libraries may read. What of them could change a run is not heeded.
+    """
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -21,6 +26,7 @@ def describe_environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "commit": _commit(),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "variables": describe_variables(),
     }
 
 

@@ -16,13 +16,15 @@ from typing import Any
 import numpy as np
 
 from ensemble.config.schema import Aggregator
-from ensemble.errors import QuorumError, StorageError
+from ensemble.config.secrets import secret_in
+from ensemble.errors import ConfigError, QuorumError, StorageError
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.staged import StagedPoint, staged_errors
 from ensemble.missing import why_missing
+from ensemble.paths import given_path
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.damage import what_to_do
 from ensemble.storage.descriptions import DatasetFacts, JudgedConfig
@@ -152,11 +154,14 @@ def headline_figures(evaluation: Evaluation) -> dict[str, float]:
 def find_run(name: str, root: Path) -> Path:
     """The folder of a run given as a path, as a name under `root`, or as an address, which is fetched first."""
     if is_address(name):
+        if remedy := secret_in(name):
+            raise ConfigError(f"RUN: {remedy}")
         address, _, run = name.rstrip("/").rpartition("/")
         path = local_root(address) / run
         Mirror(address, run).fetch(path)
         return path
-    return Path(name) if Path(name).is_dir() or "/" in name else root / name
+    path = given_path(name, "RUN")
+    return path if path.is_dir() or "/" in str(path) else root / name
 
 
 def method_weights(folder: RunFolder, members: Sequence[MemberResult]) -> DoubleArray | None:

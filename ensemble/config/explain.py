@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
-from collections.abc import Iterator
+import json
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from ensemble.config.schema import Experiment
+from ensemble.config.keys import all_keys, annotated, is_section, place_of, tags
 from ensemble.config.yaml_source import KeyPath
 
 # Names people bring from other tools, which no edit distance would find.
@@ -31,6 +28,16 @@ _OTHER_NAMES = {
 }
 
 
+# pydantic's kinds of findings whose own words speak of Python.
+_EXPECTED = {
+    "string_type": "text",
+    "bool_type": "true or false",
+    "int_type": "a valid integer",
+    "int_from_float": "a valid integer",
+    "tuple_type": "a list, such as [1, 2]",
+}
+
+
 def explain(error: ValidationError, where: str, places: dict[KeyPath, str]) -> str:
     """All findings, one line each, in the order of the file."""
     lines = [_line(details, where, places) for details in error.errors(include_url=False)]
@@ -40,31 +47,62 @@ def explain(error: ValidationError, where: str, places: dict[KeyPath, str]) -> s
 
 
 def _line(details: ErrorDetails, where: str, places: dict[KeyPath, str]) -> str:
-    path = _without_tags(details["loc"])
+    path, _ = place_of(details["loc"])
     place = next((places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places), where)
     key = ".".join(map(str, path)) or "configuration"
     kind, context, value = details["type"], details.get("ctx", {}), details.get("input")
     if kind == "extra_forbidden":
-        return f"{place}: {key}: unknown key{_nearest_key(path)}"
+        return f"{place}: {key}: unknown key{_nearest_key(details['loc'])}"
     if kind == "missing":
         return f"{place}: {key}: missing, and it has no default"
     if kind in ("literal_error", "union_tag_invalid"):
         choices = _choices(context)
-        return f"{place}: {key}{'.name' if kind == 'union_tag_invalid' else ''} = {_tag_or(value)!r}: expected one of {', '.join(choices)}{_nearest(str(_tag_or(value)), choices)}"
+        return f"{place}: {key}{'.name' if kind == 'union_tag_invalid' else ''} = {shown(_tag_or(value))}: expected one of {', '.join(choices)}{_nearest(str(_tag_or(value)), choices)}"
     if kind in ("union_tag_not_found", "model_type", "model_attributes_type", "dict_type"):
-        if isinstance(value, str):
-            return (
-                f"{place}: {key} = {value!r}: expected a section of keys; write {key}.name or {key}: {{name: {value}}}"
-            )
-        return f"{place}: {key}: expected a section of keys{' with a name' if kind == 'union_tag_not_found' else ''}"
-    message = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+        return f"{place}: {key}{_section_expected(path, value)}"
     if kind == "value_error":
-        return f"{place}: {key}: {message}"
-    return f"{place}: {key} = {value!r}: expected {message}"
+        return f"{place}: {key}: {details['msg'].removeprefix('Value error, ')}"
+    return f"{place}: {key} = {shown(value)}: expected {_expectation(kind, context, details['msg'])}"
+
+
+def shown(value: Any) -> str:
+    """A value as a configuration would have it: null and true, lists in brackets, text in quotes."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _expectation(kind: str, context: dict[str, Any], message: str) -> str:
+    if kind in ("too_short", "too_long"):
+        bound, number = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+        entries = "entry" if context[number] == 1 else "entries"
+        return f"{bound} {context[number]} {entries}, found {context['actual_length']}"
+    if kind == "string_pattern_mismatch":
+        return f"letters, digits, dots, dashes and underscores that match {context['pattern']}"
+    return _EXPECTED.get(kind, message.removeprefix("Input should be "))
+
+
+def _section_expected(path: KeyPath, value: Any) -> str:
+    """What to write where a section of keys is wanted and something else was found."""
+    models = [a for a in annotated(path) if is_section(a)]
+    named = any(tags(model) for model in models)
+    if not isinstance(value, str):
+        found = "" if isinstance(value, dict) else f", found {shown(value)}"
+        return f": expected a section of keys{' with a name' if named else ''}{found}"
+    key = ".".join(map(str, path))
+    if named:
+        return f" = {value!r}: expected a section of keys; write {key}.name or {key}: {{name: {value}}}"
+    holders = [
+        name for model in models for name, info in model.model_fields.items()
+        if get_origin(info.annotation) is Literal and value in get_args(info.annotation)
+    ]  # fmt: skip
+    if holders:
+        return f" = {value!r}: expected a section of keys; did you mean {key}.{holders[0]}: {value}?"
+    known = ", ".join(name for model in models for name in model.model_fields)
+    return f" = {value!r}: expected a section of keys: {known}"
 
 
 def _tag_or(value: Any) -> Any:
-    return value.get("name") if isinstance(value, dict) else value
+    return value.get("name", value.get("kind")) if isinstance(value, dict) else value
 
 
 def _choices(context: dict[str, Any]) -> list[str]:
@@ -73,54 +111,46 @@ def _choices(context: dict[str, Any]) -> list[str]:
 
 
 def _nearest(word: str, choices: list[str]) -> str:
-    found = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    return f"; did you mean {found[0]}?" if found else ""
+    found = closest(word, choices)
+    return f"; did you mean {found}?" if found else ""
 
 
-def _nearest_key(path: KeyPath) -> str:
-    """Compared first with the keys beside it, then with every key there is."""
-    parent, name = tuple(part for part in path[:-1] if isinstance(part, str)), str(path[-1])
-    known = sorted({".".join(key) for key in _all_keys(Experiment)})
-    siblings = [key for key in known if tuple(key.split(".")[:-1]) == parent]
-    name = _OTHER_NAMES.get(name, name)
-    found = difflib.get_close_matches(".".join((*parent, name)), siblings, n=1, cutoff=0.75)
-    if not found:
-        same_leaf = [key for key in known if key.rsplit(".", 1)[-1] == name]
-        found = same_leaf[:1] or difflib.get_close_matches(".".join((*parent, name)), known, n=1, cutoff=0.6)
-    if found:
-        return f"; did you mean {found[0]}?"
-    return f"; known here: {', '.join(key.rsplit('.', 1)[-1] for key in siblings)}" if siblings else ""
+def _nearest_key(location: tuple[str | int, ...]) -> str:
+    """The keys beside it come first, then the same name elsewhere, then like ones elsewhere."""
+    parent, models = place_of(location[:-1])
+    refused = str(location[-1])
+    siblings = list(dict.fromkeys(name for model in models for name in model.model_fields))
+    name = _OTHER_NAMES.get(refused, refused)
+    if near := closest(name, siblings):
+        return f"; did you mean {'.'.join(map(str, (*parent, near)))}?"
+    here = tuple(part for part in parent if isinstance(part, str))
+    # A key that one network lacks and another has is no help: only what lies in other sections.
+    elsewhere = [key for key in all_keys() if key[0] != "members" and (key[: len(here)] != here or not here)]
+    near = closest(name, sorted({key[-1] for key in elsewhere}))
+    if found := [key for key in elsewhere if key[-1] == near]:
+        return f"; did you mean {'.'.join(found[0])}?"
+    return f"; known here: {', '.join(siblings)}" if siblings else ""
 
 
-def _all_keys(model: type[BaseModel], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    for name, info in model.model_fields.items():
-        yield (*prefix, name)
-        for inner in _sections(info.annotation):
-            yield from _all_keys(inner, (*prefix, name))
+def closest(word: str, choices: list[str]) -> str | None:
+    """The choice nearest to a word: at most two edits away, one for a short word; None where there is none."""
+    allowed = 2 if len(word) > 4 else 1
+    distances = {choice: edits(word, choice, allowed) for choice in choices}
+    near = min(distances, key=lambda choice: distances[choice], default=None)
+    return near if near is not None and distances[near] <= allowed else None
 
 
-def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif get_origin(annotation) in (typing.Union, types.UnionType, tuple, typing.Annotated):
-        for argument in get_args(annotation):
-            yield from _sections(argument)
-
-
-def _tags() -> frozenset[str]:
-    """The names by which sections are chosen; pydantic puts them into paths, a YAML file does not."""
-
-    def names(model: type[BaseModel]) -> Iterator[str]:
-        for name, info in model.model_fields.items():
-            if name == "name" and get_origin(info.annotation) is Literal:
-                yield from get_args(info.annotation)
-            for inner in _sections(info.annotation):
-                yield from names(inner)
-
-    return frozenset(names(Experiment))
-
-
-def _without_tags(location: tuple[str | int, ...]) -> KeyPath:
-    tags = _tags()
-    # A tag follows the key of its section (model, cnn, widths); no section and no key shares a name with a tag.
-    return tuple(part for i, part in enumerate(location) if not (i and part in tags))
+def edits(one: str, other: str, most: int) -> int:
+    """How many letters must be put in, left out, replaced or swapped with their neighbour; `most` + 1 for more."""
+    if abs(len(one) - len(other)) > most:
+        return most + 1
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, letter in enumerate(one):
+        last, before, row = before, row, [i + 1]
+        for j, aim in enumerate(other):
+            cost = min(before[j] + (letter != aim), before[j + 1] + 1, row[j] + 1)
+            if i and j and letter == other[j - 1] and one[i - 1] == aim:
+                cost = min(cost, last[j - 1] + 1)
+            row.append(cost)
+    return row[-1]

@@ -9,7 +9,7 @@ All errors are collected and raised as one ConfigError.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ensemble.config.explain import explain
+from ensemble.config.keys import dotted, kind_of
 from ensemble.config.schema import Experiment, FailureConfig
+from ensemble.config.secrets import names_secret, secret_in
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
 from ensemble.errors import ConfigError
+from ensemble.paths import given_path
 
-_SECRET_WORDS = ("key", "token", "secret", "password")
+_PATHS = (("output_dir",), ("data", "root"), ("data", "path"))
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Loaded:
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
     """Read, override and validate. Raises ConfigError listing every mistake with its file, line and remedy."""
-    source = read_yaml(path)
+    source = read_yaml(path, kind_of)
     values = source.values
     places = {key: f"{path}:{line}" for key, line in source.lines.items()}
     if "sweep" in values:
@@ -55,13 +58,13 @@ def parse_experiment(
 ) -> Experiment:
     """Validate plain values (lists as tuples). Raises ConfigError."""
     places = places or {}
-    secrets = [
-        f"{places.get(path, where)}: {'.'.join(map(str, path))} looks like a secret; secrets belong in the environment, never in a configuration"
-        for path in _paths(values)
-        if any(word in str(path[-1]).lower().split("_") for word in _SECRET_WORDS)
-    ]
-    if secrets:
-        raise ConfigError("\n".join(secrets))
+    mistakes = _secrets(values, where, places) or _bad_paths(values, where, places)
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return _validated(values, where, places)
+
+
+def _validated(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -> Experiment:
     values = {**values, "members": _inherit_training(values)} if values.get("members") else values
     try:
         return Experiment.model_validate(values)
@@ -82,7 +85,34 @@ def parse_stored(values: dict[str, Any], where: str = "configuration") -> Experi
     compute = values.get("compute")
     if isinstance(compute, dict) and compute.get("precision") == "fp16":
         values = {**values, "compute": {**compute, "precision": "float32"}}
-    return parse_experiment(_tuples(values), where)
+    return _validated(_tuples(values), where, {})  # its paths were taken when the run was begun
+
+
+def _secrets(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -> list[str]:
+    """A line for every key that looks like a secret and for every address that holds one."""
+    lines = []
+    for path, value in _entries(values):
+        place = f"{places.get(path, where)}: {'.'.join(map(str, path))}"
+        if names_secret(str(path[-1])):
+            lines.append(f"{place} looks like a secret; secrets belong in the environment, never in a configuration")
+        elif remedy := secret_in(value):
+            lines.append(f"{place}: {remedy}")
+    return lines
+
+
+def _bad_paths(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -> list[str]:
+    """A line for every path that cannot be taken as it is written."""
+    lines = []
+    for path in _PATHS:
+        value: Any = values
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str) and "://" not in value:
+            try:
+                given_path(value, ".".join(map(str, path)))
+            except ConfigError as error:
+                lines.append(f"{places.get(path, where)}: {error}")
+    return lines
 
 
 def _tuples(value: Any) -> Any:
@@ -108,36 +138,48 @@ def _inherit_training(values: dict[str, Any]) -> Any:
 def apply_override(values: dict[str, Any], places: dict[KeyPath, str], override: str) -> None:
     """Put the value of one key=value into `values`, and where it came from into `places`. Raises ConfigError."""
     key, separator, text = override.partition("=")
-    path: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.strip().split("."))
-    if not separator or not key.strip() or any(part == "" for part in path):
-        raise ConfigError(f"override {override!r}: expected key=value, for example training.epochs=5")
+    path = dotted(key.strip())
+    where = f"override {_shown(override)}"
+    if not separator or any(part == "" for part in path):
+        raise ConfigError(f"{where}: expected key=value, for example training.epochs=5")
     target: Any = values
     for i, part in enumerate(path[:-1]):
         if isinstance(part, int):
             raise ConfigError(
-                f"override {override!r}: {'.'.join(map(str, path[: i + 1]))} is an entry of a list; change the list in the file"
+                f"{where}: {'.'.join(map(str, path[: i + 1]))} is an entry of a list; change the list in the file"
             )
         inner = target.get(part)
         if isinstance(inner, str):  # a section given by its name alone, such as schedule: cosine
             inner = {"name": inner}
             places[(*path[: i + 1], "name")] = places.get(path[: i + 1], "command line")
         if inner is not None and not isinstance(inner, dict):
-            raise ConfigError(f"override {override!r}: {'.'.join(map(str, path[: i + 1]))} is no section of keys")
+            raise ConfigError(f"{where}: {'.'.join(map(str, path[: i + 1]))} is no section of keys")
         target[part] = dict(inner or {})
         target = target[part]
-    value = target[path[-1]] = parse_value(text, f"override {override!r}")
+    value = target[path[-1]] = parse_value(text, where, kind_of(path), lambda inner: kind_of((*path, *inner)))
     for known in [known for known in places if known[: len(path)] == path]:
         del places[known]
     for given in (path, *_paths(value, path)):
         places[given] = "command line"
 
 
+def _shown(override: str) -> str:
+    """An override for a message: without its value where that may be a secret."""
+    key, equals, value = override.partition("=")
+    hidden = equals and (any(map(names_secret, key.split("."))) or secret_in(value))
+    return f"{key}=..." if hidden else repr(override)
+
+
 def _paths(values: Any, prefix: KeyPath = ()) -> list[KeyPath]:
-    if isinstance(values, dict):
-        return [found for key, value in values.items() for found in [(*prefix, key), *_paths(value, (*prefix, key))]]
-    if isinstance(values, tuple):
-        return [found for i, value in enumerate(values) for found in _paths(value, (*prefix, i))]
-    return []
+    return [path for path, _ in _entries(values, prefix) if isinstance(path[-1], str)]
+
+
+def _entries(values: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """Every key and list entry inside a value, with its path."""
+    items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, tuple) else ()
+    for key, value in items:
+        yield (*prefix, key), value
+        yield from _entries(value, (*prefix, key))
 
 
 def _origins(experiment: Experiment, places: dict[KeyPath, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ recipes have files of their own (`models.py`, `recipe.py`); this one holds the e
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -266,10 +267,11 @@ class Experiment(Section):
 
     @field_validator("output_dir")
     @classmethod
-    def _not_empty(cls, value: str) -> str:
+    def _at_home(cls, value: str) -> str:
+        """`~` is the home folder, as at every door; runs that a folder named `~` holds are found as ./~."""
         if not value.strip():
             raise ValueError("must name a folder")
-        return value
+        return str(Path(value).expanduser()) if value.startswith("~") else value
 
     @model_validator(mode="after")
     def _members_fit(self) -> Self:

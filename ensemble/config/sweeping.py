@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.config.keys import dotted, kind_of
 from ensemble.config.loading import apply_override, parse_experiment
 from ensemble.config.schema import Experiment
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
@@ -100,7 +101,7 @@ def load_sweep(path: Path, words: Sequence[str], draw: int | None = None) -> Swe
 
     draw: so many random settings of the grid instead of all. Raises ConfigError; all settings are validated.
     """
-    source = read_yaml(path)
+    source = read_yaml(path, kind_of)
     values: dict[str, Any] = source.values
     places: dict[KeyPath, str] = {key: f"{path}:{line}" for key, line in source.lines.items()}
     section = values.pop("sweep", {})
@@ -116,7 +117,7 @@ def load_sweep(path: Path, words: Sequence[str], draw: int | None = None) -> Swe
         if key == "seeds":
             seeds = parse_value(text, word)
         elif len(parts := split_values(text)) > 1:
-            axes[key] = tuple(parse_value(part, word) for part in parts)
+            axes[key] = tuple(_read(key, part, word) for part in parts)
         else:
             apply_override(values, places, word)
             axes.pop(key, None)
@@ -154,6 +155,11 @@ def _refuse_repeats(plan: SweepPlan) -> None:
             f"{plan.where}: two settings of the sweep are the same configuration: {'; '.join(repeats[:3])}{more}. Give "
             "each value once; seeds=N trains a setting several times"
         )
+
+
+def _read(key: str, text: str, word: str) -> Any:
+    path = dotted(key)
+    return parse_value(text, f"axis {word!r}", kind_of(path), lambda inner: kind_of((*path, *inner)))
 
 
 def split_values(text: str) -> list[str]:

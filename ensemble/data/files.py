@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from ensemble.config.schema import DataConfig
-from ensemble.data.regular_files import open_regular, personal_path
+from ensemble.data.regular_files import open_regular
 from ensemble.errors import DataError
+from ensemble.paths import given_path
 
 ROOT_VARIABLE = "ENSEMBLE_DATA"
 DEFAULT_ROOT = "data"
@@ -53,9 +54,9 @@ class FetchError(Exception):
 def data_root(config: DataConfig) -> tuple[Path, str]:
     """The folder of the data sets and which setting it came from."""
     if config.root is not None:
-        return personal_path(config.root, "data.root"), "data.root"
+        return given_path(config.root, "data.root"), "data.root"
     if from_environment := os.environ.get(ROOT_VARIABLE):
-        return personal_path(from_environment, ROOT_VARIABLE), f"${ROOT_VARIABLE}"
+        return given_path(from_environment, f"${ROOT_VARIABLE}"), f"${ROOT_VARIABLE}"
     return Path(DEFAULT_ROOT), "the default"
 
 

@@ -69,9 +69,9 @@ def notes(comparison: Comparison, escape: Callable[[str], str] = shown) -> list[
 
 def print_comparison(comparison: Comparison) -> None:
     """Print it to stdout; a narrow terminal shows fewer columns, never fewer lines."""
-    from rich.console import Console
+    from ensemble.terminal import open_table_console
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = open_table_console()
     if console.is_terminal:
         _show(console, comparison)
         return

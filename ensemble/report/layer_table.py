@@ -74,8 +74,9 @@ def layer_rows(model: nn.Module, image_shape: ImageShape) -> list[LayerRow]:
 
 def print_layers(title: str, rows: list[LayerRow]) -> None:
     """The layers as a table on stdout, with the total of the parameters."""
-    from rich.console import Console
     from rich.table import Table
+
+    from ensemble.terminal import open_table_console
 
     table = Table("layer", "kind", "output", "kernel", "stride", "padding", "receptive field", "parameters", box=None)
     table.header_style = "bold"
@@ -87,7 +88,7 @@ def print_layers(title: str, rows: list[LayerRow]) -> None:
             row.name, row.kind, "x".join(map(str, row.output)), *("" if n is None else str(n) for n in numbers),
             f"{row.parameters:,}" if row.parameters else "",
         )  # fmt: skip
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = open_table_console()
     console.print(title)
     console.print(table)
     console.print(f"{sum(row.parameters for row in rows):,} parameters")

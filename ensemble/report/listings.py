@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ensemble.config import load_config, parse_experiment
+from ensemble.config.keys import kind_of
 from ensemble.config.models import (
     CnnConfig,
     LayersConfig,
@@ -20,11 +20,14 @@ from ensemble.config.models import (
     ModelConfig,
     ResNetConfig,
 )
+from ensemble.config.schema import DataConfig
 from ensemble.config.yaml_source import parse_value
 from ensemble.data import DATASETS, OWN_DATA
+from ensemble.data.files import data_root
 from ensemble.errors import ConfigError
 from ensemble.models import MODELS, ImageShape, build_model, num_parameters
 from ensemble.report.layer_table import LayerRow, layer_rows
+from ensemble.terminal import open_table_console
 from ensemble.training.stack import unstackable
 
 _CONFIGS = (LeNet5Config, LeNet4Config, MlpConfig, CnnConfig, ResNetConfig)
@@ -78,7 +81,7 @@ def _pair(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"{text!r}: expected key=value, such as widths=[16,32]")
-    return key, parse_value(value, text)
+    return key, parse_value(value, text, kind_of(("model", key)), lambda inner: kind_of(("model", key, *inner)))
 
 
 def print_models(rows: list[dict[str, Any]]) -> None:
@@ -90,13 +93,14 @@ def print_models(rows: list[dict[str, Any]]) -> None:
         table.add_row(
             row["name"], "" if row["parameters"] is None else f"{row['parameters']:,}", keys, row["description"]
         )
-    Console().print(table)
-    print("parameters: on MNIST, with the defaults. Every one of them can be trained in stacks.")  # noqa: T201
+    console = open_table_console()
+    _print_whole(console, table)
+    console.print("parameters: on MNIST, with the defaults. Every one of them can be trained in stacks.")
 
 
 def list_datasets() -> list[dict[str, Any]]:
     """Every data set: size, classes, source, and whether its files are in the folder that would be used."""
-    root = Path(os.environ.get("ENSEMBLE_DATA", "data"))
+    root = data_root(DataConfig())[0]
     rows = []
     for info in DATASETS.values():
         folder = root / info.idx.folder if info.idx else root / "cifar-10-batches-py"
@@ -119,20 +123,34 @@ def print_datasets(rows: list[dict[str, Any]]) -> None:
     table = Table("name", "train", "test", "classes", "image", "flips", "here", "download", "source", box=None)
     table.header_style = "bold"
     for row in rows:
-        size = f"{row['download_mb']} MB" if row["download_mb"] else "comes with scikit-learn"
+        size = f"{row['download_mb']} MB" if row["download_mb"] else "no need"
         shape = "x".join(str(side) for side in row["shape"])
         yes = {True: "yes", False: "no"}
         table.add_row(
             row["name"], f"{row['train']:,}", f"{row['test']:,}", str(row["classes"]), shape,
             yes[row["flips"]], yes[row["present"]], size, row["source"],
         )  # fmt: skip
-    console = Console()
-    console.print(table)
+    console = open_table_console()
+    _print_whole(console, table)
     console.print("\nyour own images:")
     own = Table("name", "what it is", "keys under data", box=None, header_style="bold")
     for entry in list_own_data():
         own.add_row(entry["name"], entry["title"], entry["keys"])
-    console.print(own)
+    _print_whole(console, own)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table without cutting a word: what stands there is to be typed.
+
+    On a narrow terminal longer texts are folded, and what does not fit even then is left to the terminal to wrap.
+    """
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
+    for column in table.columns:
+        column.overflow = "fold"
+        texts = (str(column.header), *map(str, column.cells))
+        column.min_width = max(len(word) for text in texts for word in (text.split() or [""]))
+    table.columns[0].no_wrap = True
+    console.print(table, crop=False)
 
 
 def _short(value: Any) -> str:

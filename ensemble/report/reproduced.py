@@ -52,10 +52,11 @@ def markdown(results: Sequence[Reproduced]) -> str:
 
 def print_reproduced(results: Sequence[Reproduced]) -> None:
     """The table on stdout; a narrow terminal shows fewer columns, the Markdown file has them all."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    from ensemble.terminal import open_table_console
+
+    console = open_table_console()
     shown = [i for i, name in enumerate(HEADERS) if console.width >= 150 or name not in _WIDE]
     table = Table(box=None, header_style="bold")
     for i in shown:

@@ -72,10 +72,11 @@ NOTES = (
 
 def print_sweep(result: SweepResult) -> None:
     """The table on stdout, with the verdict."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    from ensemble.terminal import open_table_console
+
+    console = open_table_console()
     wide = console.width >= 110
     shown = [i for i in range(len(HEADERS)) if wide or i not in (5, 7, 8)]
     table = Table(box=None, header_style="bold")

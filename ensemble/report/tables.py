@@ -63,9 +63,9 @@ class Line:
 
 def print_evaluation(evaluation: Evaluation, path: Path, stream: TextIO | None = None) -> None:
     """Print leaderboard, verdict, cautions and where the run lies to `stream`, by default stdout."""
-    from rich.console import Console
+    from ensemble.terminal import open_table_console
 
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = open_table_console(stream)
     if console.is_terminal:
         _show(console, evaluation, path)
         return

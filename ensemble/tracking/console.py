@@ -24,6 +24,7 @@ from ensemble.events import (
 )
 from ensemble.tracking.base import Tracker
 from ensemble.tracking.progress import Progress, duration, one_line
+from ensemble.visible import visible
 
 PLAIN_EVERY_S = 5.0
 DECISIONS = {"drop": "left out", "retry": "will be tried again", "stop": "the run stops"}
@@ -62,14 +63,14 @@ class PlainConsole:
             line = self._epoch_line(event, time) if isinstance(event, EpochFinished) else describe(event)
             if line is not None:
                 stamp = clock.strftime("%H:%M:%S", clock.localtime(time))
-                self._stream.write(f"{stamp}  {line}\n")
+                self._stream.write(visible(f"{stamp}  {line}\n"))
                 self._stream.flush()
 
     def close(self, ok: bool) -> None:
         """Print where a run that did not come to its end was left."""
         with self._lock:
             if not self._closed and not ok:
-                self._stream.write(stopped(self._progress) + "\n")
+                self._stream.write(visible(stopped(self._progress) + "\n"))
                 self._stream.flush()
             self._closed = True
 

@@ -10,13 +10,14 @@ import threading
 import time as clock
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from ensemble.events import Event, MemberFailed, Notice, RunFinished, RunStarted
+from ensemble.terminal import VisibleConsole, width_of
 from ensemble.tracking.console import describe, percent, stopped
 from ensemble.tracking.progress import Progress, RunningMember, duration
 
@@ -29,7 +30,7 @@ class LiveConsole:
     """A tracker that draws on a terminal until it is closed."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream, force_terminal=True, highlight=False)
+        self._console = VisibleConsole(file=stream, force_terminal=True, highlight=False, width=width_of(stream))
         self._progress = Progress()
         self._opened: float | None = None
         self._closed = False

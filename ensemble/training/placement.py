@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
+from ensemble.surroundings import ACCELERATE, LAUNCHER, without_variables
 from ensemble.training.job import NO_GPU
 from ensemble.training.layers import StackedBatchNorm
 from ensemble.training.memory import keep_freed_memory
@@ -64,7 +65,8 @@ class Placement:
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         GradientState._reset_state()
         mixed = compute.precision if compute.precision == "bf16" else "no"
-        return cls(Accelerator(cpu=not on_gpu, mixed_precision=mixed), data_parallel)
+        with _configuration_alone():
+            return cls(Accelerator(cpu=not on_gpu, mixed_precision=mixed), data_parallel)
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +101,8 @@ class Placement:
         for layer in model.modules():
             if isinstance(layer, StackedBatchNorm):
                 layer.synchronized = self.ranks > 1
-        return self.accelerator.prepare_model(model, evaluation_mode=self.ranks == 1)
+        with _configuration_alone():
+            return self.accelerator.prepare_model(model, evaluation_mode=self.ranks == 1)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""
@@ -138,3 +141,12 @@ class Placement:
             return tensor
         summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
         return summed
+
+
+def _configuration_alone() -> AbstractContextManager[None]:
+    """Inside, Accelerate sees no variable that would overrule the configuration, such as a number of accumulated steps.
+
+    Those of a launcher are hidden as well, unless this process has entered its world already.
+    """
+    launcher = () if torch.distributed.is_initialized() else LAUNCHER
+    return without_variables(*ACCELERATE, *launcher)

@@ -68,7 +68,7 @@ def test_all_mistakes_are_listed_at_once_with_line_value_and_nearest_name(tmp_pa
         "num_members: 4\n"
         "method: {name: baging}\n"
         "model: {name: cnn, width: [1, 2]}\n"
-        "trian: {lr: 1}\n"
+        "trainig: {lr: 1}\n"
         "training:\n"
         "  learning_rate: 1e-3\n"
         "  lr: fast\n"
@@ -81,7 +81,7 @@ def test_all_mistakes_are_listed_at_once_with_line_value_and_nearest_name(tmp_pa
         "some.yaml:2: method.name = 'baging': expected one of deep_ensemble",
         "did you mean bagging?",
         "some.yaml:3: model.width: unknown key; did you mean model.widths?",
-        "some.yaml:4: trian: unknown key; did you mean training?",
+        "some.yaml:4: trainig: unknown key; did you mean training?",
         "some.yaml:6: training.learning_rate: unknown key; did you mean training.lr?",
         "some.yaml:7: training.lr = 'fast': expected a valid number",
         "some.yaml:8: training.epochs = -1: expected greater than or equal to 1",
