@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from ensemble import __version__, cli_compare, cli_inference, cli_reproduce, cli_sweep
+from ensemble import __version__, cli_compare, cli_inference, cli_reproduce, cli_sweep, interruption
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, ConfigError, EnsembleError
 
 if TYPE_CHECKING:
@@ -62,8 +62,6 @@ def _stop(message: str, code: int, error: BaseException, context: click.Context)
 def main(debug: bool) -> None:
     """Train ensembles of image classifiers and judge, with intervals, whether they beat the single model."""
     del debug  # read by _Group
-    from ensemble.executors import interruption
-
     interruption.install()
 
 
@@ -234,23 +232,8 @@ def _quiet_exit() -> Iterator[None]:
 
 def run_cli() -> None:
     """Entry point of the `ensemble` command."""
-    try:
-        with _quiet_exit():
-            main()
-    except KeyboardInterrupt:  # before the command began, or while it was already leaving
-        click.echo("interrupted", err=True)
-        _leave_interrupted()
-    except SystemExit as error:
-        if error.code == EXIT_INTERRUPTED:
-            _leave_interrupted()
-        raise
-
-
-def _leave_interrupted() -> NoReturn:
-    """End with that exit code at once: where the signal came in the midst of an import, Python would end by SIGINT."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_INTERRUPTED)
+    with interruption.ending_process(), _quiet_exit():
+        main()
 
 
 __all__ = ["ConfigError", "main", "run_cli"]
