@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from ensemble import __version__, cli_compare, cli_inference, cli_reproduce, cli_sweep
+from ensemble import __version__, cli_compare, cli_inference, cli_reproduce, cli_sweep, interruption
 from ensemble.cli_words import GivenPath, say
 from ensemble.errors import (
     EXIT_DEGRADED,
@@ -115,8 +115,6 @@ def main(context: click.Context, debug: bool) -> None:
     taken = settle_variables(alone=True)
     if taken and context.invoked_subcommand in _TRAINING:
         say(f"note: {', '.join(taken)}: set, but not heeded; {_ALONE.format(context.invoked_subcommand)}", err=True)
-    from ensemble.executors import interruption
-
     interruption.install()
 
 
@@ -279,15 +277,17 @@ for _command in (*cli_compare.COMMANDS, *cli_inference.COMMANDS, *cli_reproduce.
 
 def run_cli() -> None:
     """Entry point of the `ensemble` command."""
-    _open_missing_streams()
-    try:
+    with interruption.ending_process(), _output_finished():
+        _open_missing_streams()
         main()
-    except KeyboardInterrupt:  # before the command began, or while it was already leaving
-        say("interrupted", err=True)
-        _leave_interrupted()
+
+
+@contextlib.contextmanager
+def _output_finished() -> Iterator[None]:
+    """Around a command: its exit code also says whether its output could be written."""
+    try:
+        yield
     except SystemExit as error:
-        if error.code == EXIT_INTERRUPTED:
-            _leave_interrupted()
         raise SystemExit(_code_after_output(error.code)) from None
 
 
@@ -321,14 +321,6 @@ def _code_after_output(code: str | int | None) -> str | int | None:
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     return code
-
-
-def _leave_interrupted() -> NoReturn:
-    """End with that exit code at once: where the signal came in the midst of an import, Python would end by SIGINT."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
-            stream.flush()
-    os._exit(EXIT_INTERRUPTED)
 
 
 __all__ = ["ConfigError", "main", "run_cli"]

@@ -92,6 +92,13 @@ class Pulse:
     task: str
 
 
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The last word of a task whose process was asked to stop: what it has done is in the Checkpoint before."""
+
+    task: str
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
     """The whole state of a stack in mid-training; whoever trains the task from it gets the same bits.

@@ -39,7 +39,8 @@ def main() -> int:
         )
     rank = join(experiment)
     from ensemble.executors.inline import InlineExecutor
-    from ensemble.executors.launched import LaunchedExecutor, serve
+    from ensemble.executors.launched import LaunchedExecutor
+    from ensemble.executors.serving import serve
 
     if rank > 0:
         serve()

@@ -8,10 +8,10 @@ from typing import NoReturn
 
 import click
 
+from ensemble import interruption
 from ensemble.config import Experiment
 from ensemble.driver import MakeExecutor
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED, EnsembleError
-from ensemble.executors import interruption
 from ensemble.report.failures import failure_lines
 from ensemble.report.tables import print_evaluation
 from ensemble.run import run_ensemble
@@ -29,14 +29,16 @@ def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
 
 def guarded(main: Callable[[], int], again: str) -> NoReturn:
     """Run a door's main and leave with its exit code; errors a user can mend become one message."""
-    interruption.install()
-    try:
-        code = main()
-    except EnsembleError as error:
-        click.echo(f"error: {error}", err=True)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; finished members are kept. Go on with: {again}", err=True)
-        code = EXIT_INTERRUPTED
-    sys.stdout.flush()
-    sys.exit(code)
+    with interruption.ending_process():
+        interruption.install()
+        try:
+            code = main()
+        except EnsembleError as error:
+            click.echo(f"error: {error}", err=True)
+            code = error.exit_code
+        except KeyboardInterrupt:
+            click.echo(f"interrupted; finished members and checkpoints are kept. Go on with: {again}", err=True)
+            code = EXIT_INTERRUPTED
+        sys.stdout.flush()
+        sys.exit(code)
+    raise AssertionError("the process has ended")

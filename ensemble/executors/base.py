@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from ensemble.events import Event, TaskStarted
 from ensemble.executors.diagnosis import explain
-from ensemble.types import Checkpoint, Failure, FailureKind, MemberResult, Pulse, Task
+from ensemble.types import Checkpoint, Failure, FailureKind, MemberResult, Pulse, Stopped, Task
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-Item = Event | Pulse | Checkpoint | MemberResult | Failure
+Item = Event | Pulse | Checkpoint | Stopped | MemberResult | Failure
 Train = Callable[[Task, Arrays], Iterator[Item]]
 Emit = Callable[[Event | Checkpoint], None]
 Wanted = Callable[[Task], bool]
@@ -48,7 +48,8 @@ class Executor(Protocol):
         without an Outcome.
 
         A failure inside a task becomes Failures in its Outcome. An EnsembleError is the user's to mend and is raised.
-        Leaving the iteration early stops what still runs.
+        Leaving the iteration early stops what still runs. A signal that asks the process to stop makes the tasks under
+        way hand in a last checkpoint; what ends meanwhile is yielded, then KeyboardInterrupt is raised.
         """
         ...
 
@@ -63,6 +64,7 @@ class Collector:
     def __init__(self, task: Task, emit: Emit) -> None:
         self.task, self._emit = task, emit
         self.place: TaskStarted | None = None  # where it runs, once it has said so
+        self.stopped = False  # it was asked to stop, and has
         self._results: list[MemberResult] = []
         self._failures: list[Failure] = []
 
@@ -72,6 +74,8 @@ class Collector:
             self._results.append(item)
         elif isinstance(item, Failure):
             self._failures.append(item)
+        elif isinstance(item, Stopped):
+            self.stopped = True
         elif not isinstance(item, Pulse):
             if isinstance(item, TaskStarted):
                 self.place = item

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
+from ensemble import interruption
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
 from ensemble.executors.diagnosis import breaks_process, explain, failure_kind
@@ -21,15 +22,20 @@ class InlineExecutor:
         self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
     ) -> Iterator[Outcome]:
         """See Executor.run."""
-        for task in filter(wanted, tasks):
-            yield train_here(task, train, arrays, emit)
+        with interruption.deferred():
+            for task in filter(wanted, tasks):
+                outcome = train_here(task, train, arrays, emit)
+                if outcome is None:
+                    break
+                yield outcome
+                interruption.check()
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def train_here(task: Task, train: Train, arrays: Arrays, emit: Emit) -> Outcome:
-    """Train one task in this process.
+def train_here(task: Task, train: Train, arrays: Arrays, emit: Emit) -> Outcome | None:
+    """Train one task in this process; None where the process was asked to stop, and the task has.
 
     Raises an EnsembleError, which is the user's to mend, and ComputeError when this process can no longer use its GPU.
     """
@@ -38,7 +44,7 @@ def train_here(task: Task, train: Train, arrays: Arrays, emit: Emit) -> Outcome:
         collector.take_all(train(task, arrays))
     except Exception as error:
         record_failure(error, collector, started)
-    return collector.outcome()
+    return None if collector.stopped else collector.outcome()
 
 
 def record_failure(error: Exception, collector: Collector, started: float) -> None:

@@ -7,19 +7,21 @@ members  A queue: each rank takes the next task when it is done with one. Networ
          average the gradients of different members and make them all the same.
 data     All ranks train each task together, each on its part of every batch, gradients averaged.
 
-What they send each other is in `world`.
+What they send each other is in `world`. A rank that says nothing for compute.hang_timeout_s while it has a task is given
+up: its task has failed with its node, and the run's policy tries it elsewhere. A rank that is asked to stop hands in a
+checkpoint and leaves.
 """
 
 from __future__ import annotations
 
-import itertools
+import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ensemble import interruption
 from ensemble.errors import ComputeError, EnsembleError
-from ensemble.events import Event, TaskStarted
+from ensemble.events import Notice, TaskStarted
 from ensemble.executors.base import (
     Arrays,
     Collector,
@@ -31,41 +33,23 @@ from ensemble.executors.base import (
     always,
 )
 from ensemble.executors.inline import record_failure, train_here
-from ensemble.executors.world import POLL_S, World
-from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Task
+from ensemble.executors.serving import Ended, Left, Offer, claim_key, stops_with, task_key
+from ensemble.executors.world import POLL_S, World, lost_store
+from ensemble.types import Pulse, Task
 
-
-@dataclass(frozen=True, slots=True)
-class _Offer:
-    """A round of tasks, as rank 0 offers it. arrays: the number of the round whose arrays it uses."""
-
-    tasks: int
-    train: Train
-    arrays: int
-    data_parallel: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Ended:
-    """What is left of a task besides the task itself, which rank 0 has."""
-
-    results: tuple[MemberResult, ...]
-    failures: tuple[Failure, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    """What a rank says about the task at a position of a round. A Pulse is a sign of life."""
-
-    round: int
-    position: int
-    content: Event | Checkpoint | Pulse | _Ended | EnsembleError
+_FAREWELL_S = 3.0  # for the other ranks to read that there is no more to do
+_SILENCE_SAID_S = 25.0  # a sign of life comes every 5 s
+# What Gloo and NCCL say on a rank whose partner in a collective is gone or hangs.
+_LOST_PEER = re.compile(
+    r"Connection (closed|reset) by (peer|remote)|Broken pipe|Timed out waiting|NCCL .*(remote|timeout|timed out)|Connection refused",
+    re.IGNORECASE,
+)
 
 
 class LaunchedExecutor:
     """Rank 0's side; see the module.
 
-    hang_timeout_s: the run ends with an error when a rank that has a task has been silent for so long.
+    hang_timeout_s: a rank that has a task and has been silent for so long is given up.
     """
 
     name = "accelerate"
@@ -81,6 +65,12 @@ class LaunchedExecutor:
         self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
     ) -> Iterator[Outcome]:
         """See Executor.run. A rank may have taken a task just before it was found that it is no longer wanted."""
+        with interruption.deferred(), lost_store():
+            yield from self._run(tasks, train, arrays, emit, wanted)
+
+    def _run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted
+    ) -> Iterator[Outcome]:
         number, self._number = self._number, self._number + 1
         if not self._data_parallel:
             tasks = [task for task in tasks if wanted(task)]
@@ -88,7 +78,7 @@ class LaunchedExecutor:
         if readers and (self._arrays is None or self._arrays[0] is not arrays):
             self._world.post(f"arrays{number}", dict(arrays))
             self._arrays = arrays, number
-        offer = _Offer(len(tasks), train, self._arrays[1] if self._arrays else number, self._data_parallel)
+        offer = Offer(len(tasks), train, self._arrays[1] if self._arrays else number, self._data_parallel)
         self._world.post(f"round{number}", offer)
         if self._data_parallel:
             yield from self._together(number, tasks, train, arrays, emit, wanted)
@@ -105,13 +95,23 @@ class LaunchedExecutor:
                 if wanted(task):
                     self._world.post(f"task{number}/{sent}", task)
                     sent += 1
-                    yield train_here(task, train, arrays, emit)
+                    with stops_with(self._world):
+                        outcome = train_here(task, train, arrays, emit)
+                    if outcome is None:
+                        raise KeyboardInterrupt
+                    _check_peers(outcome)
+                    yield outcome
+                    interruption.check()
         finally:
             self._world.post(f"task{number}/{sent}", None)
 
     def close(self) -> None:
         """Send the other ranks home."""
-        self._world.post(f"round{self._number}", None)
+        key = f"round{self._number}"
+        self._world.post(key, None)
+        # The store ends with this process where no launcher holds it; ranks that are gone never read.
+        if self._world.size > 1 and not interruption.requested():
+            self._world.gone(key, _FAREWELL_S)
 
 
 class _Round:
@@ -131,13 +131,19 @@ class _Round:
         self._taken: set[int] = set()  # positions whose own counter says that a rank has them
         self._places: dict[int, str] = {}
         self._exhausted: float | None = None  # since when all positions are taken
+        self._warned: set[int] = set()  # ranks whose silence has been mentioned
+        self._since: dict[int, float] = {}  # when the first word on a position came
+        self._mine: int | None = None  # the position that is trained here
 
     def run(self, train: Train, arrays: Arrays) -> Iterator[Outcome]:
         """Take part in the training, and pass on what the others say."""
         for position, task in enumerate(self._tasks):
-            self._world.post(_task_key(self._number, position), task)
+            self._world.post(task_key(self._number, position), task)
         try:
             while self._waiting:
+                if interruption.requested():
+                    yield from self._gather_checkpoints()
+                    interruption.check()
                 mine = self._world.count(f"next{self._number}") if self._exhausted is None else len(self._tasks)
                 if mine < len(self._tasks):
                     yield from self._own(mine, train, arrays)
@@ -148,66 +154,104 @@ class _Round:
         finally:
             self._stop()
 
+    def _gather_checkpoints(self) -> Iterator[Outcome]:
+        """Ask the other ranks to stop, and listen until each has handed in what its task has done, or takes too long."""
+        self._stop()
+        self._world.ask_to_stop()
+        while self._ranks and interruption.waited_s() < interruption.GRACE_S:
+            time.sleep(POLL_S)
+            yield from self._listen()
+
     def _own(self, position: int, train: Train, arrays: Arrays) -> Iterator[Outcome]:
         """Train a task here. Between any two of its items the others are listened to."""
         task = self._waiting.get(position)
         if task is None:  # withdrawn earlier
             return
         self._taken.add(position)
-        self._world.discard(_task_key(self._number, position))
+        self._world.discard(task_key(self._number, position))
         if not self._wanted(task):
             del self._waiting[position]
             return
-        collector, started = Collector(task, self._emit), time.monotonic()
+        collector, started, self._mine = Collector(task, self._emit), time.monotonic(), position
         items = train(task, arrays)
-        while _advance(items, collector, started):
-            yield from self._listen()
+        with stops_with(self._world):
+            while _advance(items, collector, started):
+                yield from self._listen()
+        self._mine = None
+        if collector.stopped:
+            return
         del self._waiting[position]
         yield collector.outcome()
         self._withdraw()
 
     def _listen(self) -> Iterator[Outcome]:
-        """Everything that came from the other ranks. Raises what one of them raised, or that one is silent."""
+        """Everything that came from the other ranks. Raises what one of them raised."""
         for rank, letter in self._world.letters():
-            if letter.round != self._number:  # a round that was left early
+            # Of a round that was left early, or of a rank that was given up and is back.
+            if letter.round != self._number or letter.position not in self._waiting:
                 continue
-            content, position = letter.content, letter.position
-            self._ranks[position] = rank
-            if isinstance(content, EnsembleError):
-                raise content
-            if isinstance(content, _Ended):
-                del self._ranks[position]
-                yield Outcome(self._waiting.pop(position), content.results, content.failures)
-                self._withdraw()
-            elif not isinstance(content, Pulse):
-                if isinstance(content, TaskStarted):
-                    self._places[rank] = f" ({content.host}, process {content.pid})"
-                self._emit(content)
-        self._check_silence()
+            self._ranks[letter.position] = rank
+            self._since.setdefault(letter.position, time.monotonic())
+            self._warned.discard(rank)
+            yield from self._hear(rank, letter.position, letter.content)
+        yield from self._give_up_silent()
+
+    def _hear(self, rank: int, position: int, content: Any) -> Iterator[Outcome]:
+        """One thing that a rank says of the task that it has."""
+        task, where = self._waiting[position], f"rank {rank}{self._places.get(rank, '')}"
+        if isinstance(content, EnsembleError):
+            raise content
+        if isinstance(content, Ended):
+            del self._ranks[position], self._waiting[position]
+            yield Outcome(task, content.results, content.failures)
+            self._withdraw()
+        elif isinstance(content, Left):
+            if interruption.requested():  # all of them leave
+                del self._ranks[position], self._waiting[position]
+                return
+            self._emit(Notice(f"{where} was asked to stop and leaves; {task.id} is tried elsewhere"))
+            yield self._lost(position, f"{where} was asked to stop")
+        elif not isinstance(content, Pulse):
+            if isinstance(content, TaskStarted):
+                self._places[rank] = f" ({content.host}, process {content.pid})"
+            self._emit(content)
 
     def _withdraw(self) -> None:
         """Leave out the tasks that are no longer wanted and that no rank has taken."""
         for position, task in list(self._waiting.items()):
             if position in self._taken or position in self._ranks or self._wanted(task):
                 continue
-            if self._world.count(_claim_key(self._number, position)) > 0:
+            if self._world.count(claim_key(self._number, position)) > 0:
                 self._taken.add(position)
             else:
                 del self._waiting[position]
-                self._world.discard(_task_key(self._number, position))
+                self._world.discard(task_key(self._number, position))
 
-    def _check_silence(self) -> None:
+    def _give_up_silent(self) -> Iterator[Outcome]:
+        """Fail the tasks of ranks that have said nothing for too long; a line comes well before."""
         now, patience = time.monotonic(), self._hang_timeout_s
-        for position, rank in self._ranks.items():
-            if now - self._world.heard[rank] > patience:
-                raise ComputeError(
-                    f"rank {rank}{self._places.get(rank, '')} has shown no sign of life for {patience:g} s (compute.hang_timeout_s) while training {self._waiting[position].id}; its process or machine may be gone. Finished members are kept: look at that machine and start the same command again"
-                )
+        for position, rank in list(self._ranks.items()):
+            where, silent = f"rank {rank}{self._places.get(rank, '')}", now - self._world.heard[rank]
+            if silent > patience:
+                reason = f"{where} has shown no sign of life for {patience:g} s (compute.hang_timeout_s); its process or machine may be gone"
+                yield self._lost(position, reason)
+            elif silent > _SILENCE_SAID_S and rank not in self._warned:
+                self._warned.add(rank)
+                self._emit(Notice(
+                    f"no sign of life from {where} for {silent:.0f} s; after {patience:g} s (compute.hang_timeout_s) its task is tried elsewhere"
+                ))  # fmt: skip
         if self._exhausted is not None and now - self._exhausted > patience:
-            for position in set(self._waiting) - set(self._ranks):
-                raise ComputeError(
-                    f"a rank took {self._waiting[position].id} and was not heard of for {patience:g} s (compute.hang_timeout_s); its process or machine may be gone. Finished members are kept: start the same command again"
-                )
+            for position in set(self._waiting) - set(self._ranks) - {self._mine}:
+                reason = f"a rank took it and was not heard of for {patience:g} s (compute.hang_timeout_s); its process or machine may be gone"
+                yield self._lost(position, reason)
+
+    def _lost(self, position: int, reason: str) -> Outcome:
+        """A task whose rank is gone: as with a lost node of a cluster, another try is the policy's decision."""
+        task, started = self._waiting.pop(position), self._since.pop(position, time.monotonic())
+        self._ranks.pop(position, None)
+        collector = Collector(task, self._emit)
+        collector.lose("lost_node", reason, "", time.monotonic() - started)
+        return collector.outcome()
 
     def _stop(self) -> None:
         """Let no rank take another task of this round."""
@@ -215,7 +259,7 @@ class _Round:
             return
         first = self._world.count(f"next{self._number}", len(self._tasks))
         for position in range(first, len(self._tasks)):
-            self._world.discard(_task_key(self._number, position))
+            self._world.discard(task_key(self._number, position))
 
 
 def _advance(items: Iterator[Item], collector: Collector, started: float) -> bool:
@@ -230,55 +274,10 @@ def _advance(items: Iterator[Item], collector: Collector, started: float) -> boo
         return False
 
 
-def serve(world: World | None = None) -> None:
-    """The side of every rank but 0: train what rank 0 has to offer, until it has no more."""
-    world = world or World.joined()
-    readers = world.size - 1
-    arrays: Arrays = {}
-    have = -1
-    for number in itertools.count():
-        offer: _Offer | None = world.receive(f"round{number}", readers)
-        if offer is None:
-            return
-        if have != offer.arrays:
-            arrays = {}  # the old ones go before the new ones come
-            arrays, have = world.receive(f"arrays{offer.arrays}", readers), offer.arrays
-        if offer.data_parallel:
-            for position in itertools.count():
-                task = world.receive(f"task{number}/{position}", readers)
-                if task is None:
-                    break
-                train_here(task, offer.train, arrays, lambda _item: None)
-        else:
-            while (position := world.count(f"next{number}")) < offer.tasks:
-                if world.count(_claim_key(number, position)) == 0:  # else rank 0 has withdrawn it
-                    _serve_task(world, number, position, offer.train, arrays)
-
-
-def _serve_task(world: World, number: int, position: int, train: Train, arrays: Arrays) -> None:
-    """Train one task and send all it yields. An EnsembleError goes to rank 0, which ends the run with it."""
-
-    def send(content: Any) -> None:
-        world.send(_Letter(number, position, content))
-
-    def audible(task: Task, arrays: Arrays) -> Iterator[Item]:
-        for item in train(task, arrays):
-            if isinstance(item, Pulse):
-                send(item)
-            yield item
-
-    send(Pulse(""))
-    task = world.receive(_task_key(number, position))
-    try:
-        outcome = train_here(task, audible, arrays, send)
-        send(_Ended(outcome.results, outcome.failures))
-    except EnsembleError as error:
-        send(error)
-
-
-def _task_key(number: int, position: int) -> str:
-    return f"task{number}/{position}"
-
-
-def _claim_key(number: int, position: int) -> str:
-    return f"claim{number}/{position}"
+def _check_peers(outcome: Outcome) -> None:
+    """Raises ComputeError where a task that all ranks train failed since one of them is gone: no further one can succeed."""
+    for failure in outcome.failures:
+        if failure.kind == "error" and _LOST_PEER.search(failure.reason):
+            raise ComputeError(
+                f"{outcome.task.id}: a rank that trains it too has ended or does not answer ({failure.reason}); finished members and checkpoints are kept: start the same command again"
+            )

@@ -11,12 +11,15 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from ensemble import interruption
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
-from ensemble.executors import interruption
+from ensemble.executors.native_calls import run_interruptibly
 
 _LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_PATIENCE_S = 15.0  # with a cluster that does not let go; then the end of this process ends a local one
+# With a cluster that does not let go; then the end of this process ends a local one.
+_PATIENCE_S = 15.0
+_PATIENCE_AFTER_SIGNAL_S = 4.0
 _ALMOST = 1e-9  # 1 / 0.1 must count as 10
 
 
@@ -49,7 +52,7 @@ def connect(address: str | None) -> bool:
 
 def disconnect() -> None:
     """Leave the cluster, and stop it if it is a local one. With a raylet that hangs, Ray would wait for minutes."""
-    interruption.run_interruptibly(ray.shutdown, _PATIENCE_S)
+    run_interruptibly(ray.shutdown, _PATIENCE_AFTER_SIGNAL_S if interruption.requested() else _PATIENCE_S)
 
 
 def _connect(address: str | None) -> None:
@@ -59,7 +62,7 @@ def _connect(address: str | None) -> None:
     else:
         options.update(address=address)
     try:
-        interruption.run_interruptibly(lambda: ray.init(**options))
+        run_interruptibly(lambda: ray.init(**options))
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ComputeError(

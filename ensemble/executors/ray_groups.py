@@ -7,6 +7,7 @@ workers need no path in common with the driver. Several tasks train at a time wh
 
 from __future__ import annotations
 
+import os
 import tempfile
 import threading
 import time
@@ -15,14 +16,15 @@ from typing import Any
 
 import ray
 
+from ensemble import interruption
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
-from ensemble.executors import interruption
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
 from ensemble.executors.diagnosis import finds_no_gpu, is_out_of_memory
 from ensemble.executors.ray_cluster import connect, disconnect, wait_for_slots
+from ensemble.executors.ray_stop import StopKey, stops_by
 from ensemble.executors.ray_worker import Broke, describe
-from ensemble.types import FailureKind, Task
+from ensemble.types import FailureKind, Stopped, Task
 
 _POLL_S = 0.2
 # What a task's failure is called where its workers failed differently: one that finds no room takes the others along.
@@ -47,12 +49,13 @@ class RayGroupExecutor:
             ) from error
         self._workers = workers or int(compute.gpus_per_task)
         self._threads, self._on_gpu = compute.threads_per_task, device == "cuda"
-        self._owns = connect(compute.ray_address)
-        try:
-            fits = wait_for_slots(compute, device, self._workers)
-        except ComputeError:
-            self.close()
-            raise
+        with interruption.deferred():
+            self._owns = connect(compute.ray_address)
+            try:
+                fits = wait_for_slots(compute, device, self._workers)
+            except (ComputeError, KeyboardInterrupt):
+                self.close()
+                raise
         self.slots = min(fits, compute.slots or fits)
 
     def run(
@@ -67,12 +70,20 @@ class RayGroupExecutor:
 
         mail = Queue(actor_options={"num_cpus": 0})
         names, shared, call = list(arrays), [ray.put(array) for array in arrays.values()], ray.put(train)
-        running = dict[str, _Group]()
+        running, stop_key, stopping = dict[str, _Group](), StopKey(), False
         try:
             while True:
-                interruption.check()
+                if interruption.requested():
+                    if not stopping:
+                        stop_key.post()
+                    stopping, tasks = True, iter(())
+                    if not running or interruption.waited_s() > interruption.GRACE_S:
+                        interruption.check()
                 while len(running) < self.slots and (task := next(tasks, None)) is not None:
-                    given = {"mail": mail, "train": call, "task": ray.put(task), "names": names, "arrays": shared}
+                    given = {
+                        "mail": mail, "train": call, "task": ray.put(task), "names": names, "arrays": shared,
+                        "stop_key": stop_key.name,
+                    }  # fmt: skip
                     running[task.id] = _Group(Collector(task, emit), self._trainer(given, storage))
                 if not running:
                     return
@@ -80,10 +91,14 @@ class RayGroupExecutor:
                     name, item = mail.get()
                     if name in running:
                         running[name].collector.take(item)
+                        if running[name].collector.stopped:
+                            del running[name]
                 for name in [name for name, group in running.items() if group.ended.is_set() and mail.empty()]:
                     yield running.pop(name).outcome()
                 time.sleep(_POLL_S)
         finally:
+            if stopping:
+                stop_key.remove()
             mail.shutdown(force=True)
 
     def _trainer(self, given: dict[str, Any], storage: str) -> Any:
@@ -169,9 +184,12 @@ def _train_in_group(given: dict[str, Any]) -> None:
     train, task = ray.get(given["train"]), ray.get(given["task"])
     first, gave_gpu = dist.get_rank() == 0, bool(ray.get_gpu_ids())
     try:
-        for item in train(task, arrays):
-            if first:
-                given["mail"].put((task.id, item))
+        with stops_by(given["stop_key"]):
+            for item in train(task, arrays):
+                if first:
+                    given["mail"].put((task.id, item))
+                    if isinstance(item, Stopped):  # the others cannot go on without this rank
+                        os._exit(0)
     except Exception as error:
         if isinstance(error, EnsembleError) and not (gave_gpu and finds_no_gpu(error)):
             raise

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from ensemble import interruption
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
-from ensemble.executors import interruption
 from ensemble.executors.ray_cluster import wait_for_slots
 from ensemble.executors.ray_tasks import task_options
 from ensemble.executors.ray_worker import take_gpu

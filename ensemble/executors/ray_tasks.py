@@ -13,22 +13,26 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.exceptions import NodeDiedError, RayError, RayTaskError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from ensemble import interruption
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
-from ensemble.executors import interruption
+from ensemble.events import TaskStarted
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
 from ensemble.executors.diagnosis import is_out_of_memory
+from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cluster import connect, disconnect, fitting, wait_for_slots
+from ensemble.executors.ray_stop import StopKey
 from ensemble.executors.ray_worker import Broke, NeedsOwnProcess, kept_process, single_process, train_remotely
 from ensemble.types import FailureKind, Task
 
 _LOOK_AGAIN_S = 5.0  # between looks at which nodes there are
+_ANSWER_S = 15.0  # for a node to kill a worker; it may have to start a process for it
 
 
 class RayExecutor:
@@ -44,21 +48,24 @@ class RayExecutor:
         self._threads = compute.threads_per_task
         self._hang_timeout_s = compute.hang_timeout_s
         self._gpus = compute.gpus_per_task if device == "cuda" else 0.0
-        self._owns = connect(compute.ray_address)
         self._wanted = compute.slots
         self._avoided: set[str] = set()  # nodes with a GPU that does not work
+        self._lost: set[str] = set()  # nodes that do not answer
+        self._shared: tuple[int, list[Any]] | None = None
         self._keeps_processes = True
         self._remotes: dict[bool, Any] = {}  # the function that Ray calls, with and without kept processes
-        try:
-            fits = wait_for_slots(compute, device)
-        except ComputeError:
-            self.close()
-            raise
+        with interruption.deferred():
+            self._owns = connect(compute.ray_address)
+            try:
+                fits = wait_for_slots(compute, device)
+            except (ComputeError, KeyboardInterrupt):
+                self.close()
+                raise
         self.slots = self._wanted or fits
-        self._shared: tuple[int, list[Any]] | None = None
+        self._stop_key = StopKey()
 
     def _fitting_slots(self) -> int:
-        return fitting(self._threads, self._gpus, self._avoided)
+        return fitting(self._threads, self._gpus, self._avoided | self._lost)
 
     def run(
         self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
@@ -76,10 +83,15 @@ class RayExecutor:
         given = (ray.put(train), list(arrays), self._share(arrays))
         waiting = deque(tasks)
         running: dict[Any, _UnderWay] = {}
-        looked = time.monotonic()
+        looked, stopping, self._stop_key = time.monotonic(), False, StopKey()
         try:
             while True:
-                interruption.check()
+                if interruption.requested():
+                    if not stopping:
+                        self._stop(waiting, running)
+                    stopping = True
+                    if not running or interruption.waited_s() > interruption.GRACE_S:
+                        interruption.check()
                 if self._wanted is None and waiting and time.monotonic() - looked > _LOOK_AGAIN_S:
                     looked, self.slots = time.monotonic(), max(1, self._fitting_slots())
                 while waiting and len(running) < self.slots:
@@ -94,17 +106,28 @@ class RayExecutor:
                     work.heard = time.monotonic()
                     if self._advance(stream, work):
                         del running[stream]
-                        if work.refused:
+                        if work.refused and not stopping:
                             waiting.appendleft(work.collector.task)
-                        else:
+                        elif not (work.refused or work.collector.stopped):
                             yield work.collector.outcome()
                 for stream in [s for s, work in running.items() if work.silent_s > self._hang_timeout_s]:
                     work = running.pop(stream)
-                    self._kill(stream, work)
+                    self._end_silent(stream, work)
                     yield work.collector.outcome()
         finally:
             for stream in running:
                 ray.cancel(stream, force=True)
+            if stopping:
+                self._stop_key.remove()
+
+    def _stop(self, waiting: deque[Task], running: dict[Any, _UnderWay]) -> None:
+        """Start no further task, drop those that have not begun, and ask the others to hand in a checkpoint."""
+        waiting.clear()
+        for stream in [stream for stream, work in running.items() if work.heard is None]:
+            del running[stream]
+            ray.cancel(stream, force=True)
+        if running:
+            self._stop_key.post()
 
     def _start(self, task: Task, call: Any, names: Sequence[str], references: Sequence[Any]) -> Any:
         """Hand a task to Ray; returns the stream of what it yields. Tries are the run's policy, not Ray's."""
@@ -113,9 +136,10 @@ class RayExecutor:
             options = task_options(self._threads, self._gpus, keeps)
             self._remotes[keeps] = ray.remote(max_retries=0, **options)(train_remotely)
         self._spare_the_last()  # nodes may have gone away meanwhile
-        elsewhere = {"ray.io/node-id": f"!in({','.join(sorted(self._avoided))})"} if self._avoided else None
+        avoided = sorted(self._avoided | self._lost)
+        elsewhere = {"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else None
         remote = self._remotes[keeps].options(label_selector=elsewhere)
-        return remote.remote(call, task, self._gpus, names, *references)
+        return remote.remote(call, task, self._gpus, self._stop_key.name, names, *references)
 
     def _advance(self, stream: Any, work: _UnderWay) -> bool:
         """Take the next item of a task; True when the task has ended."""
@@ -147,21 +171,41 @@ class RayExecutor:
             self.slots = max(1, self._fitting_slots())
 
     def _spare_the_last(self) -> None:
-        if self._avoided and self._fitting_slots() == 0:
+        if (self._avoided or self._lost) and self._fitting_slots() == 0:
             self._avoided.clear()
+            if self._lost and self._fitting_slots() == 0:
+                raise ComputeError(
+                    f"no node of the Ray cluster that can hold a task answers any more (compute.hang_timeout_s is {self._hang_timeout_s:g}): its processes are stopped, or the network is; finished members and checkpoints are kept: start the same command again"
+                )
 
-    def _kill(self, stream: Any, work: _UnderWay) -> None:
-        """End a worker that no longer answers, and so cannot be asked to end itself."""
+    def _end_silent(self, stream: Any, work: _UnderWay) -> None:
+        """Give up a task that says nothing any more: its worker hangs and is killed, or its node does not answer."""
         place, silent = work.collector.place, f"no sign of life for {self._hang_timeout_s:g} s (compute.hang_timeout_s)"
+        lost_s, kind = time.monotonic() - work.started, "hung"
         if place is not None:
-            node = next(
-                (n["NodeID"] for n in ray.nodes() if n["Alive"] and n["NodeManagerHostname"] == place.host), None
-            )
-            if node is not None:
-                here = NodeAffinitySchedulingStrategy(node, soft=False)
-                ray.get(ray.remote(num_cpus=0, scheduling_strategy=here)(_kill_process).remote(place.pid), timeout=30)
+            try:
+                self._kill_worker(place)
+            except (TimeoutError, RayError):
+                kind, silent = "lost_node", f"{silent}, and the node {place.host} does not answer"
         ray.cancel(stream, force=True)
-        work.collector.fail("hung", TimeoutError(silent), time.monotonic() - work.started)
+        work.collector.fail(cast(FailureKind, kind), TimeoutError(silent), lost_s)
+
+    def _kill_worker(self, place: TaskStarted) -> None:
+        """Kill a worker that cannot be asked to end itself. Raises TimeoutError or RayError where its node does not answer."""
+        nodes = answer_within(ray.nodes, _ANSWER_S)
+        node = next((n["NodeID"] for n in nodes if n["Alive"] and n["NodeManagerHostname"] == place.host), None)
+        if node is None:
+            return
+        if node in self._lost:
+            raise TimeoutError(f"{place.host} does not answer")
+        here = NodeAffinitySchedulingStrategy(node, soft=False)
+        kill = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_kill_process)
+        try:
+            done = kill.remote(place.pid)
+            answer_within(lambda: ray.get(done, timeout=_ANSWER_S), 2 * _ANSWER_S)
+        except (TimeoutError, RayError):  # GetTimeoutError is a TimeoutError
+            self._lost.add(node)
+            raise
 
     def _share(self, arrays: Arrays) -> list[Any]:
         if self._shared is None or self._shared[0] != id(arrays):

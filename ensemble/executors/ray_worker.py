@@ -24,6 +24,7 @@ import ray
 from ensemble.errors import EnsembleError
 from ensemble.executors.base import Item, Train
 from ensemble.executors.diagnosis import GpuUnusableError, breaks_process, explain, failure_kind, finds_no_gpu
+from ensemble.executors.ray_stop import stops_by
 from ensemble.types import FailureKind, Task
 
 _LEFT_ALONE = ("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "RAY_EXPERIMENTAL_NOSET_HIP_VISIBLE_DEVICES")
@@ -59,11 +60,11 @@ def single_process() -> dict[str, Any]:
 
 
 def train_remotely(
-    train: Train, task: Task, share: float, names: Sequence[str], *arrays: Any
+    train: Train, task: Task, share: float, stop_key: str, names: Sequence[str], *arrays: Any
 ) -> Iterator[Item | Broke | NeedsOwnProcess]:
     """Train a task on the GPU that Ray gave, if it gave one.
 
-    share: of the GPU's memory, the most that the task may take. A process that can no longer use its GPU ends here, so
+    share: of the GPU's memory, the most that the task may take. stop_key: see `ray_stop`. A process that can no longer use its GPU ends here, so
     that the next task gets a new one. Raises EnsembleError as `train` does.
     """
     if _on_mig() and _keeps_process():
@@ -72,7 +73,8 @@ def train_remotely(
     broke, ends = None, False
     try:
         take_gpu(share)
-        yield from train(task, dict(zip(names, arrays, strict=True)))
+        with stops_by(stop_key):
+            yield from train(task, dict(zip(names, arrays, strict=True)))
     except Exception as error:
         gave_gpu = bool(ray.get_gpu_ids())
         if isinstance(error, EnsembleError) and not (gave_gpu and finds_no_gpu(error)):

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import stat
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,23 +27,54 @@ from ensemble.executors.packed import Buffer, pack, unpack
 
 PART_BYTES = 1 << 19  # measured: both larger and smaller parts are slower through the store (docs/log.md)
 SECRET_VARIABLE = "ENSEMBLE_LAUNCH_SECRET"  # noqa: S105 - a name, not a secret
+_SHORTEST = 16  # letters of a secret that somebody thinks out
 _SIGNATURE_BYTES = _DIGEST_BYTES = 32
 _COUNT = struct.Struct("!I")
 
 
 def launch_secret() -> bytes:
-    """The secret of this user's launched worlds; made at the first call. Raises ComputeError where none can be kept."""
+    """The secret of this user's launched worlds; made at the first call.
+
+    Raises ComputeError where none can be kept, and where another user could know the one that is there.
+    """
     if given := os.environ.get(SECRET_VARIABLE):
+        if len(given) < _SHORTEST:
+            raise ComputeError(
+                f"{SECRET_VARIABLE} has {len(given)} letters; expected at least {_SHORTEST}, since what is signed with it is trusted; make one with: openssl rand -hex 32"
+            )
         return given.encode()
     path = cache_folder() / "launch.key"
     try:
         if not path.exists():
             _make(path)
-        return path.read_bytes()
+        return _read(path)
     except OSError as error:
         raise ComputeError(
             f"{path}: cannot be used for the secret of this world: {error.strerror or error}; set {SECRET_VARIABLE} to the same long random text for all processes"
         ) from error
+
+
+def _read(path: Path) -> bytes:
+    """The secret in a file. Raises ComputeError where anybody else may have put it there or read it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        facts, content = os.fstat(descriptor), b""
+        if not stat.S_ISREG(facts.st_mode):
+            wrong = "is no regular file"
+        elif facts.st_uid != os.geteuid():
+            wrong = f"belongs to user {facts.st_uid}, and this process to {os.geteuid()}"
+        elif stat.S_IMODE(facts.st_mode) & 0o077:
+            wrong = f"has mode {stat.S_IMODE(facts.st_mode):04o}, so that others can read or change it; expected 0600"
+        else:
+            content = file.read(_SIGNATURE_BYTES + 1)
+            wrong = (
+                f"has {facts.st_size} bytes; expected {_SIGNATURE_BYTES}" if len(content) != _SIGNATURE_BYTES else ""
+            )
+    if wrong:
+        raise ComputeError(
+            f"{path}: {wrong}; what is signed with it is trusted. Remove it, and the next start makes a new one, or set {SECRET_VARIABLE} to the same long random text for all processes"
+        )
+    return content
 
 
 def _make(path: Path) -> None:

@@ -1,19 +1,40 @@
 """The ranks that a launcher started, and the messages between them.
 
 Ranks talk through the process group's own key-value store, which needs no shared path and, unlike collectives, lets a
-rank be silent for as long as its task takes. Messages are signed and of any size, see `sealed`.
+rank be silent for as long as its task takes. Messages are signed for this world and of any size, see `sealed`, `handshake`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from ensemble import interruption
+from ensemble.errors import ComputeError
+from ensemble.executors.diagnosis import explain
+from ensemble.executors.handshake import agree
 from ensemble.executors.sealed import launch_secret, seal, unseal
 
 POLL_S = 0.1
 _FIRST_POLL_S = 0.001
+_STOP = "stop"
+
+
+@contextmanager
+def lost_store() -> Iterator[None]:
+    """Inside, a store that is gone is a ComputeError, or the end of a process that was asked to stop."""
+    from torch.distributed import DistError
+
+    try:
+        yield
+    except DistError as error:
+        if interruption.requested():
+            raise KeyboardInterrupt from None
+        raise ComputeError(
+            f"the store of this world does not answer any more: rank 0 or its machine has ended ({explain(error)}); finished members are kept: start the same command again"
+        ) from error
 
 
 class World:
@@ -32,11 +53,13 @@ class World:
 
     @classmethod
     def joined(cls) -> World:
-        """The world of the process group that this process is in."""
+        """The world of the process group that this process is in. Raises ComputeError where not all ranks have the secret."""
         import torch.distributed as dist
         from torch.distributed.distributed_c10d import _get_default_store
 
-        return cls(dist.get_rank(), dist.get_world_size(), _get_default_store(), launch_secret())
+        rank, size, store = dist.get_rank(), dist.get_world_size(), _get_default_store()
+        with lost_store():
+            return cls(rank, size, store, agree(rank, size, store, launch_secret()))
 
     def post(self, key: str, value: Any) -> None:
         """Store a message under a key that no other message has."""
@@ -44,10 +67,14 @@ class World:
             self._store.set(_part(key, number), part)
 
     def receive(self, key: str, readers: int = 1) -> Any:
-        """The message under a key, as soon as it is there; removed once so many readers have received it."""
+        """The message under a key, as soon as it is there; removed once so many readers have received it.
+
+        Raises KeyboardInterrupt where this process is asked to stop meanwhile.
+        """
         pause = _FIRST_POLL_S
         # Not store.wait: Python handles no signal while torch waits.
         while not self._store.check([_part(key, 0)]):
+            interruption.check()
             time.sleep(pause)
             pause = min(2 * pause, POLL_S)
 
@@ -72,6 +99,23 @@ class World:
     def count(self, key: str, step: int = 1) -> int:
         """Sum of all steps so far: 0 at the first call with this key by any rank, 1 at the second, and so on."""
         return int(self._store.add(f"ensemble/{key}", step)) - step
+
+    def ask_to_stop(self) -> None:
+        """Ask all ranks to stop."""
+        self.count(_STOP)
+
+    def stop_asked(self) -> bool:
+        """Whether a rank has asked all of them to stop."""
+        return bool(self._store.check([f"ensemble/{_STOP}"]))
+
+    def gone(self, key: str, within_s: float) -> bool:
+        """Whether all readers have received a message, after at most so long."""
+        deadline = time.monotonic() + within_s
+        while self._store.check([_part(key, 0)]):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
 
     def send(self, letter: Any) -> None:
         """Send a letter to rank 0."""

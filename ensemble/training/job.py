@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ensemble.config.schema import ComputeConfig, Experiment, Group
 from ensemble.errors import ComputeError, ConfigError
 from ensemble.events import Event
-from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Task
+from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Stopped, Task
 
 # train_images [N, C, H, W] uint8, train_labels [N] int64, validation_rows [V] int64, test_images [T, C, H, W] uint8,
 # mean [C] and std [C] float32 of the training rows on the scale [0, 1]; test_labels [T] int64 where
@@ -65,7 +65,9 @@ class Trainer:
         }
         return cls(jobs)
 
-    def __call__(self, task: Task, arrays: Arrays) -> Iterator[Event | Pulse | Checkpoint | MemberResult | Failure]:
+    def __call__(
+        self, task: Task, arrays: Arrays
+    ) -> Iterator[Event | Pulse | Checkpoint | Stopped | MemberResult | Failure]:
         """See `loop.train_task`."""
         from ensemble.training.loop import train_task  # imports torch: in the worker, not in the driver
 

@@ -24,15 +24,16 @@ from ensemble.training.job import Arrays, Job
 from ensemble.training.placement import Placement
 from ensemble.training.stack import unstackable
 from ensemble.training.stack_run import StackRun
-from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Task
+from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Stopped, Task
 
-Item = Event | Pulse | Checkpoint | MemberResult | Failure
+Item = Event | Pulse | Checkpoint | Stopped | MemberResult | Failure
 
 
 def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
     """Train the members of a task together; yields events, then one MemberResult or Failure per member.
 
-    In between come Checkpoints, one every compute.checkpoint_every_s; a task that has one goes on from there. Raises
+    In between come Checkpoints, one every compute.checkpoint_every_s; a task that has one goes on from there. A process
+    that is asked to stop (`interruption.requested`) ends with a Checkpoint and Stopped. Raises
     ComputeError when the device asked for is not there, ConfigError when the images do not fit the network.
     """
     placement = Placement.create(job.compute)
@@ -74,7 +75,10 @@ def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) ->
             alone = replace(task, members=(member,))
             if not fits(task.checkpoint, alone):
                 alone = replace(alone, checkpoint=None)
-            yield from _train_stack(alone, job, arrays, placement)
+            for item in _train_stack(alone, job, arrays, placement):
+                yield item
+                if isinstance(item, Stopped):
+                    return
             _free_memory(placement)
     else:
         yield from _train_stack(task, job, arrays, placement)
@@ -104,6 +108,9 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
             if isinstance(found, Checkpoint | Pulse | Notice):
                 yield found
                 continue
+            if isinstance(found, Stopped):
+                yield found
+                return
             member, record = found
             yield EpochFinished(
                 members[member].index, record.epoch, recipe.epochs, record.train_loss,

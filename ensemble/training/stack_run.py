@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ensemble import interruption
 from ensemble.config.recipe import AugmentationConfig, PlateauConfig
 from ensemble.events import Notice
 from ensemble.models.work import activation_sizes
@@ -39,7 +40,7 @@ from ensemble.training.prediction import predict, predict_logits, predict_own, r
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack
 from ensemble.training.ways import use
-from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Task, Votes
+from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
 
 PULSE_S = 5.0  # between signs of life
 _CAPTURES_APART = 50  # checkpoints are at least so many times the time that one takes apart
@@ -132,10 +133,11 @@ class StackRun:
         own = [self.sums_2K] if self.table is None else [self.sums_2K, self.table.step]
         return [*self.stack.state_dict().values(), *state, *average, *own]
 
-    def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint | Pulse | Notice]:
+    def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint | Pulse | Notice | Stopped]:
         """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member.
 
-        Goes on at `step` where the epoch is the one that was begun; yields a Checkpoint whenever one is due.
+        Goes on at `step` where the epoch is the one that was begun; yields a Checkpoint whenever one is due. Where this
+        process is asked to stop, the next step is the last one: a Checkpoint follows, and Stopped.
         """
         started = time.perf_counter() - self.spent
         if epoch != self.epoch:
@@ -157,6 +159,9 @@ class StackRun:
             if self._due():
                 self.spent = time.perf_counter() - started
                 yield Checkpoint(self.task.id, epoch, self.step, self._capture())
+            if self._stops():
+                yield Stopped(self.task.id)
+                return
         self.spent = 0.0
         train_losses, train_errors = (self.placement.total(self.sums_2K) / self.batches.rows_per_epoch).tolist()
         with self.keeper.voting_weights():
@@ -218,10 +223,16 @@ class StackRun:
     def _due(self) -> bool:
         """True when the last checkpoint is old enough for another one, and one costs little beside what lies between."""
         every, now = self.job.compute.checkpoint_every_s, time.perf_counter()
-        if not every or not self.placement.writes or now - self._saved < max(every, _CAPTURES_APART * self._capture_s):
+        if not every or not self.placement.writes:
+            return False
+        if not self._stops() and now - self._saved < max(every, _CAPTURES_APART * self._capture_s):
             return False
         self._saved = now
         return True
+
+    def _stops(self) -> bool:
+        """Whether training ends after this step. Of ranks that share each batch the first decides: it has the checkpoint."""
+        return interruption.requested() and self.placement.writes
 
     def _capture(self) -> bytes:
         started = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ensemble import interruption
 from ensemble.errors import DataError
 from ensemble.events import Event, Notice
 from ensemble.executors import Executor
-from ensemble.types import EpochRecord, Failure, MemberResult, MemberSpec, Task, Votes
+from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, MemberSpec, Pulse, Stopped, Task, Votes
 
 
 def tasks(*sizes: int) -> list[Task]:
@@ -67,6 +69,18 @@ def diverging(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure
 def mendable(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
     yield Notice("about to find bad data")
     raise DataError("labels.npz: found 11 classes, expected 10")
+
+
+def until_stopped(task: Task, given: Any) -> Iterator[Any]:
+    """Trains until its process is asked to stop, then hands in what it has done, as the training loop does."""
+    yield Notice(f"{task.id} begins")
+    deadline = time.monotonic() + 40
+    while not interruption.requested():
+        assert time.monotonic() < deadline, f"{task.id} was not asked to stop"
+        time.sleep(0.02)
+        yield Pulse(task.id)
+    yield Checkpoint(task.id, 1, 2, task.id.encode())
+    yield Stopped(task.id)
 
 
 class ExecutorContract:
@@ -135,6 +149,35 @@ class ExecutorContract:
         ):
             ended.append(outcome.task.id)
         assert 1 <= len(ended) <= most
+
+    def test_a_stop_makes_the_tasks_under_way_hand_in_a_checkpoint(self, executor: Executor) -> None:
+        """And no other one begins. The handlers are installed as by the command line; the signal is a real one."""
+        begun: set[str] = set()
+        kept: dict[str, bytes] = {}
+
+        def emit(item: Event | Checkpoint) -> None:
+            if isinstance(item, Notice) and item.message.endswith("begins"):
+                begun.add(item.message.split()[0])
+                if len(begun) == executor.slots:
+                    signal.raise_signal(signal.SIGTERM)
+            elif isinstance(item, Checkpoint):
+                kept[item.task] = item.content
+
+        before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+        interruption.install()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                list(executor.run(tasks(*[1] * (executor.slots + 2)), until_stopped, arrays_read_only(), emit))
+            taken = interruption.waited_s()
+        finally:
+            interruption.clear()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        assert kept == {task: task.encode() for task in begun}, (kept, begun, taken)
+        assert len(begun) == executor.slots
+        assert taken < 5, f"{taken:.1f} s"
+        if executor.name != "accelerate":  # its other ranks have left
+            assert len(self.outcomes(executor, tasks(1), healthy)[0]) == 1, "the executor is usable afterwards"
 
     def test_leaving_early_is_possible(self, executor: Executor) -> None:
         running = executor.run(tasks(1, 1, 1), healthy, arrays_read_only(), lambda _: None)

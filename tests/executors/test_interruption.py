@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import processes
-from ensemble.executors.interruption import run_interruptibly
+from ensemble.executors.native_calls import run_interruptibly
 
 FROZEN = """
-from ensemble.executors import interruption
+from ensemble import interruption
 from ensemble.executors.ray_cluster import connect
 
 interruption.install()
@@ -44,7 +44,7 @@ os._exit(0)
 # What Ray's native handler of SIGTERM does: it sets an alarm whose native handler aborts, then Python's handler runs.
 ALARMED = """
 import signal, time
-from ensemble.executors import interruption
+from ensemble import interruption
 
 interruption.install()
 signal.signal(signal.SIGALRM, signal.SIG_DFL)

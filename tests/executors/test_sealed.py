@@ -153,5 +153,5 @@ def test_the_secret_is_made_once_and_only_its_owner_can_read_it(
     assert launch_secret() == secret
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["launch.key"]
     assert stat.S_IMODE((tmp_path / "cache" / "launch.key").stat().st_mode) == 0o600
-    monkeypatch.setenv("ENSEMBLE_LAUNCH_SECRET", "given")
-    assert launch_secret() == b"given"
+    monkeypatch.setenv("ENSEMBLE_LAUNCH_SECRET", "given by somebody")
+    assert launch_secret() == b"given by somebody"

@@ -11,7 +11,8 @@ from typing import Any
 from torch.distributed import TCPStore
 
 from ensemble.errors import EnsembleError
-from ensemble.executors.launched import LaunchedExecutor, serve
+from ensemble.executors.launched import LaunchedExecutor
+from ensemble.executors.serving import serve
 from ensemble.executors.world import World
 
 SECRET = b"a secret of these tests"
@@ -37,7 +38,7 @@ def launched(size: int, data_parallel: bool = False, hang_timeout_s: float = 60.
     worlds = make_worlds(size)
 
     def rank(world: World) -> None:
-        with suppress(EnsembleError):  # of a task that all ranks train; its process would end with it, as rank 0's does
+        with suppress(EnsembleError, KeyboardInterrupt):  # its process would end with it, as rank 0's does
             serve(world)
 
     threads = [in_thread(partial(rank, world)) for world in worlds[1:]]

@@ -13,12 +13,13 @@ import torch
 from conftest_training import experiment, results, specs
 from safetensors.torch import load, save
 
+from ensemble import interruption
 from ensemble.config import Experiment
 from ensemble.errors import StorageError
 from ensemble.events import EpochFinished, Notice
 from ensemble.training import Trainer, stack_run
 from ensemble.training.checkpoint import fits
-from ensemble.types import Checkpoint, MemberSpec, Task
+from ensemble.types import Checkpoint, MemberSpec, Stopped, Task
 
 CNN = {"name": "cnn", "widths": (4,), "batch_norm": True, "dropout": 0.3, "fully_connected": (8,)}
 MOVES = {"rotation_degrees": 10.0, "shift": 0.1}
@@ -80,6 +81,50 @@ def test_only_what_is_missing_is_trained_again(arrays: dict[str, Any]) -> None:
     again = run(config, replace(stack([0]), checkpoint=checkpoint.content), arrays)
     assert [item.epoch for item in again if isinstance(item, EpochFinished)] == [2, 3]
     assert len([c for c in again if isinstance(c, Checkpoint) and c.epoch == 1]) == 5  # of nine steps
+
+
+@pytest.mark.parametrize("after", [0, 4, 8, 9, 17, 26])
+def test_a_stop_costs_one_step_and_no_bit(after: int, arrays: dict[str, Any]) -> None:
+    """Asked to stop after any of its 27 steps, also the last of an epoch and the very last, a stack hands in its state at once."""
+    config = with_checkpoints(3600.0, epochs=3)
+    whole = run(config, stack([0, 3]), arrays)
+    assert not [item for item in whole if isinstance(item, Checkpoint)]
+    trained, items = Trainer.create(config, "cpu", 10)(stack([0, 3]), arrays), []
+    real, taken = stack_run.StackRun._take_step, []
+
+    def counted(self: stack_run.StackRun, largest: float) -> None:
+        real(self, largest)
+        taken.append(None)
+        if len(taken) == after + 1:
+            interruption.ask()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(stack_run.StackRun, "_take_step", counted)
+        try:
+            items = list(trained)
+        finally:
+            interruption.clear()
+    checkpoint, last = items[-2:]
+    assert isinstance(last, Stopped)
+    assert isinstance(checkpoint, Checkpoint)
+    assert checkpoint.epoch * 9 + checkpoint.step == after + 1 == len(taken)
+    again = run(config, replace(stack([0, 3]), checkpoint=checkpoint.content), arrays)
+    for index, expected in results(whole).items():
+        found = results(again)[index]
+        assert found.votes.test_NK.tobytes() == expected.votes.test_NK.tobytes()
+        assert {k: v.tobytes() for k, v in found.weights.items()} == {
+            k: v.tobytes() for k, v in expected.weights.items()
+        }
+
+
+def test_without_checkpoints_a_stop_ends_the_task_all_the_same(arrays: dict[str, Any]) -> None:
+    interruption.ask()
+    try:
+        items = run(with_checkpoints(0.0), stack([0]), arrays)
+    finally:
+        interruption.clear()
+    assert isinstance(items[-1], Stopped)
+    assert not [item for item in items if isinstance(item, Checkpoint | EpochFinished)]
 
 
 def test_a_diverged_member_stays_failed(arrays: dict[str, Any]) -> None:

@@ -1,0 +1,101 @@
+"""How the ranks of a launched world make sure of each other before anything is unpickled.
+
+Whoever reaches the store can write into it, also what was recorded in an earlier world of the same user. So every rank
+puts down a fresh random number, rank 0 signs all of them together with a number of its own, and everything that follows
+is signed with a key made of these: what another world has signed is not accepted in this one.
+
+A rank whose secret is another says so before it leaves, so that no rank goes on without it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import platform
+import secrets
+import time
+from typing import Any
+
+from ensemble import interruption
+from ensemble.errors import ComputeError
+
+NONCE_BYTES = 16
+PATIENCE_S = 60.0  # with ranks that have joined the process group, but do not answer
+_PAUSE_S = 0.05
+_REFUSED, _HELLO, _AGREED = "ensemble/refused", "ensemble/hello", "ensemble/agreed"
+
+
+def agree(rank: int, size: int, store: Any, secret: bytes, patience_s: float = PATIENCE_S) -> bytes:
+    """The key with which the messages of this world are signed, once all ranks have shown that they have the secret.
+
+    Raises ComputeError on every rank where one of them has another secret or does not answer.
+    """
+    own = secrets.token_bytes(NONCE_BYTES)
+    store.set(_nonce(rank), own + platform.node().encode()[:200])
+    deadline = time.monotonic() + patience_s
+    said = [_wait(store, _nonce(other), other, deadline) for other in range(size)]
+    nonces = b"".join(own if other == rank else said[other][:NONCE_BYTES] for other in range(size))
+    if rank == 0:
+        store.set(_HELLO, _sign(secret, "hello", nonces))
+    elif not hmac.compare_digest(_wait(store, _HELLO, 0, deadline), _sign(secret, "hello", nonces)):
+        _refuse(store, rank)
+    key = _sign(secret, "world", nonces)
+    store.set(_reply(rank), _sign(key, "reply", str(rank).encode()))
+    if rank == 0:
+        for other in range(1, size):
+            if not hmac.compare_digest(
+                _wait(store, _reply(other), other, deadline), _sign(key, "reply", str(other).encode())
+            ):
+                _refuse(store, other)
+        store.set(_AGREED, _sign(key, "agreed", b""))
+    elif not hmac.compare_digest(_wait(store, _AGREED, 0, deadline), _sign(key, "agreed", b"")):
+        _refuse(store, rank)
+    return key
+
+
+def _wait(store: Any, key: str, rank: int, deadline: float) -> bytes:
+    """What a rank has put down, as soon as it has. Raises ComputeError where a secret was refused, or it never comes."""
+    while not store.check([key]):
+        if store.check([_REFUSED]):
+            _refused(store)
+        if time.monotonic() > deadline:
+            raise ComputeError(
+                f"rank {rank} of this world has joined but does not answer; look at its machine, and start all processes again"
+            )
+        interruption.check()
+        time.sleep(_PAUSE_S)
+    value: bytes = store.get(key)
+    return value
+
+
+def _refuse(store: Any, rank: int) -> None:
+    store.set(_REFUSED, str(rank))
+    _refused(store)
+
+
+def _refused(store: Any) -> None:
+    word = bytes(store.get(_REFUSED)).decode(errors="replace")
+    rank = int(word) if word.isdecimal() and len(word) < 7 else 0
+    host = _host(store, rank)
+    raise ComputeError(
+        f"rank {rank}{host} has another secret than rank 0{_host(store, 0)}: the machines have no common home folder, or somebody else writes into this world's store; set ENSEMBLE_LAUNCH_SECRET to the same long random text for all processes and start them again"
+    )
+
+
+def _host(store: Any, rank: int) -> str:
+    """The name of a rank's machine as it says itself, with nothing in it that a terminal would obey."""
+    if not store.check([_nonce(rank)]):
+        return ""
+    name = bytes(store.get(_nonce(rank)))[NONCE_BYTES:].decode(errors="replace")
+    return f" ({''.join(letter for letter in name if letter.isalnum() or letter in '-._')})"
+
+
+def _sign(secret: bytes, purpose: str, content: bytes) -> bytes:
+    return hmac.digest(secret, purpose.encode() + b"\0" + content, "sha256")
+
+
+def _nonce(rank: int) -> str:
+    return f"ensemble/nonce/{rank}"
+
+
+def _reply(rank: int) -> str:
+    return f"ensemble/reply/{rank}"

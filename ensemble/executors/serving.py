@@ -1,0 +1,160 @@
+"""What the ranks of a launched world say to each other, and the side of every rank but 0; see `launched`."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ensemble import interruption
+from ensemble.errors import EnsembleError
+from ensemble.events import Event
+from ensemble.executors.base import Arrays, Item, Train
+from ensemble.executors.inline import train_here
+from ensemble.executors.world import World, lost_store
+from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Task
+
+_LOOK_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A round of tasks, as rank 0 offers it. arrays: the number of the round whose arrays it uses."""
+
+    tasks: int
+    train: Train
+    arrays: int
+    data_parallel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What is left of a task besides the task itself, which rank 0 has."""
+
+    results: tuple[MemberResult, ...]
+    failures: tuple[Failure, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A rank was asked to stop and leaves its task; the checkpoint before is what it has done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """What a rank says about the task at a position of a round. A Pulse is a sign of life."""
+
+    round: int
+    position: int
+    content: Event | Checkpoint | Pulse | Ended | Left | EnsembleError
+
+
+def serve(world: World | None = None) -> None:
+    """The side of every rank but 0: train what rank 0 has to offer, until it has no more.
+
+    Raises KeyboardInterrupt where this process, or all of the world, is asked to stop, ComputeError where rank 0 is gone.
+    """
+    with interruption.deferred(), lost_store():
+        world = world or World.joined()
+        _serve(world)
+
+
+def _serve(world: World) -> None:
+    readers = world.size - 1
+    arrays: Arrays = {}
+    have = -1
+    for number in itertools.count():
+        offer: Offer | None = world.receive(f"round{number}", readers)
+        if offer is None:
+            return
+        if have != offer.arrays:
+            arrays = {}  # the old ones go before the new ones come
+            arrays, have = world.receive(f"arrays{offer.arrays}", readers), offer.arrays
+        if offer.data_parallel:
+            for position in itertools.count():
+                task = world.receive(f"task{number}/{position}", readers)
+                if task is None:
+                    break
+                with stops_all(world):
+                    train_here(task, offer.train, arrays, lambda _item: None)
+        else:
+            while (position := world.count(f"next{number}")) < offer.tasks:
+                if world.count(claim_key(number, position)) == 0:  # else rank 0 has withdrawn it
+                    _serve_task(world, number, position, offer.train, arrays)
+                interruption.check()
+
+
+def _serve_task(world: World, number: int, position: int, train: Train, arrays: Arrays) -> None:
+    """Train one task and send all it yields. An EnsembleError goes to rank 0, which ends the run with it."""
+
+    def send(content: Any) -> None:
+        world.send(Letter(number, position, content))
+
+    def audible(task: Task, arrays: Arrays) -> Iterator[Item]:
+        for item in train(task, arrays):
+            if isinstance(item, Pulse):
+                send(item)
+            yield item
+
+    send(Pulse(""))
+    try:
+        task = world.receive(task_key(number, position))
+        with stops_with(world):
+            outcome = train_here(task, audible, arrays, send)
+    except EnsembleError as error:
+        send(error)
+    except KeyboardInterrupt:
+        send(Left())
+        raise
+    else:
+        send(Left() if outcome is None else Ended(outcome.results, outcome.failures))
+
+
+@contextmanager
+def stops_with(world: World) -> Iterator[None]:
+    """Inside, this process is asked to stop when a rank asks all of them to."""
+    with _watching(lambda: interruption.ask() if world.stop_asked() else None):
+        yield
+
+
+@contextmanager
+def stops_all(world: World) -> Iterator[None]:
+    """Inside, a rank that trains together with rank 0 passes a signal on to it, which has the checkpoint, and goes on."""
+    with _watching(lambda: world.ask_to_stop() if interruption.requested() else None):
+        yield
+
+
+@contextmanager
+def _watching(look: Callable[[], None]) -> Iterator[None]:
+    """Inside, another thread looks every second."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        from torch.distributed import DistError
+
+        try:
+            while not ended.wait(_LOOK_EVERY_S) and not interruption.requested():
+                look()
+            if interruption.requested():
+                look()
+        except DistError:  # the store is gone: whoever waits for it says so
+            return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def task_key(number: int, position: int) -> str:
+    return f"task{number}/{position}"
+
+
+def claim_key(number: int, position: int) -> str:
+    return f"claim{number}/{position}"

@@ -1,0 +1,173 @@
+"""Signals that ask a run to stop (SIGTERM, SIGINT, SIGHUP), as one KeyboardInterrupt that is raised only where it can be.
+
+    interruption.install()                 # in the program's first moments
+    with interruption.deferred():          # where training must write its state first, or native code waits
+        ...
+        interruption.check()               # raises the KeyboardInterrupt
+    interruption.leave(75)
+
+Raising out of a signal handler while Ray's native code waits ends the process with an abort, and raising in the midst of
+a training step loses what was trained since the last checkpoint. So inside `deferred` the handler takes a note. Training
+asks `requested` after every step: it then writes a checkpoint and stops. In workers, which no signal reaches, the note is
+taken by `ask` when their driver sends word.
+
+This module is imported before anything else and so imports only what is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
+
+from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+GRACE_S = 12.0  # for the tasks under way to hand in their checkpoints; launchers kill after 20 s and more
+# Signals within this long are one stop told several times: `timeout` and a terminal signal a process and its group,
+# and torchrun passes on what its processes have got already.
+_ONE_STOP_S = 1.0
+
+
+class _State:
+    asked: float | None = None  # when the first signal came
+    stops = 0  # how often a stop was asked for, at least _ONE_STOP_S apart
+    last = 0.0
+    deferring = 0
+    stuck = False  # a native call was given up
+
+
+def install() -> None:
+    """Handle the signals from now on (main thread only). What `nohup` has switched off stays so."""
+    clear()
+    _State.deferring = 0
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _handle)
+
+
+def _handle(_signal: int, _frame: Any) -> None:
+    signal.alarm(0)  # of Ray's native handler: see executors/native_calls.py
+    now = time.monotonic()
+    again = _State.asked is not None and now - _State.last < _ONE_STOP_S
+    _State.last = now
+    if again:
+        return
+    ask()
+    _State.stops += 1
+    if not _State.deferring:
+        raise KeyboardInterrupt
+    if _State.stops > 2:
+        leave(EXIT_INTERRUPTED)
+
+
+def signalled(number: int) -> None:
+    """As if the signal had come to Python's handler: for one that was taken from the queue of blocked signals."""
+    _handle(number, None)
+
+
+def ask() -> None:
+    """Ask this process to stop, as the first signal does."""
+    _State.asked = _State.asked or time.monotonic()
+
+
+def clear() -> None:
+    """Forget that a stop was asked for."""
+    _State.asked, _State.stops = None, 0
+
+
+def requested() -> bool:
+    """Whether this process has been asked to stop."""
+    return _State.asked is not None
+
+
+def waited_s() -> float:
+    """Seconds since a stop was asked for; infinite where a second signal says that nothing is to be waited for."""
+    if _State.stops > 1:
+        return float("inf")
+    return 0.0 if _State.asked is None else time.monotonic() - _State.asked
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, a signal waits for `check`, at the latest for the end of this block.
+
+    Where nobody has installed the handlers, as in a notebook, Ctrl-C is handled so inside.
+    """
+    _State.deferring += 1
+    try:
+        with _interrupts_noted():
+            yield
+            if _State.deferring == 1:
+                check()
+    finally:
+        _State.deferring -= 1
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[None]:
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    clear()
+    signal.signal(signal.SIGINT, _handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        clear()
+
+
+def check() -> None:
+    """Raise the KeyboardInterrupt that a signal asked for, if one did."""
+    if requested():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def ending_process() -> Iterator[None]:
+    """Around a program's main: it ends with 75 where a signal ended it, in whatever words that came out.
+
+    Only what was finished (0, or 4 with members missing) keeps its exit code. An `ended` that hangs is not waited for.
+    """
+    code: object = 0
+    try:
+        yield
+    except SystemExit as error:
+        code = error.code
+    except BaseException as error:
+        if not requested() and not isinstance(error, KeyboardInterrupt):
+            raise
+        code = EXIT_INTERRUPTED
+    ignore()
+    if code not in (None, 0, EXIT_DEGRADED) and (requested() or code == EXIT_INTERRUPTED):
+        leave(EXIT_INTERRUPTED)
+    if _State.stuck:
+        leave(code if isinstance(code, int) else 0 if code is None else 1)
+    raise SystemExit(code)
+
+
+def never_wait() -> None:
+    """A native call was given up: Python's own end of the process would wait for it."""
+    _State.stuck = True
+
+
+def ignore() -> None:
+    """Let no further signal disturb the end of the process."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once: where a signal came in the midst of an import, or Ray hangs, Python's own end would not do."""
+    ignore()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # the terminal may be closed
+            stream.flush()
+    os._exit(code)
