@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.config.schema import WEIGHING, Aggregator
+from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
 from ensemble.errors import ConfigError, DataError
 from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.evaluation.choosing import choose_all
@@ -38,6 +38,7 @@ from ensemble.types import IntArray
 
 SUFFIXES = (".npz", ".npy", ".csv")
 SUM_TOLERANCE = 1e-3
+JOINT_VOTES = tuple(name for name in AGGREGATORS if name not in WEIGHING)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,10 @@ def compare_items(
     names are looked up. Raises ConfigError for items that mean nothing, DataError for files that cannot be used or do
     not belong together, StorageError for damaged runs.
     """
+    if aggregator not in JOINT_VOTES:
+        raise ConfigError(
+            f"aggregator {aggregator!r}: a joint vote has no weights; expected one of {', '.join(JOINT_VOTES)}"
+        )
     sources = [_source(item, root) for item in items]
     if labels is not None:
         sources.insert(0, _Source(str(labels), (), _labels_file(labels), None))

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.config.schema import Aggregator
-from ensemble.errors import QuorumError
+from ensemble.config.schema import Aggregator, aggregator_problem
+from ensemble.errors import ConfigError, QuorumError
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
@@ -32,9 +32,11 @@ STAGED = "staged.json"
 def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation:
     """Judge the finished members of a run. `aggregator` replaces the configured headline vote.
 
-    Raises QuorumError when fewer members finished than failures.min_members, StorageError when a file is damaged.
+    Raises QuorumError when fewer members finished than failures.min_members, StorageError when a file is damaged, ConfigError for a vote that there is not or that the run's method does not have.
     """
     config, labels = folder.config(), folder.load_labels()
+    if aggregator is not None and (problem := aggregator_problem(aggregator, config["method"]["name"])):
+        raise ConfigError(problem)
     members = [folder.load_member(index) for index in voting_members(folder)]
     asked, needed = asked_members(config), max(1, int(config["failures"]["min_members"]))
     if len(members) < needed:

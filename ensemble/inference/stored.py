@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
-from ensemble.config.schema import WEIGHING, Aggregator
-from ensemble.errors import QuorumError, StorageError
+from ensemble.config.schema import WEIGHING, Aggregator, aggregator_problem
+from ensemble.errors import ConfigError, QuorumError, StorageError
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.judging import DATASET, method_weights, voting_members
@@ -58,13 +58,16 @@ def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
     """Everything needed to vote as the run does. `aggregator` replaces the configured vote.
 
     Members whose stored votes are not finite have none, as in the judgement. Raises StorageError where there is no
-    run or a file is damaged, QuorumError when fewer members finished than failures.min_members.
+    run or a file is damaged, QuorumError when fewer members finished than failures.min_members, ConfigError for a vote that
+    there is not or that the run's method does not have.
     """
     folder = RunFolder.read(path)
     experiment = parse_stored(folder.config(), str(path / "config.yaml"))
     described = _description(folder)
     voters = _voters(folder, experiment)
     chosen: Aggregator = aggregator or experiment.aggregator
+    if problem := aggregator_problem(chosen, experiment.method.name):
+        raise ConfigError(problem)
     return StoredVote(
         folder=path,
         experiment=experiment,

@@ -8,7 +8,6 @@ Nothing is worked out anew: figures and page only lay out what is stored.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import yaml
 from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted, from_json
+from ensemble.names import shell_word
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import read_npz
 from ensemble.storage.run_folder import CONFIG, EVENTS
@@ -66,8 +66,8 @@ class RunFacts:
     @property
     def commands(self) -> tuple[tuple[str, str], ...]:
         """What to type to get the judgement and the members again, each with what it does."""
-        path = shlex.quote(str(self.path))
-        config = shlex.quote(str(self.path / CONFIG))
+        path = shell_word(str(self.path))
+        config = shell_word(str(self.path / CONFIG))
         return (
             (f"ensemble evaluate {path}", "the same figures again, from the stored votes"),
             (f"ensemble train {config} name={self.name}-again", "the same members again, from their seeds"),
@@ -80,7 +80,7 @@ def read_run(path: Path) -> RunFacts:
     folder = RunFolder.read(path)
     if not folder.has(EVALUATION):
         raise StorageError(
-            f"{path}: this run has not been judged yet (no {EVALUATION}); start its `ensemble train` again to finish it"
+            f"{path}: this run has not been judged yet (no {EVALUATION}); start its `ensemble train` again to finish it, or judge what is finished with `ensemble evaluate RUN --write`"
         )
     record = json.loads(folder.read_bytes(EVALUATION))
     evaluation = Evaluation.from_json(record)
