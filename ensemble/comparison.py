@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.config.schema import WEIGHING, Aggregator
+from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
 from ensemble.data.regular_files import open_regular
 from ensemble.errors import ConfigError, DataError
 from ensemble.evaluation.aggregation import Decision, decide
@@ -36,6 +36,7 @@ from ensemble.types import IntArray
 
 SUFFIXES = (".npz", ".npy", ".csv")
 SUM_TOLERANCE = 1e-3
+JOINT_VOTES = tuple(name for name in AGGREGATORS if name not in WEIGHING)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,10 @@ def compare_items(
     names are looked up. Raises ConfigError for items that mean nothing, DataError for files that cannot be used or do
     not belong together, StorageError for damaged runs.
     """
+    if aggregator not in JOINT_VOTES:
+        raise ConfigError(
+            f"aggregator {aggregator!r}: a joint vote has no weights; expected one of {', '.join(JOINT_VOTES)}"
+        )
     sources = [_source(item, root) for item in items]
     if labels is not None:
         sources.insert(0, _Source(str(labels), (), _labels_file(labels), None))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.config.schema import Aggregator
+from ensemble.config.schema import Aggregator, aggregator_problem
 from ensemble.config.secrets import secret_in
 from ensemble.errors import ConfigError, QuorumError, StorageError
 from ensemble.evaluation.evaluate import evaluate
@@ -80,9 +80,12 @@ def load_voters(folder: RunFolder, at_least: int | None = None) -> Voters:
 def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation:
     """Judge the finished members of a run. `aggregator` replaces the configured headline vote.
 
-    Raises QuorumError when fewer members finished than failures.min_members, StorageError when a file is damaged.
+    Raises QuorumError when fewer members finished than failures.min_members, StorageError when a file is damaged,
+    ConfigError for a vote that there is not or that the run's method does not have.
     """
     voters = load_voters(folder)
+    if aggregator is not None and (problem := aggregator_problem(aggregator, voters.config.method.name)):
+        raise ConfigError(problem)
     return evaluate(
         validation=voters.validation,
         test=voters.test,

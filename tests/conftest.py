@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,42 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def check_intervals(record: Any, where: str = "") -> None:
+    """Every interval of a rate lies within [0, 1], every one of a difference within [-1, 1], and holds its ends in order."""
+    if isinstance(record, list | tuple):
+        for i, inner in enumerate(record):
+            check_intervals(inner, f"{where}.{i}")
+    elif isinstance(record, dict):
+        ends = [
+            (record.get(f"{kind}lower"), record.get(f"{kind}upper"), low)
+            for kind, low in (("", 0), ("difference_", -1))
+        ]
+        ends += [(*record[name], 0) for name in ("validation_interval", "test_interval") if name in record]
+        for lower, upper, low in ends:
+            assert (lower is None) == (upper is None), f"{where}: half an interval, {lower} to {upper}"
+            assert lower is None or low <= lower <= upper <= 1, f"{where}: {lower} to {upper}"
+        for name, inner in record.items():
+            check_intervals(inner, f"{where}.{name}")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def intervals_lie_in_their_range() -> Iterator[None]:
+    """Every judgement, comparison and sweep that a test makes into JSON in this process is looked through."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in (
+            ("evaluation.records", "Evaluation"), ("evaluation.comparing", "Comparison"), ("sweep", "SweepResult"),
+        ):  # fmt: skip
+            made = getattr(importlib.import_module(f"ensemble.{module}"), name)
+
+            def checked(self: Any, to_json: Any = made.to_json, name: str = name) -> Any:
+                record = to_json(self)
+                check_intervals(record, name)
+                return record
+
+            patch.setattr(made, "to_json", checked)
+        yield
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ __all__ = [
     "AGGREGATORS", "WEIGHING", "AdaBoostConfig", "Aggregator", "BaggingConfig", "ComputeConfig", "DataConfig", "DataName",
     "DeepEnsembleConfig", "ErrorRows", "Experiment", "FailureConfig", "FastGeometricConfig", "FilterBoostingConfig",
     "GradientBoostingConfig", "Group", "GroupConfig", "MethodConfig", "SnapshotConfig", "TrackingConfig", "UseWeights",
-    "WandbConfig",
+    "WandbConfig", "aggregator_problem",
 ]  # fmt: skip
 
 Aggregator = Literal["soft", "hard", "weighted", "geometric", "additive"]
@@ -56,6 +56,15 @@ DATA_KEYS: dict[str, frozenset[str]] = {
 }
 _HEADLINES: dict[str, Aggregator] = {"adaboost": "weighted", "gradient_boosting": "additive"}
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+def aggregator_problem(aggregator: str, method: str) -> str:
+    """Why members of this method cannot vote so; "" where they can. Whoever takes an aggregator from outside asks this."""
+    if aggregator not in AGGREGATORS:
+        return f"aggregator {aggregator!r}: there is no such vote; expected one of {', '.join(AGGREGATORS)}"
+    if aggregator == "additive" and method != "gradient_boosting":
+        return f"aggregator additive belongs to gradient_boosting, whose members are parts of one sum; the method here is {method}"
+    return ""
 
 
 class DataConfig(Section):
@@ -295,10 +304,8 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _method_fits(self) -> Self:
         method = self.method
-        if self.aggregator == "additive" and not isinstance(method, GradientBoostingConfig):
-            raise ValueError(
-                f"aggregator additive belongs to gradient_boosting, whose members are parts of one sum; the method here is {method.name}"
-            )
+        if problem := aggregator_problem(self.aggregator, method.name):
+            raise ValueError(problem)
         if isinstance(method, DeepEnsembleConfig | BaggingConfig):
             return self
         if self.members:

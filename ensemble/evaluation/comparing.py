@@ -50,7 +50,8 @@ class System:
 class ComparedLine(Record):
     """One system. p_value: exact McNemar test against the reference; p_holm: adjusted over all lines tested.
 
-    difference = this error - the reference's, with its 95 % interval; NaN for the reference itself.
+    difference = this error - the reference's, with its 95 % interval; NaN for the reference itself. nll: NaN for votes
+    that are counted, and for a file that gives a true class the probability 0.
     """
 
     name: str
@@ -157,6 +158,8 @@ def _line(
     difference = paired_difference_interval(b, c, rows)
     bins = equal_width_bins(confidence_of(probs_NK, system.decision.classes_N), ~wrong_N)
     review = reviewed_labels(dataset, labels_N)
+    # Bare class numbers written as probabilities 0 and 1: their log loss is infinite, not what a floor makes of it.
+    impossible = system.kind == "file" and bool((probs_NK[np.arange(rows), labels_N] == 0).any())
     return ComparedLine(
         name=system.name,
         kind=system.kind,
@@ -166,7 +169,7 @@ def _line(
         lower=interval.lower,
         upper=interval.upper,
         validation_error=system.validation_error,
-        nll=vote_log_loss(system.decision, labels_N),
+        nll=NAN if impossible else vote_log_loss(system.decision, labels_N),
         brier=brier_score(probs_NK, labels_N),
         ece=expected_calibration_error(bins),
         reviewed_error=NAN if review is None else review.error(system.decision.classes_N),

@@ -6,6 +6,7 @@ had without an ensemble. The member that happens to be best on test is shown too
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -107,7 +108,7 @@ def member_rows(
 
 
 def mean_row(rows: Sequence[LeaderboardRow]) -> LeaderboardRow:
-    """The mean member; its interval is Student's t over the members, so it is about members like these."""
+    """The mean member; its interval is Student's t over at least three members, so it is about members like these."""
 
     def mean(column: str) -> float:
         return float(np.mean([getattr(row, column) for row in rows]))
@@ -134,7 +135,9 @@ def mean_row(rows: Sequence[LeaderboardRow]) -> LeaderboardRow:
         only_best_wrong=None,
         ties=None,
         reviewed_error=mean("reviewed_error"),
-        note="interval: Student's t over the members",
+        note="no interval: it takes three members whose errors differ"
+        if math.isnan(interval.lower)
+        else "interval: Student's t over the members",
     )
 
 

@@ -13,11 +13,13 @@ import numpy as np
 from ensemble.evaluation import written
 from ensemble.evaluation.splits import favourites
 from ensemble.inference.prepare import Preparation, Prepared
+from ensemble.names import shown
 from ensemble.types import DoubleArray
 
 if TYPE_CHECKING:
     from ensemble.inference.trained import TrainedEnsemble
 
+PATH_SIGNS = 4096  # a path is for copying
 VOTES_SHOWN = 12  # up to so many members are listed one by one, more are counted
 
 
@@ -124,8 +126,8 @@ def answers_text(answers: Sequence[Answer]) -> str:
     head = ("image", "class", "probability", "agree", "members say")
     rows = [
         (
-            answer.name,
-            answer.class_name,
+            shown(answer.name, PATH_SIGNS),
+            shown(answer.class_name),
             percent(answer.probability),
             f"{answer.agreeing} of {len(answer.votes)}",
             _votes_text(answer.votes),
@@ -148,6 +150,6 @@ def percent(probability: float) -> str:
 def _votes_text(votes: Sequence[MemberVote]) -> str:
     """Short class names of few members one after the other, else the classes with their counts, most first."""
     if len(votes) <= VOTES_SHOWN and all(len(vote.class_name) <= 2 for vote in votes):
-        return " ".join(vote.class_name for vote in votes)
+        return " ".join(shown(vote.class_name) for vote in votes)
     counts = Counter(vote.class_name for vote in votes)
-    return ", ".join(f"{name}: {count}" for name, count in counts.most_common())
+    return ", ".join(f"{shown(name)}: {count}" for name, count in counts.most_common())

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
-from ensemble.config.schema import WEIGHING, Aggregator
+from ensemble.config.schema import WEIGHING, Aggregator, aggregator_problem
 from ensemble.data.pixel_rule import PixelRule
-from ensemble.errors import StorageError
+from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.screening import finite_members
 from ensemble.judging import Voters, load_voters
@@ -64,13 +64,16 @@ def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
     """Everything needed to vote as the run does. `aggregator` replaces the configured vote.
 
     Members whose stored votes are not finite have none, as in the judgement. Raises StorageError where there is no
-    run or a file is damaged, QuorumError when fewer members finished than failures.min_members.
+    run or a file is damaged, QuorumError when fewer members finished than failures.min_members, ConfigError for a vote that
+    there is not or that the run's method does not have.
     """
     folder = RunFolder.read(path)
     experiment = parse_stored(folder.config(), str(path / CONFIG))
     described = _described(folder)
     voters = _finite(load_voters(folder))
     chosen: Aggregator = aggregator or experiment.aggregator
+    if problem := aggregator_problem(chosen, experiment.method.name):
+        raise ConfigError(problem)
     assert described.image_shape is not None, "looked for before"
     channels, height, width = described.image_shape
     return StoredVote(

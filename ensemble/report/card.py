@@ -15,6 +15,7 @@ import yaml
 
 from ensemble.data import DATASETS
 from ensemble.evaluation.records import Evaluation
+from ensemble.names import fenced, in_markdown, markdown_text, shell_word, shown
 from ensemble.report import wording
 from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.report.tables import leaderboard_markdown
@@ -24,7 +25,12 @@ METHODS = {
     "deep_ensemble": "deep ensemble: independent members on all training images (Lakshminarayanan et al. 2017)",
     "bagging": "bagging: each member on a bootstrap sample of the training images (Breiman 1996)",
     "adaboost": "SAMME boosting: each round weighs the images that earlier rounds got wrong (Zhu et al. 2009)",
+    "snapshot": "snapshot ensemble: one training of falling learning-rate cycles, a member at the end of each (Huang et al. 2017)",
+    "fast_geometric": "fast geometric ensemble: short cycles from the end of one training, a member at the end of each (Garipov et al. 2018)",
+    "filter_boosting": "boosting by filtering: later members train on deformed images that earlier ones choose (Drucker et al. 1993)",
+    "gradient_boosting": "gradient boosting: each member fits the gradient of the loss of the sum so far (Friedman 2001)",
 }
+CLASSES_NAMED = 200
 VOTES = {
     "soft": "soft vote: mean of the members' probabilities",
     "hard": "hard vote: share of the members whose favourite the class is",
@@ -42,15 +48,15 @@ def model_card(path: Path) -> str:
     sections = [
         _front_matter(run),
         f"# {run.name}",
-        f"An ensemble of {wording.plural(len(run.evaluation.members), 'image classifier')} on {run.evaluation.dataset}. "
-        + run.evaluation.verdict.sentence,
+        f"An ensemble of {wording.plural(len(run.evaluation.members), 'image classifier')} on {in_markdown(run.evaluation.dataset)}. "
+        + markdown_text(run.evaluation.verdict.sentence),
         *_warnings(run.evaluation),
         "## Model",
         _table(("", ""), _model_rows(run, dataset)),
         "## Data",
         _table(("", ""), _data_rows(run, dataset, rows)),
         "## Training",
-        _fenced("yaml", _recipe(run)),
+        fenced("yaml", _recipe(run)),
         _table(("", ""), _training_rows(run)),
         "## Evaluation",
         f"On {run.evaluation.test_rows:,} test images, which nothing was chosen by. Intervals are 95 %.",
@@ -62,8 +68,8 @@ def model_card(path: Path) -> str:
         "## Limits",
         _bullets(_limits(run.evaluation, dataset)),
         "## Use",
-        _fenced("python", _python(run)),
-        _fenced("sh", "\n".join(f"{command}  # {what}" for command, what in _commands(run))),
+        fenced("python", _python(run)),
+        fenced("sh", "\n".join(f"{command}  # {what}" for command, what in _commands(run))),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -88,7 +94,7 @@ def _front_matter(run: RunFacts) -> str:
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:
-    return [f"> Warning: {line}" for line in wording.cautions(evaluation)]
+    return [f"> Warning: {markdown_text(line)}" for line in wording.cautions(evaluation)]
 
 
 def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]:
@@ -100,7 +106,7 @@ def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]
     method = str(run.config["method"]["name"])
     rows = [
         ("members", "; ".join(members)),
-        ("method", METHODS.get(method, method)),
+        ("method", METHODS[method]),
         ("vote", VOTES[evaluation.aggregator]),
         ("input", f"{channels} x {height} x {width} pixels (channels, height, width), bytes or floats in [0, 1]"),
     ]
@@ -109,14 +115,14 @@ def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]
     return [
         *rows,
         ("output", f"a probability for each of {len(evaluation.class_names)} classes"),
-        ("classes", ", ".join(evaluation.class_names)),
+        ("classes", _class_list(evaluation.class_names)),
         ("parameters in all", f"{sum(m.num_parameters for m in evaluation.members):,}"),
     ]
 
 
 def _data_rows(run: RunFacts, dataset: dict[str, Any], train_rows: int) -> list[tuple[str, str]]:
     info = DATASETS.get(dataset["name"])
-    rows = [("data set", run.evaluation.dataset + (f", {info.title}" if info else ", the trainer's own images"))]
+    rows = [("data set", shown(run.evaluation.dataset) + (f", {info.title}" if info else ", the trainer's own images"))]
     if info:
         rows.append(("source", info.source))
     rows += [
@@ -128,7 +134,7 @@ def _data_rows(run: RunFacts, dataset: dict[str, Any], train_rows: int) -> list[
         ("test images", f"{run.evaluation.test_rows:,}"),
     ]
     if "images_sha256" in dataset:
-        rows.append(("SHA-256 of all pixels", f"`{dataset['images_sha256']}`"))
+        rows.append(("SHA-256 of all pixels", str(dataset["images_sha256"])))
     return rows
 
 
@@ -185,7 +191,7 @@ def _figure_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
 def _class_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
     return [
         (
-            result.name, f"{result.rows:,}", f"{result.wrong:,}", wording.percent(result.error),
+            shown(result.name), f"{result.rows:,}", f"{result.wrong:,}", wording.percent(result.error),
             wording.percent_interval(result.lower, result.upper),
         )
         for result in evaluation.classes
@@ -199,9 +205,9 @@ def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
     channels, height, width = dataset["image_shape"]
     lines = [
         f"Every image is given one of these {len(evaluation.class_names)} classes, also one that shows none of them.",
-        f"Trained and judged on {evaluation.dataset} alone, images of {height} x {width} pixels with "
+        f"Trained and judged on {shown(evaluation.dataset)} alone, images of {height} x {width} pixels with "
         f"{wording.plural(channels, 'channel')}; figures for other images are unknown.",
-        f"Weakest class: {worst.name}, {wording.percent(worst.error)} % wrong of {worst.rows:,} test images.",
+        f"Weakest class: {shown(worst.name)}, {wording.percent(worst.error)} % wrong of {worst.rows:,} test images.",
     ]
     confused = max(
         (
@@ -213,7 +219,9 @@ def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
         key=lambda item: item[0],
     )
     if confused[0]:
-        lines.append(f"Most frequent confusion: {confused[1]} taken for {confused[2]}, {confused[0]:,} times.")
+        lines.append(
+            f"Most frequent confusion: {shown(confused[1])} taken for {shown(confused[2])}, {confused[0]:,} times."
+        )
     certain = evaluation.risk_coverage
     half = min(range(len(certain.coverage)), key=lambda i: abs(certain.coverage[i] - 0.9))
     doubtful = wording.percent(1 - certain.coverage[half], 0)
@@ -225,14 +233,15 @@ def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
 
 
 def _commands(run: RunFacts) -> Iterable[tuple[str, str]]:
-    yield f"ensemble predict {run.path} IMAGE", "class, probability and every member's vote"
-    yield f"ensemble export {run.path} --format onnx", "the whole vote as one file"
+    path = shell_word(str(run.path))
+    yield f"ensemble predict {path} IMAGE", "class, probability and every member's vote"
+    yield f"ensemble export {path} --format onnx", "the whole vote as one file"
     yield run.commands[0]
     yield run.commands[1]
 
 
 def _python(run: RunFacts) -> str:
-    return f'from ensemble import load_ensemble\n\nprobs = load_ensemble("{run.path}").predict_proba(images)'
+    return f"from ensemble import load_ensemble\n\nprobs = load_ensemble({json.dumps(str(run.path))}).predict_proba(images)"
 
 
 def _recipes(evaluation: Evaluation) -> list[str]:
@@ -251,12 +260,14 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(markdown_text, line)) + " |" for line in lines)
 
 
 def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {markdown_text(line)}" for line in lines)
 
 
-def _fenced(language: str, text: str) -> str:
-    return f"```{language}\n{text}\n```"
+def _class_list(names: Sequence[str]) -> str:
+    """The names of the classes, of very many the first."""
+    listed = ", ".join(shown(name, 40) for name in names[:CLASSES_NAMED])
+    return f"{listed} and {len(names) - CLASSES_NAMED:,} more" if len(names) > CLASSES_NAMED else listed

@@ -130,7 +130,6 @@ def _print_pairs(console: Console, comparison: Comparison) -> None:
 def comparison_markdown(comparison: Comparison, mark: str = "") -> str:
     """The table, the sentences and the notes for a README. mark: by which the file is known again, see `keeping`."""
     lines = [
-        *([f"<!-- {mark} -->", ""] if mark else []),
         "| " + " | ".join(HEADERS) + " |",
         "|---|" + "---:|" * (len(HEADERS) - 1),
         *(
@@ -139,5 +138,5 @@ def comparison_markdown(comparison: Comparison, mark: str = "") -> str:
         ),
     ]
     texts = [sentence(comparison, line, in_markdown) for line in comparison.lines if line.kind == "joint"]
-    remarks = notes(comparison, in_markdown)
-    return "\n".join([*lines, "", *(f"{text}\n" for text in texts), *(f"- {note}" for note in remarks)]) + "\n"
+    remarks = [*(f"- {note}" for note in notes(comparison, in_markdown)), *(["", f"<!-- {mark} -->"] if mark else [])]
+    return "\n".join([*lines, "", *(f"{text}\n" for text in texts), *remarks]) + "\n"

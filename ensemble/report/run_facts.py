@@ -7,7 +7,6 @@ Nothing is worked out anew: figures and page only lay out what is stored.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted
 from ensemble.judging import stored_evaluation
+from ensemble.names import shell_word
 from ensemble.run_data import disputed_images
 from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
@@ -65,8 +65,8 @@ class RunFacts:
     @property
     def commands(self) -> tuple[tuple[str, str], ...]:
         """What to type to get the judgement and the members again, each with what it does."""
-        path = shlex.quote(str(self.path))
-        config = shlex.quote(str(self.path / CONFIG))
+        path = shell_word(str(self.path))
+        config = shell_word(str(self.path / CONFIG))
         return (
             (f"ensemble evaluate {path}", "the same figures again, from the stored votes"),
             (f"ensemble train {config} name={self.name}-again", "the same members again, from their seeds"),

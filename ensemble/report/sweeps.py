@@ -28,6 +28,7 @@ HEADERS = (
     "seconds",
     "state",
 )
+LABEL_SIGNS = 400  # a setting of many axes is long and yet to be read
 COLOURS = (plots.VOTE, plots.SINGLE, plots.THIRD, plots.FOURTH, "#8c6d1f", "#56a0d3", "#d98cb3", plots.MUTED)
 DASHES: tuple[Any, ...] = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))
 
@@ -36,7 +37,7 @@ def cells(line: Line) -> tuple[str, ...]:
     """One line of the table, in the order of HEADERS."""
     kept = sorted({trial.kept_epoch for trial in line.finished if trial.kept_epoch})
     return (
-        shown(line.setting.label),
+        shown(line.setting.label, LABEL_SIGNS),
         str(len(line.trials)),
         wording.percent(line.validation_error),
         wording.percent_interval(*line.validation_interval),
@@ -54,10 +55,12 @@ def verdict(result: SweepResult) -> str:
     if result.winner is None:
         return "No setting finished with all its seeds."
     best = result.winner
-    text = f"Lowest mean validation error: {shown(best.setting.label)}, {wording.percent(best.validation_error)} %"
+    text = f"Lowest mean validation error: {shown(best.setting.label, LABEL_SIGNS)}, {wording.percent(best.validation_error)} %"
     if result.runner_up is None:
         return text + "."
-    second = f"{shown(result.runner_up.setting.label)}, {wording.percent(result.runner_up.validation_error)} %"
+    second = (
+        f"{shown(result.runner_up.setting.label, LABEL_SIGNS)}, {wording.percent(result.runner_up.validation_error)} %"
+    )
     if math.isnan(result.p_value):
         return f"{text}; next: {second} ({result.test})."
     sure = "better than" if result.p_value < ALPHA else "not distinguishable from"
@@ -102,7 +105,7 @@ def sweep_csv(result: SweepResult) -> str:
     writer.writerow(
         ["setting", "seeds", "validation %", "validation interval", "test %", "test interval", *HEADERS[6:]]
     )
-    writer.writerows(cells(line) for line in result.lines)
+    writer.writerows((line.setting.label, *cells(line)[1:]) for line in result.lines)
     return text.getvalue()
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ensemble.evaluation.records import Evaluation, LeaderboardRow
+from ensemble.names import markdown_text, shown
 from ensemble.report import wording
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _show(console: Console, evaluation: Evaluation, path: Path) -> None:
         console.print(Text(line))
     for line in wording.cautions(evaluation):
         console.print(Text(f"warning: {line}", style="yellow"))
-    console.print(Text(f"run: {path}"), soft_wrap=True)  # one piece, so that it can be copied
+    console.print(Text(f"run: {shown(str(path), 4096)}"), soft_wrap=True)  # one piece, so that it can be copied
 
 
 def leaderboard_csv(evaluation: Evaluation) -> str:
@@ -114,11 +115,11 @@ def leaderboard_markdown(evaluation: Evaluation) -> str:
     for line in _lines(evaluation, columns):
         if line is not None:
             mark = "**" if line.style == "bold" else ""
-            cells = [f"{mark}{_escaped(cell)}{mark}" if cell else "" for cell in line.cells]
+            cells = [f"{mark}{markdown_text(cell)}{mark}" if cell else "" for cell in line.cells]
             lines.append(f"| {' | '.join(cells)} |")
     texts = [evaluation.verdict.sentence, *wording.context(evaluation), *notes(evaluation)]
     warnings = [f"Warning: {line}" for line in wording.cautions(evaluation)]
-    return "\n\n".join(["\n".join(lines), *texts, *warnings]) + "\n"
+    return "\n\n".join(["\n".join(lines), *map(markdown_text, [*texts, *warnings])]) + "\n"
 
 
 def leaderboard_html(evaluation: Evaluation) -> str:
@@ -135,10 +136,6 @@ def leaderboard_html(evaluation: Evaluation) -> str:
     texts = [evaluation.verdict.sentence, *(f"Warning: {line}" for line in wording.cautions(evaluation))]
     notes_html = "".join(f"<p>{escape(text)}</p>" for text in texts)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{notes_html}"
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("*", "\\*").replace("|", "\\|")
 
 
 def notes(evaluation: Evaluation) -> list[str]:
@@ -161,7 +158,7 @@ def _one_size(evaluation: Evaluation) -> bool:
 def _title(evaluation: Evaluation) -> str:
     recipes = list(dict.fromkeys(member.recipe for member in evaluation.members))
     members = wording.plural(len(evaluation.members), "member")
-    return f"{evaluation.dataset}: {members} ({', '.join(recipes)}) on {evaluation.test_rows:,} test images"
+    return f"{shown(evaluation.dataset)}: {members} ({', '.join(recipes)}) on {evaluation.test_rows:,} test images"
 
 
 def _rich_table(evaluation: Evaluation, width: int) -> Table:

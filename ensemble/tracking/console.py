@@ -12,6 +12,7 @@ import threading
 import time as clock
 from typing import TextIO
 
+from ensemble.evaluation import written
 from ensemble.events import (
     EpochFinished,
     Event,
@@ -140,7 +141,7 @@ def stopped(progress: Progress) -> str:
 
 def percent(fraction: float | None) -> str:
     """A fraction as percent with two digits; an ellipsis for None."""
-    return "…" if fraction is None else f"{100 * fraction:.2f} %"
+    return "…" if fraction is None else f"{written.percent(fraction)} %"
 
 
 def _members(indices: tuple[int, ...]) -> str:

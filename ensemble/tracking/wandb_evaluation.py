@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ensemble.names import shown
 from ensemble.tracking.wandb_projection import TableData
 from ensemble.types import ByteArray
 
 Json = Mapping[str, Any]
+MATRIX_UP_TO = 50  # classes, as on the report's page
+CONFUSIONS_SHOWN = 1000
 
 
 def figures(evaluation: Json) -> dict[str, Any]:
@@ -56,10 +59,10 @@ def curves(evaluation: Json) -> list[dict[str, float]]:
 
 def tables(evaluation: Json, images: Mapping[int, ByteArray]) -> list[TableData]:
     """Leaderboard, classes, confusion, calibration, contributions and, with `images` (test row -> HW or HWC), disputes."""
-    classes = evaluation["class_names"]
+    classes = [shown(name) for name in evaluation["class_names"]]
     parts = [
         _records("leaderboard", evaluation["leaderboard"]),
-        _records("classes", evaluation["classes"]),
+        _records("classes", [{**record, "name": shown(record["name"])} for record in evaluation["classes"]]),
         _records("contributions", evaluation["contributions"]),
         _records("calibration", evaluation["calibration"]["equal_width"]),
         _disputed(evaluation["disputed"], classes, images),
@@ -73,12 +76,24 @@ def _records(name: str, records: Sequence[Json]) -> TableData:
 
 
 def _confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> TableData:
+    """The whole matrix, drawn as one too, or of many classes the most frequent confusions, the diagonal left out."""
+    columns = ("actual", "predicted", "rows")
+    if len(classes) > MATRIX_UP_TO:
+        cells = [
+            (classes[actual], classes[predicted], count)
+            for actual, row in enumerate(counts)
+            for predicted, count in enumerate(row)
+            if count and actual != predicted
+        ]
+        largest = sorted(cells, key=lambda cell: -cell[2])[:CONFUSIONS_SHOWN]
+        name = "confusion" if len(largest) == len(cells) else f"confusion_largest_{len(largest)}_of_{len(cells)}"
+        return TableData(name, columns, tuple(largest))
     rows = tuple(
         (classes[actual], classes[predicted], count)
         for actual, row in enumerate(counts)
         for predicted, count in enumerate(row)
     )
-    return TableData("confusion", ("actual", "predicted", "rows"), rows, confusion=True)
+    return TableData("confusion", columns, rows, confusion=True)
 
 
 def _disputed(records: Sequence[Json], classes: Sequence[str], images: Mapping[int, ByteArray]) -> TableData:

@@ -20,10 +20,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import numpy as np
-
 import ensemble
 from ensemble.config.schema import WandbConfig
+from ensemble.data.showing import viewable
 from ensemble.errors import EnsembleError
 from ensemble.events import Event, RunFinished, RunStarted, to_json
 from ensemble.judging import stored_evaluation
@@ -277,5 +276,5 @@ def _start_worker(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _pack(image_CHW: ByteArray) -> dict[str, Any]:
-    image = np.ascontiguousarray(image_CHW[0] if len(image_CHW) == 1 else image_CHW.transpose(1, 2, 0))
+    image = viewable(image_CHW)
     return {"shape": image.shape, "data": base64.b64encode(image.tobytes()).decode()}

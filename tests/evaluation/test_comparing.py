@@ -11,6 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.comparing import Comparison, System, compare, single_system
+from ensemble.report.compared import sentence
 
 ROWS, CLASSES = 400, 5
 LABELS = np.random.default_rng(1).integers(0, CLASSES, ROWS)
@@ -87,3 +88,37 @@ def test_single_models_have_one_joint_vote_and_json_has_no_nan(members: np.ndarr
     assert record["reference"] == "1"
     assert record["lines"][1]["p_value"] is None
     assert record["lines"][0]["p_value"] == compared.lines[0].p_value
+
+
+def test_bare_classes_have_no_log_loss():
+    """Probabilities of 0 and 1 that are wrong somewhere, from a file; of a joint vote that counts votes neither."""
+    bare = np.eye(CLASSES)[(LABELS + (np.arange(ROWS) < 7)) % CLASSES]
+    found = compare(
+        [single_system("bare", "file", bare), single_system("soft", "file", probabilities(3, 1.0))], LABELS, "x", "hard"
+    )
+    by_name = {line.name: line for line in found.lines}
+    assert math.isnan(by_name["bare"].nll)
+    assert by_name["soft"].nll > 0
+    assert math.isnan(by_name["joint vote of 2 systems"].nll)
+    assert found.to_json()["lines"][0]["nll"] is None
+
+
+def test_no_sentence_contradicts_its_interval():
+    """Where the adjustment for all lines takes a verdict back, the sentence says so."""
+    generator = np.random.default_rng(5)
+    taken_back = 0
+    for _ in range(60):
+        shift = generator.uniform(0.8, 1.6, 4)
+        systems = [
+            single_system(f"s{i}", "file", probabilities(int(generator.integers(1e6)), s)) for i, s in enumerate(shift)
+        ]
+        comparison = compare(systems, LABELS, "x")
+        for line in comparison.lines[1:]:
+            text = sentence(comparison, line)
+            excludes = line.difference_lower > 0 or line.difference_upper < 0
+            assert excludes == (line.p_value < 0.05)
+            assert ("is not distinguishable" in text) == (line.p_holm >= 0.05)
+            assert ("by itself it would be" in text) == (excludes and "is not distinguishable" in text)
+            assert ("is better than" in text) <= (line.difference_upper < 0)
+            taken_back += "by itself" in text
+    assert taken_back

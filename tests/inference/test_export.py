@@ -6,6 +6,7 @@ import importlib.util
 import json
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import train
 
 from ensemble import load_ensemble
 from ensemble.cli import main
@@ -25,10 +27,26 @@ from ensemble.inference.export import FORMATS, export_ensemble
 from ensemble.inference.export_check import TOLERANCE, _difference
 from ensemble.inference.trained import TrainedEnsemble
 
+_spec = importlib.util.spec_from_file_location("nasty_names", Path(__file__).parents[1] / "nasty_names.py")
+nasty_names = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(nasty_names)
+
 
 @pytest.fixture(scope="module")
 def images():
     return load_dataset(DataConfig(name="digits")).test_images_NCHW.copy()
+
+
+@pytest.fixture(scope="module")
+def small_path(tmp_path_factory):
+    """Three members that an exporter has soon written: the vote is what matters."""
+    return train(
+        tmp_path_factory.mktemp("small"),
+        num_members=3,
+        aggregator="soft",
+        model={"name": "mlp", "widths": (8,), "dropout": 0.2},
+        training={"epochs": 1, "batch_size": 64, "lr": 1e-2},
+    )
 
 
 def assert_same_vote(trained, images, probs_NK, classes_N):
@@ -74,8 +92,8 @@ def test_torch_export_file(run_path, images, tmp_path):
 
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS)
-def test_onnx_file(run_path, images, tmp_path, aggregator):
-    trained = load_ensemble(run_path, aggregator=aggregator, device="cpu")
+def test_onnx_file(small_path, images, tmp_path, aggregator):
+    trained = load_ensemble(small_path, aggregator=aggregator, device="cpu")
     exported = export_ensemble(trained, "onnx", tmp_path / "vote.onnx")
     assert exported.size == (tmp_path / "vote.onnx").stat().st_size
     assert exported.checked.real_rows > 0
@@ -88,9 +106,9 @@ def test_onnx_file(run_path, images, tmp_path, aggregator):
 
 
 @pytest.fixture(scope="module")
-def onnx_content(run_path, tmp_path_factory):
+def onnx_content(small_path, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "vote.onnx"
-    export_ensemble(load_ensemble(run_path, device="cpu"), "onnx", path)
+    export_ensemble(load_ensemble(small_path, device="cpu"), "onnx", path)
     return path.read_bytes()
 
 
@@ -111,11 +129,13 @@ def test_onnx_without_its_packages_says_what_to_install(run_path, tmp_path, monk
 
 
 def test_without_onnxruntime_the_file_is_asked_by_the_reference_evaluator(
-    run_path, onnx_content, tmp_path, monkeypatch
+    small_path, onnx_content, tmp_path, monkeypatch
 ):
     without(monkeypatch, "onnxruntime")
     monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=lambda *given: onnx_content))
-    done = CliRunner().invoke(main, ["export", str(run_path), "--format", "onnx", "--out", str(tmp_path / "vote.onnx")])
+    done = CliRunner().invoke(
+        main, ["export", str(small_path), "--format", "onnx", "--out", str(tmp_path / "vote.onnx")]
+    )
     assert done.exit_code == 0, done.output
     assert "compared with the run by onnx 1." in done.stdout
 
@@ -140,14 +160,14 @@ def broken_bytes(content):
 
 @pytest.mark.parametrize("break_it", [broken_axes, broken_bytes])
 def test_a_file_that_answers_otherwise_than_the_run_is_not_written(
-    run_path, onnx_content, tmp_path, monkeypatch, break_it
+    small_path, onnx_content, tmp_path, monkeypatch, break_it
 ):
     """Also where a file of that name is there already: it stays as it was."""
     monkeypatch.setitem(FORMATS, "onnx", replace(FORMATS["onnx"], write=lambda *given: break_it(onnx_content)))
     for path, before in ((tmp_path / "new.onnx", None), (tmp_path / "old.onnx", b"old")):
         if before:
             path.write_bytes(before)
-        done = CliRunner().invoke(main, ["export", str(run_path), "--format", "onnx", "--out", str(path)])
+        done = CliRunner().invoke(main, ["export", str(small_path), "--format", "onnx", "--out", str(path)])
         assert done.exit_code == 7, done.output
         assert "othing was written" in done.stderr
         assert (path.read_bytes() if path.exists() else None) == before
@@ -194,3 +214,19 @@ def test_more_weights_than_an_onnx_file_holds_are_refused(run_path, tmp_path, mo
     monkeypatch.setattr(export, "_ONNX_MOST_BYTES", 10_000)
     with pytest.raises(ComputeError, match="at most 2 GB; use --format torch_export"):
         export_ensemble(load_ensemble(run_path, device="cpu"), "onnx", tmp_path / "vote.onnx")
+
+
+@pytest.mark.parametrize("name", list(FORMATS))
+def test_any_names_come_back_from_the_file_as_they_were(small_path, tmp_path, name):
+    names = (*nasty_names.NASTY[:9], "z" * 100_000)
+    trained = load_ensemble(small_path, device="cpu")
+    export_ensemble(TrainedEnsemble(replace(trained.vote, class_names=names), "cpu"), name, tmp_path / "vote")
+    if name == "onnx":
+        found = {entry.key: entry.value for entry in onnx.load(tmp_path / "vote").metadata_props}
+    else:
+        extra = {"ensemble.json": ""}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's own deprecations
+            torch.export.load(tmp_path / "vote", extra_files=extra)
+        found = json.loads(extra["ensemble.json"])
+    assert tuple(json.loads(found["class_names"])) == names

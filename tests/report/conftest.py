@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import yaml
 
+from ensemble.config.schema import Aggregator
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.events import EpochFinished, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted, to_json
 from ensemble.report.html import write_report
-from ensemble.storage import RunFolder
+from ensemble.storage import Labels, RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
 from ensemble.types import EpochRecord, MemberResult, Votes
 
@@ -24,10 +25,10 @@ CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "<b>ei
 VALIDATION_ROWS, TRAIN_ROWS = 120, 200
 
 
-def make_probs(members: int, labels: np.ndarray, seed: int, skill: float) -> np.ndarray:
+def make_probs(members: int, labels: np.ndarray, seed: int, skill: float, classes: int = len(CLASSES)) -> np.ndarray:
     """Votes of members that share part of their mistakes, shape (M, N, K)."""
     generator = np.random.default_rng(seed)
-    rows, classes = len(labels), len(CLASSES)
+    rows = len(labels)
     logits = generator.normal(scale=1.2, size=(rows, classes)) + generator.normal(size=(members, rows, classes))
     logits[:, np.arange(rows), labels] += skill
     probs = np.exp(logits)
@@ -43,13 +44,16 @@ def make_evaluation(
     seed: int = 0,
     bags: bool = True,
     choose: bool = True,
+    names: Sequence[str] = CLASSES,
+    aggregator: Aggregator = "soft",
+    dataset: str = "digits",
 ) -> tuple[Evaluation, SplitVotes, SplitVotes]:
     """An evaluation of random votes, with the votes it was made of (validation, test)."""
     generator = np.random.default_rng(seed)
     splits = []
     for split, size in (("validation", VALIDATION_ROWS), ("test", rows)):
-        labels = generator.integers(0, len(CLASSES), size)
-        splits.append(SplitVotes(split, make_probs(members, labels, seed + len(splits), skill), labels))
+        labels = generator.integers(0, len(names), size)
+        splits.append(SplitVotes(split, make_probs(members, labels, seed + len(splits), skill, len(names)), labels))
     validation, test = splits
     facts = [
         MemberFacts(m, recipes[m % len(recipes)], 61_706 + 1_000 * (m % len(recipes)), 2.5 + m, 3)
@@ -57,14 +61,14 @@ def make_evaluation(
     ]
     out_of_bag = None
     if bags:
-        labels = generator.integers(0, len(CLASSES), TRAIN_ROWS)
+        labels = generator.integers(0, len(names), TRAIN_ROWS)
         outside = [np.flatnonzero(generator.random(TRAIN_ROWS) < 0.37) for _ in range(members)]
-        probs = make_probs(members, labels, seed + 7, skill)
+        probs = make_probs(members, labels, seed + 7, skill, len(names))
         out_of_bag = OutOfBag(
             outside, [probs[m, chosen] for m, chosen in enumerate(outside)], np.arange(TRAIN_ROWS), labels
         )
     evaluation = evaluate(
-        validation, test, facts, "soft", None, asked or members, "digits", CLASSES, out_of_bag, choose=choose
+        validation, test, facts, aggregator, None, asked or members, dataset, names, out_of_bag, choose=choose
     )
     return evaluation, validation, test
 
@@ -81,7 +85,7 @@ def make_history(member: int, epochs: int) -> tuple[EpochRecord, ...]:
 def digit_image(label: int, row: int) -> np.ndarray:
     """A picture anybody recognises as one: `label` bright bars on a dark ground, CHW."""
     image = np.zeros((1, 28, 28), np.uint8)
-    for bar in range(label):
+    for bar in range(label % 11):
         image[0, 4:24, 2 + 2 * bar + bar // 5 : 3 + 2 * bar + bar // 5] = 255 - 3 * (row % 40)
     return image
 
@@ -93,7 +97,7 @@ def write_run(
     images: bool = True,
     failed: int | None = None,
     epochs: int = 6,
-    colour: bool = False,
+    channels: int = 1,
     **evaluation_options: object,
 ) -> Path:
     """A judged run folder. failed: a member that failed besides the others. Returns its path."""
@@ -112,7 +116,7 @@ def write_run(
                 validation.probs_MNK[m],
                 test.probs_MNK[m],
                 np.empty(0, np.int64),
-                np.empty((0, len(CLASSES)), np.float32),
+                np.empty((0, test.num_classes), np.float32),
             )
             result = MemberResult(
                 facts.index, facts.recipe, votes, weights, history, facts.num_parameters, facts.train_seconds, 3, 1
@@ -130,11 +134,18 @@ def write_run(
         events.append(RunFinished(len(members), 0 if failed is None else 1, 12.0, {"test_error": 0.1}))
         environment = {"python": "3.11.0", "cores": 2, "commit": None, "packages": {"torch": "2.10.0", "ray": None}}
         folder.write("environment.json", json_bytes(environment))
+        described = {
+            "name": evaluation.dataset, "class_names": evaluation.class_names, "image_shape": [channels, 28, 28],
+        }  # fmt: skip
+        folder.write("dataset.json", json_bytes(described))
+        rows_N = np.arange(TRAIN_ROWS + VALIDATION_ROWS)
+        labels_N = np.concatenate([np.zeros(TRAIN_ROWS, np.int64), validation.labels_N])
+        folder.save_labels(Labels(rows_N[:TRAIN_ROWS], rows_N[TRAIN_ROWS:], labels_N, test.labels_N))
         folder.write("evaluation.json", json_bytes(evaluation.to_json()))
         if images:
             rows = np.array([row.row for row in evaluation.disputed], np.int64)
             pictures = [digit_image(row.label, row.row) for row in evaluation.disputed]
-            stack = np.stack([np.repeat(one, 3, axis=0) if colour else one for one in pictures])
+            stack = np.stack([np.repeat(one, channels, axis=0) for one in pictures])
             folder.write("disputed.npz", npz_bytes({"rows": rows, "images": stack}))
         log = "".join(json.dumps({"time": float(i), **to_json(event)}) + "\n" for i, event in enumerate(events))
         (folder.path / "events.jsonl").write_text(log)

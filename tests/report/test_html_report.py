@@ -168,7 +168,7 @@ def test_a_run_without_images_says_so(run_of: Callable[..., Path], tmp_path: Pat
 
 
 def test_colour_images_keep_their_colours(run_of: Callable[..., Path], tmp_path: Path) -> None:
-    text = page_without_figures(run_of(tmp_path, "colour", colour=True))
+    text = page_without_figures(run_of(tmp_path, "colour", channels=3))
     address = next(str(a["src"]) for tag, a in Page(text).elements if tag == "img")
     assert Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).mode == "RGB"
 
