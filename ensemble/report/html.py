@@ -36,9 +36,10 @@ DECISIONS = {"drop": "left out", "retry": "tried again", "stop": "stopped the ru
 
 
 def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
-    """Write the report of one or several runs and each run's figures/; returns the page's path.
+    """Write the report of one or several runs; returns the page's path.
 
-    out: the file to write; without it report.html in the run's folder, for several runs in the folder above the first.
+    out: the file to write, and nothing else; without it report.html in the run's folder, for several runs in the folder
+    above the first, and figures/ in each run's folder.
     Raises StorageError for a path that is no judged run, ConfigError for no run at all or the same one twice.
     """
     if not paths or len({path.resolve() for path in paths}) != len(paths):
@@ -48,9 +49,9 @@ def write_report(paths: Sequence[Path], out: Path | None = None) -> Path:
     page = render_page(runs, figures)
     if out is None:
         out = (paths[0] if len(paths) == 1 else paths[0].resolve().parent) / REPORT
+        for run, drawn in zip(runs, figures, strict=True):
+            write_figures(drawn, run.path / FIGURES)
     write_bytes(out, page.encode())
-    for run, drawn in zip(runs, figures, strict=True):
-        write_figures(drawn, run.path / FIGURES)
     return out
 
 
