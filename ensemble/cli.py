@@ -1,4 +1,4 @@
-"""The command line: `ensemble train | sweep | reproduce | evaluate | compare | report | predict | export | card | wandb | config | models | datasets`.
+"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | wandb | config | models | datasets`.
 
 Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
 inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import click
 
-from ensemble import __version__, cli_compare, cli_inference, cli_reproduce, cli_sweep, interruption
+from ensemble import __version__, cli_check, cli_compare, cli_inference, cli_reproduce, cli_sweep, interruption
 from ensemble.cli_words import GivenPath, say
 from ensemble.errors import (
     EXIT_DEGRADED,
@@ -186,7 +186,7 @@ def _show(evaluation: Evaluation, path: Path, as_json: bool) -> None:
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--out", type=GivenPath(), help="Write the page here.")
+@click.option("--out", type=GivenPath(), help="Write the page here, and no figures beside the run.")
 def report(runs: tuple[str, ...], out: Path | None) -> None:
     """Write one self-contained HTML page about one or several RUNS, and their figures as PNG and SVG."""
     from ensemble.judging import find_run
@@ -271,7 +271,13 @@ def datasets(as_json: bool) -> None:
         print_datasets(rows)
 
 
-for _command in (*cli_compare.COMMANDS, *cli_inference.COMMANDS, *cli_reproduce.COMMANDS, *cli_sweep.COMMANDS):
+for _command in (
+    *cli_check.COMMANDS,
+    *cli_compare.COMMANDS,
+    *cli_inference.COMMANDS,
+    *cli_reproduce.COMMANDS,
+    *cli_sweep.COMMANDS,
+):
     main.add_command(_command)
 
 

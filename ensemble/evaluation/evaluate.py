@@ -75,6 +75,7 @@ def evaluate(
             *(f"member {member.index} does not vote: {member.reason}" for member in excluded),
             *duplicate_warnings(test, members),
             *choices.warnings(members),
+            *sections.left_out_of_matrices(len(members)),
         ),
         **_test_sections(validation, test, members, aggregator, choices, dataset, class_names, seed),
     )

@@ -126,7 +126,11 @@ class PairMeasure(Record):
 
 @dataclass(frozen=True)
 class Diversity(Record):
-    """How different the members are on the test rows. disagreement: share of rows with different predicted classes."""
+    """How different the members are on the test rows. disagreement: share of rows with different predicted classes.
+
+    The matrices are of the first members only where there are very many (`sections.MATRIX_MEMBERS`); the measures are
+    over all pairs.
+    """
 
     measures: tuple[PairMeasure, ...]
     disagreement: tuple[tuple[float, ...], ...]

@@ -45,10 +45,11 @@ from ensemble.evaluation.statistics import wilson_interval
 from ensemble.types import DoubleArray, IntArray
 
 NAN = float("nan")
+MATRIX_MEMBERS = 100  # members of the matrices kept: they grow with the square, and nobody reads larger ones
 
 
 def diversity(test: SplitVotes) -> Diversity:
-    """All pairwise measures; the two that are plain shares of rows also as matrices."""
+    """All pairwise measures; the two that are plain shares of rows also as matrices, of the first MATRIX_MEMBERS members."""
     classes_MN = test.favourites_MN
     counts = pairwise.pair_counts(wrong_rows(classes_MN, test.labels_N))
     disagreement = pairwise.label_disagreement(classes_MN, test.num_classes)
@@ -78,7 +79,16 @@ def _pair_measure(name: str, values_MM: DoubleArray) -> PairMeasure:
 
 
 def _rows(values_MM: DoubleArray) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(row) for row in values_MM.tolist())
+    return tuple(tuple(row) for row in values_MM[:MATRIX_MEMBERS, :MATRIX_MEMBERS].tolist())
+
+
+def left_out_of_matrices(members: int) -> tuple[str, ...]:
+    """What the judgement does not hold pair by pair, in words; nothing for ensembles of a usual size."""
+    if members <= MATRIX_MEMBERS:
+        return ()
+    return (
+        f"disagreement and double fault are kept pair by pair for the first {MATRIX_MEMBERS} of {members:,} members; their means, lowest and highest values are over all pairs",
+    )
 
 
 def class_results(confusion_KK: IntArray, class_names: Sequence[str]) -> tuple[ClassResult, ...]:

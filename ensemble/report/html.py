@@ -50,15 +50,17 @@ DECISIONS = {"drop": "left out", "retry": "tried again", "stop": "stopped the ru
 def write_report(
     paths: Sequence[Path], out: Path | None = None, tell: Callable[[str], None] = lambda _line: None
 ) -> Path:
-    """Write the report of one or several runs and each run's figures/; returns the page's path.
+    """Write the report of one or several runs; returns the page's path.
 
-    out: the file to write; without it report.html in the run's folder, for several runs in the folder above the first.
-    tell: takes a line about whatever the page or the figures had to leave out. Raises StorageError for a path that is no
-    judged run, ConfigError for no run at all, the same one twice, or a file that is there and is not this report.
+    out: the file to write, and nothing else; without it report.html in the run's folder, for several runs in the folder
+    above the first, and figures/ in each run's folder. tell: takes a line about whatever the page or the figures had to
+    leave out. Raises StorageError for a path that is no judged run, ConfigError for no run at all, the same one twice,
+    or a file that is there and is not this report.
     """
     if not paths or len({path.resolve() for path in paths}) != len(paths):
         raise ConfigError("report: give the folders of one or more different runs, such as runs/NAME")
-    own = out is None and len(paths) == 1
+    beside = out is None
+    own = beside and len(paths) == 1
     if out is None:
         out = (paths[0] if own else paths[0].resolve().parent) / REPORT
     mark = mark_of("report", sorted(path.resolve().name for path in paths))
@@ -66,9 +68,12 @@ def write_report(
         refuse_other(out, mark, "the report of other runs")
     runs = [read_run(path) for path in paths]
     figures = [render_figures(run, f"run{i}") for i, run in enumerate(runs)]
-    write_bytes(out, render_page(runs, figures, mark).encode())
+    page = render_page(runs, figures, mark).encode()
+    if beside:
+        for run, drawn in zip(runs, figures, strict=True):
+            write_figures(drawn, run.path / FIGURES)
+    write_bytes(out, page)
     for run, drawn in zip(runs, figures, strict=True):
-        write_figures(drawn, run.path / FIGURES)
         for line in notices(run, drawn):
             tell(f"{shown(run.name)}: {line}")
     return out

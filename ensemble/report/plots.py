@@ -145,7 +145,7 @@ def confusion(axes: Axes, run: RunFacts) -> None:
 def disagreement(axes: Axes, run: RunFacts) -> None:
     """Share of test images on which two members name different classes."""
     matrix = 100 * np.array(run.evaluation.diversity.disagreement, np.float64)
-    indices = [member.index for member in run.evaluation.members]
+    indices = [member.index for member in run.evaluation.members][: len(matrix)]
     off_diagonal = matrix[~np.eye(len(matrix), dtype=bool)]
     low = float(np.nanmin(off_diagonal)) if len(off_diagonal) else 0.0
     high = float(np.nanmax(off_diagonal)) if len(off_diagonal) else 0.0

@@ -37,8 +37,12 @@ class ListedFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, _t: type[BaseException] | None, _e: BaseException | None, _tb: TracebackType | None) -> None:
-        self.close()
+    def __exit__(self, _t: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None) -> None:
+        try:
+            if error is None and self._mirror is not None and self._lock is not None:
+                self._mirror.settle(self.path, self._digests())
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Release the lock."""
@@ -141,7 +145,10 @@ class ListedFolder:
     def _write_manifest(self) -> None:
         write_bytes(self.path / MANIFEST, manifest_bytes(self._files), self.path)
         if self._mirror:
-            self._mirror.push(self.path, {name: entry.sha256 for name, entry in self._files.items()})
+            self._mirror.push(self.path, self._digests())
+
+    def _digests(self) -> dict[str, str]:
+        return {name: entry.sha256 for name, entry in self._files.items()}
 
     def _load_manifest(self) -> None:
         path = self.path / MANIFEST

@@ -119,6 +119,10 @@ class RunFolder(ListedFolder):
         remove_leftovers(self.path)
         if is_file(self.path / MANIFEST):
             self._load_manifest()
+        elif (self.path / "members").is_dir() and any((self.path / "members").iterdir()):
+            raise StorageError(
+                f"{self.path / MANIFEST}: missing, though members lie in this folder; restore it from a copy, or remove the folder to train anew"
+            )
         if not self.has(CONFIG):  # nothing was begun, or only a plan was made, as earlier versions could leave it
             self._files = {}
             made = plan() if callable(plan) else plan

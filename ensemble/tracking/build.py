@@ -13,9 +13,10 @@ from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
 from ensemble.errors import ConfigError, StorageError
 from ensemble.events import Notice
+from ensemble.judging import stored_evaluation
 from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
-from ensemble.storage.names import CONFIG, EVENTS
+from ensemble.storage.names import CONFIG, EVALUATION, EVENTS
 from ensemble.tracking.base import Tracker
 from ensemble.tracking.event_log import read_events
 from ensemble.types import ByteArray
@@ -64,6 +65,8 @@ def replay_run(path: Path, mode: Literal["online", "offline"] | None = None) -> 
 
     folder = RunFolder.read(path)
     require_sound(folder)
+    if folder.has(EVALUATION):
+        stored_evaluation(folder)  # what does not fit is named before anything is told
     history = folder.events()
     if not history:
         raise StorageError(

@@ -25,10 +25,10 @@ from ensemble.config.schema import WandbConfig
 from ensemble.data.showing import viewable
 from ensemble.errors import EnsembleError
 from ensemble.events import Event, RunFinished, RunStarted, to_json
-from ensemble.judging import stored_evaluation
 from ensemble.storage import RunFolder
 from ensemble.storage.manifest import MANIFEST
-from ensemble.storage.names import EVENTS
+from ensemble.storage.names import EVALUATION, EVENTS
+from ensemble.storage.parsing import json_object
 from ensemble.tracking.event_log import latest_attempts
 from ensemble.types import ByteArray
 
@@ -132,7 +132,8 @@ class WandbTracker:
         self._records.put({"earlier": False, "time": time, "event": to_json(event)})
         if isinstance(event, RunFinished) and (self._folder / MANIFEST).is_file():
             try:
-                self.log_evaluation(stored_evaluation(RunFolder.read(self._folder))[0])
+                content = RunFolder.read(self._folder).read_bytes(EVALUATION)
+                self.log_evaluation(json_object(content, self._folder / EVALUATION))
             except EnsembleError as error:
                 self._miss(f"the judgement is not shown there: {error}")
         if isinstance(event, RunFinished) and self._keeps_folder:

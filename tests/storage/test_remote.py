@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from ensemble.errors import ConfigError, StorageError
 from ensemble.judging import find_run
@@ -20,6 +22,105 @@ from ensemble.storage.remote import LEFT, local_root
 
 CONFIG: dict[str, Any] = {"name": "run", "seed": 1}
 PLAN = {"stack_sizes": {}}
+
+
+class Bucket(MemoryFileSystem):
+    """Object storage as s3fs shows it: a bucket must be there, making folders would make it, and it may be away."""
+
+    protocol = "bucket"
+    store: ClassVar[dict[str, Any]] = {}
+    pseudo_dirs: ClassVar[list[str]] = [""]
+    buckets: ClassVar[set[str]] = set()
+    error: ClassVar[Exception | None] = None
+    writes: ClassVar[int] = 0
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return "/" + path.removeprefix("bucket://").strip("/")
+
+    def makedirs(self, path: str, exist_ok: bool = False) -> None:
+        self.buckets.add(path.split("/")[1])
+
+    def cat_file(self, path: str, *words: Any, **more: Any) -> bytes:
+        if self.error is not None:
+            raise self.error
+        return super().cat_file(path, *words, **more)
+
+    def pipe_file(self, path: str, value: bytes, *words: Any, **more: Any) -> None:
+        type(self).writes += 1
+        if self.error is not None:
+            raise self.error
+        if path.split("/")[1] not in self.buckets:
+            raise FileNotFoundError("The specified bucket does not exist")
+        super().pipe_file(path, value)
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Bucket]:
+    """A storage with one bucket, there, and a machine with an empty cache."""
+    fsspec.register_implementation("bucket", Bucket, clobber=True)
+    Bucket.store, Bucket.pseudo_dirs, Bucket.buckets, Bucket.error, Bucket.writes = {}, [""], {"there"}, None, 0
+    on_machine("one", tmp_path, monkeypatch)
+    return Bucket
+
+
+def test_a_bucket_is_never_made(bucket: type[Bucket]) -> None:
+    with pytest.raises(StorageError, match="no such bucket"):
+        RunFolder.open("bucket://mistyped/runs", "run", CONFIG, PLAN)
+    assert bucket.buckets == {"there"}
+    RunFolder.open("bucket://there/runs", "run", CONFIG, PLAN).close()
+    assert "/there/runs/run/manifest.json" in bucket.store
+
+
+def test_a_storage_that_is_away_does_not_stop_the_run(
+    bucket: type[Bucket], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunFolder.open("bucket://there/runs", "run", CONFIG, PLAN) as folder:
+        bucket.error, bucket.writes = OSError("connection refused"), 0
+        for number in range(20):
+            folder.write(f"{number}.txt", b"x")
+        assert len([record for record in caplog.records if "not mirrored since" in record.message]) == 1
+        assert folder.read_bytes("19.txt") == b"x"
+        bucket.error = None
+    assert "reached again" in caplog.text
+    assert bucket.store["/there/runs/run/19.txt"].getvalue() == b"x"
+
+
+def test_a_storage_that_never_comes_back_is_said_at_the_end(
+    bucket: type[Bucket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder.open("bucket://there/runs", "run", CONFIG, PLAN)
+    bucket.error = OSError("connection refused")
+    folder.write("late.txt", b"x")
+    with pytest.raises(StorageError, match=r"connection refused.*kept in the local folder"):
+        folder.__exit__(None, None, None)
+    bucket.error = None
+    with RunFolder.open("bucket://there/runs", "run", CONFIG, PLAN) as again:  # what is here goes there now
+        again.write("more.txt", b"y")
+    assert bucket.store["/there/runs/run/late.txt"].getvalue() == b"x"
+
+
+@pytest.mark.parametrize("error", [PermissionError("Forbidden"), OSError("ExpiredToken: the token has expired")])
+def test_refused_credentials_are_named(bucket: type[Bucket], error: Exception) -> None:
+    bucket.error = error
+    with pytest.raises(StorageError, match=r"credentials.*AWS_ACCESS_KEY_ID"):
+        RunFolder.open("bucket://there/runs", "run", CONFIG, PLAN)
+
+
+def test_a_manifest_confirmed_too_late_is_ones_own(bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The storage takes the manifest, but the answer is lost: the next try must not see a stranger in it."""
+    whole = Bucket.pipe_file
+
+    def lose_answer(self: Bucket, path: str, value: bytes, *words: Any, **more: Any) -> None:
+        whole(self, path, value)
+        if path.endswith("manifest.json"):
+            raise OSError("timed out")
+
+    with RunFolder.open("bucket://there/runs", "run", CONFIG, PLAN) as folder:
+        monkeypatch.setattr(Bucket, "pipe_file", lose_answer)
+        folder.write("a.txt", b"x")
+        monkeypatch.setattr(Bucket, "pipe_file", whole)
+    assert "/there/runs/run/a.txt" in bucket.store
 
 
 @pytest.fixture

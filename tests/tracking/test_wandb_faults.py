@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from judgement import keep_judgement
 from test_wandb_offline import CONFIG, OFFLINE, assert_tells
 from tracker_contract import T0, a_run
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
@@ -192,12 +193,14 @@ def test_a_file_named_wandb_in_the_working_directory_is_not_imported(tmp_path, m
 
 def test_a_judgement_that_cannot_be_read_is_one_line_and_the_run_is_told_anyway(tmp_path):
     driver = Driver(tmp_path, OFFLINE)
-    (driver.folder / "evaluation.json").write_text("{")
+    keep_judgement(driver.folder, b"{")
     driver.tell(a_run())
     driver.close()
     (line,) = driver.lines
     assert line.startswith("W&B: the judgement is not shown there")
+    assert "evaluation.json" in line
     assert driver.tracker.complete
+    assert not driver.tracker.told_all
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from judgement import judgement
+from judgement import judgement, keep_judgement
 from PIL import Image
 from tracker_contract import T0, TrackerContract, a_run, epoch
 from wandb_reader import plain, read_folder
@@ -60,7 +60,7 @@ def run(tmp_path_factory):
     """A run told to its event log and to W&B at once, with its judgement; (folder, images)."""
     folder = tmp_path_factory.mktemp("runs") / "bag"
     folder.mkdir()
-    (folder / "evaluation.json").write_text(json.dumps(judgement()))
+    keep_judgement(folder)
     log = EventLog(folder / "events.jsonl")
     tracker = WandbTracker(OFFLINE, "bag", CONFIG, folder, test_images=lambda rows: IMAGES[rows])
     for moment, event in a_run():

@@ -1,0 +1,40 @@
+"""A thousand members: what is kept of a judgement grows with them, not with their pairs, and what is cut is said."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from ensemble.evaluation.evaluate import evaluate
+from ensemble.evaluation.records import Evaluation, MemberFacts
+from ensemble.evaluation.sections import MATRIX_MEMBERS
+from ensemble.evaluation.splits import SplitVotes
+
+
+def judged(members: int) -> Evaluation:
+    rng = np.random.default_rng(0)
+    labels_N = rng.integers(0, 3, 30)
+    probs_MNK = rng.random((members, 30, 3)) + np.eye(3)[labels_N]
+    probs_MNK /= probs_MNK.sum(axis=2, keepdims=True)
+    votes = probs_MNK.astype(np.float32)
+    facts = [MemberFacts(m, "mlp", 10, 1.0, 1) for m in range(members)]
+    return evaluate(
+        SplitVotes("validation", votes, labels_N), SplitVotes("test", votes, labels_N), facts, "soft", None, members,
+        "drawn", ("a", "b", "c"), choose=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("members", [1, 2, MATRIX_MEMBERS, MATRIX_MEMBERS + 1, 400])
+def test_the_matrices_are_bounded_and_what_is_cut_is_said(members: int) -> None:
+    evaluation = judged(members)
+    kept = min(members, MATRIX_MEMBERS)
+    assert np.array(evaluation.diversity.disagreement).shape == (kept, kept)
+    assert np.array(evaluation.diversity.double_fault).shape == (kept, kept)
+    assert any(f"first {MATRIX_MEMBERS} of" in line for line in evaluation.warnings) == (members > MATRIX_MEMBERS)
+
+
+def test_size_grows_with_members_not_with_pairs() -> None:
+    few, many = (len(json.dumps(judged(count).to_json())) for count in (200, 800))
+    assert many < 4.5 * few
