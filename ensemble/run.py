@@ -44,7 +44,7 @@ from ensemble.storage.atomic import json_bytes, npz_bytes
 from ensemble.storage.run_folder import EVENTS
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
-from ensemble.training import Trainer, check_precision
+from ensemble.training import Trainer, check_batches, check_precision
 from ensemble.types import Failure, FloatArray
 
 LEADERBOARD = "leaderboard.csv"
@@ -135,7 +135,9 @@ def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: 
     """The plan of a new run, with the quickest kernels for its stacks where compute.kernels asks to find them.
 
     Where it does not, and the card of this run has been measured before, its plan has the kernels that were fastest then.
+    Raises ConfigError for batches that the network cannot be trained on.
     """
+    check_batches(experiment, _image_shape(dataset), dataset.num_classes)
     card = planned_card(experiment.compute, device)
     plan = make_plan(experiment, device, slots, card)
     if experiment.compute.kernels == "auto" and card is not None:
