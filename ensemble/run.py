@@ -54,7 +54,7 @@ from ensemble.storage.names import (
 )
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
-from ensemble.training import Trainer, check_precision
+from ensemble.training import Trainer, check_batches, check_precision
 from ensemble.types import ByteArray, Failure, FloatArray, IntArray
 
 MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
@@ -137,7 +137,9 @@ def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: 
     """The plan of a new run, with the quickest kernels for its stacks where compute.kernels asks to find them.
 
     Where it does not, and the card of this run has been measured before, its plan has the kernels that were fastest then.
+    Raises ConfigError for batches that the network cannot be trained on.
     """
+    check_batches(experiment, _image_shape(dataset), dataset.num_classes)
     card = planned_card(experiment.compute, device)
     plan = make_plan(experiment, device, slots, card)
     if experiment.compute.kernels == "auto" and card is not None:

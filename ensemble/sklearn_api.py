@@ -5,8 +5,9 @@
     GridSearchCV(EnsembleClassifier(), {"lr": [1e-3, 3e-3]}).fit(X, y)
 
 It trains through the same loop as `ensemble train`, in this process. The loop works on bytes, so features are brought
-to 256 levels between their 0.5th and 99.5th percentile, much as HistGradientBoostingClassifier bins them; images keep
-theirs. Rows for a test are not split off: that is what score, cross_val_score and GridSearchCV are for.
+to 256 levels between their 0.5th and 99.5th percentile, much as HistGradientBoostingClassifier bins them; images of
+bytes keep theirs, other images are brought to levels between their smallest and largest value, but for those of a few
+outliers. What lies beyond is cut off, in fit and in predict alike. Rows for a test are not split off: that is what score, cross_val_score and GridSearchCV are for.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensemble.config import Experiment, parse_experiment
 from ensemble.data import Dataset, split_rows
+from ensemble.data.channel_axis import Layout, to_channels_first
 from ensemble.errors import ConfigError, DataError
 from ensemble.events import Event
 from ensemble.executors import InlineExecutor
@@ -40,6 +42,8 @@ from ensemble.types import ByteArray, DoubleArray
 AnyArray = npt.NDArray[Any]
 DEFAULT_MODEL = {"name": "mlp", "widths": (64,)}
 TAILS = (0.5, 99.5)  # percentiles that become 0 and 255
+OUTLYING = 4  # so many times the range of the other images is an outlier's
+FEW_LEVELS = 16
 
 
 class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
@@ -49,11 +53,12 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     networks. model: None for a small multi-layer perceptron, a name such as "lenet5", or a mapping with keys.
     epochs, batch_size, lr: of the training; `training` and `compute` are mappings of further keys of these sections.
     aggregator: soft, hard, weighted or geometric. validation_fraction: share held back to watch the training and to
-    weigh the members. image_shape: (C, H, W) of flat rows that are images. random_state: as everywhere. folder: keeps
+    weigh the members. image_shape: (C, H, W) of flat rows that are images. layout: "channels_first" or "channels_last" of
+    images with four axes, where their shape does not tell. random_state: as everywhere. folder: keeps
     the run there, so that an interrupted fit goes on where it was; None trains in a temporary folder.
 
     Attributes: classes_, n_features_in_, ensemble_ (a TrainedEnsemble over the levels), low_ and high_ (the range of
-    every feature, or one of all pixels, that the levels span; None for bytes).
+    every feature, or one of all pixels, that the levels span; None for bytes), layout_ (how images were read).
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         compute: Mapping[str, Any] | None = None,
         random_state: Any = None,
         folder: str | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self.method = method
         self.num_members = num_members
@@ -85,6 +91,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.compute = compute
         self.random_state = random_state
         self.folder = folder
+        self.layout = layout
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train. X: features [N, F], or images [N, H, W], [N, H, W, C] or [N, C, H, W]; y: N labels of any kind.
@@ -96,9 +103,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.classes_, labels_N = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"y: found only one class ({self.classes_[0]}); expected at least two classes")
-        self.low_, self.high_ = _range(X, self._are_images(X))
-        dataset = _dataset(self._levels(X), labels_N.astype(np.int64), [str(name) for name in self.classes_])
         try:
+            images, self.layout_ = self._as_images(X, self.layout)
+            self.low_, self.high_ = _range(images, self._are_images(X))
+            dataset = _dataset(self._levels(images), labels_N.astype(np.int64), [str(name) for name in self.classes_])
             with self._root() as root:
                 experiment = self._experiment(root, dataset)
                 path = _train(experiment, dataset)
@@ -122,31 +130,42 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _decide(self, X: Any) -> Any:
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, allow_nd=True, dtype="numeric")
-        return self.ensemble_.decide(self._levels(X))
+        try:
+            images, _ = self._as_images(X, self.layout_)
+        except DataError as error:
+            raise ValueError(str(error)) from error
+        if images.shape[1:] != self.ensemble_.image_shape:
+            found, expected = (list(shape) for shape in (images.shape[1:], self.ensemble_.image_shape))
+            raise ValueError(f"X: found images of {found} (channels, height, width); expected {expected}, as in fit")
+        return self.ensemble_.decide(self._levels(images))
 
     def _are_images(self, X: AnyArray) -> bool:
         return X.ndim > 2 or self.image_shape is not None
 
-    def _levels(self, X: AnyArray) -> ByteArray:
-        """X as bytes [N, C, H, W]; plain features are the channels of a single pixel."""
+    def _as_images(self, X: AnyArray, layout: Layout | None) -> tuple[AnyArray, Layout | None]:
+        """X as [N, C, H, W] and how its axes were read; plain features are the channels of a single pixel."""
         if self.image_shape is not None and X.ndim == 2:
             if X.shape[1] != np.prod(self.image_shape):
                 raise ValueError(
                     f"X: found {X.shape[1]} features; expected {np.prod(self.image_shape)}, as image_shape says"
                 )
-            X = X.reshape(len(X), *self.image_shape)
-        elif X.ndim == 2:
-            X = X[:, :, None, None]
-        elif X.ndim == 3:
-            X = X[:, None]
-        elif X.ndim == 4 and X.shape[3] < X.shape[1]:
-            X = X.transpose(0, 3, 1, 2)
-        elif X.ndim != 4:
+            return X.reshape(len(X), *self.image_shape), None
+        if X.ndim == 2:
+            return X[:, :, None, None], None
+        if X.ndim == 3:
+            return X[:, None], None
+        if X.ndim != 4:
             raise ValueError(f"X: found {X.ndim} axes; expected features [N, F] or images with 3 or 4 axes")
+        return to_channels_first(X, layout, "X", "layout=...")
+
+    def _levels(self, images_NCHW: AnyArray) -> ByteArray:
+        """The values as bytes of the same shape; those beyond what was fitted are cut off, and all are rounded."""
         if self.low_ is None or self.high_ is None:
-            return np.ascontiguousarray(X, np.uint8)
+            if images_NCHW.dtype == np.uint8:
+                return images_NCHW
+            return images_NCHW.clip(0, 255).round().astype(np.uint8)
         low, high = (bound[:, None, None] for bound in (self.low_, self.high_))
-        unit = (X.astype(np.float64) - low) / np.where(high > low, high - low, 1.0)
+        unit = (images_NCHW.astype(np.float64) - low) / np.where(high > low, high - low, 1.0)
         levels: ByteArray = (unit.clip(0, 1) * 255).round().astype(np.uint8)
         return levels
 
@@ -188,7 +207,9 @@ def _train(experiment: Experiment, dataset: Dataset) -> Path:
     """Train all members in a run folder; returns it. The number of torch's threads is left as it was."""
     import torch
 
-    split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
+    split = split_rows(
+        dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed, dataset.class_names
+    )
     plan = complete_plan(experiment, dataset, device_kind(experiment.compute))
     config = experiment.model_dump(mode="json")
     threads = torch.get_num_threads()
@@ -207,15 +228,58 @@ def _ignore(_event: Event) -> None:
     """Nobody listens."""
 
 
-def _range(X: AnyArray, images: bool) -> tuple[DoubleArray | None, DoubleArray | None]:
+def _range(images_NCHW: AnyArray, images: bool) -> tuple[DoubleArray | None, DoubleArray | None]:
     """Lower and upper bound, [F] of features or [1] of images; None for bytes, which are levels already."""
-    if X.dtype == np.uint8:
+    if images_NCHW.dtype == np.uint8:
         return None, None
     if images:
-        return np.array([float(X.min())]), np.array([float(X.max())])
-    low, high = np.percentile(X.astype(np.float64), TAILS, axis=0)
-    flat = high <= low  # nearly constant: whatever differs still shows
-    return np.where(flat, X.min(axis=0), low), np.where(flat, X.max(axis=0), high)
+        low, high = _image_range(images_NCHW)
+        return np.array([low]), np.array([high])
+    X = images_NCHW[:, :, 0, 0]
+    low_F, high_F = np.percentile(X.astype(np.float64), TAILS, axis=0)
+    flat = high_F <= low_F  # nearly constant: whatever differs still shows
+    return np.where(flat, X.min(axis=0), low_F), np.where(flat, X.max(axis=0), high_F)
+
+
+def _image_range(images_NCHW: AnyArray) -> tuple[float, float]:
+    """The smallest and the largest value of all pixels, but for those of a few images with outliers.
+
+    An outlier is a value of at most one image in 200 (and of at most one in smaller sets) that alone would make the
+    range OUTLYING times as wide: one hot pixel would leave a few levels to all others. Warns of it, and of levels that
+    are lost in other ways.
+    """
+    lowest, highest = (np.sort(extreme(images_NCHW, axis=(1, 2, 3)).astype(np.float64)) for extreme in (np.min, np.max))
+    low, high = float(lowest[0]), float(highest[-1])
+    few = max(1, len(images_NCHW) // 200)
+    if len(images_NCHW) > 2 * few:
+        inner_low, inner_high = float(lowest[few]), float(highest[-1 - few])
+        if inner_high > inner_low and high - low > OUTLYING * (inner_high - inner_low):
+            warnings.warn(
+                f"X: pixels from {low:g} to {high:g}, but of all except {few} image(s) from {inner_low:g} to {inner_high:g}: "
+                "what lies beyond is cut off",
+                UserWarning,
+                stacklevel=5,
+            )
+            return inner_low, inner_high
+    _warn_of_lost_levels(images_NCHW, low, high)
+    return low, high
+
+
+def _warn_of_lost_levels(images_NCHW: AnyArray, low: float, high: float) -> None:
+    """Warns when nearly all pixels, different as they are, become the same few of 256 levels."""
+    if high <= low:
+        return
+    step = max(1, images_NCHW.size // 100_000)
+    values = images_NCHW.reshape(-1)[::step].astype(np.float64)
+    inner = np.sort(values)[len(values) // 200 : len(values) - len(values) // 200]
+    levels = np.unique(((inner - low) / (high - low) * 255).round())
+    if len(levels) < FEW_LEVELS and len(np.unique(inner)) > 4 * len(levels):
+        warnings.warn(
+            f"X: 99 % of the pixels lie between {inner[0]:g} and {inner[-1]:g} and become {len(levels)} of 256 levels, "
+            f"because others reach from {low:g} to {high:g}; cut these off before fitting",
+            UserWarning,
+            stacklevel=6,
+        )
 
 
 def _dataset(images_NCHW: ByteArray, labels_N: npt.NDArray[np.int64], class_names: list[str]) -> Dataset:

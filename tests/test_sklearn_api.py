@@ -91,14 +91,15 @@ def test_bytes_are_taken_as_they_are():
     images = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3)).astype(np.uint8)
     classifier = EnsembleClassifier(num_members=1, epochs=1).fit(images, np.arange(40) % 2)
     assert classifier.low_ is None
-    np.testing.assert_array_equal(classifier._levels(images), images.transpose(0, 3, 1, 2))
+    assert classifier.layout_ == "channels_last"
+    np.testing.assert_array_equal(classifier._levels(images.astype(int) - 1), np.maximum(images, 1) - 1)
 
 
 def test_a_kept_folder_is_a_run_and_is_taken_up_again(easy, tmp_path):
     X, y = easy
     classifier = EnsembleClassifier(num_members=2, epochs=2, random_state=0, folder=str(tmp_path)).fit(X, y)
     (path,) = tmp_path.iterdir()
-    levels = classifier._levels(X)
+    levels = classifier._levels(X[:, :, None, None])
     np.testing.assert_allclose(load_ensemble(path).predict_proba(levels), classifier.predict_proba(X), atol=1e-6)
     before = RunFolder.read(path).read_bytes("members/0001/member.json")
     again = clone(classifier).fit(X, y)

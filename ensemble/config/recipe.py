@@ -116,7 +116,12 @@ class TrainingConfig(Section):
     """One recipe, shared by the members of a group."""
 
     epochs: int = Field(10, ge=1, le=100_000)
-    batch_size: int = Field(64, ge=1, le=1_000_000)
+    batch_size: int = Field(
+        64,
+        ge=1,
+        le=1_000_000,
+        description="images per step; the last batch of an epoch is smaller, but a single image joins the batch before it where a batch norm could not be trained on it alone",
+    )
     lr: float = Field(1e-3, gt=0)
     optimizer: Optimizer = "adam"
     momentum: Fraction | None = None

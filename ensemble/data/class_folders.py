@@ -132,7 +132,7 @@ def _check_levels(root: Path, classes: dict[str, Path]) -> None:
                 f"the parts outside: train/{name} and test/{name}"
             )
     counts = Counter(_read_as(inner).casefold() for names in below.values() for inner in set(names))
-    shared = [name for name, count in counts.items() if count > 1]
+    shared = sorted(name for name, count in counts.items() if count > 1)
     if shared and not any(map(_has_pictures, classes.values())):
         holders = [name for name, names in below.items() if {_read_as(n).casefold() for n in names} & set(shared)]
         raise DataError(

@@ -45,6 +45,21 @@ def activation_sizes(config: ModelConfig, image_shape: tuple[int, int, int], num
     return sizes
 
 
+def needs_two_images(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int) -> bool:
+    """True when a batch norm of the network has one value per channel and image, so that it cannot train on a single one.
+
+    Such a value is its own mean, and its variance is nothing: torch refuses it.
+    """
+    single = False
+
+    def look(_layer: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal single
+        single |= output.numel() == output.shape[1]
+
+    _follow(config, image_shape, num_classes, (nn.BatchNorm1d, nn.BatchNorm2d), look)
+    return single
+
+
 def _follow(
     config: ModelConfig,
     image_shape: tuple[int, int, int],

@@ -123,6 +123,7 @@ class Batches:
     kernels: lay out batches as these want them, where that is worthwhile.
     random_kernels: draw random numbers by these, to the same bits.
     last_epoch: the next epoch's order is drawn while one runs, up to this one (from 0); None: never ahead.
+    least_rows: a last batch of fewer rows joins the one before it.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Batches:
         kernels: Kernels | None = None,
         random_kernels: Kernels | None = None,
         last_epoch: int | None = None,
+        least_rows: int = 1,
     ) -> None:
         self._kernels, self._random_kernels = kernels, random_kernels
         self._data, self._members, self._seed = data, members, seed
@@ -166,15 +168,19 @@ class Batches:
         self._order_KR = torch.empty((len(members), self.rows_per_epoch), dtype=torch.int64, device=device)
         self._keys_K = torch.zeros(len(members), dtype=torch.int64, device=device)
         self._members_K1 = torch.arange(len(members), device=device).unsqueeze(1)
-        self._counts = torch.arange(batch_size, device=device)
+        left_over = self.rows_per_epoch % batch_size
+        self._joined = left_over if 0 < left_over < least_rows and self.rows_per_epoch > batch_size else 0
+        self._counts = torch.arange(batch_size + self._joined, device=device)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches of an epoch; the last one may be smaller."""
-        return -(-self.rows_per_epoch // self.batch_size)
+        """Batches of an epoch; the last one may be smaller, or larger by the rows that were too few for one."""
+        return -(-(self.rows_per_epoch - self._joined) // self.batch_size)
 
     def rows_of(self, step: int) -> int:
         """Rows of the batch of a step (from 0)."""
+        if self._joined and step == self.steps_per_epoch - 1:
+            return self.batch_size + self._joined
         return min(self.batch_size, self.rows_per_epoch - step * self.batch_size)
 
     def begin(self, epoch: int) -> None:

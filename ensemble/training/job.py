@@ -98,6 +98,20 @@ def check_precision(compute: ComputeConfig, device: str) -> None:
         )
 
 
+def check_batches(experiment: Experiment, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Raises ConfigError for batches of one image that a batch norm cannot be trained on."""
+    for group in experiment.groups:
+        if group.training.batch_size > 1:
+            continue
+        from ensemble.models.work import needs_two_images  # imports torch, which few runs need here
+
+        if needs_two_images(group.model, image_shape, num_classes):
+            raise ConfigError(
+                f"training.batch_size is 1, but {group.name} has a batch norm over a single value per image and channel, "
+                "which needs at least 2 images; expected a batch size of 2 or more, or no batch norm there"
+            )
+
+
 NO_GPU = "compute.device is cuda, but torch sees no GPU here; expected at least one; use compute.device=cpu"
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from ensemble import interruption
 from ensemble.config.recipe import AugmentationConfig, PlateauConfig
 from ensemble.events import Notice
-from ensemble.models.work import activation_sizes
+from ensemble.models.work import activation_sizes, needs_two_images
 from ensemble.native.kernels import load
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import known, suits
@@ -121,8 +121,16 @@ class StackRun:
             kernels = load()
         return Batches(
             self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own,
-            self.stack.kernels, kernels, self.recipe.epochs - 1 if on_gpu else None,
+            self.stack.kernels, kernels, self.recipe.epochs - 1 if on_gpu else None, self._least_rows(),
         )  # fmt: skip
+
+    def _least_rows(self) -> int:
+        """How many images a batch needs at least."""
+        if not any(isinstance(layer, StackedBatchNorm) for layer in self.stack.network.modules()):
+            return 1
+        channels, height, width = self.data.train_images.shape[1:]
+        shape = channels, height, width
+        return 2 if needs_two_images(self.job.group.model, shape, self.job.num_classes) else 1
 
     def tensors(self) -> list[Tensor]:
         """Everything that a step changes, in its place."""
