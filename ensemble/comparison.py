@@ -33,6 +33,7 @@ from ensemble.evaluation.records import MemberFacts
 from ensemble.evaluation.screening import finite_members
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.judging import DATASET, find_run, method_weights, voting_members
+from ensemble.paths import given_path
 from ensemble.storage import RunFolder
 from ensemble.types import IntArray
 
@@ -80,7 +81,7 @@ def compare_items(
 
 
 def _source(item: str, root: Path) -> _Source:
-    path = Path(item)
+    path = given_path(item, "ITEM")
     if path.suffix in SUFFIXES and not path.is_dir():
         return _file(path)
     run, _, which = (item, "", "") if find_run(item, root).is_dir() else item.rpartition(":")

@@ -18,6 +18,7 @@ from ensemble.data import DATASETS, DatasetInfo
 from ensemble.data.pictures import fitted, open_picture, picture_files
 from ensemble.errors import DataError
 from ensemble.inference.framing import frame
+from ensemble.paths import given_path
 from ensemble.types import ByteArray
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _is_inverted(image_CHW: ByteArray, info: DatasetInfo | None) -> bool:
 def _expanded(sources: Sequence[str], stdin: Callable[[], bytes]) -> list[tuple[str, Path | bytes]]:
     found: list[tuple[str, Path | bytes]] = []
     for source in sources:
-        path = Path(source)
+        path = given_path(source, "IMAGE")
         if source == "-":
             found.append(("stdin", stdin()))
         elif path.is_dir():
