@@ -31,6 +31,7 @@ from ensemble.evaluation.metrics import error_rate
 from ensemble.evaluation.screening import finite_members
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.judging import find_run, load_voters
+from ensemble.paths import given_path
 from ensemble.storage import RunFolder
 from ensemble.types import IntArray
 
@@ -83,7 +84,7 @@ def compare_items(
 
 
 def _source(item: str, root: Path) -> _Source:
-    path = Path(item)
+    path = given_path(item, "ITEM")
     if path.suffix in SUFFIXES and not path.is_dir():
         return _file(path)
     run, _, which = (item, "", "") if find_run(item, root).is_dir() else item.rpartition(":")

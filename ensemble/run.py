@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.config import Experiment
+from ensemble.config.effects import idle_here
 from ensemble.config.schema import Aggregator
 from ensemble.data import (
     Dataset,
@@ -32,7 +33,7 @@ from ensemble.driver import Driver, MakeExecutor
 from ensemble.environment import describe_environment
 from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
-from ensemble.events import Event, Notice, RunFinished
+from ensemble.events import Event, Notice, RunFinished, RunStarted
 from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device
 from ensemble.judging import headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
@@ -102,6 +103,7 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
     ):
         for notice in notices:
             emit(notice)
+        emit = _with_idle_options(emit, experiment, str(folder.plan()["device"]))
         driver = train_members(experiment, dataset, split, folder, make_executor, emit)
         failures = tuple(driver.failures.values())
         evaluation = judge(folder)
@@ -109,6 +111,18 @@ def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_track
         seconds = time.monotonic() - started
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
     return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
+
+
+def _with_idle_options(emit: Callable[[Event], None], experiment: Experiment, device: str) -> Callable[[Event], None]:
+    """Events go on as they are; once it is known where the tasks run, so do the options that change nothing there."""
+
+    def heard(event: Event) -> None:
+        emit(event)
+        if isinstance(event, RunStarted):
+            for sentence in idle_here(experiment, device, event.executor):
+                emit(Notice(sentence))
+
+    return heard
 
 
 def _told(plan: Plan) -> Iterator[Notice]:

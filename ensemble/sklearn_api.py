@@ -34,6 +34,7 @@ from ensemble.data.channel_axis import Layout, to_channels_first
 from ensemble.errors import ConfigError, DataError
 from ensemble.events import Event
 from ensemble.executors import InlineExecutor
+from ensemble.paths import given_path
 from ensemble.run import complete_plan, train_members
 from ensemble.storage import RunFolder
 from ensemble.training import device_kind
@@ -184,6 +185,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             "compute": {"executor": "inline", **dict(self.compute or {})},
             "tracking": {"wandb": {"mode": "disabled"}},
         }  # fmt: skip
+        _check_compute(self.compute or {})
         # Runs of other data or settings lie beside each other, as those of a grid search must.
         digest = hashlib.sha256(repr(_plain(values)).encode())
         digest.update(dataset.train_images_NCHW.tobytes() + dataset.train_labels_N.tobytes())
@@ -194,7 +196,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     @contextmanager
     def _root(self) -> Iterator[Path]:
         if self.folder is not None:
-            yield Path(self.folder)
+            yield given_path(self.folder, "folder")
             return
         with tempfile.TemporaryDirectory(prefix="ensemble-") as name:
             yield Path(name)
@@ -222,6 +224,20 @@ def _train(experiment: Experiment, dataset: Dataset) -> Path:
         told = "; ".join(f"member {f.index}: {f.kind}: {f.reason}" for f in driver.failures.values())
         warnings.warn(f"members failed and do not vote: {told}", ConvergenceWarning, stacklevel=3)
     return folder.path
+
+
+def _check_compute(compute: Mapping[str, Any]) -> None:
+    """Raises ConfigError for what only `ensemble train` and the launchers do: this class trains in this process."""
+    one_process = {"executor": ("inline", "auto"), "parallel": ("members",), "slots": (None, 1), "ray_address": (None,)}
+    wrong = [
+        f"{key}={compute[key]!r}" for key, values in one_process.items() if compute.get(key, values[0]) not in values
+    ]
+    if float(compute.get("gpus_per_task", 1)) > 1:
+        wrong.append(f"gpus_per_task={compute['gpus_per_task']!r}")
+    if wrong:
+        raise ConfigError(
+            f"compute: {', '.join(wrong)}: EnsembleClassifier trains one task after the other in this process; leave it out, or use `ensemble train` with your data as data.name=arrays"
+        )
 
 
 def _ignore(_event: Event) -> None:

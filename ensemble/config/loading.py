@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ensemble.config.effects import contradictions
 from ensemble.config.explain import explain
 from ensemble.config.keys import dotted, kind_of
 from ensemble.config.schema import Experiment, FailureConfig
@@ -61,7 +62,18 @@ def parse_experiment(
     mistakes = _secrets(values, where, places) or _bad_paths(values, where, places)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
-    return _validated(values, where, places)
+    experiment = _validated(values, where, places)
+    idle = [(tuple(key.split(".")), reason) for key, reason in contradictions(experiment)]
+    if idle:
+        raise ConfigError(
+            "\n".join(f"{_place(path, where, places)}: {'.'.join(path)} {reason}" for path, reason in idle)
+        )
+    return experiment
+
+
+def _place(path: KeyPath, where: str, places: dict[KeyPath, str]) -> str:
+    path = tuple(int(part) if str(part).isdigit() else part for part in path)
+    return next((places[path[:n]] for n in range(len(path), 0, -1) if path[:n] in places), where)
 
 
 def _validated(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -> Experiment:
@@ -76,7 +88,8 @@ def parse_stored(values: dict[str, Any], where: str = "configuration") -> Experi
     """The experiment of a run folder's config.yaml (lists as YAML gives them); keys added since take their defaults.
 
     Keys of `failures` that are gone since are left out: they never change a member. A stored precision of fp16, which
-    earlier versions took and trained in float32, counts as that. Raises ConfigError when it holds anything else that this
+    earlier versions took and trained in float32, counts as that, and label smoothing, which gradient boosting never used,
+    as none. Raises ConfigError when it holds anything else that this
     version does not know.
     """
     failures = values.get("failures")
@@ -85,6 +98,9 @@ def parse_stored(values: dict[str, Any], where: str = "configuration") -> Experi
     compute = values.get("compute")
     if isinstance(compute, dict) and compute.get("precision") == "fp16":
         values = {**values, "compute": {**compute, "precision": "float32"}}
+    method, training = values.get("method"), values.get("training")
+    if isinstance(method, dict) and method.get("name") == "gradient_boosting" and isinstance(training, dict):
+        values = {**values, "training": {**training, "label_smoothing": 0.0}}
     return _validated(_tuples(values), where, {})  # its paths were taken when the run was begun
 
 

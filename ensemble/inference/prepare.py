@@ -26,6 +26,7 @@ from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
 from ensemble.errors import DataError
 from ensemble.inference.framing import frame
+from ensemble.paths import given_path
 from ensemble.types import ByteArray
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def find_pictures(sources: Sequence[str], stdin: Callable[[], bytes]) -> Asked:
     notes: list[str] = []
     faults: list[str] = []
     for source in sources:
-        path = Path(source)
+        path = given_path(source, "IMAGE")
         if source == "-":
             pictures.append(("stdin", stdin()))
         elif not os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises where nobody may look

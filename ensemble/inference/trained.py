@@ -8,7 +8,6 @@ trained.member_probs(images)       # [M, N, K], what each member says
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.inference.images import as_batch
 from ensemble.inference.network import Members, VoteNetwork
 from ensemble.inference.stored import StoredVote, read_vote
+from ensemble.paths import given_path
 from ensemble.training.prediction import in_batches
 from ensemble.types import FloatArray, IntArray
 
@@ -36,7 +36,7 @@ def load_ensemble(
     one), "cpu" or "cuda". Raises StorageError where there is no run or a file is damaged, QuorumError when too few
     members finished, ComputeError when the device is not there.
     """
-    return TrainedEnsemble(read_vote(Path(path), aggregator), device)
+    return TrainedEnsemble(read_vote(given_path(path, "path"), aggregator), device)
 
 
 class TrainedEnsemble:

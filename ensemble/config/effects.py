@@ -1,0 +1,98 @@
+"""Options that could take no effect: refused where they contradict each other, said where the machine decides.
+
+    contradictions(experiment)               # [("training.label_smoothing", "has no effect with ..."), ...]
+    idle_here(experiment, "cpu", "inline")   # ["compute.gpus_per_task=2 has no effect here: ..."]
+
+Neither is asked of a stored run: what it was trained with is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ensemble.config.methods import FastGeometricConfig, GradientBoostingConfig
+from ensemble.config.models import MlpConfig, ModelConfig
+from ensemble.config.schema import ComputeConfig, Experiment, FailureConfig, Group
+
+_OF_GPUS = ("gpus_per_task", "cuda_graph", "deterministic")
+_OF_CLUSTERS = ("ray_address", "slots")
+
+
+def contradictions(experiment: Experiment) -> list[tuple[str, str]]:
+    """Keys that differ from their defaults and could change nothing, each with the reason."""
+    found = [*_of_compute(experiment.compute), *_of_failures(experiment.failures), *_of_method(experiment)]
+    for number, group in enumerate(experiment.groups):
+        at = f"members.{number}." if experiment.members else ""
+        found += [(f"{at}model.{key}", reason) for key, reason in _of_model(group.model)]
+    return list(dict.fromkeys(found))
+
+
+def _of_compute(compute: ComputeConfig) -> Iterator[tuple[str, str]]:
+    if compute.executor in ("inline", "accelerate"):
+        for key in _OF_CLUSTERS:
+            if getattr(compute, key) not in (None, 1):
+                yield (
+                    f"compute.{key}",
+                    f"has no effect with compute.executor {compute.executor}; use ray, or leave it out",
+                )
+    if compute.executor == "inline" and compute.parallel == "data":
+        yield (
+            "compute.parallel",
+            "data shares each batch over processes, and the executor inline is one; leave one of them out",
+        )
+
+
+def _of_failures(failures: FailureConfig) -> Iterator[tuple[str, str]]:
+    for key in ("crash_retries", "lost_node_retries"):
+        if failures.policy != "retry" and getattr(failures, key) != FailureConfig.model_fields[key].default:
+            yield f"failures.{key}", f"has no effect with failures.policy {failures.policy}; use retry, or leave it out"
+
+
+def _of_method(experiment: Experiment) -> Iterator[tuple[str, str]]:
+    method = experiment.method
+    if isinstance(method, GradientBoostingConfig) and experiment.training.label_smoothing:
+        yield (
+            "training.label_smoothing",
+            "has no effect with gradient_boosting, whose networks are fitted to gradients and not to labels; leave it out",
+        )
+    if isinstance(method, FastGeometricConfig) and experiment.num_members == method.chains:
+        for key in ("cycle_epochs", "cycle_lr", "low_fraction"):
+            if getattr(method, key) != FastGeometricConfig.model_fields[key].default:
+                yield f"method.{key}", "has no effect where num_members equals chains: no network comes from a cycle"
+
+
+def _of_model(model: ModelConfig) -> Iterator[tuple[str, str]]:
+    if isinstance(model, MlpConfig) and not model.widths:
+        for key in ("activation", "dropout"):
+            if getattr(model, key) != MlpConfig.model_fields[key].default:
+                yield key, "has no effect without hidden layers (widths is empty); leave it out"
+
+
+def idle_here(experiment: Experiment, device: str, executor: str) -> list[str]:
+    """Sentences on options that differ from their defaults and change nothing on this device and executor."""
+    compute, fields = experiment.compute, ComputeConfig.model_fields
+    keys = [key for key in _OF_GPUS if device == "cpu"] + [key for key in _OF_CLUSTERS if executor == "inline"]
+    reasons = {
+        **dict.fromkeys(_OF_GPUS, "the tasks train on CPUs"),
+        **dict.fromkeys(_OF_CLUSTERS, "one process trains all"),
+    }
+    found = [
+        f"compute.{key}={getattr(compute, key)} has no effect here: {reasons[key]}"
+        for key in keys
+        if getattr(compute, key) not in (fields[key].default, None)
+    ]
+    for group in experiment.groups:
+        if _never_moves(group):
+            schedule, epochs = group.training.schedule.name, group.training.epochs
+            found.append(
+                f"{group.name}: training.schedule {schedule} has no effect here: its first step would come after {epochs} epochs"
+            )
+    return found
+
+
+def _never_moves(group: Group) -> bool:
+    """True for a schedule in steps of epochs that a training of so few epochs never reaches."""
+    schedule, epochs = group.training.schedule, group.training.epochs
+    if schedule.name == "step":
+        return schedule.every >= epochs
+    return epochs == 1 and schedule.name in ("exponential", "plateau")

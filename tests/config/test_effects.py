@@ -1,0 +1,241 @@
+"""No option is ignored: whatever differs from its default changes the run or what is said of it, or is refused.
+
+Every key of the schema stands in one of the tables below, so that a new one must be thought about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ensemble.config import load_config, parse_experiment
+from ensemble.config.effects import contradictions, idle_here
+from ensemble.config.keys import all_keys
+from ensemble.config.loading import parse_stored
+from ensemble.errors import ConfigError
+
+Trace = Callable[[Mapping[str, Any]], str]
+
+SGD = {"training.optimizer": "sgd"}
+FLIPS = {"method": {"name": "deep_ensemble"}}
+SHIFTED = {"training.augmentation": {"shift": 0.1}}
+# What makes each method train something, over the common recipe.
+METHODS: dict[str, dict[str, Any]] = {
+    "deep_ensemble": {},
+    "bagging": {"method": {"name": "bagging"}},
+    "adaboost": {"method": {"name": "adaboost", "error_rows": "training"}},
+    "filter_boosting": {"method": {"name": "filter_boosting"}, "num_members": 3, **SHIFTED},
+    "gradient_boosting": {"method": {"name": "gradient_boosting"}},
+    "snapshot": {"method": {"name": "snapshot"}},
+    "fast_geometric": {"method": {"name": "fast_geometric"}},
+}
+# A value that differs from the default, for keys that every method and network takes.
+EVERYWHERE: dict[str, Any] = {
+    "training.epochs": 3,
+    "training.batch_size": 16,
+    "training.lr": 0.03,
+    "training.optimizer": "sgd",
+    "training.weight_decay": 0.1,
+    "training.label_smoothing": 0.3,
+    "training.gradient_clip_norm": 0.001,
+    "training.ema_decay": 0.5,
+    "training.watch_test": True,
+    "training.augmentation": {"rotation_degrees": 30},
+}
+# Further keys, each with what must stand beside it: a change from (its base) to (its base and the key).
+ALONE: dict[str, tuple[dict[str, Any], Any]] = {
+    "seed": ({}, 1),
+    "num_members": ({}, 1),
+    "data.validation_fraction": ({}, 0.3),
+    "data.max_train_rows": ({}, 80),
+    "compute.threads_per_task": ({}, 2),  # said in the plan and to the console
+    "compute.stack_size": ({}, 1),
+    "compute.precision": ({}, "bf16"),
+    "compute.gpus_per_task": ({}, 2.0),
+    "compute.cuda_graph": ({}, False),
+    "compute.deterministic": ({}, False),
+    "compute.slots": ({}, 2),
+    "compute.ray_address": ({}, "127.0.0.1:6379"),
+    "compute.parallel": ({}, "data"),
+    "compute.device": ({}, "cuda"),
+    "failures.crash_retries": ({"failures": {"policy": "drop"}}, 1),
+    "failures.lost_node_retries": ({"failures": {"policy": "stop"}}, 1),
+    "failures.min_members": ({"failures": {}}, 3),
+    "training.momentum": (SGD, 0.9),
+    "training.nesterov": ({**SGD, "training.momentum": 0.9}, True),
+    "training.betas": ({}, (0.5, 0.6)),
+    "training.eps": ({}, 0.1),
+    "training.rho": ({"training.optimizer": "adadelta"}, 0.1),
+    "training.alpha": ({"training.optimizer": "rmsprop"}, 0.1),
+    "training.keep": ({"training.lr": 0.3, "training.epochs": 8}, "best_validation"),
+    "training.schedule.name": ({"training.schedule": {"name": "constant"}}, "cosine"),
+    "training.schedule.every": ({"training.schedule": {"name": "step"}, "training.epochs": 3}, 2),
+    "training.schedule.gamma": ({"training.schedule": {"name": "exponential"}}, 0.1),
+    "training.schedule.warmup_fraction": ({"training.schedule": {"name": "cosine"}}, 0.5),
+    "training.schedule.final_fraction": ({"training.schedule": {"name": "cosine"}}, 0.5),
+    "training.schedule.start_divisor": ({"training.schedule": {"name": "one_cycle"}}, 2.0),
+    "training.schedule.final_divisor": ({"training.schedule": {"name": "one_cycle"}}, 2.0),
+    "training.schedule.patience": ({"training.schedule": {"name": "plateau"}, "training.lr": 1.0, "training.epochs": 5}, 0),
+    "training.schedule.threshold": ({"training.schedule": {"name": "plateau", "patience": 0}, "training.epochs": 4}, 0.9),
+    "training.schedule.low_fraction": ({"training.schedule": {"name": "triangular"}}, 0.5),
+    **{
+        f"training.augmentation.{key}": ({"training.augmentation": {"rotation_degrees": 1.0}}, value)
+        for key, value in {
+            "rotation_degrees": 30.0, "scale": 0.3, "shear_degrees": 20.0, "shift": 0.2, "crop_padding": 2,
+            "elastic_alpha": 2.0, "brightness": 0.5, "contrast": 0.5,
+        }.items()
+    },
+    "training.augmentation.elastic_sigma": ({"training.augmentation": {"elastic_alpha": 2.0}}, 1.0),
+    "training.augmentation.horizontal_flip": ({"training.augmentation": {}}, True),
+    "method.sample_fraction": ({"method": {"name": "bagging"}}, 0.5),
+    "method.replacement": ({"method": {"name": "bagging", "sample_fraction": 0.5}}, False),
+    "method.error_rows": ({"method": {"name": "adaboost", "error_rows": "training"}}, "out_of_bag"),
+    "method.folds": ({"method": {"name": "adaboost", "error_rows": "training"}}, 2),
+    "method.use_weights": ({"method": {"name": "adaboost", "error_rows": "training"}}, "loss"),
+    "method.learning_rate": ({"method": {"name": "adaboost", "error_rows": "training"}}, 1.0),
+    "method.chains": ({"method": {"name": "adaboost", "error_rows": "training"}}, 2),
+    "method.shrinkage": ({"method": {"name": "gradient_boosting"}}, 0.1),
+    "method.line_search": ({"method": {"name": "gradient_boosting"}}, "none"),
+    "method.cycle_epochs": ({"method": {"name": "fast_geometric"}}, 1),
+    "method.cycle_lr": ({"method": {"name": "fast_geometric"}}, 0.5),
+    "method.low_fraction": ({"method": {"name": "fast_geometric"}}, 0.5),
+    "model.widths": ({}, (5,)),
+    "model.activation": ({}, "tanh"),
+    "model.dropout": ({}, 0.5),
+    "model.kernel_size": ({"model": {"name": "cnn", "widths": (2,), "fully_connected": ()}}, 5),
+    "model.padding": ({"model": {"name": "cnn", "widths": (2,), "fully_connected": ()}}, 2),
+    "model.batch_norm": ({"model": {"name": "cnn", "widths": (2,), "fully_connected": ()}}, True),
+    "model.fully_connected": ({"model": {"name": "cnn", "widths": (2,), "fully_connected": ()}}, (3,)),
+}  # fmt: skip
+# Keys that need no run of this kind, each with the reason.
+REVIEWED: dict[str, str] = {
+    "name": "the name of the folder",
+    "output_dir": "where the folder lies",
+    "aggregator": "the headline of the judgement, tests/evaluation",
+    "members": "groups: their keys are those of model and training",
+    "members.count": "the number of members; checked against num_members",
+    "members.name": "the name of a group, and the recipe of its members",
+    "method.name": "METHODS above trains every one",
+    "method.redraws": "further tries for networks that failed or guess; tests/methods/test_samme.py",
+    "method.min_effective_share": "ends a chain whose weights lie on few rows; tests/methods/test_samme.py",
+    "method.max_passes": "a limit on how long filters look; tests/methods",
+    "data.name": "another data set; each has its own tests in tests/data",
+    "data.root": "refused with data sets that are no files (DATA_KEYS)",
+    "data.path": "refused with other data sets than arrays (DATA_KEYS)",
+    "data.channels": "refused with other data sets than image_folder (DATA_KEYS)",
+    "data.image_size": "refused with other data sets than image_folder (DATA_KEYS)",
+    "data.test_fraction": "refused with data sets that come with a test part (DATA_KEYS)",
+    "data.download": "a permission: false is kept by data sets that never download",
+    "compute.executor": "another executor gives the same bits; tests/contracts",
+    "compute.kernels": "another way to the same numbers; tests/native",
+    "compute.placement_timeout_s": "a limit that is heeded where a cluster has no room",
+    "compute.hang_timeout_s": "a limit that is heeded where a worker hangs",
+    "compute.checkpoint_every_s": "states of unfinished members; removed when they have finished",
+    "failures.policy": "heeded where something fails; tests/test_run.py",
+    "tracking.wandb.mode": "tests/tracking",
+    "tracking.wandb.project": "used by `ensemble wandb --mode` even where a run disabled it",
+    "tracking.wandb.entity": "as project",
+    "tracking.wandb.tags": "as project",
+    "tracking.wandb.artifact": "as project",
+    "model.name": "another network; tests/models",
+    "model.stem": "ResNets are too slow for here; tests/models",
+    "model.layers": "a network of its own; tests/models/test_layers_network.py, as all keys of its layers",
+}
+SECTIONS = {"method", "data", "model", "training", "compute", "failures", "tracking", "tracking.wandb", "training.augmentation",
+            "training.schedule"}  # fmt: skip
+
+
+def test_every_key_of_the_schema_is_in_one_of_the_tables() -> None:
+    keys = {".".join(key) for key in all_keys()}
+    keys -= {key for key in keys if key.startswith(("members.model", "members.training", "model.layers."))}
+    named = {*EVERYWHERE, *ALONE, *REVIEWED, *SECTIONS}
+    assert keys - named == set(), "a new key: show that it has an effect, or give the reason why not"
+    assert named - keys == set()
+    assert not (EVERYWHERE.keys() | ALONE.keys()) & REVIEWED.keys()
+
+
+def outcome(trace: Trace, changes: Mapping[str, Any]) -> str:
+    try:
+        return trace(changes)
+    except Exception as error:
+        assert type(error).__module__.startswith("ensemble."), f"{error!r} is no refusal"  # noqa: PT017
+        return f"refused: {error}"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_common_keys_have_an_effect_with_every_method_or_are_refused(trace: Trace, method: str) -> None:
+    before = outcome(trace, METHODS[method])
+    assert not before.startswith("refused")
+    assert outcome(trace, {**METHODS[method], "name": "other"}) == before, "equal runs leave equal traces"
+    for key, value in EVERYWHERE.items():
+        after = outcome(trace, {**METHODS[method], key: value})
+        assert after != before, f"{key}={value} has no effect with {method}"
+        if after.startswith("refused"):
+            assert key in after, "a refusal names the key"
+            assert (key, method) == ("training.label_smoothing", "gradient_boosting")
+
+
+@pytest.mark.parametrize("key", ALONE)
+def test_a_key_has_an_effect_or_is_refused_by_its_name(trace: Trace, key: str) -> None:
+    base, value = ALONE[key]
+    before, after = outcome(trace, base), outcome(trace, {**base, key: value})
+    assert after != before, f"{key}={value} has no effect"
+    if after.startswith("refused"):
+        assert key.rpartition(".")[2] in after
+    assert not before.startswith("refused"), before
+
+
+GOOD: dict[str, Any] = {
+    "name": "x", "num_members": 2, "method": {"name": "gradient_boosting"}, "model": {"name": "lenet5"},
+    "training": {"label_smoothing": 0.3},
+}  # fmt: skip
+
+
+def test_what_is_refused_now_can_still_be_read_from_an_old_run() -> None:
+    with pytest.raises(ConfigError, match=r"training\.label_smoothing has no effect with gradient_boosting"):
+        parse_experiment(GOOD)
+    assert parse_stored(GOOD).training.label_smoothing == 0.0
+    inline = {**GOOD, "method": {"name": "bagging"}, "compute": {"executor": "inline", "slots": 3}}
+    assert parse_stored(inline).compute.slots == 3
+    with pytest.raises(ConfigError, match=r"compute\.slots has no effect with compute\.executor inline"):
+        parse_experiment(inline)
+
+
+def test_a_refusal_names_the_line(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text(
+        "num_members: 2\nmethod: {name: gradient_boosting}\nmodel: {name: lenet5}\ntraining:\n  label_smoothing: 0.1\n"
+    )
+    with pytest.raises(ConfigError, match=r"some\.yaml:5: training\.label_smoothing has no effect"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"model": {"name": "mlp", "widths": (), "dropout": 0.5}}, "model.dropout"),
+        ({"model": {"name": "mlp", "widths": (), "activation": "tanh"}}, "model.activation"),
+        ({"compute": {"executor": "inline", "parallel": "data"}}, "compute.parallel"),
+        ({"compute": {"executor": "accelerate", "ray_address": "auto"}}, "compute.ray_address"),
+        ({"method": {"name": "fast_geometric", "chains": 2, "cycle_epochs": 5}}, "method.cycle_epochs"),
+        ({"failures": {"policy": "stop", "crash_retries": 1}}, "failures.crash_retries"),
+    ],
+)
+def test_contradictions(change: dict[str, Any], key: str) -> None:
+    stored = parse_stored({**GOOD, "method": {"name": "bagging"}, "training": {}, **change})
+    assert [found for found, _ in contradictions(stored)] == [key]
+
+
+def test_the_start_says_what_the_machine_makes_idle() -> None:
+    values = {**GOOD, "training": {"epochs": 2, "schedule": {"name": "step", "every": 5}}, "compute": {
+        "gpus_per_task": 0.5, "cuda_graph": False, "deterministic": False, "slots": 3, "ray_address": "auto",
+    }}  # fmt: skip
+    experiment = parse_stored(values)
+    assert [line.partition(" has no effect here")[0] for line in idle_here(experiment, "cpu", "inline")] == [
+        "compute.gpus_per_task=0.5", "compute.cuda_graph=False", "compute.deterministic=False",
+        "compute.ray_address=auto", "compute.slots=3", "lenet5: training.schedule step",
+    ]  # fmt: skip
+    assert idle_here(experiment, "cuda", "ray") == idle_here(experiment, "cuda", "ray")[-1:]
