@@ -3,10 +3,15 @@
 The library is kept below ~/.cache/ensemble (or $ENSEMBLE_CACHE) under a name made of its source and the processor, so
 that a home folder shared by unlike machines holds one for each, and one machine of a kind compiles for all. Before it is kept, another process loads it
 and lets it check itself: instructions that a processor does not know end that process and not a training.
+
+What lies in the cache is loaded only if it is this user's own and ends with its own digest, which the linker passes over;
+a file that a crash left empty or cut, or that somebody else put there, is made anew.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import functools
 import hashlib
 import os
@@ -18,7 +23,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ensemble.cache import cache_folder
+from ensemble.cache import is_own, own_folder
 
 SOURCE = Path(__file__).with_name("batch_last.c")  # includes the headers beside it
 # Not every compiler knows -march=native on every machine. Without flags the code is right, but slower.
@@ -29,6 +34,7 @@ _TARGETS: tuple[list[str], ...] = (
     [],
 )
 _TIMEOUT_S = 120.0
+_MARK = b"\nensemble sha256 "  # before the digest at the end of a library
 _CHECK = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).check())"
 
 
@@ -38,8 +44,8 @@ def compiled() -> Path | str:
     try:
         code = b"".join(path.read_bytes() for path in [SOURCE, *sorted(SOURCE.parent.glob("*.h"))])
         key = hashlib.sha256(code + processor().encode()).hexdigest()[:16]
-        library = cache_folder() / "kernels" / f"batch_last-{key}.so"
-        return library if library.exists() else _compile(library)
+        library = own_folder("kernels") / f"batch_last-{key}.so"
+        return library if _is_sound(library) else _compile(library)
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
         return f"the compiled kernels cannot be kept ({error}): set ENSEMBLE_CACHE to a folder of yours"
 
@@ -51,7 +57,6 @@ def _compile(library: Path) -> Path | str:
     compiler = next((command for command in commands if shutil.which(command[0])), None)
     if compiler is None:
         return f"no C compiler ({wanted or 'cc, gcc or clang'}) on {platform.node()}: install gcc or clang"
-    library.parent.mkdir(parents=True, exist_ok=True)
     complaint = ""
     for target in _TARGETS:
         with tempfile.TemporaryDirectory(dir=library.parent) as scratch:
@@ -59,9 +64,36 @@ def _compile(library: Path) -> Path | str:
             complaint = _complaint([*compiler, "-O3", *target, "-shared", "-fPIC", str(SOURCE), "-o", str(made), "-lm"])
             complaint = complaint or _complaint([sys.executable, "-c", _CHECK, str(made)])
             if not complaint:
-                made.replace(library)  # in one step: processes may compile at the same time
+                _keep(made, library)
                 return library
     return f"{compiler[0]} makes no kernels of {SOURCE} ({complaint}): install gcc or another C compiler"
+
+
+def _keep(made: Path, library: Path) -> None:
+    """Give the library its digest and its place, in one step: processes may compile at the same time."""
+    with made.open("rb+") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()
+        file.write(_MARK + digest.encode())
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave the name without the content
+    made.chmod(0o700)
+    if library.is_dir() and not library.is_symlink():
+        raise IsADirectoryError(errno.EISDIR, "a folder lies where a library belongs; remove it", str(library))
+    made.replace(library)
+
+
+def _is_sound(library: Path) -> bool:
+    """True for a library that this program kept, whole, and that loads."""
+    if not is_own(library) or not library.is_file():
+        return False
+    content, mark, digest = library.read_bytes().rpartition(_MARK)
+    if not mark or hashlib.sha256(content).hexdigest().encode() != digest:
+        return False
+    try:
+        ctypes.CDLL(str(library))
+    except OSError:  # of another C library, in a home folder that moved to a new system
+        return False
+    return True
 
 
 def _complaint(command: list[str]) -> str:

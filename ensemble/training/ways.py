@@ -21,11 +21,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ensemble.cache import cache_folder
+from ensemble.cache import is_own, own_folder
 from ensemble.errors import ComputeError
 from ensemble.models import build_model
 from ensemble.native.compiling import processor
 from ensemble.native.kernels import load
+from ensemble.paths import read_regular_file
 from ensemble.training.batch_last import known, suits, worthwhile
 from ensemble.training.job import Job, Ways
 from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d, channels_last, pool_before_bias
@@ -33,6 +34,7 @@ from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack, unstackable
 from ensemble.training.step_timing import Step, fastest, free_gpu_memory
 
+_MOST_BYTES = 1_000_000  # of what is remembered about one kind of stack
 _RENAMED = {"matmul": "windows"}  # in the plans of earlier versions
 
 
@@ -50,8 +52,8 @@ def find_ways(job: Job, image_shape: tuple[int, int, int], count: int) -> Ways:
     with _settings_kept():
         placement = Placement.create(job.compute, data_parallel=False)
         file = _remembered(job, image_shape, count, placement)
-        if file is not None and file.is_file():
-            return Ways(**json.loads(file.read_text()))
+        if file is not None and (known_ways := _recalled(file)) is not None:
+            return known_ways
         try:
             found = _measured(job, image_shape, count, placement)
         except torch.OutOfMemoryError:
@@ -189,10 +191,26 @@ def _remembered(job: Job, image_shape: tuple[int, int, int], count: int, placeme
         job.group.model.model_dump(mode="json"), job.group.training.batch_size, list(image_shape), job.num_classes, count,
     ]  # fmt: skip
     try:
-        folder = cache_folder() / "ways"
-    except RuntimeError:
+        folder = own_folder("ways")
+    except (RuntimeError, OSError):  # no home folder, or one that cannot be written: measured anew each time
         return None
     return folder / f"{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
+
+
+def _recalled(file: Path) -> Ways | None:
+    """What was found before; None where nothing is kept, or where it is damaged, and for a file of somebody else's."""
+    try:
+        kept = json.loads(read_regular_file(file, _MOST_BYTES)) if is_own(file) else None
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(kept, dict) or kept.keys() != {"batch_last", "convolutions"}:
+        return None
+    batch_last, convolutions = kept["batch_last"], kept["convolutions"]
+    if not isinstance(batch_last, bool) or not isinstance(convolutions, dict):
+        return None
+    if not all(way in CONVOLUTION_WAYS for way in convolutions.values()):
+        return None
+    return Ways(batch_last, convolutions)
 
 
 def _remember(found: Ways, file: Path) -> None:
@@ -200,6 +218,7 @@ def _remember(found: Ways, file: Path) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_text(json.dumps(asdict(found)) + "\n")
+        scratch.chmod(0o600)  # or a loose umask would make it a file that others may write, which is not read again
         scratch.replace(file)  # in one step: processes may measure at the same time
     except OSError:  # then it is measured again the next time
         with suppress(OSError):

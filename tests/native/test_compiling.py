@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ensemble.cache import is_own, own_folder
+from ensemble.native import compiling
 from ensemble.native.kernels import obstacle
 
 needs_compiler = pytest.mark.skipif(obstacle() is not None, reason=obstacle() or "")
@@ -65,6 +68,86 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     message = said(say(tmp_path / "file", str(script(tmp_path / "cc", "exit 0"))))
     assert message.startswith("the compiled kernels cannot be kept (")
     assert "ENSEMBLE_CACHE" in message
+
+
+@needs_compiler
+def test_a_library_that_is_damaged_or_not_ones_own_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty, cut, text, of another version, with a flipped bit, a link, writable by others: never loaded as it is."""
+    source = tmp_path / "source" / "small.c"  # the real one takes seconds each time
+    source.parent.mkdir()
+    source.write_text("int check(void) { return 0; }\n")
+    monkeypatch.setattr(compiling, "SOURCE", source)
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path))
+    monkeypatch.setattr(compiling, "_compile", remake(compiling._compile))
+    library = compiled_anew()
+    assert isinstance(library, Path)
+    good = library.read_bytes()
+    assert compiled_anew() == library
+    assert remake.calls == 1, "what is sound is not made again"
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 1
+    for content in (b"", good[:100], good[: len(good) // 2], b"text", good[:-1], good.rpartition(b"\n")[0], bytes(flipped)):
+        library.unlink()  # it is loaded: a file in use must not change
+        library.write_bytes(content)
+        library.chmod(0o700)
+        assert compiled_anew() == library
+        assert library.read_bytes()[-64:] == good[-64:]
+    elsewhere = tmp_path / "elsewhere.so"
+    library.rename(elsewhere)
+    library.symlink_to(elsewhere)
+    assert compiled_anew() == library
+    assert not library.is_symlink()
+    library.chmod(0o722)
+    assert compiled_anew() == library
+    assert library.stat().st_mode & 0o022 == 0
+    library.unlink()
+    os.mkfifo(library)
+    assert compiled_anew() == library
+    assert remake.calls == 1 + 7 + 3
+    library.unlink()
+    library.mkdir()
+    found = compiled_anew()
+    assert isinstance(found, str)
+    assert str(library) in found
+    assert "remove it" in found
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path))
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels").chmod(0o777)
+    assert own_folder("kernels") == tmp_path / "kernels"
+    assert (tmp_path / "kernels").stat().st_mode & 0o022 == 0, "one's own is closed to others"
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)  # now it is somebody else's, and so is what is made anew
+    with pytest.raises(PermissionError, match="others may write") as caught:
+        (tmp_path / "kernels").chmod(0o777)
+        (tmp_path / "kernels-12345").mkdir()
+        (tmp_path / "kernels-12345").chmod(0o777)
+        own_folder("kernels")
+    assert caught.value.filename == str(tmp_path / "kernels-12345")
+    (tmp_path / "kernels").chmod(0o755)
+    assert not is_own(tmp_path / "missing")
+
+
+def compiled_anew() -> Path | str:
+    compiling.compiled.cache_clear()
+    try:
+        return compiling.compiled()
+    finally:
+        compiling.compiled.cache_clear()
+
+
+class remake:
+    """Counts how often a library is made."""
+
+    calls = 0
+
+    def __init__(self, make: Callable[[Path], Path | str]) -> None:
+        remake.calls, self._make = 0, make
+
+    def __call__(self, library: Path) -> Path | str:
+        remake.calls += 1
+        return self._make(library)
 
 
 def script(path: Path, body: str) -> Path:
