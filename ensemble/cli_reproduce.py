@@ -29,7 +29,8 @@ def reproduce(rows: tuple[str, ...], out: Path | None, only_list: bool, as_json:
     ROW names a configuration of configs/seeds/ (all where none is named); seeds=5 says how many networks per row, and
     other KEY=VALUE replace values of the files, ROW.KEY=VALUE of one file only. The epoch is chosen on validation, the test set read once.
     """
-    from ensemble.report.reproduced import print_reproduced
+    from ensemble.report.keeping import mark_of, refuse_other
+    from ensemble.report.reproduced import TABLE, print_reproduced
     from ensemble.reproduction import chosen_rows
     from ensemble.reproduction import reproduce as train_rows
 
@@ -41,9 +42,12 @@ def reproduce(rows: tuple[str, ...], out: Path | None, only_list: bool, as_json:
             say(f"{row.name:<22} {published:>7}  {row.system} {row.how and f'({row.how})'}".rstrip())
         return
     seeds, overrides = _seeds([word for word in rows if "=" in word])
+    mark = mark_of("reproduce", sorted(row.name for row in chosen))
+    if out is not None:
+        refuse_other(out / TABLE, mark, "the table of other rows")
     results = train_rows(chosen, seeds, overrides, lambda experiment: _train(experiment, quiet))
     if out is not None:
-        _write(results, out)
+        _write(results, out, mark)
     if as_json:
         say(json.dumps([result.to_json() for result in results], indent=1))
     else:
@@ -74,15 +78,15 @@ def _train(experiment: Experiment, quiet: bool) -> tuple[Path, Evaluation]:
     return outcome.path, outcome.evaluation
 
 
-def _write(results: list[Reproduced], out: Path) -> None:
+def _write(results: list[Reproduced], out: Path, mark: str) -> None:
     from ensemble.config.loading import parse_stored
     from ensemble.data import load_dataset
-    from ensemble.report.reproduced import markdown
+    from ensemble.report.reproduced import TABLE, markdown
     from ensemble.report.seed_figures import write_sample_figures, write_seed_figures
     from ensemble.storage import RunFolder
     from ensemble.storage.atomic import write_bytes
 
-    write_bytes(out / "seeds.md", markdown(results).encode())
+    write_bytes(out / TABLE, markdown(results, mark).encode())
     write_seed_figures(results, out)
     shown = results[0]
     folder = RunFolder.read(shown.path)

@@ -76,6 +76,17 @@ def test_table_and_pictures_are_written(printed: tuple[dict[str, object], Path])
     assert "| 2.58 | 97.42 % right |" in text
 
 
+def test_the_table_of_other_rows_is_not_replaced(printed: tuple[dict[str, object], Path]) -> None:
+    _, root = printed
+    before = (root / "out" / "seeds.md").read_bytes()
+    command = ["reproduce", "lenet5", "seeds=1", f"output_dir={root}", *SMALL, "--out", str(root / "out"), "-q"]
+    refused = CliRunner().invoke(main, command)
+    assert refused.exit_code == 2, refused.output
+    assert "the table of other rows" in refused.stderr
+    assert (root / "out" / "seeds.md").read_bytes() == before
+    assert not (root / "seed_lenet5").exists()  # refused before anything was trained
+
+
 def test_a_second_start_trains_nothing(printed: tuple[dict[str, object], Path]) -> None:
     first, root = printed
     command = ["reproduce", "mlp_128_64_adam", "seeds=3", f"output_dir={root}", *SMALL, "--json", "-q"]

@@ -49,7 +49,7 @@ def model_card(path: Path) -> str:
         _front_matter(run),
         f"# {run.name}",
         f"An ensemble of {wording.plural(len(run.evaluation.members), 'image classifier')} on {in_markdown(run.evaluation.dataset)}. "
-        + markdown_text(run.evaluation.verdict.sentence),
+        + run.evaluation.verdict.sentence,
         *_warnings(run.evaluation),
         "## Model",
         _table(("", ""), _model_rows(run, dataset)),
@@ -94,7 +94,7 @@ def _front_matter(run: RunFacts) -> str:
 
 
 def _warnings(evaluation: Evaluation) -> list[str]:
-    return [f"> Warning: {markdown_text(line)}" for line in wording.cautions(evaluation)]
+    return [f"> Warning: {line}" for line in wording.cautions(evaluation)]
 
 
 def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]:

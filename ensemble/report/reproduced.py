@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from ensemble.report import wording
 from ensemble.reproduction import Reproduced
 
+TABLE = "seeds.md"
 HEADERS = (
     "row", "system", "parameters", "epochs", "seeds", "published %", "as", "ours %", "95 % int.", "reached", "goal %",
     "goal reached", "all seeds vote %", "picked on test %", "kept epoch", "seconds",
 )  # fmt: skip
 NOTES = (
-    "ours: mean test error of the seeds, each with the weights chosen on validation; the interval is Student's t over the seeds.",
+    "ours: mean test error of the seeds, each with the weights chosen on validation; the interval is Student's t over at least three seeds.",
     "reached: our mean is at or below the published error; most of those were picked on the test set.",
     "picked on test: the mean of each seed's best test epoch, for comparison with such figures only; nobody could have chosen it.",
     "seconds: training, all seeds of the row together.",
@@ -44,10 +45,12 @@ def cells(result: Reproduced) -> tuple[str, ...]:
     )
 
 
-def markdown(results: Sequence[Reproduced]) -> str:
-    """The table and its notes as Markdown."""
+def markdown(results: Sequence[Reproduced], mark: str = "") -> str:
+    """The table and its notes as Markdown. mark: by which the file is known again, see `keeping`."""
     lines = [HEADERS, tuple("---" for _ in HEADERS), *(cells(result) for result in results)]
-    return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + [""] + [f"- {note}" for note in NOTES]) + "\n"
+    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    remarks = [*(f"- {note}" for note in NOTES), *(["", f"<!-- {mark} -->"] if mark else [])]
+    return "\n".join([*rows, "", *remarks]) + "\n"
 
 
 def print_reproduced(results: Sequence[Reproduced]) -> None:

@@ -119,7 +119,7 @@ def leaderboard_markdown(evaluation: Evaluation) -> str:
             lines.append(f"| {' | '.join(cells)} |")
     texts = [evaluation.verdict.sentence, *wording.context(evaluation), *notes(evaluation)]
     warnings = [f"Warning: {line}" for line in wording.cautions(evaluation)]
-    return "\n\n".join(["\n".join(lines), *map(markdown_text, [*texts, *warnings])]) + "\n"
+    return "\n\n".join(["\n".join(lines), *texts, *warnings]) + "\n"
 
 
 def leaderboard_html(evaluation: Evaluation) -> str:

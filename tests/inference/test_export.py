@@ -49,6 +49,18 @@ def small_path(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="module")
+def boosted_path(tmp_path_factory):
+    """Two members whose outputs are summed: the only method with the additive vote."""
+    return train(
+        tmp_path_factory.mktemp("boosted"),
+        num_members=2,
+        method={"name": "gradient_boosting"},
+        model={"name": "mlp", "widths": (8,)},
+        training={"epochs": 1, "batch_size": 64, "lr": 1e-2},
+    )
+
+
 def assert_same_vote(trained, images, probs_NK, classes_N):
     decision = trained.decide(images)
     np.testing.assert_allclose(probs_NK, decision.probs_NK, atol=1e-5)
@@ -56,8 +68,9 @@ def assert_same_vote(trained, images, probs_NK, classes_N):
 
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS)
-def test_the_network_votes_as_the_judgement_does(run_path, images, aggregator):
-    trained = load_ensemble(run_path, aggregator=aggregator, device="cpu")
+def test_the_network_votes_as_the_judgement_does(run_path, boosted_path, images, aggregator):
+    path = boosted_path if aggregator == "additive" else run_path
+    trained = load_ensemble(path, aggregator=aggregator, device="cpu")
     with torch.inference_mode():
         probs, classes = trained.network()(torch.from_numpy(images))
     assert_same_vote(trained, images, probs.numpy(), classes.numpy())
@@ -92,8 +105,9 @@ def test_torch_export_file(run_path, images, tmp_path):
 
 
 @pytest.mark.parametrize("aggregator", AGGREGATORS)
-def test_onnx_file(small_path, images, tmp_path, aggregator):
-    trained = load_ensemble(small_path, aggregator=aggregator, device="cpu")
+def test_onnx_file(small_path, boosted_path, images, tmp_path, aggregator):
+    path = boosted_path if aggregator == "additive" else small_path
+    trained = load_ensemble(path, aggregator=aggregator, device="cpu")
     exported = export_ensemble(trained, "onnx", tmp_path / "vote.onnx")
     assert exported.size == (tmp_path / "vote.onnx").stat().st_size
     assert exported.checked.real_rows > 0
