@@ -71,7 +71,9 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 @needs_compiler
-def test_a_library_that_is_damaged_or_not_ones_own_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_damaged_or_not_ones_own_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Empty, cut, text, of another version, with a flipped bit, a link, writable by others: never loaded as it is."""
     source = tmp_path / "source" / "small.c"  # the real one takes seconds each time
     source.parent.mkdir()
@@ -86,7 +88,15 @@ def test_a_library_that_is_damaged_or_not_ones_own_is_made_again(tmp_path: Path,
     assert remake.calls == 1, "what is sound is not made again"
     flipped = bytearray(good)
     flipped[len(good) // 2] ^= 1
-    for content in (b"", good[:100], good[: len(good) // 2], b"text", good[:-1], good.rpartition(b"\n")[0], bytes(flipped)):
+    for content in (
+        b"",
+        good[:100],
+        good[: len(good) // 2],
+        b"text",
+        good[:-1],
+        good.rpartition(b"\n")[0],
+        bytes(flipped),
+    ):
         library.unlink()  # it is loaded: a file in use must not change
         library.write_bytes(content)
         library.chmod(0o700)
