@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import queue
+import shlex
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ TestImages = Callable[[list[int]], ByteArray]
 Mode = Literal["online", "offline", "disabled"]
 CLOSE_TIMEOUT_S = {"online": 30.0, "offline": 10.0}
 REPLAY_TIMEOUT_S = 600.0
+FIRST_ANSWER_S = 20.0  # a server that has not answered by then is taken for one that is not there
 LATER = "send it later with `ensemble wandb {}`"
 LOWERED: dict[str, Mode] = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 # A run's identity comes from its configuration alone; these would overrule or redirect it.
@@ -108,12 +110,12 @@ class WandbTracker:
             "name": name,
             "config": experiment,
             "folder": str(folder.absolute()),
-            "offline_advice": f"logging offline to {folder / 'wandb'}, {LATER.format(folder)}",
+            "offline_advice": f"logging offline to {folder / 'wandb'}, {LATER.format(shlex.quote(str(folder)))}",
             "live": live,
             "driver_pid": os.getpid(),
             "patience_s": self._timeout_s,
             # Both leave room within the time that close waits: to turn to offline, and to say what was not sent.
-            "init_timeout_s": max(1.0, self._timeout_s / 2),
+            "init_timeout_s": max(1.0, min(FIRST_ANSWER_S, self._timeout_s / 2)),
             "finish_timeout_s": max(1.0, self._timeout_s * 0.7),
         }
         self._records.put(setup)
@@ -208,7 +210,7 @@ class WandbTracker:
         """Say once that W&B misses something, and how it gets it."""
         if not self._given_up:
             self._given_up = True
-            self._notify(f"W&B: {reason}; the run itself is unharmed, {LATER.format(self._folder)}")
+            self._notify(f"W&B: {reason}; the run itself is unharmed, {LATER.format(shlex.quote(str(self._folder)))}")
 
 
 def replay(
