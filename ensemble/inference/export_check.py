@@ -81,7 +81,7 @@ def check_export(trained: TrainedEnsemble, asker: Asker, name: str) -> Checked:
         with torch.inference_mode():
             probs_MNK: FloatArray = members(torch.from_numpy(batch)).numpy()
         expected = trained.decide_votes(probs_MNK)
-        found = _difference(expected, probs_MNK, trained.vote.aggregator == "hard", probs_NK, classes_N)
+        found, compared = _difference(expected, probs_MNK, trained.vote.aggregator == "hard", probs_NK, classes_N)
         if not found <= TOLERANCE:  # NaN is no agreement
             raise ComputeError(
                 f"{name}: asked by {asker.by} about {what}, the exported file gives probabilities that differ from the "
@@ -89,29 +89,35 @@ def check_export(trained: TrainedEnsemble, asker: Asker, name: str) -> Checked:
                 "translated this network wrongly. Use another --format, or `ensemble predict`, which asks the run itself"
             )
         largest = max(largest, found)
-        rows["real" if what == "test images" else "hard"] += len(batch)
+        rows["real" if what == "test images" else "hard"] += compared
         if half:
             rounding = max(rounding, float(np.abs(trained.decide(batch).probs_NK - probs_NK).max()))
+    if not sum(rows.values()):
+        raise ComputeError(
+            f"{name}: on every image some member's two favourites are equal but for rounding, so a hard vote cannot be "
+            "compared with the run's. Nothing was written; use another --aggregator, such as soft"
+        )
     return Checked(rows["real"], rows["hard"], largest, asker.by, rounding if half else None)
 
 
 def _difference(
     expected: Decision, probs_MNK: FloatArray, hard: bool, probs_NK: FloatArray, classes_N: IntArray
-) -> float:
-    """The largest difference of a probability; 1 where a class differs that no rounding explains, NaN for other shapes.
+) -> tuple[float, int]:
+    """The largest difference of a probability and how many images were compared.
 
-    A hard vote jumps where a member's two favourites are equal but for rounding; such rows say nothing about the file.
+    The difference is at least 1 where a class differs that no rounding explains, NaN for answers of another shape. A hard
+    vote jumps where a member's two favourites are equal but for rounding; such images say nothing and are left out.
     """
     if probs_NK.shape != expected.probs_NK.shape or classes_N.shape != expected.classes_N.shape:
-        return float("nan")
+        return float("nan"), 0
     clear_N = (_margins(probs_MNK) > 2 * TOLERANCE).all(axis=0) if hard else np.ones(len(classes_N), bool)
     if not clear_N.any():
-        return 0.0
+        return 0.0, 0
     differences = np.abs(expected.probs_NK - probs_NK)[clear_N]
     decided_N = clear_N & ~expected.tied_N & (_margins(expected.probs_NK) > 2 * TOLERANCE)
     if (expected.classes_N != classes_N)[decided_N].any():
-        return max(1.0, float(differences.max()))
-    return float(differences.max())
+        return max(1.0, float(differences.max())), len(differences)
+    return float(differences.max()), len(differences)
 
 
 def _margins(probs: Any) -> Any:
