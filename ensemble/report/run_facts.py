@@ -24,7 +24,7 @@ from ensemble.storage.atomic import read_npz
 from ensemble.storage.run_folder import CONFIG, EVENTS
 from ensemble.types import ByteArray, EpochRecord
 
-EVALUATION, ENVIRONMENT, DISPUTED = "evaluation.json", "environment.json", "disputed.npz"
+EVALUATION, ENVIRONMENT, DISPUTED, DATASET = "evaluation.json", "environment.json", "disputed.npz", "dataset.json"
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class RunFacts:
 
     record: evaluation.json as it lies on disk, which every number on the page is taken from. histories: by member.
     images: test row -> CHW, of the disputed rows, empty where the run kept none. places: where tasks ran.
+    remarks: what is to be known of the data, such as pictures that were left out.
     """
 
     name: str
@@ -62,6 +63,7 @@ class RunFacts:
     executor: str
     places: tuple[str, ...]
     wall_seconds: float | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def commands(self) -> tuple[tuple[str, str], ...]:
@@ -106,7 +108,14 @@ def read_run(path: Path) -> RunFacts:
         executor=f"{starts[-1].executor}, {starts[-1].slots} at a time" if starts else "",
         places=tuple(sorted({_place(event) for event in events if isinstance(event, TaskStarted)})),
         wall_seconds=ends[-1].seconds if ends else None,
+        remarks=_remarks(folder),
     )
+
+
+def _remarks(folder: RunFolder) -> tuple[str, ...]:
+    """What dataset.json says of the data that was read; older runs kept nothing of it."""
+    pictures = json.loads(folder.read_bytes(DATASET)).get("pictures", {}) if folder.has(DATASET) else {}
+    return tuple(map(str, pictures.get("remarks", ())))
 
 
 def _events(path: Path) -> Iterator[Event]:
