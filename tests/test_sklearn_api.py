@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ensemble import EnsembleClassifier, load_ensemble
+from ensemble.sklearn_api import _range
 from ensemble.storage import RunFolder
 
 
@@ -93,6 +94,66 @@ def test_bytes_are_taken_as_they_are():
     assert classifier.low_ is None
     assert classifier.layout_ == "channels_last"
     np.testing.assert_array_equal(classifier._levels(images.astype(int) - 1), np.maximum(images, 1) - 1)
+
+
+TYPES = ("uint8", "int16", "int64", "float32", "float64")
+
+
+def levels_by_hand(images, low, high):
+    """What the classifier is said to make of values: cut off at what was fitted, scaled, rounded."""
+    unit = (np.asarray(images, np.float64).clip(low, high) - low) / (high - low)
+    return (unit * 255).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("fitted_as", TYPES)
+@pytest.mark.parametrize("asked_as", TYPES)
+@pytest.mark.parametrize(("scale", "shift"), [(1, 0), (1, -1), (1, 40), (2, -60)])
+def test_values_beyond_what_was_fitted_are_cut_off(fitted_as, asked_as, scale, shift):
+    """Whatever type fit had and whatever type predict has: as cutting off by hand."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 4, 4))
+    images[:, 0, 0], images[:, 0, 1] = 0, 255
+    classifier = EnsembleClassifier()
+    first = images.astype(fitted_as)[:, None]
+    classifier.low_, classifier.high_ = _range(first, images=True)
+    asked = images * scale + shift
+    if asked_as == "uint8":
+        asked = asked.clip(0, 255)
+    np.testing.assert_array_equal(
+        classifier._levels(asked.astype(asked_as)[:, None])[:, 0], levels_by_hand(asked, 0, 255)
+    )
+
+
+@pytest.mark.parametrize("count", [5, 40, 500])
+@pytest.mark.parametrize("hot", [1e6, -1e6])
+def test_one_hot_pixel_does_no_harm(count, hot):
+    images = np.random.default_rng(0).random((count, 1, 6, 6)) * 16
+    low, high = _range(images, images=True)
+    assert (low[0], high[0]) == (images.min(), images.max())
+    images[count // 2, 0, 3, 3] = hot
+    with pytest.warns(UserWarning, match=r"what lies beyond is cut off"):
+        low, high = _range(images, images=True)
+    assert -0.5 < low[0] < 1
+    assert 15 < high[0] < 16.5
+
+
+def test_hot_pixels_in_many_images_are_told_of():
+    images = np.random.default_rng(0).random((50, 1, 20, 20)) * 16
+    images[:, 0, 3, 3] = 1e6
+    with pytest.warns(UserWarning, match=r"99 % of the pixels lie between .* and become 1 of 256 levels"):
+        _range(images, images=True)
+    sparse = np.zeros((50, 1, 20, 20))
+    sparse[:, 0, 3, 3] = 1e6
+    assert _range(sparse, images=True)[1] == 1e6  # few different values: nothing is lost
+
+
+def test_axes_are_asked_for_and_kept():
+    images = np.random.default_rng(0).integers(0, 256, (40, 6, 7, 5)).astype(np.uint8)
+    with pytest.raises(ValueError, match=r"found shape \[40, 6, 7, 5\], which may be .*; say which by layout="):
+        EnsembleClassifier(num_members=1, epochs=1).fit(images, np.arange(40) % 2)
+    classifier = EnsembleClassifier(num_members=1, epochs=1, layout="channels_last").fit(images, np.arange(40) % 2)
+    assert classifier.ensemble_.image_shape == (5, 6, 7)
+    with pytest.raises(ValueError, match=r"found images of \[5, 6, 6\] .*; expected \[5, 6, 7\]"):
+        classifier.predict(images[:, :, :6])
 
 
 def test_a_kept_folder_is_a_run_and_is_taken_up_again(easy, tmp_path):

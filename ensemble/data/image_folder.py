@@ -68,6 +68,10 @@ def load_image_folder(config: DataConfig) -> Parts:
     if layout.train_root.parent == root and layout.train_root != root:
         accounts[0].left_out[""] = (*accounts[0].left_out.get("", ()), *beside(root))
     remarks = pixel_remarks(rule, [reading for _, reading in found.values()], [part.images_NCHW for part in parts])
+    if unjudged := len(found["test"][1].faults):
+        remarks.append(
+            Remark(f"{unjudged:,} damaged pictures of the test part are not judged: no error rate counts them", True)
+        )
     return Parts(parts[0], parts[1], class_names, rule, Account(tuple(accounts), tuple(remarks)))
 
 
@@ -84,6 +88,10 @@ def _divided(whole: _Listed, class_names: tuple[str, ...], reader: PictureReader
     account = _account(shown(whole.root.name), whole, reading, labels_N, class_names)
     split = Remark(f"{len(test.labels_N):,} of these are held back as the test part (data.test_fraction)")
     remarks = pixel_remarks(rule, [reading], [train.images_NCHW, test.images_NCHW])
+    if reading.faults:
+        remarks.append(
+            Remark(f"{len(reading.faults):,} damaged pictures are in no part, so that nothing judges them", True)
+        )
     return Parts(train, test, class_names, rule, Account((account,), (split, *remarks)))
 
 

@@ -24,6 +24,10 @@ WORK_SIDE = 320  # pictures are brought to this size first, so that the figures 
 CLOSE_UP = 0.4  # a character smaller than this share of the picture is looked at again from nearer
 SPECK = 0.05  # pieces smaller than this share of the largest one are dirt
 POINTS = 32  # side of the bilevel images whose points scikit-learn's digits count
+TWO_LEVELS = (
+    0.8  # share of the variance between dark and light pixels; drawings have 0.84 and more, photographs up to 0.77
+)
+NEAR_EDGE = 0.1  # of a side: a character nearer than this to opposite edges fills the picture
 LEAST_CONTRAST = 0.06  # of full range, between ink and ground
 
 Mask = npt.NDArray[np.bool_]
@@ -54,6 +58,7 @@ def frame(grey_HW: DoubleArray, framing: Framing, size: tuple[int, int], invert:
 
 def find_ink(grey_HW: DoubleArray, invert: bool | None) -> tuple[Mask, bool]:
     """Which pixels of the (resized) picture are ink, cropped to the character; and whether it is dark on light."""
+    grey_HW = _with_margin(grey_HW)
     work = _resized(grey_HW, WORK_SIDE)
     mask, inverted = _ink(work, invert)
     top, bottom, left, right = _box(mask)
@@ -65,6 +70,39 @@ def find_ink(grey_HW: DoubleArray, invert: bool | None) -> tuple[Mask, bool]:
         mask, inverted = _ink(_resized(grey_HW[rows, columns], WORK_SIDE), inverted)
         top, bottom, left, right = _box(mask)
     return mask[top:bottom, left:right], inverted
+
+
+def _with_margin(grey_HW: DoubleArray) -> DoubleArray:
+    """A picture that its character nearly fills, with a margin of its ground around it; any other as it is.
+
+    Ink on much of the picture and of its border would be taken for the ground. Only pictures of two clear levels are
+    cut so closely; an uneven light gives less than TWO_LEVELS.
+    """
+    threshold, share = _threshold(grey_HW)
+    light = grey_HW > threshold
+    border = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
+    ground_is_light = border.mean() > 0.5
+    ink = light != ground_is_light
+    if share < TWO_LEVELS or not ink.any():
+        return grey_HW
+    top, bottom, left, right = _box(_without_specks(ink))
+    height, width = ink.shape
+    if min(top, height - bottom) > NEAR_EDGE * height or min(left, width - right) > NEAR_EDGE * width:
+        return grey_HW
+    ground = float(np.median(grey_HW[~ink]))
+    return np.pad(grey_HW, max(height, width) // 4 + 2, constant_values=ground)
+
+
+def _threshold(grey_HW: DoubleArray) -> tuple[float, float]:
+    """The level that parts a picture into two best, and the share of its variance that lies between them (Otsu 1979)."""
+    counts, _ = np.histogram(grey_HW, 256, (0, 1))
+    share, level = counts / counts.sum(), (np.arange(256) + 0.5) / 256
+    below, mean = np.cumsum(share)[:-1], np.cumsum(share * level)
+    weight = np.maximum(below * (1 - below), 1e-12)
+    between = (mean[-1] * below - mean[:-1]) ** 2 / weight
+    best = int(between.argmax())
+    variance = float((share * level**2).sum() - mean[-1] ** 2)
+    return (best + 1) / 256, float(between[best]) / max(variance, 1e-12)
 
 
 def _ink(grey_HW: DoubleArray, invert: bool | None) -> tuple[Mask, bool]:
@@ -84,10 +122,18 @@ def _ink(grey_HW: DoubleArray, invert: bool | None) -> tuple[Mask, bool]:
             "light or light on dark" + ("" if invert is None else " (--invert or --no-invert may be the wrong one)")
         )
     mask = ink > max(least, 0.42 * float(np.percentile(standing_out, 90)))
+    return _without_specks(mask), inverted
+
+
+def _without_specks(mask: Mask) -> Mask:
+    """The ink without pieces that are small beside the largest one."""
+    from scipy import ndimage
+
     pieces, count = ndimage.label(mask, structure=np.ones((3, 3)))
     areas = np.bincount(pieces.ravel(), minlength=count + 1)
     areas[0] = 0
-    return (areas >= SPECK * areas.max())[pieces] & mask, inverted
+    kept: Mask = (areas >= SPECK * areas.max())[pieces] & mask
+    return kept
 
 
 def _ground(grey_HW: DoubleArray) -> DoubleArray:

@@ -21,7 +21,7 @@ from ensemble.names import shell_word
 from ensemble.run_data import disputed_images
 from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
-from ensemble.storage.names import CONFIG, ENVIRONMENT
+from ensemble.storage.names import CONFIG, DATASET, ENVIRONMENT
 from ensemble.storage.parsing import json_object
 from ensemble.types import ByteArray, EpochRecord
 
@@ -46,6 +46,7 @@ class RunFacts:
 
     record: evaluation.json as it lies on disk, which every number on the page is taken from. histories: by member.
     images: test row -> CHW, of the disputed rows, empty where the run kept none. places: where tasks ran.
+    remarks: what is to be known of the data, such as pictures that were left out.
     """
 
     name: str
@@ -61,6 +62,7 @@ class RunFacts:
     executor: str
     places: tuple[str, ...]
     wall_seconds: float | None
+    remarks: tuple[str, ...] = ()
 
     @property
     def commands(self) -> tuple[tuple[str, str], ...]:
@@ -101,7 +103,14 @@ def read_run(path: Path) -> RunFacts:
         executor=f"{starts[-1].executor}, {starts[-1].slots} at a time" if starts else "",
         places=tuple(sorted({_place(event) for event in events if isinstance(event, TaskStarted)})),
         wall_seconds=ends[-1].seconds if ends else None,
+        remarks=_remarks(folder),
     )
+
+
+def _remarks(folder: RunFolder) -> tuple[str, ...]:
+    """What dataset.json says of the data that was read; older runs kept nothing of it."""
+    pictures = folder.dataset().pictures if folder.has(DATASET) else None
+    return tuple(pictures.remarks) if pictures else ()
 
 
 def _failures(folder: RunFolder, events: list[Event]) -> Iterator[FailureFacts]:

@@ -13,6 +13,12 @@ Positive = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
 
 
+class PictureFacts(Stored):
+    """What was read of a person's own data and what was left out, in sentences."""
+
+    remarks: list[str] = Field(default_factory=list)
+
+
 class DatasetFacts(Stored):
     """dataset.json: what the members were trained on.
 
@@ -28,7 +34,7 @@ class DatasetFacts(Stored):
     std: list[Annotated[float, Field(gt=0)]] | None = None
     images_sha256: str | None = None
     pixels: dict[str, Any] | None = None
-    pictures: Any = None
+    pictures: PictureFacts | None = None
 
     @model_validator(mode="after")
     def _one_statistic_per_channel(self) -> Self:

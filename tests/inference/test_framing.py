@@ -69,6 +69,25 @@ def test_thin_lines_are_widened_and_thick_ones_kept():
     assert brush > 1.3 * pen
 
 
+def cut_closely(image, margin):
+    rows, columns = np.flatnonzero(image.any(1)), np.flatnonzero(image.any(0))
+    return np.pad(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], margin)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("margin", [0, 1, 2, 5])
+def test_characters_cut_closely_are_found(margin, dark):
+    """In a box of their own, where ink may cover half of the picture and reach all of its edges."""
+    seen = []
+    for digit in range(10):
+        image = cut_closely(255 - np.asarray(draw(digit, 120, 14)), margin)
+        framed = frame((255 - image if dark else image) / 255, MNIST, SIZE)
+        assert framed.inverted == dark
+        whole = frame(grey(draw(digit, 120, 14)), MNIST, SIZE)
+        seen.append(np.corrcoef(framed.image_HW.ravel().astype(float), whole.image_HW.ravel())[0, 1])
+    assert min(seen) > 0.85
+
+
 @pytest.mark.parametrize("digit", [0, 6, 9])
 @pytest.mark.parametrize("seed", range(2))
 def test_photographs_give_nearly_what_a_clean_drawing_gives(digit, seed):

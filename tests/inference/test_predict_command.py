@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,8 @@ from ensemble.cli import main
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
 from ensemble.data.pictures import open_picture
-from ensemble.inference.answers import percent
-from ensemble.inference.prepare import prepare
+from ensemble.inference.answers import ask_all, percent
+from ensemble.inference.prepare import Preparation, prepare
 
 
 @pytest.fixture
@@ -137,6 +139,57 @@ def test_all_faults_are_named_at_once(ask, tmp_path):
     ):
         assert words in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("bad", [(0,), (2,), (4,), (0, 1, 3), (1, 2, 3, 4)])
+def test_bad_pictures_do_not_cost_the_others_their_answers(ask, tmp_path, bad):
+    """Torn, empty or blank, in every position: the others are answered, the bad ones named, the exit status is 3."""
+    whole = {}
+    for k in range(5):
+        draw(k).save(tmp_path / f"{k}.png")
+        whole[k] = (tmp_path / f"{k}.png").read_bytes()
+    expected = {answer["image"]: answer for answer in json.loads(ask(tmp_path, "--json").stdout)}
+    for k in bad:
+        (tmp_path / f"{k}.png").write_bytes([whole[k][:100], b"", b"text"][k % 3])
+    done = ask(tmp_path, "--json", "--figure", tmp_path / "figure.svg")
+    assert done.exit_code == 3
+    answers = json.loads(done.stdout)
+    assert [answer["image"] for answer in answers] == [str(tmp_path / f"{k}.png") for k in range(5) if k not in bad]
+    for answer in answers:
+        assert answer["probabilities"] == pytest.approx(expected[answer["image"]]["probabilities"], abs=1e-6)
+    assert f"{5 - len(bad)} pictures are answered" in done.stderr
+    assert all(f"{k}.png: " in done.stderr for k in bad)
+    assert (tmp_path / "figure.svg").exists()
+
+
+def test_what_lies_beside_the_pictures_is_told_of(ask, tmp_path):
+    draw(3).save(tmp_path / "three.png")
+    draw(3).save(tmp_path / "other.gif")
+    (tmp_path / "circle").symlink_to(tmp_path)
+    os.mkfifo(tmp_path / "pipe.png")
+    done = ask(tmp_path, tmp_path / "pipe.png", tmp_path / "other.gif")
+    assert done.exit_code == 3
+    assert "left out 3 files (1 link to a folder that is read already, 1 .gif, 1 pipe)" in done.stderr
+    assert "pipe.png: found a pipe; expected a picture in a regular file" in done.stderr
+    assert "other.gif: found no picture of a format that is read here; expected .bmp" in done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_memory_does_not_grow_with_the_pictures(run_path, tmp_path):
+    """What stays of a picture of 640x480 is its answer."""
+    trained = load_ensemble(run_path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640)).astype(np.uint8)).save(tmp_path / "x.bmp")
+    draw(5, 480).save(tmp_path / "five.bmp")
+    preparation = Preparation(trained.vote.dataset, trained.image_shape, trained.vote.pixels)
+    peaks = []
+    for count in (20, 200):
+        pictures = [("five", tmp_path / "five.bmp")] * 20 + [("x", tmp_path / "x.bmp")] * (count - 20)
+        tracemalloc.start()
+        answers, faults = ask_all(trained, preparation, pictures)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert len(answers) + len(faults) == count
+    assert peaks[1] - peaks[0] < 4e6  # 180 pictures kept whole would be 55 MB
 
 
 def test_options_that_cannot_work_are_refused(ask, tmp_path):

@@ -89,7 +89,9 @@ def test_no_images_give_no_rows(trained):
     [
         (np.zeros((28, 28), np.uint8), r"shape \[28, 28\]; expected \[N, 28, 28\]"),
         (np.zeros((2, 3, 28, 28), np.uint8), r"expected \[N, 28, 28\], \[N, 1, 28, 28\]"),
-        (np.zeros((2, 28, 28), np.int64), "type int64; expected uint8"),
+        (np.full((2, 28, 28), 256), "type int64 from 256 to 256; expected 0 to 255, as this ensemble was trained"),
+        (np.full((2, 28, 28), -1, np.int16), "type int16 from -1 to -1; expected 0 to 255"),
+        (np.zeros((2, 28, 28), complex), "type complex128; expected uint8"),
         (np.full((2, 28, 28), 255.0), "floats from 255 to 255; expected floats in"),
         (np.full((2, 28, 28), -0.5), "floats from -0.5 to -0.5"),
         (np.full((2, 28, 28), np.nan), "NaN or infinite"),
