@@ -17,7 +17,7 @@ class DatasetFacts(Stored):
     """dataset.json: what the members were trained on.
 
     image_shape: (C, H, W). mean, std: by channel, of the training rows on the scale [0, 1]. images_sha256: of all pixels
-    (`data.images_digest`). Earlier versions wrote the last three not at all.
+    (`data.images_digest`). labels_sha256: of labels and split (`member_files.labels_digest`). Earlier versions wrote the last four not at all.
     """
 
     name: str
@@ -26,6 +26,7 @@ class DatasetFacts(Stored):
     mean: list[float] | None = None
     std: list[Annotated[float, Field(gt=0)]] | None = None
     images_sha256: str | None = None
+    labels_sha256: str | None = None
 
     @model_validator(mode="after")
     def _one_statistic_per_channel(self) -> Self:
