@@ -194,8 +194,8 @@ def is_file(path: Path) -> bool:
     """Whether there is a file. Raises StorageError where that cannot be seen."""
     try:
         return path.is_file()
-    except OSError as error:  # a folder that may not be entered, a name that is too long
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a folder that may not be entered, a name that is too long, a zero byte
+        raise StorageError(f"{path}: cannot be read: {error}") from error
 
 
 def has_entries(path: Path) -> bool:

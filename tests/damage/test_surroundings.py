@@ -58,6 +58,15 @@ def test_a_folder_that_goes_away_in_mid_run_is_not_made_anew(tmp_path: Path, how
         assert run_ensemble(config, lambda *_: InlineExecutor(), lambda _: []).trained == 1
 
 
+def test_a_folder_of_the_same_name_does_not_hide_a_run(run: Path) -> None:
+    Path("d").mkdir()
+    assert call("evaluate", "d").exit_code == 0
+    for name in ("x" * 5000, "no such run", "d/d"):
+        for command in (("evaluate", name), ("compare", "d", name), ("report", name), ("check", name)):
+            result = call(*command)
+            assert result.exit_code in range(2, 7), said(result)
+
+
 def test_a_renamed_run_is_the_same_run(run: Path) -> None:
     before = json.loads((run / "evaluation.json").read_text())
     run.rename("runs/best")
