@@ -1,5 +1,6 @@
 # make quickstart   install into .venv and train the first ensemble
-# make test         all tests but the longer ones on pretended GPUs; make test-gpu: those on pretended GPUs, all of them
+# make test         all tests but the longer ones; make test-gpu: those on pretended GPUs, all of them
+# make test-all     those too that try every call to a disk in turn, where make test takes a sample
 # make check        lint, types, layers
 # make benchmark    our speed beside Ensemble-PyTorch's (needs the benchmark extra, installed on demand)
 # make benchmarks   that and every other claim of speed; refreshes docs/results/speed.md
@@ -13,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 # Compiled once and kept: without its caches every process compiles torch and Ray anew, for seconds (docs/log.md).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart install test test-gpu check format benchmark benchmarks requirements clean
+.PHONY: quickstart install test test-all test-gpu check format benchmark benchmarks requirements clean
 
 quickstart: install
 	$(BIN)/ensemble train configs/quickstart.yaml
@@ -30,6 +31,9 @@ $(STAMP): requirements.txt pyproject.toml
 
 test: install
 	$(BIN)/python -m pytest -q
+
+test-all: install
+	$(BIN)/python -m pytest -q -m "not gpu_full"
 
 test-gpu: install
 	$(BIN)/python -m pytest -q -m "" tests/gpu

@@ -33,6 +33,8 @@ from ensemble.evaluation.splits import SplitVotes
 from ensemble.judging import find_run, load_voters
 from ensemble.paths import given_path
 from ensemble.storage import RunFolder
+from ensemble.storage.listed_folder import is_file
+from ensemble.storage.manifest import MANIFEST
 from ensemble.types import IntArray
 
 SUFFIXES = (".npz", ".npy", ".csv")
@@ -85,7 +87,7 @@ def compare_items(
 
 def _source(item: str, root: Path) -> _Source:
     path = given_path(item, "ITEM")
-    if path.suffix in SUFFIXES and not path.is_dir():
+    if path.suffix in SUFFIXES and not is_file(path / MANIFEST):
         return _file(path)
     run, _, which = (item, "", "") if find_run(item, root).is_dir() else item.rpartition(":")
     if (not run and not which) or not find_run(run or item, root).is_dir():

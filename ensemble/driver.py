@@ -79,6 +79,8 @@ class Driver:
             self.told.update(previous)
             method.tell([self.folder.load_member(index, method.wants_weights) for index in previous])
             self._listen(method)
+        if not self.failures:
+            self.folder.drop_all_checkpoints()  # a start that was stopped may have left some of finished tasks
 
     def _closed_rounds(self) -> list[list[int]]:
         """The members each earlier round was told of, for the rounds that a later one was built upon.

@@ -28,6 +28,8 @@ from ensemble.paths import given_path
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.damage import what_to_do
 from ensemble.storage.descriptions import DatasetFacts, JudgedConfig
+from ensemble.storage.listed_folder import is_file
+from ensemble.storage.manifest import MANIFEST
 from ensemble.storage.names import DATASET, DISPUTED, EVALUATION, METHOD, STAGED
 from ensemble.storage.parsing import json_object
 from ensemble.storage.remote import Mirror, is_address, local_root
@@ -155,7 +157,11 @@ def headline_figures(evaluation: Evaluation) -> dict[str, float]:
 
 
 def find_run(name: str, root: Path) -> Path:
-    """The folder of a run given as a path, as a name under `root`, or as an address, which is fetched first."""
+    """The folder of a run given as a path, as a name under `root`, or as an address, which is fetched first.
+
+    A folder of that name that is no run does not hide a run under `root`. Raises StorageError for a path that cannot be
+    looked at.
+    """
     if is_address(name):
         if remedy := secret_in(name):
             raise ConfigError(f"RUN: {remedy}")
@@ -163,8 +169,12 @@ def find_run(name: str, root: Path) -> Path:
         path = local_root(address) / run
         Mirror(address, run).fetch(path)
         return path
-    path = given_path(name, "RUN")
-    return path if path.is_dir() or "/" in str(path) else root / name
+    here, below = given_path(name, "RUN"), root / name
+    if "/" in str(here) or is_file(here / MANIFEST):
+        return here
+    if is_file(below / MANIFEST):
+        return below
+    return here if here.is_dir() else below
 
 
 def method_weights(folder: RunFolder, members: Sequence[MemberResult]) -> DoubleArray | None:

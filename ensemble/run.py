@@ -42,6 +42,7 @@ from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.run_data import labels_of, require_same_data, test_images
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
+from ensemble.storage.member_files import labels_digest
 from ensemble.storage.mending import mend
 from ensemble.storage.names import (
     DATASET,
@@ -266,6 +267,7 @@ def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatAr
     described = {
         "name": dataset.name, "class_names": list(dataset.class_names), "image_shape": list(dataset.image_shape),
         "mean": mean_C.tolist(), "std": std_C.tolist(), "images_sha256": images_digest(dataset),
+        "labels_sha256": labels_digest(labels_of(dataset, split)),
         "pixels": dataset.pixels.to_json(), "pictures": dataset.account.to_json(),
     }  # fmt: skip
     contents = {ENVIRONMENT: json_bytes(describe_environment())}

@@ -51,9 +51,15 @@ def write_bytes(path: Path, content: bytes, root: Path | None = None) -> str:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed writers left anywhere in a folder. Raises StorageError where it cannot."""
-    for leftover in folder.rglob(f"*{TEMPORARY}"):
-        if _LEFTOVER.search(leftover.name) and not leftover.is_symlink() and leftover.is_file():
-            remove(leftover)
+    try:
+        found = list(folder.rglob(f"*{TEMPORARY}"))
+        leftovers = [p for p in found if _LEFTOVER.search(p.name) and not p.is_symlink() and p.is_file()]
+    except OSError as error:
+        raise StorageError(
+            f"{folder}: cannot be looked through: {error.strerror or error}; check permissions"
+        ) from error
+    for leftover in leftovers:
+        remove(leftover)
 
 
 def remove(path: Path) -> None:

@@ -23,8 +23,8 @@ class DatasetFacts(Stored):
     """dataset.json: what the members were trained on.
 
     image_shape: (C, H, W). mean, std: by channel, of the training rows on the scale [0, 1]. images_sha256: of all pixels
-    (`data.images_digest`). pixels: how pictures become bytes (`data.pixel_rule`). pictures: what was read and left
-    out. Earlier versions wrote only the first two.
+    (`data.images_digest`). labels_sha256: of labels and split (`member_files.labels_digest`). pixels: how pictures become
+    bytes (`data.pixel_rule`). pictures: what was read and left out. Earlier versions wrote only the first two.
     """
 
     name: str
@@ -33,6 +33,7 @@ class DatasetFacts(Stored):
     mean: list[float] | None = None
     std: list[Annotated[float, Field(gt=0)]] | None = None
     images_sha256: str | None = None
+    labels_sha256: str | None = None
     pixels: dict[str, Any] | None = None
     pictures: PictureFacts | None = None
 

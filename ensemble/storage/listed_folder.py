@@ -19,7 +19,7 @@ from typing import IO, Self
 from ensemble.errors import StorageError
 from ensemble.storage.atomic import remove, write_bytes
 from ensemble.storage.damage import Damaged, what_to_do
-from ensemble.storage.manifest import MANIFEST, Entry, manifest_bytes, parse_manifest
+from ensemble.storage.manifest import MANIFEST, Content, Entry, manifest_bytes, parse_manifest
 from ensemble.storage.names import EVENTS
 from ensemble.storage.remote import Mirror
 
@@ -32,6 +32,7 @@ class ListedFolder:
         self._lock = lock
         self._mirror = mirror
         self._files: dict[str, Entry] = {}
+        self._changes = 0  # of the list, for what is worked out from it
         self._place = path.stat() if lock else None  # where it was when it was opened
 
     def __enter__(self) -> Self:
@@ -56,12 +57,26 @@ class ListedFolder:
         self.write_all({name: content})
 
     def write_all(self, contents: Mapping[str, bytes]) -> None:
-        """Write several files, then list them together: readers see all of them or none."""
+        """Write several files, then list them together: readers see all of them or none.
+
+        Where listed files are replaced, what is to come is listed before: a kill in between leaves no file that nobody knows.
+        """
         assert self._lock is not None, "the run folder is open for reading only"
         self._require_here()
+        new = {
+            name: Entry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+            for name, content in contents.items()
+        }
+        replaced = {name: old for name, old in self._files.items() if name in new and old.sha256 != new[name].sha256}
+        if replaced:
+            self._files.update({
+                name: Entry(sha256=old.sha256, bytes=old.bytes, replaced_by=new[name]) for name, old in replaced.items()
+            })  # fmt: skip
+            write_bytes(self.path / MANIFEST, manifest_bytes(self._files), self.path)
         for name, content in contents.items():
-            digest = write_bytes(self.path / name, content, self.path)
-            self._files[name] = Entry(sha256=digest, bytes=len(content))
+            write_bytes(self.path / name, content, self.path)
+        self._files.update(new)
+        self._changes += 1
         self._write_manifest()
 
     def record_events(self) -> None:
@@ -94,8 +109,8 @@ class ListedFolder:
         except OSError as error:
             raise StorageError(f"{path}: listed in {MANIFEST} but not readable: {error.strerror or error}") from error
         listed = content[: entry.bytes] if name == EVENTS else content
-        found = hashlib.sha256(listed).hexdigest()
-        if found != entry.sha256 or len(listed) != entry.bytes:
+        if not entry.matches(listed) and not (entry.replaced_by and entry.replaced_by.matches(content)):
+            found = hashlib.sha256(listed).hexdigest()
             raise Damaged(
                 name,
                 f"{path}: damaged: SHA-256 {found[:16]}... of {len(listed):,} bytes found, {entry.sha256[:16]}... of {entry.bytes:,} expected; {what_to_do(name)}",
@@ -125,11 +140,21 @@ class ListedFolder:
         names = [name for name in names if name in self._files]
         for name in names:
             del self._files[name]
+        self._changes += 1
         if names:
             self._require_here()
             self._write_manifest()  # first the list, so that no listed file is ever missing
         for name in names:
             remove(self.path / name)
+
+    def _settle_replacements(self) -> None:
+        """Decide for files that a killed start was replacing which of the two they are."""
+        for name, entry in self._files.items():
+            if entry.replaced_by is not None:
+                kept: Content = entry
+                with contextlib.suppress(Damaged):  # what reads it will say so
+                    kept = entry.replaced_by if entry.replaced_by.matches(self.read_bytes(name)) else entry
+                self._files[name] = Entry(sha256=kept.sha256, bytes=kept.bytes)
 
     def _require_here(self) -> None:
         """Raises StorageError when the folder is no longer where it was opened: nothing is made anew in its place."""
@@ -157,8 +182,8 @@ class ListedFolder:
         except OSError as error:
             raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
         manifest = parse_manifest(content, path)
-        self._files = dict(manifest.files)
-        if not manifest.certain and (damaged := self.damaged_files()):
+        self._files, self._changes = dict(manifest.files), self._changes + 1
+        if not manifest.certain and (damaged := ListedFolder.damaged_files(self)):
             raise StorageError(
                 f"{path}: damaged, or a file it lists is: digests were changed after it was written, and these do not fit:\n"
                 + "\n".join(f"  {error}" for error in damaged[:5])
@@ -169,7 +194,15 @@ def is_file(path: Path) -> bool:
     """Whether there is a file. Raises StorageError where that cannot be seen."""
     try:
         return path.is_file()
-    except OSError as error:  # a folder that may not be entered, a name that is too long
+    except (OSError, ValueError) as error:  # a folder that may not be entered, a name that is too long, a zero byte
+        raise StorageError(f"{path}: cannot be read: {error}") from error
+
+
+def has_entries(path: Path) -> bool:
+    """Whether there is a folder with anything in it. Raises StorageError where that cannot be seen."""
+    try:
+        return path.is_dir() and any(path.iterdir())
+    except OSError as error:
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 

@@ -8,6 +8,7 @@ damaged digest shows. Manifests of earlier versions have neither; their form is 
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import json
 import re
@@ -27,11 +28,29 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MEMBER_FILES = ("weights.safetensors", "votes.npz", "history.csv", "member.json")
 
 
-class Entry(Stored):
-    """One file. bytes: its size."""
+class Content(Stored):
+    """What a file holds. bytes: its size."""
 
     sha256: Digest
     bytes: Annotated[int, Field(ge=0)]
+
+    def matches(self, content: builtins.bytes) -> bool:
+        return len(content) == self.bytes and hashlib.sha256(content).hexdigest() == self.sha256
+
+
+class Entry(Content):
+    """One file. replaced_by: what is about to take its place; until the next manifest the file may be either."""
+
+    replaced_by: Content | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        next_one = self.replaced_by
+        known = {"sha256": self.sha256, "bytes": self.bytes}
+        return (
+            known
+            if next_one is None
+            else {**known, "replaced_by": {"sha256": next_one.sha256, "bytes": next_one.bytes}}
+        )
 
 
 class Manifest(Stored):
@@ -50,7 +69,7 @@ class Manifest(Stored):
 
 def manifest_bytes(files: Mapping[str, Entry]) -> bytes:
     """The content of manifest.json for these files."""
-    entries = {name: {"sha256": entry.sha256, "bytes": entry.bytes} for name, entry in sorted(files.items())}
+    entries = {name: entry.to_json() for name, entry in sorted(files.items())}
     checksums = {"names_sha256": names_digest(files), "entries_sha256": entries_digest(files)}
     return json_bytes({"version": VERSION, **checksums, "files": entries})
 
@@ -83,7 +102,7 @@ def names_digest(files: Mapping[str, Any]) -> str:
 
 def entries_digest(files: Mapping[str, Entry]) -> str:
     """SHA-256 of names, digests and sizes."""
-    entries = [[name, entry.sha256, entry.bytes] for name, entry in sorted(files.items())]
+    entries = [[name, entry.to_json()] for name, entry in sorted(files.items())]
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 

@@ -53,6 +53,11 @@ def labels_bytes(labels: Labels) -> bytes:
     return npz_bytes({name: getattr(labels, name) for name in Labels.__slots__})
 
 
+def labels_digest(labels: Labels) -> str:
+    """SHA-256 of labels and split."""
+    return hashlib.sha256(labels_bytes(labels)).hexdigest()
+
+
 def same_labels(one: Labels, other: Labels) -> bool:
     """Whether votes on the one can be judged against the other."""
     return all(np.array_equal(getattr(one, name), getattr(other, name)) for name in Labels.__slots__)

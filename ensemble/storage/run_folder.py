@@ -23,11 +23,11 @@ import yaml
 from ensemble.errors import ConfigError, StorageError
 from ensemble.events import Event
 from ensemble.storage.atomic import json_bytes, remove_leftovers
-from ensemble.storage.damage import Damaged
+from ensemble.storage.damage import Damaged, what_to_do
 from ensemble.storage.descriptions import DatasetFacts, JudgedConfig, MemberFile, MethodFacts, PlanFacts
 from ensemble.storage.event_lines import parse_events
 from ensemble.storage.identity import differences
-from ensemble.storage.listed_folder import ListedFolder, is_file, locked
+from ensemble.storage.listed_folder import ListedFolder, has_entries, is_file, locked
 from ensemble.storage.manifest import MANIFEST, MEMBER_FILES, member_folder, members_of
 from ensemble.storage.member_files import (
     HISTORY,
@@ -37,6 +37,7 @@ from ensemble.storage.member_files import (
     Expected,
     Labels,
     labels_bytes,
+    labels_digest,
     member_contents,
     parse_history,
     parse_labels,
@@ -60,6 +61,7 @@ class RunFolder(ListedFolder):
     def __init__(self, path: Path, lock: IO[str] | None = None, mirror: Mirror | None = None) -> None:
         super().__init__(path, lock, mirror)
         self._expected: tuple[tuple[str, ...], Expected] | None = None
+        self._finished: tuple[int, set[int]] | None = None  # as of so many changes of the list
 
     @classmethod
     def open(
@@ -119,12 +121,13 @@ class RunFolder(ListedFolder):
         remove_leftovers(self.path)
         if is_file(self.path / MANIFEST):
             self._load_manifest()
-        elif (self.path / "members").is_dir() and any((self.path / "members").iterdir()):
+            self._settle_replacements()
+        elif has_entries(self.path / "members"):
             raise StorageError(
                 f"{self.path / MANIFEST}: missing, though members lie in this folder; restore it from a copy, or remove the folder to train anew"
             )
         if not self.has(CONFIG):  # nothing was begun, or only a plan was made, as earlier versions could leave it
-            self._files = {}
+            self._files, self._changes = {}, self._changes + 1
             made = plan() if callable(plan) else plan
             self.write_all({PLAN: json_bytes(made), CONFIG: _yaml(config)})
             return
@@ -213,8 +216,12 @@ class RunFolder(ListedFolder):
 
     def load_labels(self) -> Labels:
         """Split and labels of the run."""
-        classes = len(self.dataset().class_names) if self.has(DATASET) else None
-        return parse_labels(self.read_bytes(LABELS), self.path / LABELS, classes)
+        known = self.dataset() if self.has(DATASET) else None
+        path = self.path / LABELS
+        labels = parse_labels(self.read_bytes(LABELS), path, len(known.class_names) if known else None)
+        if known and known.labels_sha256 not in (None, labels_digest(labels)):
+            raise StorageError(f"{path}: damaged: not the labels that {DATASET} belongs to; {what_to_do(LABELS)}")
+        return labels
 
     def _expectation(self) -> Expected:
         """What votes must be like, read once as long as the files behind it stay the same."""
@@ -240,7 +247,9 @@ class RunFolder(ListedFolder):
 
     def finished(self) -> set[int]:
         """Indices of the members that are stored whole."""
-        return members_of(self._files)
+        if self._finished is None or self._finished[0] != self._changes:
+            self._finished = (self._changes, members_of(self._files))
+        return set(self._finished[1])
 
     def load_member(self, index: int, weights: bool = False) -> MemberResult:
         """A stored member; its weights only on request. Raises StorageError when damaged or not of this run."""
@@ -299,6 +308,10 @@ class RunFolder(ListedFolder):
     def drop_checkpoints(self, task: str) -> None:
         """Remove the states of a finished task."""
         self.forget(self._checkpoints(task))
+
+    def drop_all_checkpoints(self) -> None:
+        """Remove the states of all tasks, once no task is unfinished."""
+        self.forget([name for name in self.files() if name.startswith("checkpoints/")])
 
     def _checkpoints(self, task: str) -> list[str]:
         pattern = re.compile(rf"checkpoints/{re.escape(task)}\.\d+\.safetensors")
