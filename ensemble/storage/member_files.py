@@ -148,7 +148,7 @@ def parse_history(content: bytes, where: Path) -> tuple[EpochRecord, ...]:
     except (ValueError, TypeError, KeyError, csv.Error) as error:
         raise StorageError(f"{where}: damaged: not the epochs of a member: {error}") from error
     epochs = [record.epoch for record in records]
-    if not epochs or epochs != list(range(epochs[0], epochs[0] + len(epochs))) or epochs[0] < 1:
+    if epochs and (epochs[0] < 1 or epochs != list(range(epochs[0], epochs[0] + len(epochs)))):
         raise StorageError(f"{where}: damaged: its epochs do not follow one another")
     return records
 
