@@ -101,7 +101,7 @@ def kill(kind: str, driver: subprocess.Popen[bytes], record: Record) -> bool:
         driver.wait(timeout=60)
         record.sigterm_seconds.append(time.monotonic() - begun)
     else:
-        word = "raylet/raylet" if kind == "raylet" else "ray::_train_remotely"
+        word = "raylet/raylet" if kind == "raylet" else "ray::train_remotely"
         victims = [number for number, name in below if word in name]
         if not victims:
             return False

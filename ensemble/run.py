@@ -34,7 +34,7 @@ from ensemble.environment import describe_environment
 from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
-from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device
+from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device, stays_here
 from ensemble.judging import headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
 from ensemble.planning import Plan, make_plan, stored_kernels, training_work
@@ -139,11 +139,15 @@ def first_plan(experiment: Experiment, dataset: Dataset, rows: int) -> Plan:
 
     Raises ComputeError when a GPU is asked for and none can be had, or a cluster that is named cannot be reached.
     """
-    compute, shape = experiment.compute, _image_shape(dataset)
+    shape = _image_shape(dataset)
+    images = {group.name: rows * group.count * group.training.epochs for group in experiment.groups}
+    if stays_here(experiment.compute, training_work(images, experiment, "cpu", shape, dataset.num_classes)):
+        here = experiment.compute.model_copy(update={"executor": "inline"})
+        experiment = experiment.model_copy(update={"compute": here})
+    compute = experiment.compute
     with connected(compute):
         device = planned_device(compute)
         check_precision(compute, device)
-        images = {group.name: rows * group.count * group.training.epochs for group in experiment.groups}
         work = training_work(images, experiment, device, shape, dataset.num_classes)
         return complete_plan(experiment, dataset, device, expected_slots(compute, device, work))
 

@@ -10,21 +10,29 @@ together). Rank 0 alone writes and prints. What the launcher was asked for is co
 
 from __future__ import annotations
 
+import fcntl
+import ipaddress
 import itertools
 import os
 import platform
+import socket
+import struct
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import click
 import yaml
 
+from ensemble import launcher_variables
 from ensemble.config import Experiment, load_config
 from ensemble.errors import ComputeError, ConfigError
+from ensemble.surroundings import settle_variables
 from ensemble.training import device_kind
 from launch.training import guarded, train_and_print
 
 _COUNT_FLAGS = ("--num_processes", "--num-processes", "--nproc-per-node", "--nproc_per_node")
+_SIOCGIFADDR = 0x8915  # Linux: ask for the address of an interface
 _FILE_FLAGS = ("--config_file", "--config-file")
 
 
@@ -45,7 +53,7 @@ def main() -> int:
     if rank > 0:
         serve()
         return 0
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # a launcher was asked for one process
+    alone = launcher_variables.world_size() == 1  # a launcher was asked for one process
     compute = experiment.compute
     executor = InlineExecutor() if alone else LaunchedExecutor(compute.parallel == "data", compute.hang_timeout_s)
     try:
@@ -59,9 +67,11 @@ def join(experiment: Experiment) -> int:
 
     Raises ComputeError where the world is not the one that was asked for.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    settle_variables()
+    launcher_variables.check_launcher()
+    world = launcher_variables.world_size()
     asked = asked_processes(_ancestors())
-    if asked is not None and asked != int(os.environ.get("LOCAL_WORLD_SIZE", world)) and asked != world:
+    if asked is not None and asked not in (launcher_variables.local_world_size(world), world):
         raise ComputeError(
             f"the launcher was asked for {asked} processes, but this is a world of {world}. With CPUs, start them by: ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes {asked} -m launch.accelerate_run ...  or: torchrun --nproc-per-node {asked} -m launch.accelerate_run ..."
         )
@@ -69,14 +79,23 @@ def join(experiment: Experiment) -> int:
     if device == "cuda":
         import torch
 
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        here = launcher_variables.local_world_size(1)
         line = compare_with_gpus(here, torch.cuda.device_count(), experiment.compute.parallel)
-        if line and os.environ.get("LOCAL_RANK", "0") == "0":
+        if line and launcher_variables.local_rank() == 0:
             click.echo(line, err=True)
     from accelerate import PartialState
 
-    # Without `cpu` two processes on a machine without GPUs would both believe to be alone.
-    state = PartialState(cpu=device == "cpu")
+    choose_interface(world)
+    # Without `cpu` two processes on a machine without GPUs would both believe to be alone. The time limit is that of
+    # collectives, in which a rank that is gone would be waited for much longer.
+    try:
+        state = PartialState(
+            cpu=device == "cpu", timeout=timedelta(seconds=max(30.0, experiment.compute.hang_timeout_s))
+        )
+    except RuntimeError as error:
+        raise ComputeError(
+            f"the {world} processes could not join at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {str(error).splitlines()[0][:300]}; all machines must reach each other: set GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME for GPUs) to the network interface between them, now {os.environ.get('GLOO_SOCKET_IFNAME', 'not set')}"
+        ) from error
     if state.num_processes != world:
         raise ComputeError(
             f"{world} processes were started, but Accelerate sees {state.num_processes}; check ACCELERATE_USE_CPU and the distributed_type of the configuration file"
@@ -86,6 +105,42 @@ def join(experiment: Experiment) -> int:
             "this is a single process; expected a world that a launcher started. Use: ensemble train CONFIG, or: torchrun --nproc-per-node 2 -m launch.accelerate_run CONFIG"
         )
     return int(state.process_index)
+
+
+def choose_interface(world: int) -> None:
+    """Have Gloo use the interface by which the master is reached: it would take the loopback where a host's name does not resolve.
+
+    Raises ComputeError where the master's address means this machine alone, though there are several.
+    """
+    master = os.environ.get("MASTER_ADDR", "")
+    if not master or world == launcher_variables.local_world_size(world) or os.environ.get("GLOO_SOCKET_IFNAME"):
+        return
+    try:
+        family, _, _, _, place = socket.getaddrinfo(master, 1, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:  # sends nothing: the system only chooses the way
+            probe.connect(place)
+            own = str(probe.getsockname()[0])
+    except OSError as error:
+        raise ComputeError(
+            f"the master's address {master} (MASTER_ADDR) leads nowhere from {platform.node()}: {error.strerror or error}; use an address that all machines reach"
+        ) from error
+    if ipaddress.ip_address(own.partition("%")[0]).is_loopback:
+        raise ComputeError(
+            f"the master's address {master} (MASTER_ADDR) is {place[0]} on {platform.node()}, which no other machine reaches, but there are several (WORLD_SIZE is {world}); use the master's address in the network between them, or set GLOO_SOCKET_IFNAME"
+        )
+    name = next((name for _, name in socket.if_nameindex() if _address_of(name) == own), None)
+    if name is not None:
+        os.environ["GLOO_SOCKET_IFNAME"] = name
+
+
+def _address_of(interface: str) -> str | None:
+    """The IPv4 address of an interface; None where it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        try:
+            found = fcntl.ioctl(any_socket, _SIOCGIFADDR, struct.pack("256s", interface.encode()[:15]))
+        except OSError:
+            return None
+    return socket.inet_ntoa(found[20:24])
 
 
 def compare_with_gpus(processes: int, gpus: int, parallel: str) -> str | None:

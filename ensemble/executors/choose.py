@@ -7,10 +7,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from ensemble import launcher_variables
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.executors.base import Executor
 from ensemble.executors.inline import InlineExecutor
+from ensemble.surroundings import settle_variables
 from ensemble.training import Job, device_kind
 from ensemble.training.gpu_cards import Card, local_card
 from ensemble.training.job import Ways
@@ -25,10 +27,19 @@ RAY_PAYS_FROM = {"cpu": 500_000, "cuda": 100_000_000}
 
 def uses_cluster(compute: ComputeConfig) -> bool:
     """True where tasks go to a Ray cluster that is named, by compute.ray_address or RAY_ADDRESS."""
-    named = compute.ray_address is not None or "RAY_ADDRESS" in os.environ
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    suits = compute.executor in ("auto", "ray") and compute.parallel != "data" and not launched
+    settle_variables()
+    named = compute.ray_address is not None or launcher_variables.ray_address() is not None
+    suits = compute.executor in ("auto", "ray") and compute.parallel != "data" and launcher_variables.world_size() == 1
     return named and suits and importlib.util.find_spec("ray") is not None
+
+
+def stays_here(compute: ComputeConfig, work: float) -> bool:
+    """True where a run that leaves its place open is so small that no cluster is asked, though RAY_ADDRESS names one.
+
+    work: training images in all (`planning.training_work` on a CPU). A compute.ray_address is meant for the run, and is used.
+    """
+    open_place = compute.executor == "auto" and compute.ray_address is None and compute.device != "cuda"
+    return open_place and work < RAY_PAYS_FROM["cpu"] and uses_cluster(compute)
 
 
 @contextmanager
@@ -75,7 +86,7 @@ def expected_slots(compute: ComputeConfig, device: str, work: float) -> int:
     """
     if compute.executor == "inline" or compute.parallel == "data":
         return 1
-    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    launched = launcher_variables.world_size()
     if launched > 1 or compute.executor == "accelerate":
         return launched
     on_cluster = uses_cluster(compute)
@@ -141,7 +152,8 @@ def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], w
     if choice == "auto":
         local = _local_slots(compute, device)
         slots = min(local, compute.slots or local, len(tasks))
-        pays = uses_cluster(compute) or (slots > 1 and work >= RAY_PAYS_FROM[device])
+        small = local > 0 and stays_here(compute, work)
+        pays = not small and (uses_cluster(compute) or (slots > 1 and work >= RAY_PAYS_FROM[device]))
         choice = "ray" if installed and pays else "inline"
     if choice == "inline":
         return InlineExecutor()

@@ -21,6 +21,7 @@ from ensemble.errors import ComputeError
 NONCE_BYTES = 16
 PATIENCE_S = 60.0  # with ranks that have joined the process group, but do not answer
 _PAUSE_S = 0.05
+_LINGER_S = 1.0  # the store may end with rank 0: the others must have read why
 _REFUSED, _HELLO, _AGREED = "ensemble/refused", "ensemble/hello", "ensemble/agreed"
 
 
@@ -32,31 +33,31 @@ def agree(rank: int, size: int, store: Any, secret: bytes, patience_s: float = P
     own = secrets.token_bytes(NONCE_BYTES)
     store.set(_nonce(rank), own + platform.node().encode()[:200])
     deadline = time.monotonic() + patience_s
-    said = [_wait(store, _nonce(other), other, deadline) for other in range(size)]
+    said = [_wait(store, _nonce(other), rank, other, deadline) for other in range(size)]
     nonces = b"".join(own if other == rank else said[other][:NONCE_BYTES] for other in range(size))
     if rank == 0:
         store.set(_HELLO, _sign(secret, "hello", nonces))
-    elif not hmac.compare_digest(_wait(store, _HELLO, 0, deadline), _sign(secret, "hello", nonces)):
-        _refuse(store, rank)
+    elif not hmac.compare_digest(_wait(store, _HELLO, rank, 0, deadline), _sign(secret, "hello", nonces)):
+        _refuse(store, rank, rank)
     key = _sign(secret, "world", nonces)
     store.set(_reply(rank), _sign(key, "reply", str(rank).encode()))
     if rank == 0:
         for other in range(1, size):
             if not hmac.compare_digest(
-                _wait(store, _reply(other), other, deadline), _sign(key, "reply", str(other).encode())
+                _wait(store, _reply(other), rank, other, deadline), _sign(key, "reply", str(other).encode())
             ):
-                _refuse(store, other)
+                _refuse(store, 0, other)
         store.set(_AGREED, _sign(key, "agreed", b""))
-    elif not hmac.compare_digest(_wait(store, _AGREED, 0, deadline), _sign(key, "agreed", b"")):
-        _refuse(store, rank)
+    elif not hmac.compare_digest(_wait(store, _AGREED, rank, 0, deadline), _sign(key, "agreed", b"")):
+        _refuse(store, rank, rank)
     return key
 
 
-def _wait(store: Any, key: str, rank: int, deadline: float) -> bytes:
+def _wait(store: Any, key: str, here: int, rank: int, deadline: float) -> bytes:
     """What a rank has put down, as soon as it has. Raises ComputeError where a secret was refused, or it never comes."""
     while not store.check([key]):
         if store.check([_REFUSED]):
-            _refused(store)
+            _refused(store, here)
         if time.monotonic() > deadline:
             raise ComputeError(
                 f"rank {rank} of this world has joined but does not answer; look at its machine, and start all processes again"
@@ -67,17 +68,20 @@ def _wait(store: Any, key: str, rank: int, deadline: float) -> bytes:
     return value
 
 
-def _refuse(store: Any, rank: int) -> None:
+def _refuse(store: Any, here: int, rank: int) -> None:
     store.set(_REFUSED, str(rank))
-    _refused(store)
+    _refused(store, here)
 
 
-def _refused(store: Any) -> None:
+def _refused(store: Any, here: int) -> None:
     word = bytes(store.get(_REFUSED)).decode(errors="replace")
     rank = int(word) if word.isdecimal() and len(word) < 7 else 0
     host = _host(store, rank)
+    hosts = host, _host(store, 0)
+    if here == 0:
+        time.sleep(_LINGER_S)
     raise ComputeError(
-        f"rank {rank}{host} has another secret than rank 0{_host(store, 0)}: the machines have no common home folder, or somebody else writes into this world's store; set ENSEMBLE_LAUNCH_SECRET to the same long random text for all processes and start them again"
+        f"rank {rank}{hosts[0]} has another secret than rank 0{hosts[1]}: the machines have no common home folder, or somebody else writes into this world's store; set ENSEMBLE_LAUNCH_SECRET to the same long random text for all processes and start them again"
     )
 
 

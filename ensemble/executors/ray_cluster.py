@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,15 +12,18 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from ensemble import interruption
+from ensemble import interruption, launcher_variables
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
+from ensemble.executors import local_ray
+from ensemble.executors.knocking import host_and_port, knock
 from ensemble.executors.native_calls import run_interruptibly
+from ensemble.surroundings import settle_variables
 
-_LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # With a cluster that does not let go; then the end of this process ends a local one.
 _PATIENCE_S = 15.0
 _PATIENCE_AFTER_SIGNAL_S = 4.0
+_CONNECT_S = 60.0  # for a cluster whose port has answered
 _ALMOST = 1e-9  # 1 / 0.1 must count as 10
 
 
@@ -39,35 +43,113 @@ def connect(address: str | None) -> bool:
 
     Raises ComputeError inside a world that a launcher started, and when the cluster cannot be reached.
     """
-    launched = [name for name in _LAUNCHER_VARIABLES if name in os.environ]
-    if launched:
+    settle_variables()
+    if launched := launcher_variables.of_launcher():
         raise ComputeError(
             f"compute.executor is ray, but this process was started by a launcher ({', '.join(launched)} set); use compute.executor=inline there, or start it without torchrun / accelerate launch"
         )
+    wanted = address if address != "local" else None
+    field = "RAY_ADDRESS" if wanted is None and launcher_variables.ray_address() else "compute.ray_address"
+    wanted = wanted or launcher_variables.ray_address()
     if ray.is_initialized():
+        if address is not None:
+            _check_same(address, field)
         return False
-    _connect(address or os.environ.get("RAY_ADDRESS"))
+    if wanted is not None:
+        _knock(wanted, field)
+    _connect(wanted)
     return True
+
+
+def _check_same(address: str, field: str) -> None:
+    """Raises ComputeError where this process is connected already, but to another cluster than the one that is named."""
+    place = host_and_port(address, field)
+    connected = ray.get_runtime_context().gcs_address
+    if place is None or address.startswith(
+        "ray://"
+    ):  # `auto` is satisfied by any; a client does not know its head's own address
+        return
+    host, _, port = connected.rpartition(":")
+    same = int(port) == place[1] and bool(_addresses(host) & _addresses(place[0]))
+    if not same:
+        raise ComputeError(
+            f"{field} is {address}, but this process is connected to the Ray cluster at {connected} already; leave that first (ray.shutdown()), or remove {field}"
+        )
+
+
+def _addresses(host: str) -> set[str]:
+    try:
+        return {str(found[4][0]) for found in socket.getaddrinfo(host.strip("[]"), None)}
+    except OSError:
+        return {host}
+
+
+def _knock(address: str, field: str) -> None:
+    """Raises ComputeError within seconds where no cluster answers at this address, or at the one that `auto` finds."""
+    if address != "auto":
+        knock(address, field)
+    elif found := ray._private.utils.read_ray_address():  # of the last head that was started on this machine
+        knock(found, f"{field} is auto, and Ray's record of this machine's cluster")
 
 
 def disconnect() -> None:
     """Leave the cluster, and stop it if it is a local one. With a raylet that hangs, Ray would wait for minutes."""
     run_interruptibly(ray.shutdown, _PATIENCE_AFTER_SIGNAL_S if interruption.requested() else _PATIENCE_S)
+    _remove_folder()
 
 
 def _connect(address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None:
-        options.update(address="local", include_dashboard=False, _node_ip_address="127.0.0.1")
-    else:
-        options.update(address=address)
     try:
-        run_interruptibly(lambda: ray.init(**options))
-    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        if address is None:
+            _start_local(options)
+        elif not run_interruptibly(lambda: ray.init(address=address, **options), _CONNECT_S):
+            raise ComputeError(
+                f"the Ray cluster at {address} has not let this process in for {_CONNECT_S:g} s; check that its head is well and of the same Ray version ({ray.__version__}), or use compute.executor=inline"
+            )
+    except (OSError, RuntimeError, ValueError, RayError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ComputeError(
-            f"{where} could not be reached: {error}; check compute.ray_address and RAY_AUTH_MODE, or use compute.executor=inline"
+            f"{where} could not be reached: {error}; {_remedy(error)}, or use compute.executor=inline"
         ) from error
+
+
+def _remedy(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, ConnectionError):
+        return f"Ray keeps its token in the home folder ({os.environ.get('HOME') or 'HOME is not set'}): set HOME to a folder that can be written, or RAY_AUTH_TOKEN_PATH to a file with a token, or RAY_AUTH_MODE=disabled on a machine that only you use"
+    return "check compute.ray_address and RAY_AUTH_MODE"
+
+
+def _start_local(options: dict[str, Any]) -> None:
+    """Start a Ray of this process alone; see `local_ray`."""
+    _State.folder = folder = local_ray.LocalFolder()
+
+    def start() -> None:
+        with local_ray.loopback_only():
+            ray.init(**local_ray.options(folder), **options)
+        folder.clear_up_after(_raylet())
+
+    try:
+        run_interruptibly(start)
+    except BaseException:
+        _remove_folder()
+        raise
+
+
+def _raylet() -> int:
+    """The process that Ray has begun on this machine, which leads a group of its own (`native_calls`)."""
+    number: int = ray._private.worker._global_node.all_processes["raylet"][0].process.pid
+    return number
+
+
+def _remove_folder() -> None:
+    if _State.folder is not None:
+        _State.folder.remove()
+        _State.folder = None
+
+
+class _State:
+    folder: local_ray.LocalFolder | None = None
 
 
 def gpus_of_cluster() -> float:
@@ -75,28 +157,32 @@ def gpus_of_cluster() -> float:
     return float(ray.cluster_resources().get("GPU", 0))
 
 
-def slots_of_cluster(compute: ComputeConfig, device: str, workers: int | None = None) -> int:
+def slots_of_cluster(
+    compute: ComputeConfig, device: str, workers: int | None = None, avoided: Collection[str] = ()
+) -> int:
     """How many tasks the nodes that are there now can hold at a time; 0 where none can hold one.
 
     workers: processes that train each task together, each with the CPUs of a task and, on a GPU, a GPU of its own; by
-    default as many as compute.gpus_per_task says.
+    default as many as compute.gpus_per_task says. avoided: nodes that do not count.
     """
     gpus = compute.gpus_per_task if device == "cuda" else 0.0
     workers = workers or max(1, int(gpus))
     if workers == 1:
-        return fitting(compute.threads_per_task, gpus)
-    return fitting(compute.threads_per_task, min(gpus, 1.0)) // workers  # they may lie on several nodes
+        return fitting(compute.threads_per_task, gpus, avoided)
+    return fitting(compute.threads_per_task, min(gpus, 1.0), avoided) // workers  # they may lie on several nodes
 
 
-def wait_for_slots(compute: ComputeConfig, device: str, workers: int | None = None) -> int:
+def wait_for_slots(
+    compute: ComputeConfig, device: str, workers: int | None = None, avoided: Collection[str] = ()
+) -> int:
     """As `slots_of_cluster`, after waiting on a cluster for nodes that can hold a task.
 
     Raises ComputeError where none fits in compute.placement_timeout_s; a local Ray gets no new nodes, and so no time.
     """
-    on_cluster = bool(compute.ray_address or os.environ.get("RAY_ADDRESS"))
+    on_cluster = bool(compute.ray_address or launcher_variables.ray_address())
     deadline = time.monotonic() + (compute.placement_timeout_s if on_cluster else 0.0)
     demand: list[Any] = []
-    while (fits := slots_of_cluster(compute, device, workers)) == 0 and time.monotonic() < deadline:
+    while (fits := slots_of_cluster(compute, device, workers, avoided)) == 0 and time.monotonic() < deadline:
         demand = demand or _demand(compute, device, workers)
         interruption.check()
         time.sleep(0.5)

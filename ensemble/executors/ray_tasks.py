@@ -22,11 +22,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ensemble import interruption
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
-from ensemble.events import TaskStarted
+from ensemble.events import Notice, TaskStarted
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
 from ensemble.executors.diagnosis import is_out_of_memory
 from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cluster import connect, disconnect, fitting, wait_for_slots
+from ensemble.executors.ray_hosts import HostWatch
 from ensemble.executors.ray_stop import StopKey
 from ensemble.executors.ray_worker import Broke, NeedsOwnProcess, kept_process, single_process, train_remotely
 from ensemble.types import FailureKind, Task
@@ -51,6 +52,10 @@ class RayExecutor:
         self._wanted = compute.slots
         self._avoided: set[str] = set()  # nodes with a GPU that does not work
         self._lost: set[str] = set()  # nodes that do not answer
+        self._taken_back: set[str] = set()  # those from which waiting tasks have been taken back
+        self._request = compute, device
+        self._hosts = HostWatch()
+        self._node_patience_s = compute.placement_timeout_s + 2 * _ANSWER_S
         self._shared: tuple[int, list[Any]] | None = None
         self._keeps_processes = True
         self._remotes: dict[bool, Any] = {}  # the function that Ray calls, with and without kept processes
@@ -62,10 +67,15 @@ class RayExecutor:
                 self.close()
                 raise
         self.slots = self._wanted or fits
+        self._hosts.start()
         self._stop_key = StopKey()
 
     def _fitting_slots(self) -> int:
-        return fitting(self._threads, self._gpus, self._avoided | self._lost)
+        avoided = self._avoided | self._unreachable()
+        try:
+            return answer_within(lambda: fitting(self._threads, self._gpus, avoided), _ANSWER_S)
+        except TimeoutError:
+            return self.slots  # the head hangs; what is under way goes on without it
 
     def run(
         self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
@@ -92,8 +102,13 @@ class RayExecutor:
                     stopping = True
                     if not running or interruption.waited_s() > interruption.GRACE_S:
                         interruption.check()
-                if self._wanted is None and waiting and time.monotonic() - looked > _LOOK_AGAIN_S:
-                    looked, self.slots = time.monotonic(), max(1, self._fitting_slots())
+                for message in self._hosts.news():
+                    emit(Notice(message))
+                if time.monotonic() - looked > _LOOK_AGAIN_S:
+                    looked = time.monotonic()
+                    self._look_at_nodes(waiting, running)
+                if waiting and not running:
+                    self._wait_for_a_node()
                 while waiting and len(running) < self.slots:
                     if wanted(task := waiting.popleft()):
                         running[self._start(task, *given)] = _UnderWay(Collector(task, emit))
@@ -120,6 +135,34 @@ class RayExecutor:
             if stopping:
                 self._stop_key.remove()
 
+    def _look_at_nodes(self, waiting: deque[Task], running: dict[Any, _UnderWay]) -> None:
+        """Follow the number of nodes, and take back what waits at nodes that do not answer."""
+        fits = self._fitting_slots()
+        if self._wanted is None and waiting:
+            self.slots = max(1, fits)
+        unheard = [stream for stream, work in running.items() if work.heard is None]
+        nobody = fits == 0 and len(unheard) == len(running)
+        if nobody or (self._hosts.silent - self._taken_back):
+            self._taken_back = set(self._hosts.silent)
+            for stream in unheard:
+                waiting.appendleft(running.pop(stream).collector.task)
+                ray.cancel(stream, force=True)
+
+    def _wait_for_a_node(self) -> None:
+        """Raises ComputeError where nothing is under way and no node that can hold a task is there in time."""
+        if self._fitting_slots() > 0:
+            return
+        self._avoided.clear()  # better a broken GPU that may recover than none
+        try:
+            answer_within(lambda: wait_for_slots(*self._request, avoided=self._unreachable()), self._node_patience_s)
+        except (ComputeError, TimeoutError) as error:
+            raise ComputeError(
+                f"no node of the Ray cluster that can hold a task answers any more ({error}); finished members and checkpoints are kept: start the same command again"
+            ) from error
+
+    def _unreachable(self) -> set[str]:
+        return self._lost | self._hosts.silent
+
     def _stop(self, waiting: deque[Task], running: dict[Any, _UnderWay]) -> None:
         """Start no further task, drop those that have not begun, and ask the others to hand in a checkpoint."""
         waiting.clear()
@@ -136,7 +179,7 @@ class RayExecutor:
             options = task_options(self._threads, self._gpus, keeps)
             self._remotes[keeps] = ray.remote(max_retries=0, **options)(train_remotely)
         self._spare_the_last()  # nodes may have gone away meanwhile
-        avoided = sorted(self._avoided | self._lost)
+        avoided = sorted(self._avoided | self._unreachable())
         elsewhere = {"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else None
         remote = self._remotes[keeps].options(label_selector=elsewhere)
         return remote.remote(call, task, self._gpus, self._stop_key.name, names, *references)
@@ -171,12 +214,8 @@ class RayExecutor:
             self.slots = max(1, self._fitting_slots())
 
     def _spare_the_last(self) -> None:
-        if (self._avoided or self._lost) and self._fitting_slots() == 0:
+        if self._avoided and self._fitting_slots() == 0:
             self._avoided.clear()
-            if self._lost and self._fitting_slots() == 0:
-                raise ComputeError(
-                    f"no node of the Ray cluster that can hold a task answers any more (compute.hang_timeout_s is {self._hang_timeout_s:g}): its processes are stopped, or the network is; finished members and checkpoints are kept: start the same command again"
-                )
 
     def _end_silent(self, stream: Any, work: _UnderWay) -> None:
         """Give up a task that says nothing any more: its worker hangs and is killed, or its node does not answer."""
@@ -193,9 +232,10 @@ class RayExecutor:
     def _kill_worker(self, place: TaskStarted) -> None:
         """Kill a worker that cannot be asked to end itself. Raises TimeoutError or RayError where its node does not answer."""
         nodes = answer_within(ray.nodes, _ANSWER_S)
-        node = next((n["NodeID"] for n in nodes if n["Alive"] and n["NodeManagerHostname"] == place.host), None)
+        of_host = [n for n in nodes if n["NodeManagerHostname"] == place.host]
+        node = next((n["NodeID"] for n in of_host if n["Alive"]), None)
         if node is None:
-            return
+            raise TimeoutError(f"{place.host} is no longer a node of the cluster")
         if node in self._lost:
             raise TimeoutError(f"{place.host} does not answer")
         here = NodeAffinitySchedulingStrategy(node, soft=False)
@@ -215,6 +255,7 @@ class RayExecutor:
     def close(self) -> None:
         """Stop the local cluster, or leave the one that was there."""
         self._shared = None
+        self._hosts.stop()
         if self._owns and ray.is_initialized():
             disconnect()
 

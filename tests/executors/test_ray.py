@@ -177,3 +177,14 @@ def test_a_worker_that_hangs_is_killed_and_the_others_finish() -> None:
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:  # noqa: PTH110 - a process, not a file
         time.sleep(0.1)
     assert not os.path.exists(f"/proc/{pid}")  # noqa: PTH110
+
+
+@pytest.mark.usefixtures("cluster")
+def test_another_cluster_than_the_one_this_process_is_in_is_refused() -> None:
+    import ray
+
+    here = ray.get_runtime_context().gcs_address
+    with pytest.raises(ComputeError, match=f"compute.ray_address is 10.9.8.7:6379, but .* at {here} already"):
+        ray_executor(ray_address="10.9.8.7:6379")
+    assert ray_executor(ray_address=here).slots == 2
+    assert ray_executor(ray_address="auto").slots == 2

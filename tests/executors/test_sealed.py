@@ -155,3 +155,47 @@ def test_the_secret_is_made_once_and_only_its_owner_can_read_it(
     assert stat.S_IMODE((tmp_path / "cache" / "launch.key").stat().st_mode) == 0o600
     monkeypatch.setenv("ENSEMBLE_LAUNCH_SECRET", "given by somebody")
     assert launch_secret() == b"given by somebody"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.write_bytes(b""), "has 0 bytes; expected 32"),
+        (lambda path: path.write_bytes(bytes(31)), "has 31 bytes"),
+        (lambda path: path.write_bytes(bytes(33)), "has 33 bytes"),
+        (lambda path: path.chmod(0o644), "has mode 0644"),
+        (lambda path: path.chmod(0o666), "has mode 0666"),
+        (lambda path: path.chmod(0o620), "has mode 0620"),
+        (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
+        (lambda path: (path.unlink(), os.mkfifo(path)), "is no regular file"),
+        (lambda path: (path.rename(path.with_suffix(".x")), path.symlink_to(path.with_suffix(".x"))), "symbolic links"),
+    ],
+)
+def test_a_secret_that_others_may_know_is_refused(
+    spoil: Any, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path))
+    monkeypatch.delenv("ENSEMBLE_LAUNCH_SECRET", raising=False)
+    launch_secret()
+    spoil(tmp_path / "launch.key")
+    with pytest.raises(ComputeError, match=f"launch.key.*{reason}.*ENSEMBLE_LAUNCH_SECRET"):
+        launch_secret()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a file to another user needs root")
+def test_the_secret_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path))
+    monkeypatch.delenv("ENSEMBLE_LAUNCH_SECRET", raising=False)
+    launch_secret()
+    os.chown(tmp_path / "launch.key", 12345, -1)
+    with pytest.raises(ComputeError, match=r"launch.key: belongs to user 12345"):
+        launch_secret()
+
+
+def test_a_short_secret_is_refused_and_an_empty_one_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path))
+    monkeypatch.setenv("ENSEMBLE_LAUNCH_SECRET", "secret")
+    with pytest.raises(ComputeError, match="has 6 letters"):
+        launch_secret()
+    monkeypatch.setenv("ENSEMBLE_LAUNCH_SECRET", "")
+    assert launch_secret() == (tmp_path / "launch.key").read_bytes()

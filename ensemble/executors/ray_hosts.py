@@ -1,0 +1,114 @@
+"""What becomes of a cluster's machines while a run uses them, looked at from the driver every few seconds.
+
+Ray gives up a machine whose cable is pulled after minutes only. Here its port is knocked at: a line comes within half a
+minute, and no further task is placed there until it answers again.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+_LOOK_EVERY_S = 5.0
+_CONNECT_S = 2.0
+_MISSES = 2  # looks in a row
+_HEAD_SILENT_S = 20.0
+
+
+@dataclass(slots=True)
+class _Machine:
+    name: str
+    misses: int = 0
+
+
+@dataclass(slots=True)
+class HostWatch:
+    """Watches in a thread of its own, since a head that hangs answers no question in time.
+
+    silent: identifiers of the nodes that do not answer now.
+    """
+
+    silent: set[str] = field(default_factory=set)
+    _known: dict[str, _Machine] = field(default_factory=dict)
+    _news: SimpleQueue[str] = field(default_factory=SimpleQueue)
+    _ended: threading.Event = field(default_factory=threading.Event)
+    _answered: float = field(default_factory=time.monotonic)
+    _head_silent: bool = False
+
+    def start(self) -> None:
+        """Begin to watch."""
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def stop(self) -> None:
+        """End with the next look."""
+        self._ended.set()
+
+    def news(self) -> list[str]:
+        """What has happened since the last time, in words."""
+        found = []
+        while True:
+            try:
+                found.append(self._news.get_nowait())
+            except Empty:
+                break
+        silent_s = time.monotonic() - self._answered
+        if silent_s > _HEAD_SILENT_S and not self._head_silent:
+            self._head_silent = True
+            found.append(
+                f"the head of the Ray cluster has not answered for {silent_s:.0f} s; tasks that are under way go on"
+            )
+        return found
+
+    def _watch(self) -> None:
+        first = True
+        while not self._ended.wait(0 if first else _LOOK_EVERY_S):
+            try:
+                nodes = ray.nodes()
+            except (RayError, RuntimeError):  # the head is away, or Ray is being left
+                continue
+            self._answered = time.monotonic()
+            if self._head_silent:
+                self._head_silent = False
+                self._news.put("the head of the Ray cluster answers again")
+            self._compare([node for node in nodes if node["Alive"]], first)
+            first = False
+
+    def _compare(self, alive: list[dict[str, Any]], first: bool) -> None:
+        there = {node["NodeID"]: node for node in alive}
+        for number in [number for number in self._known if number not in there]:
+            self.silent.discard(number)
+            self._news.put(f"{self._known.pop(number).name} has left the Ray cluster")
+        for number, node in there.items():
+            if number not in self._known:
+                self._known[number] = _Machine(node["NodeManagerHostname"])
+                if not first:
+                    self._news.put(f"{node['NodeManagerHostname']} has joined the Ray cluster")
+            self._knock(number, node)
+
+    def _knock(self, number: str, node: dict[str, Any]) -> None:
+        machine = self._known[number]
+        if _answers(node["NodeManagerAddress"], node["NodeManagerPort"]):
+            machine.misses = 0
+            if number in self.silent:
+                self.silent.discard(number)
+                self._news.put(f"{machine.name} answers again")
+            return
+        machine.misses += 1
+        if machine.misses == _MISSES:
+            self.silent.add(number)
+            self._news.put(f"{machine.name} does not answer; no further task is placed there until it does")
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), _CONNECT_S):
+            return True
+    except OSError:
+        return False

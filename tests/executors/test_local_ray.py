@@ -1,0 +1,114 @@
+"""A local Ray: what listens, who may read its folder, and what is left when its driver is killed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.chaos import processes
+from ensemble.executors import local_ray
+
+DRIVER = """
+import sys
+import ray
+from ensemble.executors.ray_cluster import connect
+
+connect(None)
+ray.get([ray.remote(lambda: None).remote() for _ in range(2)])  # workers listen as well
+print("up", flush=True)
+sys.stdin.readline()
+"""
+
+
+def listening(pids: list[int]) -> dict[str, int]:
+    """Addresses on which these processes listen, as the kernel lists them, each with the process."""
+    sockets: dict[str, int] = {}
+    for pid in pids:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                target = str(entry.readlink())
+            except OSError:
+                continue  # closed meanwhile
+            if target.startswith("socket:["):
+                sockets[target[8:-1]] = pid
+    found = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and words[9] in sockets:
+                found[words[1]] = sockets[words[9]]
+    return found
+
+
+def is_loopback(address: str) -> bool:
+    """address: as in /proc/net/tcp and tcp6, where 127.0.0.1 is little-endian, in IPv6 as the last of four words."""
+    host = address.partition(":")[0]
+    return (host[-8:] == "0100007F" and host[:-8] in ("", "0000000000000000FFFF0000")) or host == "0" * 24 + "01000000"
+
+
+@pytest.mark.timeout(200)
+def test_everything_listens_on_the_loopback_interface_and_goes_with_a_killed_driver(tmp_path: Path) -> None:
+    base = Path("/tmp") / f"t{os.getpid()}"  # names of sockets are short
+    base.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "RAY_TMPDIR": str(base)},
+    ) as driver:  # fmt: skip
+        try:
+            assert driver.stdout is not None
+            assert driver.stdout.readline() == "up\n"
+            below = [pid for pid, _ in processes(driver.pid)]
+            found = listening([driver.pid, *below])
+            (folder,) = base.iterdir()
+            mode = stat.S_IMODE(folder.stat().st_mode)
+        finally:
+            driver.kill()
+    assert len(found) >= 8, "the scan sees Ray's ports"
+    assert [address for address in found if not is_loopback(address)] == []
+    assert mode == 0o700
+    for _ in range(200):
+        left = [pid for pid in below if _lives(pid)]
+        if not left and not list(base.iterdir()):
+            break
+        time.sleep(0.1)
+    assert left == [], "Ray's agents have not outlived the driver for long"
+    assert list(base.iterdir()) == []
+    base.rmdir()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_the_next_start_removes_what_nobody_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Path("/tmp") / f"u{os.getpid()}"
+    base.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(base))
+    held = local_ray.LocalFolder()
+    left = base / f"{local_ray.PREFIX}left"
+    (left / "session").mkdir(parents=True)
+    (left / "lock").touch()
+    other = base / "somebody's"
+    other.mkdir()
+    link = base / f"{local_ray.PREFIX}link"
+    link.symlink_to(other)
+    new = local_ray.LocalFolder()
+    assert not left.exists()
+    assert held.path.exists()
+    assert other.exists()
+    assert link.is_symlink()
+    for folder in (held, new):
+        folder.remove()
+        assert not folder.path.exists()
+    link.unlink()
+    other.rmdir()
+    base.rmdir()
