@@ -129,10 +129,10 @@ def test_a_folder_of_others_is_left_alone(tmp_path: Path, monkeypatch: pytest.Mo
     assert own_folder("kernels") == tmp_path / "kernels"
     assert (tmp_path / "kernels").stat().st_mode & 0o022 == 0, "one's own is closed to others"
     monkeypatch.setattr(os, "geteuid", lambda: 12345)  # now it is somebody else's, and so is what is made anew
+    (tmp_path / "kernels").chmod(0o777)
+    (tmp_path / "kernels-12345").mkdir()
+    (tmp_path / "kernels-12345").chmod(0o777)
     with pytest.raises(PermissionError, match="others may write") as caught:
-        (tmp_path / "kernels").chmod(0o777)
-        (tmp_path / "kernels-12345").mkdir()
-        (tmp_path / "kernels-12345").chmod(0o777)
         own_folder("kernels")
     assert caught.value.filename == str(tmp_path / "kernels-12345")
     (tmp_path / "kernels").chmod(0o755)
