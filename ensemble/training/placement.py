@@ -11,7 +11,8 @@ the gradients of different members would be averaged; `data_parallel=True` wraps
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,9 +114,17 @@ class Placement:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""
-        with self._configuration_alone():
-            context: AbstractContextManager[Any] = self.accelerator.autocast()
+        if self.foreign:
+            return self._autocast_alone()
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
         return context
+
+    @contextmanager
+    def _autocast_alone(self) -> Iterator[None]:
+        with ExitStack() as inner:
+            with self._configuration_alone():  # Accelerate reads the environment when its context is entered
+                inner.enter_context(self.accelerator.autocast())
+            yield
 
     def backward(self, loss: Tensor) -> None:
         """Backward pass."""
