@@ -30,7 +30,7 @@ from ensemble.errors import (
     EnsembleError,
     StorageError,
 )
-from ensemble.surroundings import settle_variables
+from ensemble.foreign_variables import settle_variables
 from ensemble.visible import visible
 
 if TYPE_CHECKING:

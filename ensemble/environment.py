@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ensemble.surroundings import describe_variables
+from ensemble.foreign_variables import describe_variables
 
 _PACKAGES = ("ensemble-trainer", "torch", "torchvision", "ray", "accelerate", "wandb", "numpy", "scipy", "safetensors")
 

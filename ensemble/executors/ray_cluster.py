@@ -18,7 +18,7 @@ from ensemble.errors import ComputeError
 from ensemble.executors import local_ray
 from ensemble.executors.knocking import host_and_port, knock
 from ensemble.executors.native_calls import run_interruptibly
-from ensemble.surroundings import settle_variables
+from ensemble.foreign_variables import settle_variables
 
 # With a cluster that does not let go; then the end of this process ends a local one.
 _PATIENCE_S = 15.0

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ensemble.config.schema import ComputeConfig, Experiment, Group
 from ensemble.errors import ComputeError, ConfigError
 from ensemble.events import Event
+from ensemble.foreign_variables import library_variables
 from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Stopped, Task
 
 # train_images [N, C, H, W] uint8, train_labels [N] int64, validation_rows [V] int64, test_images [T, C, H, W] uint8,
@@ -69,7 +70,12 @@ class Trainer:
         self, task: Task, arrays: Arrays
     ) -> Iterator[Event | Pulse | Checkpoint | Stopped | MemberResult | Failure]:
         """See `loop.train_task`."""
-        from ensemble.training.loop import train_task  # imports torch: in the worker, not in the driver
+        try:
+            from ensemble.training.loop import train_task  # imports torch: in the worker, not in the driver
+        except ValueError as error:  # what torch and Accelerate raise at their import for a variable they cannot read
+            raise ComputeError(
+                f"PyTorch cannot start: {error}; of the environment variables that it reads, these are set: {', '.join(library_variables())}; unset those that are not meant"
+            ) from error
 
         return train_task(task, self.jobs[task.recipe], arrays)
 

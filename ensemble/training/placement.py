@@ -11,21 +11,24 @@ the gradients of different members would be averaged; `data_parallel=True` wraps
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor
 
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
-from ensemble.surroundings import ACCELERATE, LAUNCHER, without_variables
+from ensemble.foreign_variables import ACCELERATE, LAUNCHER, set_variables, without_variables
 from ensemble.training.job import NO_GPU
 from ensemble.training.layers import StackedBatchNorm
 from ensemble.training.memory import keep_freed_memory
+
+with without_variables(*ACCELERATE):  # it reads some of them while it is imported
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Placement:
 
     accelerator: Any
     data_parallel: bool = False
+    # Variables that would overrule the configuration, such as a number of accumulated steps, and those of a launcher whose
+    # world this process has not entered.
+    foreign: tuple[str, ...] = ()
 
     @classmethod
     def create(cls, compute: ComputeConfig, data_parallel: bool | None = None) -> Placement:
@@ -65,8 +71,10 @@ class Placement:
         AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
         GradientState._reset_state()
         mixed = compute.precision if compute.precision == "bf16" else "no"
-        with _configuration_alone():
-            return cls(Accelerator(cpu=not on_gpu, mixed_precision=mixed), data_parallel)
+        hidden = () if torch.distributed.is_initialized() else LAUNCHER
+        foreign = tuple(set_variables(*ACCELERATE, *hidden))
+        with without_variables(*foreign):
+            return cls(Accelerator(cpu=not on_gpu, mixed_precision=mixed), data_parallel, foreign)
 
     @property
     def device(self) -> torch.device:
@@ -101,17 +109,27 @@ class Placement:
         for layer in model.modules():
             if isinstance(layer, StackedBatchNorm):
                 layer.synchronized = self.ranks > 1
-        with _configuration_alone():
+        with self._configuration_alone():
             return self.accelerator.prepare_model(model, evaluation_mode=self.ranks == 1)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""
+        if self.foreign:
+            return self._autocast_alone()
         context: AbstractContextManager[Any] = self.accelerator.autocast()
         return context
 
+    @contextmanager
+    def _autocast_alone(self) -> Iterator[None]:
+        with ExitStack() as inner:
+            with self._configuration_alone():  # Accelerate reads the environment when its context is entered
+                inner.enter_context(self.accelerator.autocast())
+            yield
+
     def backward(self, loss: Tensor) -> None:
         """Backward pass."""
-        self.accelerator.backward(loss)
+        with self._configuration_alone():
+            self.accelerator.backward(loss)
 
     @property
     def part(self) -> slice:
@@ -139,14 +157,10 @@ class Placement:
         """Sum over the ranks that share a batch."""
         if self.ranks == 1:
             return tensor
-        summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
+        with self._configuration_alone():
+            summed: Tensor = self.accelerator.reduce(tensor, reduction="sum")
         return summed
 
-
-def _configuration_alone() -> AbstractContextManager[None]:
-    """Inside, Accelerate sees no variable that would overrule the configuration, such as a number of accumulated steps.
-
-    Those of a launcher are hidden as well, unless this process has entered its world already.
-    """
-    launcher = () if torch.distributed.is_initialized() else LAUNCHER
-    return without_variables(*ACCELERATE, *launcher)
+    def _configuration_alone(self) -> AbstractContextManager[None]:
+        """Inside, Accelerate, which reads the environment at every call, sees nothing that overrules the configuration."""
+        return without_variables(*self.foreign) if self.foreign else nullcontext()

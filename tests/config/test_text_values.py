@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import string
 from pathlib import Path
@@ -66,7 +65,7 @@ def test_a_text_key_gets_the_text_of_the_command_line_or_is_refused(good: Path, 
         return
     expected: object = None if text in ("null", "Null", "NULL") else text
     if key == "output_dir" and text.startswith("~"):
-        expected = os.path.expanduser(text)  # noqa: PTH111  a Path would also tidy what follows
+        expected = str(Path(text).expanduser())
     assert value(found, key) == expected
 
 

@@ -60,6 +60,16 @@ def describe_variables() -> dict[str, str]:
     return {name: "(set)" if _SECRET.search(name) else found[name] for name in _of(_RECORDED, found)}
 
 
+def library_variables() -> list[str]:
+    """Names of the variables of torch, Accelerate and the libraries below them that are set in this process; sorted."""
+    return _of(tuple(b for b in _RECORDED if b not in ("RAY_", "WANDB_", "ENSEMBLE_")), os.environ)
+
+
+def set_variables(*beginnings: str) -> list[str]:
+    """Names of the variables of this process's environment that are, or begin as, one of these; sorted."""
+    return _of(beginnings, os.environ)
+
+
 @contextmanager
 def without_variables(*beginnings: str) -> Iterator[None]:
     """Inside, this process's environment lacks these variables; afterwards it has them again.
