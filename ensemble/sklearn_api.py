@@ -36,7 +36,9 @@ from ensemble.events import Event
 from ensemble.executors import InlineExecutor
 from ensemble.paths import given_path
 from ensemble.run import complete_plan, train_members
+from ensemble.run_data import require_same_data
 from ensemble.storage import RunFolder
+from ensemble.storage.mending import mend
 from ensemble.training import device_kind
 from ensemble.types import ByteArray, DoubleArray
 
@@ -216,7 +218,11 @@ def _train(experiment: Experiment, dataset: Dataset) -> Path:
     config = experiment.model_dump(mode="json")
     threads = torch.get_num_threads()
     try:
-        with RunFolder.open(Path(experiment.output_dir), experiment.name, config, plan.to_json()) as folder:
+        root, made = Path(experiment.output_dir), plan.to_json()
+        with RunFolder.open(
+            root, experiment.name, config, made, lambda stored: require_same_data(stored, dataset, split)
+        ) as folder:
+            mend(folder)
             driver = train_members(experiment, dataset, split, folder, lambda *_: InlineExecutor(), _ignore)
     finally:
         torch.set_num_threads(threads)
