@@ -64,8 +64,8 @@ def predict(
         check_figure(figure, len(asked.pictures))
     vote = trained.vote
     preparation = Preparation(vote.dataset, vote.image_shape, vote.pixels, invert, keep_shown=figure is not None)
-    answers, faults = ask_all(trained, preparation, asked.pictures)
-    for note in asked.notes:
+    answers, faults, notes = ask_all(trained, preparation, asked.pictures)
+    for note in (*asked.notes, *notes):
         click.echo(f"note: {note}", err=True)
     if as_json:
         click.echo(json.dumps(answers_json(answers, trained.class_names), indent=1))
