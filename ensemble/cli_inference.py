@@ -66,8 +66,8 @@ def predict(
         check_figure(figure, len(asked.pictures))
     vote = trained.vote
     preparation = Preparation(vote.dataset, vote.image_shape, vote.pixels, invert, keep_shown=figure is not None)
-    answers, faults = ask_all(trained, preparation, asked.pictures)
-    for note in asked.notes:
+    answers, faults, notes = ask_all(trained, preparation, asked.pictures)
+    for note in (*asked.notes, *notes):
         say(f"note: {note}", err=True)
     if as_json:
         say(json.dumps(answers_json(answers, trained.class_names), indent=1))

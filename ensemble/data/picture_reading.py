@@ -83,7 +83,7 @@ class PictureReader:
                 decoded = decode(files[row])
                 if decoded.extremes is None:
                     images[row] = self._fitted(decoded, self._given)
-                elif decoded.extremes.floats:
+                elif decoded.extremes.floats:  # wide ones wait for the rule
                     check_floats(decoded.extremes, self._given.value_range, decoded.name)
                 return decoded.extremes, decoded.transparent, decoded.frames > 1
             except DataError as error:

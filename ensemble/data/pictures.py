@@ -21,7 +21,7 @@ from warnings import catch_warnings, filterwarnings
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.data.pixel_rule import Extremes, PixelRule
+from ensemble.data.pixel_rule import Extremes, PixelRule, check_floats
 from ensemble.data.regular_files import open_regular, shown
 from ensemble.errors import DataError
 from ensemble.types import ByteArray, DoubleArray
@@ -36,7 +36,7 @@ FORMATS = {
     ".tiff": "TIFF", ".webp": "WEBP",
 }  # fmt: skip
 SUFFIXES = frozenset(FORMATS)
-ORIENTATION = 0x0112
+ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258
 AS_IS = PixelRule()
 # Pillow keeps the upper byte of 16-bit colours. Unpacked in the other byte order the same file gives the lower bytes.
 _OTHER_ORDER = {
@@ -109,10 +109,10 @@ def decode(source: Path | bytes, name: str = "") -> Decoded:
 
 def _decode(file: BinaryIO, name: str) -> Decoded:
     opened = _opened(file)
-    raw = _raw_mode(opened)
+    tile = opened.tile[0] if opened.tile else None  # how the values lie in the file; gone once they are read
     frames = 1 if opened.format == "MPO" else int(getattr(opened, "n_frames", 1))
     opened.load()
-    values, alpha_HW = _wide(opened, raw, file, name)
+    values, alpha_HW = _wide(opened, tile, file, name)
     method = _turn(opened)
     if method is None:
         return Decoded(name, opened, values, alpha_HW, frames)
@@ -126,14 +126,14 @@ def _opened(file: BinaryIO) -> Any:
     return Image.open(file, formats=sorted(set(FORMATS.values())))
 
 
-def _raw_mode(opened: Any) -> str:
-    """How the values lie in the file, by Pillow's name for it; empty where the decoder does not say."""
-    arguments = opened.tile[0].args if opened.tile else ""
+def _raw_mode(tile: Any) -> str:
+    """Pillow's name for how values lie in a file; empty where the decoder does not say."""
+    arguments = tile.args if tile is not None else ""
     first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
     return first if isinstance(first, str) else ""
 
 
-def _wide(opened: Any, raw: str, file: BinaryIO, name: str) -> tuple[npt.NDArray[Any] | None, DoubleArray | None]:
+def _wide(opened: Any, tile: Any, file: BinaryIO, name: str) -> tuple[npt.NDArray[Any] | None, DoubleArray | None]:
     """Values of more than 8 bits, and their opacity; None where 8 bits are all there is."""
     if opened.mode.startswith("I") or opened.mode == "F":
         values = np.asarray(opened)
@@ -141,6 +141,9 @@ def _wide(opened: Any, raw: str, file: BinaryIO, name: str) -> tuple[npt.NDArray
             raise DataError(f"{name}: found NaN or infinite values; expected finite ones")
         clear = opened.info.get("transparency")
         return values, (values != clear).astype(np.float64) if isinstance(clear, int) else None
+    raw = _raw_mode(tile)
+    if opened.format == "PPM" and isinstance(tile.args, tuple) and tile.args[1] > 255:
+        return _wide_ppm(tile, opened.size, file, name), None
     if raw == "LA;16B":  # grey with alpha: four bytes a pixel, which can be taken as they are
         bytes_HW4 = _unpacked(file, "RGBA").astype(np.uint16)
         pairs_HW2 = bytes_HW4[..., ::2] * 256 + bytes_HW4[..., 1::2]
@@ -151,9 +154,31 @@ def _wide(opened: Any, raw: str, file: BinaryIO, name: str) -> tuple[npt.NDArray
         if raw.startswith("RGBA"):
             return wide[..., :3], wide[..., 3] / 65535
         return wide[..., :3], (wide != clear).any(-1).astype(np.float64) if isinstance(clear, tuple) else None
-    if ";16" in raw and not raw.startswith("BGR"):  # BGR;16 of a BMP has 5 or 6 bits per colour
-        raise DataError(f"{name}: found 16 bits per value of kind {raw}; expected grey or RGB; save it as PNG")
+    if _wider_than_bytes(opened):
+        raise DataError(
+            f"{name}: found more than 8 bits per value of mode {opened.mode} in a {opened.format} file of a kind that is read "
+            "with 8; save it as PNG"
+        )
     return None, None
+
+
+def _wider_than_bytes(opened: Any) -> bool:
+    """True for files of which Pillow keeps 8 of more bits per value (or mistakes them for others)."""
+    if opened.format == "TIFF":
+        bits = opened.tag_v2.get(BITS_PER_SAMPLE, 1)
+        return bool(max(bits if isinstance(bits, tuple) else (bits,)) > 8)
+    return False
+
+
+def _wide_ppm(tile: Any, size: tuple[int, int], file: BinaryIO, name: str) -> npt.NDArray[Any]:
+    """Colours of a PPM with more than 8 bits, which says by itself which value is white: brought to 16 bits."""
+    if tile.codec_name != "ppm":
+        raise DataError(f"{name}: found more than 8 bits per colour written as text; save it as PNG or as binary PPM")
+    width, height = size
+    file.seek(tile.offset)
+    values = np.frombuffer(file.read(width * height * 6), ">u2").reshape(height, width, 3)
+    wide: npt.NDArray[Any] = (values / tile.args[1] * 65535).round().clip(0, 65535).astype(np.uint16)
+    return wide
 
 
 def _unpacked(file: BinaryIO, raw: str) -> npt.NDArray[Any]:
@@ -198,6 +223,7 @@ def plain(decoded: Decoded, rule: PixelRule | None) -> Image:
     """Mode L or RGB with 8 bits: values brought to bytes by the rule, transparent parts laid on its ground.
 
     rule: None for the run of an earlier version, which had none: range and ground by the picture's own brightness.
+    Raises DataError for floats outside [0, 1] where the rule has no range for them.
     """
     from PIL import Image
 
@@ -205,6 +231,8 @@ def plain(decoded: Decoded, rule: PixelRule | None) -> Image:
         return _by_brightness(decoded)
     if decoded.values is None:
         return _plain_bytes(decoded.picture, rule)
+    if (found := decoded.extremes) is not None and found.floats:
+        check_floats(found, rule.value_range, decoded.name)
     levels = rule.to_bytes(decoded.values)
     if decoded.alpha_HW is not None:
         ground = 255 if _ground(rule, levels, decoded.alpha_HW) == "white" else 0

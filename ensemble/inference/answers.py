@@ -57,16 +57,18 @@ BATCH = 64  # pictures that are read, and kept in memory, at a time
 
 def ask_all(
     trained: TrainedEnsemble, preparation: Preparation, pictures: Sequence[tuple[str, Path | bytes]]
-) -> tuple[list[Answer], list[str]]:
-    """The answers to all pictures that can be used, in their order, and what is wrong with the others."""
+) -> tuple[list[Answer], list[str], list[str]]:
+    """The answers to all pictures that can be used, in their order, what is wrong with the others, and notes."""
     answers: list[Answer] = []
     faults: list[str] = []
+    notes: list[str] = []
     for start in range(0, len(pictures), BATCH):
         read = preparation.read_all(pictures[start : start + BATCH])
         faults += [fault for fault in read if isinstance(fault, str)]
         if prepared := [picture for picture in read if isinstance(picture, Prepared)]:
             answers += ask(trained, prepared)
-    return answers, faults
+            notes += [picture.note for picture in prepared if picture.note is not None]
+    return answers, faults, notes
 
 
 def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared]) -> list[Answer]:

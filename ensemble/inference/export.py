@@ -74,6 +74,18 @@ def _facts(trained: TrainedEnsemble) -> dict[str, str]:
         "vote": trained.vote.aggregator,
         "run": trained.vote.experiment.name,
         "input": f"images: uint8 [N, {', '.join(map(str, trained.image_shape))}]",
+        "preprocessing": json.dumps(preprocessing(trained)),
+    }
+
+
+def preprocessing(trained: TrainedEnsemble) -> dict[str, Any]:
+    """How pictures become the input, as `predict` does it: pixels by the run's rule, then the fitting to size."""
+    rule = trained.vote.pixels
+    return {
+        "data_set": trained.vote.dataset,
+        "pixels": rule.to_json() if rule is not None else "range and ground by each picture's own brightness",
+        "orientation": "EXIF",
+        "size": "scaled until it covers the size, bilinear, its middle cut out; characters as `ensemble predict` places them",
     }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ import numpy as np
 from ensemble.data import DATASETS, DatasetInfo
 from ensemble.data.picture_reading import in_threads
 from ensemble.data.picture_tree import pictures_below, reasons_text
-from ensemble.data.pictures import fitted, open_picture
+from ensemble.data.pictures import decode, fitted, plain
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
 from ensemble.errors import DataError
@@ -49,7 +49,8 @@ class Asked:
 class Prepared:
     """One picture, made ready.
 
-    shown: the picture itself, small, [H, W] or [H, W, 3], where a figure is wanted. image_CHW: what is predicted on.
+    shown: the picture itself, small, [H, W] or [H, W, 3], where a figure is wanted. image_CHW: what is predicted on. note: what is to be
+    known of how it was read.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Prepared:
     image_CHW: ByteArray
     inverted: bool
     cut_out: bool
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,16 @@ class Preparation:
 
     def read(self, name: str, source: Path | bytes) -> Prepared:
         """One picture. Raises DataError when it cannot be read or there is nothing to see on it."""
-        picture = open_picture(source, name, self.rule)
-        return prepare(picture, name, self.dataset, self.image_shape, self.invert, self.keep_shown)
+        decoded = decode(source, name)
+        picture = plain(decoded, self.rule)
+        prepared = prepare(picture, name, self.dataset, self.image_shape, self.invert, self.keep_shown)
+        found, values = decoded.extremes, decoded.values
+        if self.rule is None or found is None or values is None or not self.rule.exceeded(found, values.dtype):
+            return prepared
+        low, high = self.rule.range_of(values.dtype)
+        return replace(
+            prepared, note=f"{name}: values beyond {low:g} to {high:g}, the range of this run's pictures, are cut off"
+        )
 
     def read_all(self, pictures: Sequence[tuple[str, Path | bytes]]) -> list[Prepared | str]:
         """Several pictures in their order, each made ready or what is wrong with it."""

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import DataConfig
@@ -93,6 +100,63 @@ def test_a_fixed_stratified_test_part_is_split_off(load):
 def test_faults_are_named(load, arrays, message):
     with pytest.raises(DataError, match=f"(?s){message}"):
         load(**arrays)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "config", "expected"),
+    [
+        (IMAGES.astype(np.uint16) * 16, None, {}, (0.0, 4095.0)),
+        (IMAGES.astype(np.int64) * 16, IMAGES, {}, (0.0, 4095.0)),  # small numbers of another type, on the same scale
+        (IMAGES.astype(np.int32), IMAGES, {}, None),
+        (IMAGES > 127, None, {}, None),
+        (IMAGES * 2.0 - 100, None, {"value_range": (-100.0, 410.0)}, None),
+        (IMAGES.astype(np.int16) - 100, None, {"value_range": (-100.0, 155.0)}, None),
+    ],
+)
+def test_whole_numbers_and_floats_of_any_range(load, train, test, config, expected):
+    test = train if test is None else test
+    data = load(config, train_images=train, train_labels=LABELS, test_images=test, test_labels=LABELS)
+    low, high = config.get("value_range") or expected or ((0, 1) if train.dtype == bool else (0, 255))
+    for images, seen in ((train, data.train_images_NCHW), (test, data.test_images_NCHW)):
+        by_hand = ((images.astype(float) - low) / (high - low) * 255).round()
+        np.testing.assert_array_equal(seen, by_hand)
+    assert data.pixels.wide_range == expected
+
+
+def test_a_test_part_on_another_scale_is_refused(load):
+    rest = {"train_labels": LABELS, "test_labels": LABELS}
+    with pytest.raises(
+        DataError, match=r"test_images: found whole numbers from .* to 4080, but those of train_images lie"
+    ):
+        load(train_images=IMAGES, test_images=IMAGES.astype(int) * 16, **rest)
+
+
+@given(
+    st.sampled_from(
+        ["bool", "int8", "uint16", "int64", "float16", "float64", "complex64", "U3", "S2", "M8[s]", "m8[s]"]
+    ),
+    st.lists(st.integers(0, 5), min_size=0, max_size=5),
+    st.sampled_from(["bool", "int8", "uint64", "float32", "U3", "S2", "M8[s]"]),
+    st.sampled_from([None, "int8", "U3", "S2", "float64", "M8[s]"]),
+)
+@settings(max_examples=150, deadline=None)
+def test_arrays_of_any_type_and_shape_are_read_or_refused(kind, shape, labels, names):
+    """What is no image and no label is a DataError that names the file, nothing else."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as place:
+        path = Path(place) / "mine.npz"
+        numbers = np.arange(math.prod(shape)).reshape(shape) % 7
+        arrays = {
+            "train_images": numbers.astype(kind),
+            "train_labels": (np.arange(shape[0] if shape else 1) % 2).astype(labels),
+        }
+        np.savez(path, **arrays, **({} if names is None else {"class_names": np.arange(2).astype(names)}))
+        try:
+            data = load_dataset(DataConfig(name="arrays", path=str(path)))
+        except DataError as error:
+            said = str(error)
+        else:
+            said = data.name
+        assert "mine.npz" in said or "too few images of a class" in said
 
 
 def test_files_that_are_none(tmp_path):

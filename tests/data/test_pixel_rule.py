@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-from drawn_pictures import files_of, png16, saved
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
+from drawn_pictures import files_of, png16, saved, tiff16
 
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
@@ -46,6 +46,20 @@ def test_all_bits_of_16_bit_colours_are_seen():
     grey = decode(png16(values[..., :2], 4))
     np.testing.assert_array_equal(grey.values, values[..., 0])
     np.testing.assert_allclose(grey.alpha_HW, values[..., 1] / 65535)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_16_bit_colours_in_tiff_and_ppm(order):
+    values = DRAW.integers(0, 65536, (5, 7, 4))
+    np.testing.assert_array_equal(decode(tiff16(values[..., :3], order)).values, values[..., :3])
+    np.testing.assert_array_equal(decode(tiff16(values, order)).values, values[..., :3])
+    with pytest.raises(DataError, match="more than 8 bits per value"):  # which Pillow would mix up
+        decode(tiff16(values[..., :3], order, planar=True))
+    small = values[..., :3] % 4096
+    ppm = b"P6\n7 5\n4095\n" + small.astype(">u2").tobytes()
+    np.testing.assert_array_equal(decode(ppm).values, (small / 4095 * 65535).round())
+    with pytest.raises(DataError, match="written as text"):
+        decode(b"P3\n1 1\n4095\n0 1 4000\n")
 
 
 @given(st.integers(0, 65534), st.sampled_from([None, (0.0, 4095.0), (-10.0, 300.0)]))

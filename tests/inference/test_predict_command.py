@@ -185,7 +185,7 @@ def test_memory_does_not_grow_with_the_pictures(run_path, tmp_path):
     for count in (20, 200):
         pictures = [("five", tmp_path / "five.bmp")] * 20 + [("x", tmp_path / "x.bmp")] * (count - 20)
         tracemalloc.start()
-        answers, faults = ask_all(trained, preparation, pictures)
+        answers, faults, _ = ask_all(trained, preparation, pictures)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(answers) + len(faults) == count

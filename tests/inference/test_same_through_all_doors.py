@@ -18,7 +18,7 @@ from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
 from ensemble.inference.prepare import Preparation
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from drawn_pictures import files_of, png16, saved
 
 SIDE = 8
@@ -125,6 +125,10 @@ def test_a_run_keeps_its_rule_and_prediction_uses_it(tmp_path):
     for name in ("dark.png", "colour.png"):
         np.testing.assert_array_equal(preparation.read(name, tmp_path / name).image_CHW, levels[0])
     np.testing.assert_array_equal(trained.predict_proba(dark[None]), trained.predict_proba(levels))
+    (tmp_path / "bright.png").write_bytes(saved(Image.fromarray(dark + 5000), "PNG"))
+    assert preparation.read("dark.png", tmp_path / "dark.png").note is None
+    said = preparation.read("bright.png", tmp_path / "bright.png").note
+    assert said == "bright.png: values beyond 0 to 4095, the range of this run's pictures, are cut off"
     with pytest.raises(Exception, match="found values of type uint16 from 5000 to 5000; expected 0 to 4095"):
         trained.predict_proba(np.full((1, SIDE, SIDE), 5000, np.uint16))
 

@@ -7,9 +7,10 @@ from tracker_contract import T0, a_run
 from wandb_reader import read_folder
 
 from ensemble.config.schema import DeepEnsembleConfig, Experiment, TrackingConfig, WandbConfig
+from ensemble.events import Notice
 from ensemble.tracking.base import Composite
 from ensemble.tracking.build import build_trackers
-from ensemble.tracking.console import PlainConsole
+from ensemble.tracking.console import PlainConsole, WarningsOnly
 from ensemble.tracking.event_log import EventLog
 from ensemble.tracking.wandb_tracker import WandbTracker
 
@@ -26,11 +27,23 @@ def experiment(mode):
 
 @pytest.mark.parametrize(
     ("mode", "quiet", "expected"),
-    [("disabled", False, [PlainConsole]), ("disabled", True, [])],
+    [("disabled", False, [PlainConsole]), ("disabled", True, [WarningsOnly])],
 )
 def test_only_what_is_asked_for(tmp_path, mode, quiet, expected):
     assert [type(tracker) for tracker in build_trackers(experiment(mode), tmp_path, quiet)] == expected
     assert list(tmp_path.iterdir()) == []
+
+
+def test_warnings_are_told_even_where_progress_is_not(tmp_path, capsys):
+    trackers = Composite(build_trackers(experiment("disabled"), tmp_path, quiet=True))
+    for moment, event in [
+        *a_run(),
+        (T0, Notice("data: left out 3 files", warning=True)),
+        (T0, Notice("quick kernels")),
+    ]:
+        trackers.handle(event, moment)
+    trackers.close(True)
+    assert capsys.readouterr() == ("", "note: data: left out 3 files\n")
 
 
 def test_what_weights_and_biases_has_to_say_is_on_the_console(tmp_path, capsys, monkeypatch):

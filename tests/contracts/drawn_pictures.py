@@ -27,6 +27,31 @@ def png16(values: npt.NDArray[Any], colour: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def tiff16(values: npt.NDArray[Any], order: str = "<", planar: bool = False) -> bytes:
+    """An uncompressed TIFF with 16 bits per value. values: [H, W, 3] or [H, W, 4], the last one being opacity."""
+    height, width, channels = values.shape
+    planes = [values[..., k] for k in range(channels)] if planar else [values]
+    strips = [plane.astype(f"{order}u2").tobytes() for plane in planes]
+    tags = {256: (4, width), 257: (4, height), 259: (3, 1), 262: (3, 2), 277: (3, channels), 278: (4, height)}
+    tags |= {284: (3, 2 if planar else 1)} | ({338: (3, 2)} if channels == 4 else {})
+    behind = 8 + 2 + 12 * (len(tags) + 3) + 4  # lists that do not fit into their tags
+    lists = struct.pack(f"{order}{channels}H", *[16] * channels)
+    offsets = behind + len(lists) + 8 * len(strips)
+    starts = [offsets + sum(map(len, strips[:k])) for k in range(len(strips))]
+    listed = behind + len(lists)
+    places = (listed, listed + 4 * len(strips)) if planar else (starts[0], len(strips[0]))
+    counts = {258: (3, channels, behind), 273: (4, len(strips), places[0]), 279: (4, len(strips), places[1])}
+    counts |= {tag: (kind, 1, value) for tag, (kind, value) in tags.items()}
+    content = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HIH", 42, 8, len(counts))
+    for tag, (kind, count, value) in sorted(counts.items()):
+        short = kind == 3 and count == 1
+        content += struct.pack(f"{order}HHI", tag, kind, count)
+        content += struct.pack(f"{order}HH", value, 0) if short else struct.pack(f"{order}I", value)
+    content += bytes(4) + lists
+    content += struct.pack(f"{order}{len(strips)}I", *starts)
+    return content + struct.pack(f"{order}{len(strips)}I", *map(len, strips)) + b"".join(strips)
+
+
 def saved(picture: Image.Image, form: str, **options: Any) -> bytes:
     """The picture in a file of that format."""
     buffer = io.BytesIO()
