@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ensemble.errors import ConfigError
 
-_VARIABLE = re.compile(r"\$(\w+|\{\w+\})", re.ASCII)
+_VARIABLE = re.compile(r"\$([A-Za-z_]\w*|\{\w+\})", re.ASCII)
 
 
 def given_path(text: str | os.PathLike[str], what: str) -> Path:
@@ -36,7 +36,7 @@ def given_path(text: str | os.PathLike[str], what: str) -> Path:
             f"{what}: {written}: the home folder that ~ stands for is not known; write the whole path, or ./~ for a folder of that name"
         ) from error
     variable = _VARIABLE.search(written)
-    if variable and not variable.group(1).isdigit() and not _is_there(path):
+    if variable and not _is_there(path):
         raise ConfigError(
             f"{what}: {written}: {variable.group()} is not replaced here, only a shell does that; write the whole path, or ~ for your home folder"
         )

@@ -203,3 +203,19 @@ def test_members_that_fail_are_told_of(easy):
         pytest.raises(Exception, match="0 of 2 members"),
     ):
         broken.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        {"executor": "ray", "slots": 4},
+        {"executor": "accelerate"},
+        {"parallel": "data"},
+        {"slots": 3},
+        {"gpus_per_task": 2.0},
+    ],
+)
+def test_what_this_process_does_not_do_is_refused(compute: dict[str, object]) -> None:
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.raises(ValueError, match="EnsembleClassifier trains one task after the other in this process"):
+        EnsembleClassifier(num_members=1, epochs=1, compute=compute).fit(X, np.arange(40) % 2)

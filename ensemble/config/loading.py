@@ -25,6 +25,7 @@ from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
 from ensemble.errors import ConfigError
 from ensemble.paths import given_path
 
+_BELONGS_ELSEWHERE = "looks like a secret; secrets belong in the environment, never in a configuration"
 _PATHS = (("output_dir",), ("data", "root"), ("data", "path"))
 
 
@@ -110,7 +111,7 @@ def _secrets(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -> 
     for path, value in _entries(values):
         place = f"{places.get(path, where)}: {'.'.join(map(str, path))}"
         if names_secret(str(path[-1])):
-            lines.append(f"{place} looks like a secret; secrets belong in the environment, never in a configuration")
+            lines.append(f"{place} {_BELONGS_ELSEWHERE}")
         elif remedy := secret_in(value):
             lines.append(f"{place}: {remedy}")
     return lines
@@ -158,6 +159,8 @@ def apply_override(values: dict[str, Any], places: dict[KeyPath, str], override:
     where = f"override {_shown(override)}"
     if not separator or any(part == "" for part in path):
         raise ConfigError(f"{where}: expected key=value, for example training.epochs=5")
+    if any(names_secret(str(part)) for part in path):
+        raise ConfigError(f"{where} {_BELONGS_ELSEWHERE}")
     target: Any = values
     for i, part in enumerate(path[:-1]):
         if isinstance(part, int):

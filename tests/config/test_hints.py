@@ -1,0 +1,76 @@
+"""Advice helps: a hint is at most two edits away, exists, takes effect when it is followed, and is never what was refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ensemble.config import load_config
+from ensemble.config.explain import closest, edits
+from ensemble.config.keys import all_keys
+from ensemble.errors import ConfigError
+
+GOOD = "num_members: 2\nmethod: {name: bagging}\nmodel: {name: cnn}\ntraining: {epochs: 1}\n"
+
+
+def refused(folder: Path, *overrides: str) -> str:
+    path = folder / "x.yaml"
+    path.write_text(GOOD)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.mixup=0.2", "training.early_stopping=true", "training.class_weights=[1]", "training.dropout=0.1",
+        "model={name: lenet5, dropout: 0.1}", "model.stem=small", "method.folds=3", "training.schedule={name: step, patience: 3}",
+        "compute.gpu=1", "data.augment=true", "foo=1", "tracking.wandb.x=1",
+    ],
+)  # fmt: skip
+def test_a_hint_exists_and_is_not_the_refused_key(tmp_path: Path, override: str) -> None:
+    key = override.partition("=")[0]
+    text = refused(tmp_path, override)
+    assert "unknown key" in text
+    hint = re.search(r"did you mean ([\w.]+)\?", text)
+    if hint:
+        assert ".".join(hint[1].split(".")) in {".".join(key) for key in all_keys()}
+        assert hint[1] != key
+    else:
+        assert "known here: " in text
+
+
+def test_nothing_alike_gives_no_hint(tmp_path: Path) -> None:
+    for key in ("training.mixup", "training.early_stopping", "training.class_weights"):
+        assert "did you mean" not in refused(tmp_path, f"{key}=1")
+
+
+def test_a_key_that_this_network_lacks(tmp_path: Path) -> None:
+    text = refused(tmp_path, "model={name: lenet5, dropout: 0.1}")
+    assert "model.dropout: unknown key; known here: name" in text
+
+
+@pytest.mark.parametrize(
+    ("given_word", "advice"),
+    [
+        ("compute=inline", "compute.executor=inline"), ("model=lenet5", "model.name=mlp"), ("training.epoch=3", "training.epochs=3"),
+        ("training.learning_rate=0.1", "training.lr=0.1"), ("epochs=3", "training.epochs=3"), ("failures=drop", "failures.policy=drop"),
+    ],
+)  # fmt: skip
+def test_whoever_follows_the_advice_gets_on(tmp_path: Path, given_word: str, advice: str) -> None:
+    text = refused(tmp_path, given_word)
+    assert re.search(rf"(did you mean|write) {re.escape(advice.partition('=')[0])}", text), text
+    assert load_config(tmp_path / "x.yaml", [advice])
+
+
+def test_edits() -> None:
+    assert [edits(one, other, 5) for one, other in [("a", "a"), ("ab", "ba"), ("epoch", "epochs"), ("lr", "eps"), ("", "ab")]] == [
+        0, 1, 1, 3, 2,
+    ]  # fmt: skip
+    assert edits("short", "much longer", 2) == 3
+    assert closest("l", ["lr", "eps"]) == "lr"
+    assert closest("baging", ["bagging", "adaboost"]) == "bagging"
+    assert closest("mixup", ["eps", "lr"]) is None
