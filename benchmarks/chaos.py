@@ -51,6 +51,7 @@ class Record:
     kills: Counter[str] = field(default_factory=Counter)
     exits: Counter[int] = field(default_factory=Counter)
     sigterm_seconds: list[float] = field(default_factory=list)
+    lost_seconds: list[float] = field(default_factory=list)  # of training by each task, at each polite stop
     starts: int = 0
     mistakes: list[str] = field(default_factory=list)  # what was printed where a start ended in no expected way
 
@@ -82,7 +83,7 @@ def processes(parent: int) -> list[tuple[int, str]]:
     return found
 
 
-def kill(kind: str, driver: subprocess.Popen[bytes], record: Record) -> bool:
+def kill(kind: str, driver: subprocess.Popen[bytes], record: Record, root: Path) -> bool:
     """One kill; False where there was nothing of that kind to hit."""
     below = processes(driver.pid)
     if kind == "driver":
@@ -96,10 +97,11 @@ def kill(kind: str, driver: subprocess.Popen[bytes], record: Record) -> bool:
         for number in (driver.pid, *(number for number, _ in below)):
             _signal(number, signal.SIGKILL)
     elif kind == "sigterm":
-        begun = time.monotonic()
+        begun, asked = time.monotonic(), time.time()
         driver.terminate()
         driver.wait(timeout=60)
         record.sigterm_seconds.append(time.monotonic() - begun)
+        record.lost_seconds += work_lost(root / "chaos", asked)
     else:
         word = "raylet/raylet" if kind == "raylet" else "ray::train_remotely"
         victims = [number for number, name in below if word in name]
@@ -127,7 +129,7 @@ def disturbed(config: Path, root: Path, kills: int, seed: int, limit_s: float) -
             if left > 0 and (early or epochs_in_log(root) > max(before, 0)):
                 time.sleep(chance.uniform(0.5, 4.0))
                 if driver.poll() is None:
-                    kill(chance.choice(KINDS), driver, record)
+                    kill(chance.choice(KINDS), driver, record, root)
             time.sleep(0.2)
         if driver.poll() is None:
             driver.kill()
@@ -146,6 +148,32 @@ def epochs_in_log(root: Path) -> int:
     log = root / "chaos" / "events.jsonl"
     text = log.read_text(errors="replace") if log.exists() else ""
     return text.count('"EpochFinished"') if '"TaskStarted"' in text else -1
+
+
+def work_lost(run: Path, asked: float) -> list[float]:
+    """Seconds that each task under way had trained since its newest checkpoint when the run was asked to stop; 0 after one.
+
+    asked: the time of the signal, in seconds since 1970. A task without a checkpoint loses all since it started.
+    """
+    log = run / "events.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    begun: dict[str, float] = {}
+    members: dict[str, set[int]] = {}
+    done: set[int] = set()
+    for line in lines:
+        if line["event"] == "RunStarted":
+            begun.clear()
+        elif line["event"] == "TaskStarted":
+            begun[line["task"]], members[line["task"]] = line["time"], set(line["members"])
+        elif line["event"] == "MemberFinished":
+            done.add(line["member"])
+    lost = []
+    for task, since in begun.items():
+        if members[task] <= done:
+            continue
+        kept = [path.stat().st_mtime for path in (run / "checkpoints").glob(f"{task}.*.safetensors")]
+        lost.append(max(0.0, asked - max([since, *kept])))
+    return lost
 
 
 def digests(root: Path) -> dict[str, str]:
@@ -173,6 +201,7 @@ def run_chaos(kills: int, seed: int, epochs: int, limit_s: float) -> dict[str, A
             "exit_codes": {str(code): count for code, count in record.exits.items()},
             "mistakes": record.mistakes,
             "sigterm_seconds_most": max(record.sigterm_seconds, default=0.0),
+            "sigterm_work_lost_s_most": max(record.lost_seconds, default=0.0),
             "files": len(expected),
             "files_equal": sum(found.get(name) == digest for name, digest in expected.items()),
             "member_epochs_needed": 6 * epochs,

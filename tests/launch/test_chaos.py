@@ -30,3 +30,4 @@ def test_three_kills_cost_no_bit(tmp_path: Path) -> None:
     # Each kill costs at most the epochs since the last states of the two tasks under way.
     assert 6 * 30 <= figures["member_epochs_trained"] < 2 * 6 * 30
     assert figures["mistakes"] == []
+    assert figures["sigterm_work_lost_s_most"] < 5

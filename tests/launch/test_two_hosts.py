@@ -41,7 +41,7 @@ class Host:
         """Start this host's process of a world of two."""
         kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "PYTHONDONTWRITEBYTECODE")}
         environment = {
-            **kept, "HOME": str(self.folder), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "eth0",
+            **kept, "HOME": str(self.folder), "OMP_NUM_THREADS": "1",
             "ENSEMBLE_LAUNCH_SECRET": "the same long random text on both hosts",
             **({"ENSEMBLE_DATA": str(data)} if data else {}),
         }  # fmt: skip
@@ -113,9 +113,9 @@ def test_two_hosts_train_what_one_process_trains(hosts: list[Host], mnist_root: 
     assert not (hosts[1].folder / ".cache" / "ensemble" / "launch.key").exists()
 
 
-def test_a_host_that_dies_ends_the_run_with_its_name(hosts: list[Host], mnist_root: Path) -> None:
+def test_the_members_of_a_host_that_dies_are_trained_on_the_other_one(hosts: list[Host], mnist_root: Path) -> None:
     """torchrun on the first host hears nothing of it: without a limit it would wait for ever."""
-    words = ["num_members=2", "training.epochs=2000", "compute.hang_timeout_s=6"]
+    words = ["num_members=2", "training.epochs=30", "compute.hang_timeout_s=6"]
     for host in hosts:
         host.torchrun(*words, data=mnist_root if host.rank == 0 else None)
     run, deadline = hosts[0].folder / "run", time.monotonic() + 120
@@ -123,6 +123,7 @@ def test_a_host_that_dies_ends_the_run_with_its_name(hosts: list[Host], mnist_ro
         assert time.monotonic() < deadline, hosts[0].log()
         time.sleep(0.2)
     hosts[1].kill()
-    assert hosts[0].exit_code(60) != 0
-    assert "error: rank 1 (" in hosts[0].log()
+    assert hosts[0].exit_code(250) == 0, hosts[0].log()
+    assert "rank 1 (" in hosts[0].log()
     assert "has shown no sign of life for 6 s (compute.hang_timeout_s)" in hosts[0].log()
+    assert len(member_digests(run)) == 4
