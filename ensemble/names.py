@@ -16,7 +16,10 @@ import re
 import shlex
 import unicodedata
 
+from ensemble.visible import escaped
+
 LONGEST = 100  # signs shown of a name
+LONGEST_PATH = 4096  # of a path, which is for copying
 _JOINERS = "\u200c\u200d"  # part of words in several scripts, and of composed pictures
 _MARKDOWN = {sign: f"\\{sign}" for sign in "\\`*_[]|~$"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
@@ -26,7 +29,7 @@ def shown(name: str, longest: int = LONGEST) -> str:
     if len(name) > longest:
         head = longest - longest // 3 - 1
         name = f"{name[:head]}…{name[len(name) - longest // 3 :]}"
-    return "".join(sign if _visible(sign) else _escaped(sign) for sign in name)
+    return "".join(sign if _visible(sign) else escaped(sign) for sign in name)
 
 
 def in_markdown(name: str, longest: int = LONGEST) -> str:
@@ -60,7 +63,3 @@ def shell_word(text: str) -> str:
 
 def _visible(sign: str) -> bool:
     return sign.isprintable() or sign in _JOINERS or unicodedata.category(sign) == "Zs"
-
-
-def _escaped(sign: str) -> str:
-    return sign.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -22,14 +22,15 @@ def visible(text: str) -> str:
     """
     if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
         return text
-    return "".join(char if _shows(char) else _escape(char) for char in text)
+    return "".join(char if _shows(char) else escaped(char) for char in text)
 
 
 def _shows(char: str) -> bool:
     return char in _LAYOUT or char in _JOINERS or unicodedata.category(char) not in _HIDDEN
 
 
-def _escape(char: str) -> str:
+def escaped(char: str) -> str:
+    """One character as an escape, such as \\x1b."""
     code = ord(char)
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a name that is no UTF-8
         code -= 0xDC00

@@ -24,8 +24,9 @@ from ensemble.data.channel_axis import Layout, described, to_channels_first
 from ensemble.data.own_parts import Part, Parts, held_back, parts_of
 from ensemble.data.picture_reading import level_remarks, range_remark
 from ensemble.data.pixel_rule import BYTES, Extremes, PixelRule, check_floats, whole_range
-from ensemble.data.regular_files import open_regular, personal_path, shown
+from ensemble.data.regular_files import open_regular, shown
 from ensemble.errors import DataError
+from ensemble.paths import given_path
 from ensemble.types import IntArray
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -35,7 +36,7 @@ NEEDED, OPTIONAL = ("train_images", "train_labels"), ("test_images", "test_label
 def load_array_file(config: DataConfig) -> Parts:
     """Training and test part. Raises DataError naming the file, the array, what was found and expected."""
     assert config.path is not None
-    path = personal_path(config.path, "data.path")
+    path = given_path(config.path, "data.path")
     arrays = _read(path)
     class_names, train_labels_N = _classes(path, arrays)
     values, layout = _values(path, arrays, "train_images", config.layout)

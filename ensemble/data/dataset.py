@@ -31,8 +31,9 @@ from ensemble.data.idx import read_idx_dataset
 from ensemble.data.image_folder import load_image_folder
 from ensemble.data.picture_tree import few
 from ensemble.data.pixel_rule import PixelRule
-from ensemble.data.regular_files import personal_path, shown
+from ensemble.data.regular_files import shown
 from ensemble.errors import DataError
+from ensemble.paths import given_path
 from ensemble.types import ByteArray, FloatArray, IntArray
 
 T = TypeVar("T", bound=np.generic)
@@ -114,7 +115,7 @@ def load_dataset(config: DataConfig) -> Dataset:
 def _own(config: DataConfig) -> Dataset:
     """A data set of the user's own, named after its folder or file. Whether flips keep a class the user must know."""
     parts = load_image_folder(config) if config.name == "image_folder" else load_array_file(config)
-    place = personal_path(config.root or config.path or "", "data.root or data.path").resolve()
+    place = given_path(config.root or config.path or "", "data.root or data.path").resolve()
     return Dataset(
         name=f"{shown(place.name)} ({config.name})",
         train_images_NCHW=_shared(parts.train.images_NCHW),

@@ -23,8 +23,9 @@ from ensemble.data.own_parts import Part, Parts, held_back, parts_of
 from ensemble.data.picture_reading import PictureReader, Reading, pixel_remarks
 from ensemble.data.picture_tree import DAMAGED, Found, LeftOut, beside, few, pictures_below, reasons_text
 from ensemble.data.pictures import SUFFIXES
-from ensemble.data.regular_files import list_folder, personal_path, shown
+from ensemble.data.regular_files import list_folder, shown
 from ensemble.errors import DataError
+from ensemble.paths import given_path
 from ensemble.types import IntArray
 
 SHOWN = 5
@@ -43,7 +44,7 @@ class _Listed:
 def load_image_folder(config: DataConfig) -> Parts:
     """Training and test part. Raises DataError naming the folders and pictures at fault."""
     assert config.root is not None
-    root = personal_path(config.root, "data.root")
+    root = given_path(config.root, "data.root")
     if not os.path.isdir(root):  # noqa: PTH112  # Path.is_dir raises where the way there may not be looked at
         raise DataError(f"data.root: no folder {shown(root)}; expected one with a folder of pictures per class")
     list_folder(root)

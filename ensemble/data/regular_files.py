@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
+from ensemble import names
 from ensemble.errors import DataError
 
 
@@ -62,14 +63,6 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def personal_path(text: str, key: str) -> Path:
-    """A path as a person writes it, with ~ for the home folder. Raises DataError when there is no such home."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:
-        raise DataError(f"{key}: found {text}, but that home folder is not known here; write the whole path") from error
-
-
 def shown(name: Path | str) -> str:
-    """A file's name as text that can be written anywhere: bytes that are no UTF-8 stand as \\xe4."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file's name as one line of text that can be written anywhere; bytes that are no UTF-8 stand as \\xe4."""
+    return names.shown(os.fspath(name), names.LONGEST_PATH)

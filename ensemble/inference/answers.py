@@ -13,13 +13,12 @@ import numpy as np
 from ensemble.evaluation import written
 from ensemble.evaluation.splits import favourites
 from ensemble.inference.prepare import Preparation, Prepared
-from ensemble.names import shown
+from ensemble.names import LONGEST_PATH, shown
 from ensemble.types import DoubleArray
 
 if TYPE_CHECKING:
     from ensemble.inference.trained import TrainedEnsemble
 
-PATH_SIGNS = 4096  # a path is for copying
 VOTES_SHOWN = 12  # up to so many members are listed one by one, more are counted
 
 
@@ -128,7 +127,7 @@ def answers_text(answers: Sequence[Answer]) -> str:
     head = ("image", "class", "probability", "agree", "members say")
     rows = [
         (
-            shown(answer.name, PATH_SIGNS),
+            shown(answer.name, LONGEST_PATH),
             shown(answer.class_name),
             percent(answer.probability),
             f"{answer.agreeing} of {len(answer.votes)}",
