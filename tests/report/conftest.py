@@ -138,7 +138,7 @@ def write_run(
             folder.write("disputed.npz", npz_bytes({"rows": rows, "images": stack}))
         log = "".join(json.dumps({"time": float(i), **to_json(event)}) + "\n" for i, event in enumerate(events))
         (folder.path / "events.jsonl").write_text(log)
-        folder.record("events.jsonl")
+        folder.record_events()
     assert yaml.safe_load((root / name / "config.yaml").read_text()) == config
     return root / name
 
