@@ -17,6 +17,7 @@ from PIL import Image
 from ensemble.errors import ConfigError, StorageError
 from ensemble.report.html import render_page, write_report
 from ensemble.report.run_facts import read_run
+from ensemble.storage import RunFolder
 
 MEGABYTE = 1_000_000
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -217,9 +218,8 @@ def test_what_is_no_judged_run_is_an_error(run_path: Path, run_of: Callable[...,
     with pytest.raises(ConfigError, match="one or more different runs"):
         write_report([run_path, run_path])
     unjudged = run_of(tmp_path, "unjudged", members=2)
-    manifest = json.loads((unjudged / "manifest.json").read_text())
-    del manifest["files"]["evaluation.json"]
-    (unjudged / "manifest.json").write_text(json.dumps(manifest))
+    with RunFolder.open(tmp_path, "unjudged", RunFolder.read(unjudged).config(), {}) as folder:
+        folder.forget(["evaluation.json"])
     with pytest.raises(StorageError, match="not been judged yet"):
         write_report([unjudged])
 
