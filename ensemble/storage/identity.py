@@ -26,7 +26,7 @@ def differences(stored: dict[str, Any], current: dict[str, Any], device: str | N
     A key that the stored one lacks, because an older version wrote it, counts with its default. device: that of the
     run's plan, "cpu" or "cuda", where it is known; what only a GPU heeds does not matter on a CPU.
     """
-    old, new = (_with_ranks(_flat(values)) for values in (_completed(stored), current))
+    old, new = (_with_ranks(_flat(values)) for values in (_completed(stored), _completed(current)))
     without_effect = {"compute.cuda_graph"} if device == "cpu" else set()
     return [
         f"{key}: {old.get(key, 'absent')!r} in the folder, {new.get(key, 'absent')!r} now"

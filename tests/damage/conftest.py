@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # where tests import what they share
+sys.path.append(str(Path(__file__).parent))  # where tests import what they share
 
 from commands import call, said
 

@@ -109,7 +109,7 @@ def write_run(
     }  # fmt: skip
     weights = {"layer.weight": np.ones((2, 2), np.float32)}
     events: list[object] = [RunStarted(name, "bagging", evaluation.asked_members, 0, "inline", 1)]
-    with RunFolder.open(root, name, config, {"stack_size": len(members)}) as folder:
+    with RunFolder.open(root, name, config, {"stack_sizes": {"lenet5": len(members)}, "device": "cpu"}) as folder:
         for m, facts in enumerate(members):
             history = make_history(m, epochs)
             votes = Votes(

@@ -218,8 +218,7 @@ def test_what_is_no_judged_run_is_an_error(run_path: Path, run_of: Callable[...,
     with pytest.raises(ConfigError, match="one or more different runs"):
         write_report([run_path, run_path])
     unjudged = run_of(tmp_path, "unjudged", members=2)
-    config, plan = (RunFolder.read(unjudged).config(), RunFolder.read(unjudged).plan())
-    with RunFolder.open(tmp_path, "unjudged", config, plan) as folder:
+    with RunFolder.open(tmp_path, "unjudged", RunFolder.read(unjudged).config(), {}) as folder:
         folder.forget(["evaluation.json"])
     with pytest.raises(StorageError, match="not been judged yet"):
         write_report([unjudged])
