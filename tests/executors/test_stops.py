@@ -141,7 +141,7 @@ def moments(life_s: float, most: int) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("way", "most"), [("inline", 6), pytest.param("inline", 400, marks=pytest.mark.long), pytest.param("ray", 400, marks=pytest.mark.long)]
+    ("way", "most"), [pytest.param("inline", 6, marks=pytest.mark.long), pytest.param("inline", 400, marks=pytest.mark.long), pytest.param("ray", 400, marks=pytest.mark.long)]
 )  # fmt: skip
 @pytest.mark.timeout(7200)
 def test_sigterm_at_any_moment_ends_with_75(

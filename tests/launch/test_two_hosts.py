@@ -113,6 +113,8 @@ def test_two_hosts_train_what_one_process_trains(hosts: list[Host], mnist_root: 
     assert not (hosts[1].folder / ".cache" / "ensemble" / "launch.key").exists()
 
 
+@pytest.mark.long  # torchrun itself waits five minutes at its end for the launcher of the host that is gone
+@pytest.mark.timeout(700)
 def test_the_members_of_a_host_that_dies_are_trained_on_the_other_one(hosts: list[Host], mnist_root: Path) -> None:
     """torchrun on the first host hears nothing of it: without a limit it would wait for ever."""
     words = ["num_members=2", "training.epochs=30", "compute.hang_timeout_s=6"]
@@ -123,7 +125,7 @@ def test_the_members_of_a_host_that_dies_are_trained_on_the_other_one(hosts: lis
         assert time.monotonic() < deadline, hosts[0].log()
         time.sleep(0.2)
     hosts[1].kill()
-    assert hosts[0].exit_code(250) == 0, hosts[0].log()
+    assert hosts[0].exit_code(500) == 0, hosts[0].log()
     assert "rank 1 (" in hosts[0].log()
     assert "has shown no sign of life for 6 s (compute.hang_timeout_s)" in hosts[0].log()
     assert len(member_digests(run)) == 4
