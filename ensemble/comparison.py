@@ -119,7 +119,7 @@ def _run(item: str, folder: RunFolder, which: str) -> _Source:
             for m in positions
         )
     else:
-        finite, _ = finite_members(validation, test, voters.facts)
+        finite, _ = finite_members({"validation": validation.probs_MNK, "test": test.probs_MNK}, voters.facts)
         weights = voters.weights_M
         aggregator = voters.config.aggregator
         validation, test = validation.members(finite), test.members(finite)

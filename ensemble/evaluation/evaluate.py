@@ -52,7 +52,7 @@ def evaluate(
     assert test.split == "test", f"expected test votes, found {test.split}"
     assert validation.num_members == test.num_members == len(members), "votes and members do not match"
     assert validation.num_classes == test.num_classes == len(class_names), "votes and class names do not match"
-    finite, excluded = finite_members(validation, test, members)
+    finite, excluded = finite_members({"validation": validation.probs_MNK, "test": test.probs_MNK}, members)
     validation, test, members = validation.members(finite), test.members(finite), [members[m] for m in finite]
     method_weights_M = None if vote_weights_M is None else vote_weights_M[finite]
     choices = choose_all(validation, aggregator, method_weights_M, choose, seed)

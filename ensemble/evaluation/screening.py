@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
 
 from ensemble.errors import QuorumError
 from ensemble.evaluation.records import ExcludedMember, MemberFacts
-from ensemble.evaluation.splits import SplitVotes
+from ensemble.evaluation.splits import AnyFloatArray, SplitVotes
 
 
 def finite_members(
-    validation: SplitVotes, test: SplitVotes, members: Sequence[MemberFacts]
+    votes: Mapping[str, AnyFloatArray], members: Sequence[MemberFacts]
 ) -> tuple[list[int], list[ExcludedMember]]:
-    """Positions of the members whose votes are all finite, and the others with the reason."""
+    """Positions of the members whose votes are all finite, and the others with the reason.
+
+    votes: probabilities [M, N, K] by the name of their rows; N may be 0. Raises QuorumError where no member can vote.
+    """
     finite, excluded = [], []
     for m, facts in enumerate(members):
-        bad = {split.split: int((~np.isfinite(split.probs_MNK[m])).any(axis=1).sum()) for split in (validation, test)}
+        bad = {name: int((~np.isfinite(probs_MNK[m])).any(axis=1).sum()) for name, probs_MNK in votes.items()}
         if any(bad.values()):
             places = ", ".join(f"{count} {name} rows" for name, count in bad.items() if count)
             excluded.append(ExcludedMember(facts.index, f"non-finite probabilities on {places}"))

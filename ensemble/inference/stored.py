@@ -117,8 +117,9 @@ def _described(folder: RunFolder) -> DatasetFacts:
 
 def _finite(voters: Voters) -> Voters:
     """Those whose votes are all finite, as the judgement has them."""
-    facts = voters.facts
-    positions, _ = finite_members(voters.validation, voters.test, facts)
+    votes = [member.votes for member in voters.members]
+    kept = {"validation": np.stack([v.validation_NK for v in votes]), "test": np.stack([v.test_NK for v in votes])}
+    positions, _ = finite_members(kept, voters.facts)
     members = tuple(voters.members[position] for position in positions)
     return replace(voters, members=members, weights_M=None if voters.weights_M is None else voters.weights_M[positions])
 

@@ -26,7 +26,7 @@ from ensemble.data import load_dataset
 from ensemble.data.files import FaultyFiles
 from ensemble.data.idx import IMAGES, _content, _parse
 from ensemble.data.pictures import FORMATS, open_picture, quiet_decoding
-from ensemble.errors import DataError
+from ensemble.errors import ConfigError, DataError
 
 DRAW = np.random.default_rng(1)
 
@@ -157,7 +157,7 @@ def test_what_is_no_file_is_refused_at_once(kind, tmp_path):
         "labels": lambda: _labels_file(path), "predict": lambda: open_picture(path),
     }  # fmt: skip
     for door in doors.values():
-        with pytest.raises(DataError, match=r"x.*\.npz"):
+        with pytest.raises((ConfigError, DataError), match=r"x.*\.npz"):
             door()
     with pytest.raises(FaultyFiles, match="x"):
         _content(path.with_name("x"))
