@@ -66,7 +66,7 @@ def test_no_variable_of_accelerate_or_a_launcher_changes_a_run(
         if name != "WORLD_SIZE":  # the executors read that one, tests/executors
             monkeypatch.setenv(name, value)
     assert trace({"name": "poisoned"}) == plain
-    assert os.environ["ACCELERATE_USE_CPU"] == value, "what is hidden comes back"
+    assert os.environ.get("ACCELERATE_USE_CPU", "") == value, "what is hidden comes back; an empty one may stay away"
 
 
 @pytest.mark.parametrize("name", ["ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "ACCELERATE_MIXED_PRECISION", "LOCAL_RANK"])
