@@ -20,11 +20,13 @@ from ensemble.errors import ConfigError, QuorumError, StorageError
 from ensemble.evaluation.statistics import Interval, mean_interval, welch_t
 from ensemble.events import EpochFinished, MemberFailed
 from ensemble.judging import find_run, judge
+from ensemble.paths import read_regular_file
 from ensemble.storage import RunFolder
 from ensemble.storage.remote import is_address, local_root
 
 Train = Callable[[Experiment], Path]
 TABLE = "sweep.json"
+_MOST_BYTES = 2**28  # of the table of a sweep
 
 
 @dataclass(frozen=True)
@@ -263,7 +265,7 @@ def refuse_other_tables(folder: Path, plan: SweepPlan) -> None:
     if not path.exists():
         return
     try:
-        stored = json.loads(path.read_bytes())
+        stored = json.loads(read_regular_file(path, _MOST_BYTES))
         kept = [(line["setting"], line["values"], len(line["trials"])) for line in stored["settings"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(

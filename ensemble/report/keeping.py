@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.errors import ConfigError, StorageError
+from ensemble.paths import read_regular_file
+
+_MOST_BYTES = 2**28  # more than any page or table that is written here
 
 
 def mark_of(kind: str, words: Sequence[str]) -> str:
@@ -22,7 +25,7 @@ def mark_of(kind: str, words: Sequence[str]) -> str:
 def refuse_other(path: Path, mark: str, otherwise: str) -> None:
     """Raises ConfigError where there is a file without this mark. otherwise: what it must hold then, in words."""
     try:
-        content = path.read_bytes()
+        content = read_regular_file(path, _MOST_BYTES)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
