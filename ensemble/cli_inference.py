@@ -78,7 +78,8 @@ def predict(
         say(f"figure: {figure}", err=True)
     if faults := [*asked.faults, *faults]:
         listed = "\n".join(faults)
-        raise DataError(f"{len(answers)} pictures are answered; without an answer:\n{listed}")
+        others = f"{len(answers)} pictures are answered; without an answer:\n" if answers else ""
+        raise DataError(others + listed)
 
 
 @click.command()
