@@ -31,7 +31,7 @@ def ours(epochs: int, seed: int) -> float:
     """Train with this project in a process of its own; returns the test error."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = [
-            sys.executable, "-m", "ensemble.cli", "train", "configs/bagging_lenet5_mnist.yaml", "--json", "--quiet",
+            sys.executable, "-m", "ensemble", "train", "configs/bagging_lenet5_mnist.yaml", "--json", "--quiet",
             f"training.epochs={epochs}", f"seed={seed}", f"output_dir={folder}", "tracking.wandb.mode=disabled", "compute.executor=ray",
         ]  # fmt: skip
         done = subprocess.run(arguments, check=True, capture_output=True, text=True)
@@ -128,7 +128,7 @@ def main() -> None:
 
 def report(options: argparse.Namespace, seconds: dict[str, list[float]], errors: dict[str, list[float]]) -> None:
     """Medians, ratios with their range over the repeats, hardware."""
-    from ensemble.environment import describe_environment
+    from ensemble.run.environment import describe_environment
 
     best = min((name for name in seconds if name != "ours"), key=lambda name: statistics.median(seconds[name]))
     ratios = [there / here for there, here in zip(seconds[best], seconds["ours"], strict=True)]

@@ -58,7 +58,7 @@ class Record:
 
 def start(config: Path, root: Path) -> subprocess.Popen[bytes]:
     """The command a person would type, in a session of its own."""
-    command = [sys.executable, "-m", "ensemble.cli", "train", str(config), f"output_dir={root}", "--quiet"]
+    command = [sys.executable, "-m", "ensemble", "train", str(config), f"output_dir={root}", "--quiet"]
     log = (root.parent / "log.txt").open("ab")
     return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 

@@ -232,7 +232,7 @@ def _private_mib(process: Path) -> float:
 
 def _command(*words: str, expected: int = 0) -> float:
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "ensemble.cli", *words], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-m", "ensemble", *words], capture_output=True, text=True, cwd=ROOT)
     if done.returncode != expected:
         raise SystemExit(f"{words}: exit code {done.returncode}, expected {expected}\n{done.stderr}")
     return time.perf_counter() - started
@@ -242,7 +242,7 @@ def planned_cell(model: str | dict[str, Any], batch_size: int) -> float:
     """The least seconds of 8 members with any forced stack size over those with the planned one."""
     from benchmarks.stack_speeds import measure
     from ensemble.config import parse_experiment
-    from ensemble.planning import make_plan
+    from ensemble.run.planning import make_plan
 
     values = {"name": "speed", "num_members": 8, "method": {"name": "deep_ensemble"}, "model": _model(model)}
     experiment = parse_experiment({**values, "training": {"batch_size": batch_size}})
@@ -508,7 +508,7 @@ def main() -> None:
         sys.exit("set ENSEMBLE_DATA to a folder with MNIST/raw")
     if unknown := [name for name in options.claims if name not in CLAIMS]:
         sys.exit(f"no such claim: {', '.join(unknown)}; expected {', '.join(CLAIMS)}")
-    from ensemble.environment import describe_environment
+    from ensemble.run.environment import describe_environment
 
     facts = describe_environment()
     short = ", ".join(f"{key} {facts[key]}" for key in ("processor", "cores", "python"))

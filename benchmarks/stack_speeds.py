@@ -4,7 +4,7 @@
         [--models lenet,mlp,narrow,wide] [--batches 16,64,256] [--stacks 1,2,3,4,6,8,12,16,32]
 
 Steps of the real loop on MNIST (gathering, forward, backward, optimiser); the stack sizes of a cell take turns, and the
-median step counts. What it prints goes into `_CPU_SPEED` in ensemble/planning.py by hand.
+median step counts. What it prints goes into `_CPU_SPEED` in ensemble/run/planning.py by hand.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ import numpy.typing as npt
 
 from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.statistics import mcnemar_exact, mean_interval
-from ensemble.judging import method_weights, voting_members
 from ensemble.report.wording import p_value, percent, percent_interval, seconds
+from ensemble.results.judging import method_weights, voting_members
 from ensemble.storage import RunFolder
 
 CONFIG = "configs/ensembles/lenet5.yaml"
@@ -83,7 +83,7 @@ def train(system: System, seed: int, members: int, epochs: int, root: Path, over
         "compute.executor=inline", f"compute.stack_size={min(count, 4)}",
         *(word for word in system.more if "=" in word), *overrides,
     ]  # fmt: skip
-    command = [sys.executable, "-m", "ensemble.cli", "train", CONFIG, *words, "--quiet"]
+    command = [sys.executable, "-m", "ensemble", "train", CONFIG, *words, "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 4):  # 4: fewer members than asked for; the table then counts what there is
         raise SystemExit(f"{system.name}, seed {seed}: exit code {done.returncode}\n{done.stderr[-2000:]}")

@@ -1,13 +1,13 @@
 """The `ensemble` command, also as `python -m ensemble`: signals are handled before anything else is imported."""
 
-from ensemble import interruption
+from ensemble import signals
 
 
 def run() -> None:
     """Entry point of the command."""
-    with interruption.ending_process():
-        interruption.install()
-        from ensemble.cli import run_cli
+    with signals.ending_process():
+        signals.install()
+        from ensemble.commands.main import run_cli
 
         run_cli()
 

@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-from ensemble.paths import given_path
+from ensemble.outside.paths import given_path
 
 CACHE_VARIABLE = "ENSEMBLE_CACHE"
 _OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH

@@ -34,9 +34,9 @@ from ensemble.data.channel_axis import Layout, to_channels_first
 from ensemble.errors import ConfigError, DataError
 from ensemble.events import Event
 from ensemble.executors import InlineExecutor
-from ensemble.paths import given_path
-from ensemble.run import complete_plan, train_members
-from ensemble.run_data import require_same_data
+from ensemble.outside.paths import given_path
+from ensemble.results.run_data import require_same_data
+from ensemble.run.run import complete_plan, train_members
 from ensemble.storage import RunFolder
 from ensemble.storage.mending import mend
 from ensemble.training import device_kind

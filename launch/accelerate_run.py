@@ -24,10 +24,10 @@ from pathlib import Path
 import click
 import yaml
 
-from ensemble import launcher_variables
 from ensemble.config import Experiment, load_config
 from ensemble.errors import ComputeError, ConfigError
-from ensemble.foreign_variables import settle_variables
+from ensemble.outside import launcher_variables
+from ensemble.outside.foreign_variables import settle_variables
 from ensemble.training import device_kind
 from launch.training import guarded, train_and_print
 

@@ -8,13 +8,13 @@ from typing import NoReturn
 
 import click
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.config import Experiment
-from ensemble.driver import MakeExecutor
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED, EnsembleError
 from ensemble.report.failures import failure_lines
 from ensemble.report.tables import print_evaluation
-from ensemble.run import run_ensemble
+from ensemble.run.driver import MakeExecutor
+from ensemble.run.run import run_ensemble
 from ensemble.tracking.build import build_trackers
 
 
@@ -29,8 +29,8 @@ def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
 
 def guarded(main: Callable[[], int], again: str) -> NoReturn:
     """Run a door's main and leave with its exit code; errors a user can mend become one message."""
-    with interruption.ending_process():
-        interruption.install()
+    with signals.ending_process():
+        signals.install()
         try:
             code = main()
         except EnsembleError as error:

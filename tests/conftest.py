@@ -43,7 +43,7 @@ def intervals_lie_in_their_range() -> Iterator[None]:
     """Every judgement, comparison and sweep that a test makes into JSON in this process is looked through."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
-            ("evaluation.records", "Evaluation"), ("evaluation.comparing", "Comparison"), ("sweep", "SweepResult"),
+            ("evaluation.records", "Evaluation"), ("evaluation.comparing", "Comparison"), ("results.sweep", "SweepResult"),
         ):  # fmt: skip
             made = getattr(importlib.import_module(f"ensemble.{module}"), name)
 

@@ -21,7 +21,7 @@ def test_without_ray_and_wandb(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['ray'] = sys.modules['wandb'] = None\n")
     (tmp_path / "c.yaml").write_text(CONFIG)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    command = [sys.executable, "-m", "ensemble.cli", "train", "c.yaml", "--json"]
+    command = [sys.executable, "-m", "ensemble", "train", "c.yaml", "--json"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["asked_members"] == 2

@@ -44,7 +44,7 @@ def test_a_few_steps_of_the_record(tmp_path: Path) -> None:
         update={"members": tuple(g.model_copy(update={"count": 1}) for g in experiment.members)}
     )
     from ensemble.executors.inline import InlineExecutor
-    from ensemble.run import run_ensemble
+    from ensemble.run.run import run_ensemble
 
     outcome = run_ensemble(few, lambda *_: InlineExecutor(), lambda _: [])
     assert [member.recipe for member in outcome.evaluation.members] == ["m3", "m5", "m7"]

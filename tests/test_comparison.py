@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ensemble.cli import main
-from ensemble.comparison import compare_items
+from ensemble.commands.main import main
 from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError, DataError
 from ensemble.executors.inline import InlineExecutor
-from ensemble.run import judge_again, run_ensemble
+from ensemble.results.comparison import compare_items
+from ensemble.run.run import judge_again, run_ensemble
 from ensemble.storage import RunFolder
 
 CONFIG: dict[str, Any] = {

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.names import fenced, in_markdown, markdown_text, shell_word, shown
+from ensemble.outside.names import fenced, in_markdown, markdown_text, shell_word, shown
 
 anything = st.text(st.characters(codec=None), max_size=60)
 

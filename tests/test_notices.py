@@ -11,7 +11,7 @@ import ensemble.training.loop as loop
 from ensemble.config import parse_experiment
 from ensemble.events import Event, Notice
 from ensemble.executors import InlineExecutor
-from ensemble.run import run_ensemble
+from ensemble.run.run import run_ensemble
 
 
 def test_a_missing_compiler_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ensemble.config import parse_experiment
 from ensemble.models.work import multiply_adds
-from ensemble.planning import (
+from ensemble.run.planning import (
     Plan,
     longest_first,
     make_plan,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.errors import ConfigError
 from ensemble.report.reproduced import markdown
-from ensemble.reproduction import (
+from ensemble.results.reproduction import (
     ROWS,
     Reproduced,
     chosen_rows,

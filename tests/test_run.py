@@ -20,8 +20,8 @@ from ensemble.errors import ConfigError, QuorumError, StorageError
 from ensemble.events import Event, MemberFailed, Notice, RunFinished
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
-from ensemble.judging import judge
-from ensemble.run import RunOutcome, run_ensemble
+from ensemble.results.judging import judge
+from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.tracking.event_log import read_events
 from ensemble.training.job import Ways
@@ -91,7 +91,7 @@ def test_judging_again_gives_the_same_numbers_without_training_code(tmp_path: Pa
     moved = outcome.path.rename(tmp_path / "moved")
     assert judge(RunFolder.read(moved)).to_json() == json.loads((moved / "evaluation.json").read_text())
     code = (
-        "import sys; from pathlib import Path; from ensemble.judging import judge; from ensemble.storage import RunFolder\n"
+        "import sys; from pathlib import Path; from ensemble.results.judging import judge; from ensemble.storage import RunFolder\n"
         f"judge(RunFolder.read(Path({str(moved)!r})))\n"
         "assert not {'torch', 'ray', 'accelerate', 'wandb'} & set(sys.modules)\n"
     )
@@ -335,7 +335,7 @@ tracking: {wandb: {mode: disabled}}
 
 def command(root: Path, *extra: str) -> list[str]:
     (root / "c.yaml").write_text(CONFIG_TEXT)
-    return [sys.executable, "-m", "ensemble.cli", "train", str(root / "c.yaml"), f"output_dir={root}", *extra]
+    return [sys.executable, "-m", "ensemble", "train", str(root / "c.yaml"), f"output_dir={root}", *extra]
 
 
 def test_ray_and_inline_give_the_same_bits(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.config import Experiment, parse_experiment
 from ensemble.errors import QuorumError
 from ensemble.events import MemberFailed, Notice
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
-from ensemble.judging import staged_points, voting_members
-from ensemble.run import RunOutcome, run_ensemble
+from ensemble.results.judging import staged_points, voting_members
+from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.tracking.event_log import read_events
 from ensemble.types import Failure, Task

@@ -10,13 +10,13 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.config.sweeping import Setting, SweepPlan, load_sweep
 from ensemble.errors import ConfigError
 from ensemble.evaluation.statistics import welch_t
 from ensemble.report.sweeps import verdict
+from ensemble.results.sweep import Line, SweepResult, Trial, _compared, _ranked, run_sweep
 from ensemble.storage import RunFolder
-from ensemble.sweep import Line, SweepResult, Trial, _compared, _ranked, run_sweep
 
 BASE = """\
 name: small
@@ -84,7 +84,7 @@ def test_screening_trains_only_the_better_half_in_full(home: Path) -> None:
         home / "small.yaml", [f"output_dir={home / 'runs'}", "name=screened", "training.lr=1e-5,0.1,1e-4,0.05"]
     )
     from ensemble.executors import InlineExecutor
-    from ensemble.run import run_ensemble
+    from ensemble.run.run import run_ensemble
 
     epochs: list[int] = []
 

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.config.schema import AGGREGATORS, MethodConfig
 from ensemble.report.card import METHODS, VOTES
 

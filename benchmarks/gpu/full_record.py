@@ -15,7 +15,7 @@ from benchmarks.gpu.record import CONFIG
 def run(bench: Bench, cases: Cases) -> None:
     """`ensemble train` to its end, its progress in the log; the vote's test error with its 95 % interval."""
     command = [
-        sys.executable, "-m", "ensemble.cli", "train", str(CONFIG), "--json", f"output_dir={bench.full_record}",
+        sys.executable, "-m", "ensemble", "train", str(CONFIG), "--json", f"output_dir={bench.full_record}",
         f"compute.device={bench.device}", f"compute.cuda_graph={str(bench.on_gpu).lower()}",
         "compute.executor=inline", "tracking.wandb.mode=disabled",
     ]  # fmt: skip

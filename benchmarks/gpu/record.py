@@ -16,7 +16,7 @@ from benchmarks.gpu.cases import Cases
 from ensemble.config import load_config
 from ensemble.config.schema import Experiment
 from ensemble.executors.inline import InlineExecutor
-from ensemble.run import run_ensemble
+from ensemble.run.run import run_ensemble
 from ensemble.training import Trainer
 
 CONFIG = Path(__file__).resolve().parents[2] / "configs/record_mnist.yaml"

@@ -35,7 +35,7 @@ def run(bench: Bench, cases: Cases) -> None:
 def _ours(bench: Bench, epochs: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, "-m", "ensemble.cli", "train", str(ROOT / "configs/bagging_lenet5_mnist.yaml"), "--json",
+            sys.executable, "-m", "ensemble", "train", str(ROOT / "configs/bagging_lenet5_mnist.yaml"), "--json",
             f"data.name={bench.data_name}", f"num_members={bench.size(8, 2)}", f"training.epochs={epochs}",
             f"compute.device={bench.device}", f"compute.cuda_graph={str(bench.on_gpu).lower()}",
             "compute.executor=inline", "tracking.wandb.mode=disabled",

@@ -23,7 +23,7 @@ from ensemble.config.schema import Experiment, FailureConfig
 from ensemble.config.secrets import names_secret, secret_in
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
 from ensemble.errors import ConfigError
-from ensemble.paths import given_path
+from ensemble.outside.paths import given_path
 
 _BELONGS_ELSEWHERE = "looks like a secret; secrets belong in the environment, never in a configuration"
 _PATHS = (("output_dir",), ("data", "root"), ("data", "path"))

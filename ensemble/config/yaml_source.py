@@ -20,7 +20,7 @@ from typing import Any, Literal
 import yaml
 
 from ensemble.errors import ConfigError
-from ensemble.paths import read_regular_file
+from ensemble.outside.paths import read_regular_file
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000

@@ -26,7 +26,7 @@ from ensemble.data.picture_reading import level_remarks, range_remark
 from ensemble.data.pixel_rule import BYTES, Extremes, PixelRule, check_floats, whole_range
 from ensemble.data.regular_files import open_regular, shown
 from ensemble.errors import DataError
-from ensemble.paths import given_path
+from ensemble.outside.paths import given_path
 from ensemble.types import IntArray
 
 Arrays = Mapping[str, npt.NDArray[Any]]

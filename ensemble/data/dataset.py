@@ -33,7 +33,7 @@ from ensemble.data.picture_tree import few
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
 from ensemble.errors import DataError
-from ensemble.paths import given_path
+from ensemble.outside.paths import given_path
 from ensemble.types import ByteArray, FloatArray, IntArray
 
 T = TypeVar("T", bound=np.generic)

@@ -18,7 +18,7 @@ from typing import Literal, TypeVar
 from ensemble.config.schema import DataConfig
 from ensemble.data.regular_files import open_regular
 from ensemble.errors import DataError
-from ensemble.paths import given_path
+from ensemble.outside.paths import given_path
 
 ROOT_VARIABLE = "ENSEMBLE_DATA"
 DEFAULT_ROOT = "data"

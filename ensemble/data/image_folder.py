@@ -25,7 +25,7 @@ from ensemble.data.picture_tree import DAMAGED, Found, LeftOut, beside, few, pic
 from ensemble.data.pictures import SUFFIXES
 from ensemble.data.regular_files import list_folder, shown
 from ensemble.errors import DataError
-from ensemble.paths import given_path
+from ensemble.outside.paths import given_path
 from ensemble.types import IntArray
 
 SHOWN = 5

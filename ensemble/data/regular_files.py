@@ -12,8 +12,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from ensemble import names
 from ensemble.errors import DataError
+from ensemble.outside import names
 
 
 def open_regular(path: Path, expected: str) -> BinaryIO:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from ensemble import launcher_variables
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.executors.base import Executor
 from ensemble.executors.inline import InlineExecutor
-from ensemble.foreign_variables import settle_variables
+from ensemble.outside import launcher_variables
+from ensemble.outside.foreign_variables import settle_variables
 from ensemble.training import Job, device_kind
 from ensemble.training.gpu_cards import Card, local_card
 from ensemble.training.job import Ways

@@ -15,7 +15,7 @@ import secrets
 import time
 from typing import Any
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.errors import ComputeError
 
 NONCE_BYTES = 16
@@ -62,7 +62,7 @@ def _wait(store: Any, key: str, here: int, rank: int, deadline: float) -> bytes:
             raise ComputeError(
                 f"rank {rank} of this world has joined but does not answer; look at its machine, and start all processes again"
             )
-        interruption.check()
+        signals.check()
         time.sleep(_PAUSE_S)
     value: bytes = store.get(key)
     return value

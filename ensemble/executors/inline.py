@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
 from ensemble.executors.diagnosis import breaks_process, explain, failure_kind
@@ -22,13 +22,13 @@ class InlineExecutor:
         self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
     ) -> Iterator[Outcome]:
         """See Executor.run."""
-        with interruption.deferred():
+        with signals.deferred():
             for task in filter(wanted, tasks):
                 outcome = train_here(task, train, arrays, emit)
                 if outcome is None:
                     break
                 yield outcome
-                interruption.check()
+                signals.check()
 
     def close(self) -> None:
         """Nothing is held."""

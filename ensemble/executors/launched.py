@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.events import Notice, TaskStarted
 from ensemble.executors.base import (
@@ -65,7 +65,7 @@ class LaunchedExecutor:
         self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
     ) -> Iterator[Outcome]:
         """See Executor.run. A rank may have taken a task just before it was found that it is no longer wanted."""
-        with interruption.deferred(), lost_store():
+        with signals.deferred(), lost_store():
             yield from self._run(tasks, train, arrays, emit, wanted)
 
     def _run(
@@ -101,7 +101,7 @@ class LaunchedExecutor:
                         raise KeyboardInterrupt
                     _check_peers(outcome)
                     yield outcome
-                    interruption.check()
+                    signals.check()
         finally:
             self._world.post(f"task{number}/{sent}", None)
 
@@ -110,7 +110,7 @@ class LaunchedExecutor:
         key = f"round{self._number}"
         self._world.post(key, None)
         # The store ends with this process where no launcher holds it; ranks that are gone never read.
-        if self._world.size > 1 and not interruption.requested():
+        if self._world.size > 1 and not signals.requested():
             self._world.gone(key, _FAREWELL_S)
 
 
@@ -141,9 +141,9 @@ class _Round:
             self._world.post(task_key(self._number, position), task)
         try:
             while self._waiting:
-                if interruption.requested():
+                if signals.requested():
                     yield from self._gather_checkpoints()
-                    interruption.check()
+                    signals.check()
                 mine = self._world.count(f"next{self._number}") if self._exhausted is None else len(self._tasks)
                 if mine < len(self._tasks):
                     yield from self._own(mine, train, arrays)
@@ -158,7 +158,7 @@ class _Round:
         """Ask the other ranks to stop, and listen until each has handed in what its task has done, or takes too long."""
         self._stop()
         self._world.ask_to_stop()
-        while self._ranks and interruption.waited_s() < interruption.GRACE_S:
+        while self._ranks and signals.waited_s() < signals.GRACE_S:
             time.sleep(POLL_S)
             yield from self._listen()
 
@@ -206,7 +206,7 @@ class _Round:
             yield Outcome(task, content.results, content.failures)
             self._withdraw()
         elif isinstance(content, Left):
-            if interruption.requested():  # all of them leave
+            if signals.requested():  # all of them leave
                 del self._ranks[position], self._waiting[position]
                 return
             self._emit(Notice(f"{where} was asked to stop and leaves; {task.id} is tried elsewhere"))

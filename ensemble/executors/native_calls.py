@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from typing import TypeAlias, TypeVar
 
-from ensemble import interruption
+from ensemble import signals
 
 _LOOK_AGAIN_S = 0.05
 _Answer = TypeVar("_Answer")
@@ -53,19 +53,19 @@ def run_interruptibly(call: Callable[[], object], patience_s: float = math.inf) 
             threading.Thread(target=_make_calls, args=(_State.calls,), daemon=True).start()
         _State.calls.put((call, done))
         deadline = time.monotonic() + patience_s
-        asked_before = interruption.requested()  # then this call is the way out
+        asked_before = signals.requested()  # then this call is the way out
         try:
             while not done.done() and time.monotonic() < deadline:
                 wait([done], timeout=_LOOK_AGAIN_S)
                 signal.alarm(0)  # of the native handler, should another thread have got the signal
-                if (taken := signal.sigtimedwait(interruption.SIGNALS, 0)) is not None:
-                    interruption.signalled(taken.si_signo)
+                if (taken := signal.sigtimedwait(signals.SIGNALS, 0)) is not None:
+                    signals.signalled(taken.si_signo)
                 if not asked_before:
-                    interruption.check()
+                    signals.check()
         finally:
             if not done.done():
                 _State.abandoned = True
-                interruption.never_wait()
+                signals.never_wait()
     if done.done():
         done.result()
     return done.done()
@@ -85,10 +85,10 @@ def answer_within(call: Callable[[], _Answer], seconds: float) -> _Answer:
             done.set_exception(error)
 
     threading.Thread(target=ask, daemon=True).start()
-    asked_before, deadline = interruption.requested(), time.monotonic() + seconds
+    asked_before, deadline = signals.requested(), time.monotonic() + seconds
     while not wait([done], timeout=_LOOK_AGAIN_S).done:
-        if time.monotonic() > deadline or (interruption.requested() and not asked_before):
-            interruption.never_wait()
+        if time.monotonic() > deadline or (signals.requested() and not asked_before):
+            signals.never_wait()
             raise TimeoutError(f"no answer within {seconds:g} s")
     return done.result()
 
@@ -99,23 +99,23 @@ def _signals_queued() -> Iterator[None]:
     if not _State.hooked:
         _State.hooked = True
         os.register_at_fork(after_in_child=_begin_child)
-    handlers = {number: signal.getsignal(number) for number in interruption.SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
     _State.calling = True
-    signal.pthread_sigmask(signal.SIG_BLOCK, interruption.SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
     try:
         yield
     finally:
         for number, handler in handlers.items():
             if handler is not None:
                 signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, interruption.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
         _State.calling = False
 
 
 def _begin_child() -> None:
     """In a process that Ray starts: signals are its own again, and those to the driver's group or terminal do not reach it."""
     if _State.calling:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, interruption.SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
         os.setsid()
 
 

@@ -12,13 +12,14 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from ensemble import interruption, launcher_variables
+from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.executors import local_ray
 from ensemble.executors.knocking import host_and_port, knock
 from ensemble.executors.native_calls import run_interruptibly
-from ensemble.foreign_variables import settle_variables
+from ensemble.outside import launcher_variables
+from ensemble.outside.foreign_variables import settle_variables
 
 # With a cluster that does not let go; then the end of this process ends a local one.
 _PATIENCE_S = 15.0
@@ -94,7 +95,7 @@ def _knock(address: str, field: str) -> None:
 
 def disconnect() -> None:
     """Leave the cluster, and stop it if it is a local one. With a raylet that hangs, Ray would wait for minutes."""
-    run_interruptibly(ray.shutdown, _PATIENCE_AFTER_SIGNAL_S if interruption.requested() else _PATIENCE_S)
+    run_interruptibly(ray.shutdown, _PATIENCE_AFTER_SIGNAL_S if signals.requested() else _PATIENCE_S)
     _remove_folder()
 
 
@@ -184,7 +185,7 @@ def wait_for_slots(
     demand: list[Any] = []
     while (fits := slots_of_cluster(compute, device, workers, avoided)) == 0 and time.monotonic() < deadline:
         demand = demand or _demand(compute, device, workers)
-        interruption.check()
+        signals.check()
         time.sleep(0.5)
     for task in demand:
         ray.cancel(task, force=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import ray
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
@@ -49,7 +49,7 @@ class RayGroupExecutor:
             ) from error
         self._workers = workers or int(compute.gpus_per_task)
         self._threads, self._on_gpu = compute.threads_per_task, device == "cuda"
-        with interruption.deferred():
+        with signals.deferred():
             self._owns = connect(compute.ray_address)
             try:
                 fits = wait_for_slots(compute, device, self._workers)
@@ -62,7 +62,7 @@ class RayGroupExecutor:
         self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
     ) -> Iterator[Outcome]:
         """See Executor.run. A group that breaks fails its task as a crash; the tries are the run's."""
-        with interruption.deferred(), tempfile.TemporaryDirectory(prefix="ensemble-train-") as storage:
+        with signals.deferred(), tempfile.TemporaryDirectory(prefix="ensemble-train-") as storage:
             yield from self._run(filter(wanted, tasks), train, arrays, emit, storage)
 
     def _run(self, tasks: Iterator[Task], train: Train, arrays: Arrays, emit: Emit, storage: str) -> Iterator[Outcome]:
@@ -73,12 +73,12 @@ class RayGroupExecutor:
         running, stop_key, stopping = dict[str, _Group](), StopKey(), False
         try:
             while True:
-                if interruption.requested():
+                if signals.requested():
                     if not stopping:
                         stop_key.post()
                     stopping, tasks = True, iter(())
-                    if not running or interruption.waited_s() > interruption.GRACE_S:
-                        interruption.check()
+                    if not running or signals.waited_s() > signals.GRACE_S:
+                        signals.check()
                 while len(running) < self.slots and (task := next(tasks, None)) is not None:
                     given = {
                         "mail": mail, "train": call, "task": ray.put(task), "names": names, "arrays": shared,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.executors.ray_cluster import wait_for_slots
@@ -29,10 +29,10 @@ def ways_on_cluster(
     gpus = min(1.0, compute.gpus_per_task) if device == "cuda" else 0.0
     options = {**task_options(compute.threads_per_task, gpus, keeps_process=False), "max_calls": 1}
     measuring = ray.remote(max_retries=3, **options)(_measure)
-    with interruption.deferred():
+    with signals.deferred():
         found = measuring.remote(dict(jobs), image_shape, dict(counts), gpus)
         while not ray.wait([found], timeout=0.5, fetch_local=False)[0]:
-            interruption.check()
+            signals.check()
     try:
         ways: dict[str, Ways] = ray.get(found)
     except RayError as error:

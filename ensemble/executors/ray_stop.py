@@ -1,6 +1,6 @@
 """How a driver asks its tasks on Ray to stop: by a key in the cluster's own key-value store, for which workers look.
 
-Signals reach the driver alone. A task that is asked writes a checkpoint after its next step and ends (`interruption`).
+Signals reach the driver alone. A task that is asked writes a checkpoint after its next step and ends (`signals`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.executors.native_calls import run_interruptibly
 
 _LOOK_EVERY_S = 1.0
@@ -49,7 +49,7 @@ def stops_by(key: str) -> Iterator[None]:
             if posted:
                 with lock:
                     if not ended.is_set():
-                        interruption.ask()
+                        signals.ask()
                 return
 
     threading.Thread(target=look, daemon=True).start()
@@ -58,4 +58,4 @@ def stops_by(key: str) -> Iterator[None]:
     finally:
         with lock:
             ended.set()
-        interruption.clear()
+        signals.clear()

@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import NodeDiedError, RayError, RayTaskError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.events import Notice, TaskStarted
@@ -59,7 +59,7 @@ class RayExecutor:
         self._shared: tuple[int, list[Any]] | None = None
         self._keeps_processes = True
         self._remotes: dict[bool, Any] = {}  # the function that Ray calls, with and without kept processes
-        with interruption.deferred():
+        with signals.deferred():
             self._owns = connect(compute.ray_address)
             try:
                 fits = wait_for_slots(compute, device)
@@ -84,7 +84,7 @@ class RayExecutor:
 
         With compute.slots above what fits, Ray queues the others, which makes an autoscaler add nodes.
         """
-        with interruption.deferred():
+        with signals.deferred():
             yield from self._run(tasks, train, arrays, emit, wanted)
 
     def _run(
@@ -96,12 +96,12 @@ class RayExecutor:
         looked, stopping, self._stop_key = time.monotonic(), False, StopKey()
         try:
             while True:
-                if interruption.requested():
+                if signals.requested():
                     if not stopping:
                         self._stop(waiting, running)
                     stopping = True
-                    if not running or interruption.waited_s() > interruption.GRACE_S:
-                        interruption.check()
+                    if not running or signals.waited_s() > signals.GRACE_S:
+                        signals.check()
                 for message in self._hosts.news():
                     emit(Notice(message))
                 if time.monotonic() - looked > _LOOK_AGAIN_S:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.errors import EnsembleError
 from ensemble.events import Event
 from ensemble.executors.base import Arrays, Item, Train
@@ -57,7 +57,7 @@ def serve(world: World | None = None) -> None:
 
     Raises KeyboardInterrupt where this process, or all of the world, is asked to stop, ComputeError where rank 0 is gone.
     """
-    with interruption.deferred(), lost_store():
+    with signals.deferred(), lost_store():
         world = world or World.joined()
         _serve(world)
 
@@ -84,7 +84,7 @@ def _serve(world: World) -> None:
             while (position := world.count(f"next{number}")) < offer.tasks:
                 if world.count(claim_key(number, position)) == 0:  # else rank 0 has withdrawn it
                     _serve_task(world, number, position, offer.train, arrays)
-                interruption.check()
+                signals.check()
 
 
 def _serve_task(world: World, number: int, position: int, train: Train, arrays: Arrays) -> None:
@@ -116,14 +116,14 @@ def _serve_task(world: World, number: int, position: int, train: Train, arrays: 
 @contextmanager
 def stops_with(world: World) -> Iterator[None]:
     """Inside, this process is asked to stop when a rank asks all of them to."""
-    with _watching(lambda: interruption.ask() if world.stop_asked() else None):
+    with _watching(lambda: signals.ask() if world.stop_asked() else None):
         yield
 
 
 @contextmanager
 def stops_all(world: World) -> Iterator[None]:
     """Inside, a rank that trains together with rank 0 passes a signal on to it, which has the checkpoint, and goes on."""
-    with _watching(lambda: world.ask_to_stop() if interruption.requested() else None):
+    with _watching(lambda: world.ask_to_stop() if signals.requested() else None):
         yield
 
 
@@ -136,9 +136,9 @@ def _watching(look: Callable[[], None]) -> Iterator[None]:
         from torch.distributed import DistError
 
         try:
-            while not ended.wait(_LOOK_EVERY_S) and not interruption.requested():
+            while not ended.wait(_LOOK_EVERY_S) and not signals.requested():
                 look()
-            if interruption.requested():
+            if signals.requested():
                 look()
         except DistError:  # the store is gone: whoever waits for it says so
             return

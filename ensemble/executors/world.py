@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.errors import ComputeError
 from ensemble.executors.diagnosis import explain
 from ensemble.executors.handshake import agree
@@ -30,7 +30,7 @@ def lost_store() -> Iterator[None]:
     try:
         yield
     except DistError as error:
-        if interruption.requested():
+        if signals.requested():
             raise KeyboardInterrupt from None
         raise ComputeError(
             f"the store of this world does not answer any more: rank 0 or its machine has ended ({explain(error)}); finished members are kept: start the same command again"
@@ -74,7 +74,7 @@ class World:
         pause = _FIRST_POLL_S
         # Not store.wait: Python handles no signal while torch waits.
         while not self._store.check([_part(key, 0)]):
-            interruption.check()
+            signals.check()
             time.sleep(pause)
             pause = min(2 * pause, POLL_S)
 

@@ -13,7 +13,7 @@ import numpy as np
 from ensemble.evaluation import written
 from ensemble.evaluation.splits import favourites
 from ensemble.inference.prepare import Preparation, Prepared
-from ensemble.names import LONGEST_PATH, shown
+from ensemble.outside.names import LONGEST_PATH, shown
 from ensemble.types import DoubleArray
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from ensemble.errors import ComputeError, DataError
 from ensemble.evaluation.aggregation import Decision
 from ensemble.inference.network import Members
 from ensemble.inference.trained import TrainedEnsemble
-from ensemble.run_data import disputed_images
+from ensemble.results.run_data import disputed_images
 from ensemble.storage import RunFolder
 from ensemble.types import ByteArray, FloatArray, IntArray
 

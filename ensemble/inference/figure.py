@@ -13,7 +13,7 @@ from ensemble.data.showing import viewable
 from ensemble.errors import ConfigError
 from ensemble.evaluation import written
 from ensemble.inference.answers import Answer, percent
-from ensemble.names import shown
+from ensemble.outside.names import shown
 from ensemble.report.fonts import fonts_for, noting_missing_signs
 from ensemble.report.plots import INK, MUTED, NAME_SIGNS, SINGLE, VOTE
 from ensemble.storage.atomic import write_bytes

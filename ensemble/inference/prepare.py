@@ -26,7 +26,7 @@ from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
 from ensemble.errors import DataError
 from ensemble.inference.framing import frame
-from ensemble.paths import given_path
+from ensemble.outside.paths import given_path
 from ensemble.types import ByteArray
 
 if TYPE_CHECKING:

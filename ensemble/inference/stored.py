@@ -18,7 +18,7 @@ from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.screening import finite_members
-from ensemble.judging import Voters, load_voters
+from ensemble.results.judging import Voters, load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.descriptions import DatasetFacts
 from ensemble.storage.manifest import member_folder

@@ -19,7 +19,7 @@ from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.inference.images import as_batch
 from ensemble.inference.network import Members, VoteNetwork
 from ensemble.inference.stored import StoredVote, read_vote
-from ensemble.paths import given_path
+from ensemble.outside.paths import given_path
 from ensemble.training.prediction import in_batches
 from ensemble.types import FloatArray, IntArray
 

@@ -15,7 +15,7 @@ import yaml
 
 from ensemble.data import DATASETS
 from ensemble.evaluation.records import Evaluation
-from ensemble.names import fenced, in_markdown, markdown_text, shell_word, shown
+from ensemble.outside.names import fenced, in_markdown, markdown_text, shell_word, shown
 from ensemble.report import wording
 from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.report.tables import leaderboard_markdown

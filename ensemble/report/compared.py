@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ensemble.evaluation.comparing import ComparedLine, Comparison
 from ensemble.evaluation.written import ALPHA
-from ensemble.names import in_markdown, shown
+from ensemble.outside.names import in_markdown, shown
 from ensemble.report import wording
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def notes(comparison: Comparison, escape: Callable[[str], str] = shown) -> list[
 
 def print_comparison(comparison: Comparison) -> None:
     """Print it to stdout; a narrow terminal shows fewer columns, never fewer lines."""
-    from ensemble.terminal import open_table_console
+    from ensemble.tracking.terminal import open_table_console
 
     console = open_table_console()
     if console.is_terminal:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ensemble.names import shown
+from ensemble.outside.names import shown
 from ensemble.report import plots
 from ensemble.report.fonts import OWN_FONT, fonts_for, noting_missing_signs
 from ensemble.report.run_facts import RunFacts

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from ensemble.data.showing import how_shown, viewable
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import DisputedRow, LeaderboardRow
-from ensemble.names import shown
+from ensemble.outside.names import shown
 from ensemble.report import wording
 from ensemble.report.class_tables import (
     CLASSES_SHOWN,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ensemble.errors import ConfigError, StorageError
-from ensemble.paths import read_regular_file
+from ensemble.outside.paths import read_regular_file
 
 _MOST_BYTES = 2**28  # more than any page or table that is written here
 

@@ -76,7 +76,7 @@ def print_layers(title: str, rows: list[LayerRow]) -> None:
     """The layers as a table on stdout, with the total of the parameters."""
     from rich.table import Table
 
-    from ensemble.terminal import open_table_console
+    from ensemble.tracking.terminal import open_table_console
 
     table = Table("layer", "kind", "output", "kernel", "stride", "padding", "receptive field", "parameters", box=None)
     table.header_style = "bold"

@@ -27,7 +27,7 @@ from ensemble.data.files import data_root
 from ensemble.errors import ConfigError
 from ensemble.models import MODELS, ImageShape, build_model, num_parameters
 from ensemble.report.layer_table import LayerRow, layer_rows
-from ensemble.terminal import open_table_console
+from ensemble.tracking.terminal import open_table_console
 from ensemble.training.stack import unstackable
 
 _CONFIGS = (LeNet5Config, LeNet4Config, MlpConfig, CnnConfig, ResNetConfig)

@@ -15,7 +15,7 @@ import numpy as np
 
 from ensemble.data.showing import viewable
 from ensemble.events import EpochFinished
-from ensemble.names import shown
+from ensemble.outside.names import shown
 from ensemble.report.run_facts import RunFacts
 from ensemble.types import DoubleArray, EpochRecord, IntArray
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ensemble.report import wording
-from ensemble.reproduction import Reproduced
+from ensemble.results.reproduction import Reproduced
 
 TABLE = "seeds.md"
 HEADERS = (
@@ -57,7 +57,7 @@ def print_reproduced(results: Sequence[Reproduced]) -> None:
     """The table on stdout; a narrow terminal shows fewer columns, the Markdown file has them all."""
     from rich.table import Table
 
-    from ensemble.terminal import open_table_console
+    from ensemble.tracking.terminal import open_table_console
 
     console = open_table_console()
     shown = [i for i, name in enumerate(HEADERS) if console.width >= 150 or name not in _WIDE]

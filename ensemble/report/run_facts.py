@@ -16,9 +16,9 @@ import yaml
 
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted
-from ensemble.judging import stored_evaluation
-from ensemble.names import shell_word
-from ensemble.run_data import disputed_images
+from ensemble.outside.names import shell_word
+from ensemble.results.judging import stored_evaluation
+from ensemble.results.run_data import disputed_images
 from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
 from ensemble.storage.names import CONFIG, DATASET, ENVIRONMENT

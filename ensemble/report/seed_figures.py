@@ -17,7 +17,7 @@ from ensemble.data.showing import viewable
 from ensemble.report import plots, wording
 from ensemble.report.figures import write_panels
 from ensemble.report.run_facts import RunFacts, read_run
-from ensemble.reproduction import Reproduced, class_accuracies
+from ensemble.results.reproduction import Reproduced, class_accuracies
 from ensemble.storage import RunFolder
 from ensemble.types import ByteArray, DoubleArray, EpochRecord, FloatArray, IntArray
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.evaluation.written import ALPHA
-from ensemble.names import shown
+from ensemble.outside.names import shown
 from ensemble.report import plots, wording
 from ensemble.report.figures import write_panels
+from ensemble.results.sweep import TABLE, Line, SweepResult
 from ensemble.storage.atomic import json_bytes, write_bytes
-from ensemble.sweep import TABLE, Line, SweepResult
 
 HEADERS = (
     "setting",
@@ -77,7 +77,7 @@ def print_sweep(result: SweepResult) -> None:
     """The table on stdout, with the verdict."""
     from rich.table import Table
 
-    from ensemble.terminal import open_table_console
+    from ensemble.tracking.terminal import open_table_console
 
     console = open_table_console()
     wide = console.width >= 110

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ensemble.evaluation.records import Evaluation, LeaderboardRow
-from ensemble.names import markdown_text, shown
+from ensemble.outside.names import markdown_text, shown
 from ensemble.report import wording
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Line:
 
 def print_evaluation(evaluation: Evaluation, path: Path, stream: TextIO | None = None) -> None:
     """Print leaderboard, verdict, cautions and where the run lies to `stream`, by default stdout."""
-    from ensemble.terminal import open_table_console
+    from ensemble.tracking.terminal import open_table_console
 
     console = open_table_console(stream)
     if console.is_terminal:

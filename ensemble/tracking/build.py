@@ -13,7 +13,7 @@ from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
 from ensemble.errors import ConfigError, StorageError
 from ensemble.events import Notice
-from ensemble.judging import stored_evaluation
+from ensemble.results.judging import stored_evaluation
 from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
 from ensemble.storage.names import CONFIG, EVALUATION, EVENTS
@@ -90,7 +90,7 @@ def _test_images(path: Path) -> Callable[[list[int]], ByteArray]:
     """Reads images only when they are asked for: after training, the few disputed ones, which the run keeps."""
 
     def images(rows: list[int]) -> ByteArray:
-        from ensemble.run_data import test_images
+        from ensemble.results.run_data import test_images
 
         return test_images(RunFolder.read(path), rows)
 

@@ -17,9 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ensemble.events import Event, MemberFailed, Notice, RunFinished, RunStarted
-from ensemble.terminal import VisibleConsole, width_of
-from ensemble.tracking.console import describe, percent, stopped
 from ensemble.tracking.progress import Progress, RunningMember, duration
+from ensemble.tracking.sentences import describe, percent, stopped
+from ensemble.tracking.terminal import VisibleConsole, width_of
 
 REFRESH_PER_S = 2
 WIDE = 100  # columns from which the place a member trains on is shown

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ensemble.names import shown
+from ensemble.outside.names import shown
 from ensemble.tracking.wandb_projection import TableData
 from ensemble.types import ByteArray
 

@@ -5,6 +5,7 @@
 Importing this loads no torch; the first training does.
 """
 
-from ensemble.training.job import Arrays, Job, Trainer, check_batches, check_precision, device_kind
+from ensemble.training.job import Arrays, Job, check_batches, check_precision, device_kind
+from ensemble.training.trainer import Trainer
 
 __all__ = ["Arrays", "Job", "Trainer", "check_batches", "check_precision", "device_kind"]

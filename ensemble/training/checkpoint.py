@@ -1,7 +1,7 @@
 """The whole state of a stack in mid-training, as bytes: whoever goes on from it ends with the same bits.
 
     content = capture(run)              # safetensors; plain values as JSON in its metadata
-    restore(new_run, content)           # a fresh StackRun of the same task
+    restore(new_run, content)           # a fresh run of the same task
 
 What is in it: weights and buffers, the optimiser's state, averaged and best weights, schedule state, histories, and the
 place in the epoch with its sums. What is not: anything that is a function of its address (orders, resamplings,
@@ -12,18 +12,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ensemble.config.recipe import TrainingConfig
 from ensemble.errors import StorageError
 from ensemble.training.host_copy import on_host
-from ensemble.types import EpochRecord, Failure, Task
-
-if TYPE_CHECKING:
-    from ensemble.training.stack_run import StackRun
+from ensemble.training.keeper import Keeper
+from ensemble.training.schedules import Plateau
+from ensemble.training.stack import Stack
+from ensemble.types import EpochRecord, Failure, MemberSpec, Task
 
 # How augmentations and dropout masks were drawn. 1 (then not written): by generators, whose states were stored too.
 # 2: by counters, see ensemble/data/counter_random.py.
@@ -31,8 +32,28 @@ _DRAWS = 2
 _STATE = "state"  # the name under which the plain values stand, as JSON in a tensor of bytes
 
 
+class Resumable(Protocol):
+    """What a training must have to be written down and taken up again; a `stack_run.StackRun` has it."""
+
+    task: Task
+    members: tuple[MemberSpec, ...]
+    recipe: TrainingConfig
+    stack: Stack
+    optimizer: torch.optim.Optimizer
+    keeper: Keeper
+    plateau: Plateau | None
+    sums_2K: Tensor
+    epoch: int
+    step: int
+    spent: float
+    seconds: float
+    alive: list[bool]
+    histories: list[list[EpochRecord]]
+    failures: dict[int, Failure]
+
+
 @torch.no_grad()
-def capture(run: StackRun) -> bytes:
+def capture(run: Resumable) -> bytes:
     """The state of a run between two steps."""
     tensors = {f"network.{name}": tensor for name, tensor in run.stack.state_dict().items()}
     plain: dict[str, Any] = {}
@@ -63,14 +84,14 @@ def fits(content: bytes | None, task: Task) -> bool:
     return content is not None and _state(load(content))["members"] == [member.index for member in task.members]
 
 
-def outdated(content: bytes, run: StackRun) -> bool:
+def outdated(content: bytes, run: Resumable) -> bool:
     """Whether a checkpoint is of a training that would go on with other augmentations or dropout masks than it began with."""
     draws = run.recipe.augmentation.active or run.stack.dropout
     return bool(draws) and _state(load(content)).get("draws", 1) != _DRAWS
 
 
 @torch.no_grad()
-def restore(run: StackRun, content: bytes) -> None:
+def restore(run: Resumable, content: bytes) -> None:
     """Put a fresh run into the captured state. Raises StorageError when it is the state of other members."""
     tensors = load(content)
     state = _state(tensors)
@@ -92,7 +113,7 @@ def restore(run: StackRun, content: bytes) -> None:
     run.failures = {int(position): Failure(**failure) for position, failure in state["failures"].items()}
 
 
-def _restore_optimizer(run: StackRun, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
+def _restore_optimizer(run: Resumable, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
     for i, parameter in enumerate(run.stack.parameters()):
         stored = {key: value for key, value in plain.items() if key.startswith(f"{i}.")}
         for name, tensor in tensors.items():

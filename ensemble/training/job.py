@@ -6,7 +6,7 @@ training.watch_test asks for one, is the exception; nothing but the member's his
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,6 @@ import numpy.typing as npt
 
 from ensemble.config.schema import ComputeConfig, Experiment, Group
 from ensemble.errors import ComputeError, ConfigError
-from ensemble.events import Event
-from ensemble.foreign_variables import library_variables
-from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Stopped, Task
 
 # train_images [N, C, H, W] uint8, train_labels [N] int64, validation_rows [V] int64, test_images [T, C, H, W] uint8,
 # mean [C] and std [C] float32 of the training rows on the scale [0, 1]; test_labels [T] int64 where
@@ -46,38 +43,6 @@ class Job:
     compute: ComputeConfig
     num_classes: int
     ways: Ways | None = None
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """The training function of a run, in a form that can be sent to other processes."""
-
-    jobs: Mapping[str, Job]
-
-    @classmethod
-    def create(
-        cls, experiment: Experiment, device: str, num_classes: int, ways: Mapping[str, Ways] | None = None
-    ) -> Trainer:
-        """A trainer for every group of the experiment, on the planned kind of device and in the planned ways."""
-        compute, ways = experiment.compute.model_copy(update={"device": device}), ways or {}
-        jobs = {
-            group.name: Job(experiment.seed, group, compute, num_classes, ways.get(group.name))
-            for group in experiment.groups
-        }
-        return cls(jobs)
-
-    def __call__(
-        self, task: Task, arrays: Arrays
-    ) -> Iterator[Event | Pulse | Checkpoint | Stopped | MemberResult | Failure]:
-        """See `loop.train_task`."""
-        try:
-            from ensemble.training.loop import train_task  # imports torch: in the worker, not in the driver
-        except ValueError as error:  # what torch and Accelerate raise at their import for a variable they cannot read
-            raise ComputeError(
-                f"PyTorch cannot start: {error}; of the environment variables that it reads, these are set: {', '.join(library_variables())}; unset those that are not meant"
-            ) from error
-
-        return train_task(task, self.jobs[task.recipe], arrays)
 
 
 def device_kind(compute: ComputeConfig) -> str:

@@ -33,7 +33,7 @@ def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
     """Train the members of a task together; yields events, then one MemberResult or Failure per member.
 
     In between come Checkpoints, one every compute.checkpoint_every_s; a task that has one goes on from there. A process
-    that is asked to stop (`interruption.requested`) ends with a Checkpoint and Stopped. Raises
+    that is asked to stop (`signals.requested`) ends with a Checkpoint and Stopped. Raises
     ComputeError when the device asked for is not there, ConfigError when the images do not fit the network.
     """
     placement = Placement.create(job.compute)

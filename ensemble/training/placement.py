@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
-from ensemble.foreign_variables import ACCELERATE, LAUNCHER, set_variables, without_variables
+from ensemble.outside.foreign_variables import ACCELERATE, LAUNCHER, set_variables, without_variables
 from ensemble.training.job import NO_GPU
 from ensemble.training.layers import StackedBatchNorm
 from ensemble.training.memory import keep_freed_memory

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.config.recipe import AugmentationConfig, PlateauConfig
 from ensemble.events import Notice
 from ensemble.models.work import activation_sizes, needs_two_images
@@ -240,7 +240,7 @@ class StackRun:
 
     def _stops(self) -> bool:
         """Whether training ends after this step. Of ranks that share each batch the first decides: it has the checkpoint."""
-        return interruption.requested() and self.placement.writes
+        return signals.requested() and self.placement.writes
 
     def _capture(self) -> bytes:
         started = time.perf_counter()

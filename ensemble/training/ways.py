@@ -26,7 +26,7 @@ from ensemble.errors import ComputeError
 from ensemble.models import build_model
 from ensemble.native.compiling import processor
 from ensemble.native.kernels import load
-from ensemble.paths import read_regular_file
+from ensemble.outside.paths import read_regular_file
 from ensemble.training.batch_last import known, suits, worthwhile
 from ensemble.training.job import Job, Ways
 from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d, channels_last, pool_before_bias

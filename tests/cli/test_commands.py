@@ -22,7 +22,7 @@ tracking: {wandb: {mode: disabled}}
 
 
 def ensemble(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "ensemble.cli", *arguments]
+    command = [sys.executable, "-m", "ensemble", *arguments]
     # Whatever data sets the machine has, the commands see an empty folder.
     environment = {name: value for name, value in os.environ.items() if name != "ENSEMBLE_DATA"}
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)

@@ -14,7 +14,7 @@ from pathlib import Path
 import click.testing
 import pytest
 
-from ensemble.cli import main
+from ensemble.commands.main import main
 
 LIMIT_S = 20
 REST = """name: other

@@ -14,13 +14,13 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.data import DATASETS, OWN_DATA
 from ensemble.errors import ConfigError
 from ensemble.models import MODELS
-from ensemble.paths import given_path, read_regular_file
-from ensemble.terminal import NO_LIMIT, USUAL, open_table_console, width_of
-from ensemble.visible import visible
+from ensemble.outside.names import visible
+from ensemble.outside.paths import given_path, read_regular_file
+from ensemble.tracking.terminal import NO_LIMIT, USUAL, open_table_console, width_of
 
 GOOD = """
 num_members: 2
@@ -119,7 +119,7 @@ def test_visible_is_printable_and_leaves_printable_text_alone(text: str) -> None
 
 
 def run(*words: str, stdout: int | None = None, cwd: Path, limit: float = 60) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "ensemble.cli", *words]
+    command = [sys.executable, "-m", "ensemble", *words]
     with Path("/dev/full").open("w") as full:
         target = full if stdout is None else stdout
         return subprocess.run(command, cwd=cwd, stdout=target, stderr=subprocess.PIPE, timeout=limit)

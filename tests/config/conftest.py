@@ -15,7 +15,7 @@ from ensemble.config import Experiment, parse_experiment
 from ensemble.config.effects import idle_here
 from ensemble.data import load_dataset, split_rows
 from ensemble.executors import InlineExecutor
-from ensemble.run import first_plan, train_members
+from ensemble.run.run import first_plan, train_members
 from ensemble.storage import RunFolder
 
 BASE: dict[str, Any] = {

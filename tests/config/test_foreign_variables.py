@@ -15,10 +15,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from ensemble import foreign_variables
-from ensemble.cli import main
-from ensemble.environment import describe_environment
-from ensemble.foreign_variables import ACCELERATE, LAUNCHER, describe_variables, settle_variables, without_variables
+from ensemble.commands.main import main
+from ensemble.outside import foreign_variables
+from ensemble.outside.foreign_variables import (
+    ACCELERATE,
+    LAUNCHER,
+    describe_variables,
+    settle_variables,
+    without_variables,
+)
+from ensemble.run.environment import describe_environment
 
 Trace = Callable[[Mapping[str, Any]], str]
 _READ = re.compile(
@@ -129,7 +135,7 @@ def test_hidden_variables_come_back_after_an_error(monkeypatch: pytest.MonkeyPat
 def test_a_variable_that_torch_cannot_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_text(GOOD)
     environment = {**os.environ, "TORCH_LOGS": "no such thing"}
-    command = [sys.executable, "-m", "ensemble.cli", "train", "x.yaml", "-q"]
+    command = [sys.executable, "-m", "ensemble", "train", "x.yaml", "-q"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 7, done.stderr
     assert "TORCH_LOGS" in done.stderr

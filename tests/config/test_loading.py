@@ -186,7 +186,7 @@ def test_errors_come_before_torch_or_ray(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from click.testing import CliRunner\n"
-        "from ensemble.cli import main\n"
+        "from ensemble.commands.main import main\n"
         f"result = CliRunner().invoke(main, ['train', {str(write(tmp_path, 'nmae: x'))!r}])\n"
         "assert result.exit_code == 2, result\n"
         "heavy = {'torch', 'ray', 'accelerate', 'wandb', 'torchvision'} & set(sys.modules)\n"

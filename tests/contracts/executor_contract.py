@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.errors import DataError
 from ensemble.events import Event, Notice
 from ensemble.executors import Executor
@@ -75,7 +75,7 @@ def until_stopped(task: Task, given: Any) -> Iterator[Any]:
     """Trains until its process is asked to stop, then hands in what it has done, as the training loop does."""
     yield Notice(f"{task.id} begins")
     deadline = time.monotonic() + 40
-    while not interruption.requested():
+    while not signals.requested():
         assert time.monotonic() < deadline, f"{task.id} was not asked to stop"
         time.sleep(0.02)
         yield Pulse(task.id)
@@ -163,14 +163,14 @@ class ExecutorContract:
             elif isinstance(item, Checkpoint):
                 kept[item.task] = item.content
 
-        before = {number: signal.getsignal(number) for number in interruption.SIGNALS}
-        interruption.install()
+        before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+        signals.install()
         try:
             with pytest.raises(KeyboardInterrupt):
                 list(executor.run(tasks(*[1] * (executor.slots + 2)), until_stopped, arrays_read_only(), emit))
-            taken = interruption.waited_s()
+            taken = signals.waited_s()
         finally:
-            interruption.clear()
+            signals.clear()
             for number, handler in before.items():
                 signal.signal(number, handler)
         assert kept == {task: task.encode() for task in begun}, (kept, begun, taken)

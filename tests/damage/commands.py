@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from click.testing import CliRunner, Result
 
-from ensemble.cli import main
+from ensemble.commands.main import main
 
 
 def call(*words: str) -> Result:

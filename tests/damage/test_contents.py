@@ -15,11 +15,11 @@ from commands import call, said
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ensemble.checking import check_run
 from ensemble.errors import EnsembleError
 from ensemble.inference.stored import read_vote
-from ensemble.judging import load_voters
 from ensemble.report.run_facts import read_run
+from ensemble.results.checking import check_run
+from ensemble.results.judging import load_voters
 from ensemble.storage import RunFolder
 
 MEMBER = "members/0000"

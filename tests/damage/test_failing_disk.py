@@ -16,7 +16,7 @@ from disk import ERRORS, Disk, Killed, attach
 from ensemble.config import parse_experiment
 from ensemble.errors import StorageError
 from ensemble.executors import InlineExecutor
-from ensemble.run import RunOutcome, run_ensemble
+from ensemble.run.run import RunOutcome, run_ensemble
 
 CONFIG: dict[str, Any] = {
     "name": "run", "seed": 3, "num_members": 2, "method": {"name": "bagging"}, "model": {"name": "mlp", "widths": (4,)},

@@ -18,7 +18,7 @@ from ensemble.config import parse_experiment
 from ensemble.errors import StorageError
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
-from ensemble.run import run_ensemble
+from ensemble.run.run import run_ensemble
 from ensemble.types import Task
 
 
@@ -160,7 +160,7 @@ def test_changed_data_changes_nothing_or_is_refused(pictures: Path, change: str)
 
 def test_data_that_is_gone_is_told_to_wandb_all_the_same(pictures: Path) -> None:
     """The disputed pictures are in the run."""
-    from ensemble.run_data import test_images
+    from ensemble.results.run_data import test_images
     from ensemble.storage import RunFolder
 
     kept = np.load(pictures / "disputed.npz")

@@ -20,13 +20,13 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
 from drawn_pictures import files_of, saved
 
-from ensemble.comparison import _file, _labels_file
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
 from ensemble.data.files import FaultyFiles
 from ensemble.data.idx import IMAGES, _content, _parse
 from ensemble.data.pictures import FORMATS, open_picture, quiet_decoding
 from ensemble.errors import ConfigError, DataError
+from ensemble.results.comparison import _file, _labels_file
 
 DRAW = np.random.default_rng(1)
 

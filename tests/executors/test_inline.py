@@ -15,7 +15,7 @@ from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.executors import InlineExecutor, build_executor, expected_slots
 from ensemble.executors.choose import planned_device, uses_cluster
-from ensemble.planning import training_work
+from ensemble.run.planning import training_work
 
 
 class TestInline(ExecutorContract):

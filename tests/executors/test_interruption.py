@@ -16,10 +16,10 @@ from benchmarks.chaos import processes
 from ensemble.executors.native_calls import run_interruptibly
 
 FROZEN = """
-from ensemble import interruption
+from ensemble import signals
 from ensemble.executors.ray_cluster import connect
 
-interruption.install()
+signals.install()
 try:
     connect(None)
 except KeyboardInterrupt:
@@ -44,9 +44,9 @@ os._exit(0)
 # What Ray's native handler of SIGTERM does: it sets an alarm whose native handler aborts, then Python's handler runs.
 ALARMED = """
 import signal, time
-from ensemble import interruption
+from ensemble import signals
 
-interruption.install()
+signals.install()
 signal.signal(signal.SIGALRM, signal.SIG_DFL)
 signal.alarm(1)
 try:

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble import launcher_variables
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.executors import build_executor, knocking
 from ensemble.executors.choose import expected_slots, planned_device, stays_here, uses_cluster
+from ensemble.outside import launcher_variables
 
 NAMES = (launcher_variables.RAY_ADDRESS, *launcher_variables.LAUNCHER)
 CONFIG = """\

@@ -19,7 +19,7 @@ from ensemble.events import Event, Notice
 from ensemble.executors import build_executor
 from ensemble.executors.inline import InlineExecutor
 from ensemble.executors.ray_groups import RayGroupExecutor
-from ensemble.run import RunOutcome, run_ensemble
+from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.types import Failure, MemberResult, Task
 

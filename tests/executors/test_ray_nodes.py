@@ -30,7 +30,7 @@ from ensemble.executors.inline import InlineExecutor
 from ensemble.executors.ray_cluster import connection, slots_of_cluster
 from ensemble.executors.ray_groups import RayGroupExecutor
 from ensemble.executors.ray_tasks import RayExecutor
-from ensemble.run import RunOutcome, first_plan, run_ensemble
+from ensemble.run.run import RunOutcome, first_plan, run_ensemble
 from ensemble.tracking.event_log import read_events
 from ensemble.types import Failure, MemberResult, Task
 
@@ -194,7 +194,7 @@ import sys
 from pathlib import Path
 from ensemble.config import parse_experiment
 from ensemble.data import load_dataset
-from ensemble.run import complete_plan
+from ensemble.run.run import complete_plan
 
 experiment = parse_experiment({
     "name": "ways", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},

@@ -26,7 +26,7 @@ from small_training import arrays, experiment, train
 
 from ensemble.config import parse_experiment
 from ensemble.executors import build_executor
-from ensemble.run import run_ensemble
+from ensemble.run.run import run_ensemble
 from ensemble.training import Trainer
 from ensemble.training.job import Job
 from ensemble.training.stack import Stack

@@ -11,7 +11,7 @@ import pytest
 
 from ensemble.config import parse_experiment
 from ensemble.executors import InlineExecutor
-from ensemble.run import run_ensemble
+from ensemble.run.run import run_ensemble
 
 sys.path.insert(0, str(Path(__file__).parent))
 

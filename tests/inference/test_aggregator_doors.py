@@ -7,12 +7,12 @@ import pytest
 from click.testing import CliRunner
 
 from ensemble import load_ensemble
-from ensemble.cli import main
-from ensemble.comparison import JOINT_VOTES, compare_items
+from ensemble.commands.main import main
 from ensemble.config import parse_experiment
 from ensemble.config.schema import AGGREGATORS
 from ensemble.errors import ConfigError
-from ensemble.judging import judge
+from ensemble.results.comparison import JOINT_VOTES, compare_items
+from ensemble.results.judging import judge
 from ensemble.storage import RunFolder
 
 BAGGED = {

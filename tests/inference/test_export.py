@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from conftest import train
 
 from ensemble import load_ensemble
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.config.schema import AGGREGATORS, DataConfig
 from ensemble.data import load_dataset
 from ensemble.errors import ComputeError

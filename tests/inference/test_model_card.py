@@ -8,11 +8,11 @@ import re
 import yaml
 from click.testing import CliRunner
 
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.evaluation.records import Evaluation
 from ensemble.report.card import model_card
 from ensemble.report.tables import leaderboard_html
-from ensemble.run import RunOutcome
+from ensemble.run.run import RunOutcome
 
 
 def test_every_field_is_filled_from_the_run(run_path):

@@ -11,7 +11,7 @@ from conftest import train
 from PIL import Image
 
 from ensemble import load_ensemble
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.config import load_config
 from ensemble.errors import StorageError
 

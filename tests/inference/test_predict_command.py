@@ -16,7 +16,7 @@ from drawn_digits import draw, photograph
 from PIL import Image
 
 from ensemble import load_ensemble
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
 from ensemble.data.pictures import open_picture

@@ -13,7 +13,7 @@ from conftest import train
 from PIL import Image
 
 from ensemble import EnsembleClassifier, load_ensemble
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
 from ensemble.inference.prepare import Preparation

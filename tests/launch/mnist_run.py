@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ensemble.config import load_config
 from ensemble.executors import InlineExecutor
-from ensemble.run import run_ensemble
+from ensemble.run.run import run_ensemble
 
 # The plan is fixed, so that the members and their bits do not depend on how many processes there are.
 CONFIG = """\

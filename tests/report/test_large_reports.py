@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ensemble.cli import main
+from ensemble.commands.main import main
 from ensemble.errors import ConfigError
 from ensemble.evaluation.comparing import compare, single_system
 from ensemble.report.class_tables import CONFUSIONS_SHOWN

@@ -20,7 +20,7 @@ from PIL import Image
 from ensemble.config.sweeping import Setting, SweepPlan
 from ensemble.evaluation.comparing import compare, single_system
 from ensemble.evaluation.records import Evaluation
-from ensemble.names import shown
+from ensemble.outside.names import shown
 from ensemble.report.card import model_card
 from ensemble.report.compared import comparison_markdown, print_comparison
 from ensemble.report.figures import PLOTS, _render
@@ -28,7 +28,7 @@ from ensemble.report.html import render_page, write_report
 from ensemble.report.run_facts import read_run
 from ensemble.report.sweeps import print_sweep, sweep_csv, write_sweep
 from ensemble.report.tables import leaderboard_html, leaderboard_markdown, print_evaluation
-from ensemble.sweep import Line, SweepResult, Trial
+from ensemble.results.sweep import Line, SweepResult, Trial
 from ensemble.tracking.wandb_evaluation import tables
 from ensemble.tracking.wandb_tracker import _pack
 

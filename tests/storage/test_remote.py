@@ -16,7 +16,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ensemble.errors import ConfigError, StorageError
-from ensemble.judging import find_run
+from ensemble.results.judging import find_run
 from ensemble.storage import RunFolder
 from ensemble.storage.remote import LEFT, local_root
 
@@ -206,7 +206,15 @@ def test_a_killed_run_is_finished_on_another_machine(tmp_path: Path) -> None:
     }))  # fmt: skip
 
     def command(place: str) -> list[str]:
-        return [sys.executable, "-m", "ensemble.cli", "train", str(tmp_path / "c.yaml"), f"output_dir={place}", "-q"]
+        return [
+            sys.executable,
+            "-m",
+            "ensemble",
+            "train",
+            str(tmp_path / "c.yaml"),
+            f"output_dir={place}",
+            "-q",
+        ]
 
     def machine(name: str) -> dict[str, str]:
         return {**os.environ, "ENSEMBLE_CACHE": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
@@ -236,7 +244,7 @@ def test_a_killed_run_is_finished_on_another_machine(tmp_path: Path) -> None:
     assert digests(bucket / "far") == digests(tmp_path / "calm" / "far")
     assert len(digests(bucket / "far")) == 4
     shown = subprocess.run(
-        [sys.executable, "-m", "ensemble.cli", "evaluate", f"file://{bucket}/far"],
+        [sys.executable, "-m", "ensemble", "evaluate", f"file://{bucket}/far"],
         env=machine("four"), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert "soft vote *" in shown.stdout, shown.stderr

@@ -292,7 +292,7 @@ def test_disabled_starts_nothing_and_leaves_nothing(tmp_path):
 
 def test_the_artifact_is_the_run_folder(tmp_path):
     """Every listed file and the list itself; what the artifact holds can be read as a run."""
-    from ensemble.cli import main
+    from ensemble.commands.main import main
     from ensemble.storage import RunFolder
 
     config = {

@@ -23,7 +23,7 @@ TIMES = ("seconds", "per_second", ".size")  # what may differ: how long things t
 
 def command(root: Path, *words: str) -> list[str]:
     (root / "bag.yaml").write_text(json.dumps({**CONFIG, "output_dir": str(root)}))
-    return [sys.executable, "-m", "ensemble.cli", *words]
+    return [sys.executable, "-m", "ensemble", *words]
 
 
 def train(root: Path) -> list[str]:

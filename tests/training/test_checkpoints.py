@@ -13,7 +13,7 @@ import torch
 from conftest_training import experiment, results, specs
 from safetensors.torch import load, save
 
-from ensemble import interruption
+from ensemble import signals
 from ensemble.config import Experiment
 from ensemble.errors import StorageError
 from ensemble.events import EpochFinished, Notice
@@ -96,14 +96,14 @@ def test_a_stop_costs_one_step_and_no_bit(after: int, arrays: dict[str, Any]) ->
         real(self, largest)
         taken.append(None)
         if len(taken) == after + 1:
-            interruption.ask()
+            signals.ask()
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stack_run.StackRun, "_take_step", counted)
         try:
             items = list(trained)
         finally:
-            interruption.clear()
+            signals.clear()
     checkpoint, last = items[-2:]
     assert isinstance(last, Stopped)
     assert isinstance(checkpoint, Checkpoint)
@@ -118,11 +118,11 @@ def test_a_stop_costs_one_step_and_no_bit(after: int, arrays: dict[str, Any]) ->
 
 
 def test_without_checkpoints_a_stop_ends_the_task_all_the_same(arrays: dict[str, Any]) -> None:
-    interruption.ask()
+    signals.ask()
     try:
         items = run(with_checkpoints(0.0), stack([0]), arrays)
     finally:
-        interruption.clear()
+        signals.clear()
     assert isinstance(items[-1], Stopped)
     assert not [item for item in items if isinstance(item, Checkpoint | EpochFinished)]
 

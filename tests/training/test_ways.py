@@ -17,7 +17,7 @@ import ensemble.training.layers as layers_module
 import ensemble.training.ways as ways_module
 from ensemble.errors import ComputeError
 from ensemble.native.kernels import obstacle
-from ensemble.planning import Plan, make_plan
+from ensemble.run.planning import Plan, make_plan
 from ensemble.training import Trainer
 from ensemble.training.job import Job, Ways
 from ensemble.training.layers import CONVOLUTION_WAYS, StackedConv2d

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ensemble.config.loading import parse_stored
 from ensemble.errors import EnsembleError
-from ensemble.judging import stored_evaluation
-from ensemble.run_data import disputed_images
+from ensemble.results.judging import stored_evaluation
+from ensemble.results.run_data import disputed_images
 from ensemble.storage import RunFolder
 from ensemble.storage.manifest import member_of
 from ensemble.storage.names import (

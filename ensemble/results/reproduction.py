@@ -19,7 +19,7 @@ from ensemble.config import Experiment, load_config
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.statistics import Interval, mean_interval
-from ensemble.judging import voting_members
+from ensemble.results.judging import voting_members
 from ensemble.storage import RunFolder
 from ensemble.types import DoubleArray, EpochRecord
 
@@ -130,7 +130,7 @@ def seed_experiment(row: SeedRow, folder: Path, seeds: int | None, overrides: Se
 
 def find_configurations() -> Path:
     """The folder with the rows' files: configs/seeds here, or beside the package's source. Raises ConfigError."""
-    candidates = [Path("configs/seeds"), Path(__file__).resolve().parents[1] / "configs" / "seeds"]
+    candidates = [Path("configs/seeds"), Path(__file__).resolve().parents[2] / "configs" / "seeds"]
     for folder in candidates:
         if folder.is_dir():
             return folder
@@ -201,7 +201,7 @@ def class_accuracies(path: Path) -> tuple[DoubleArray, tuple[str, ...]]:
 
     import numpy as np
 
-    from ensemble.judging import DATASET
+    from ensemble.results.judging import DATASET
 
     folder = RunFolder.read(path)
     labels_N = folder.load_labels().test_labels_N

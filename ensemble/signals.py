@@ -1,10 +1,10 @@
 """Signals that ask a run to stop (SIGTERM, SIGINT, SIGHUP), as one KeyboardInterrupt that is raised only where it can be.
 
-    interruption.install()                 # in the program's first moments
-    with interruption.deferred():          # where training must write its state first, or native code waits
+    signals.install()                 # in the program's first moments
+    with signals.deferred():          # where training must write its state first, or native code waits
         ...
-        interruption.check()               # raises the KeyboardInterrupt
-    interruption.leave(75)
+        signals.check()               # raises the KeyboardInterrupt
+    signals.leave(75)
 
 Raising out of a signal handler while Ray's native code waits ends the process with an abort, and raising in the midst of
 a training step loses what was trained since the last checkpoint. So inside `deferred` the handler takes a note. Training

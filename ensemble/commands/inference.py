@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensemble.cli_words import GivenPath, say
+from ensemble.commands.words import GivenPath, say
 from ensemble.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def predict(
     from ensemble.inference.figure import check_figure, write_figure
     from ensemble.inference.prepare import Preparation, find_pictures
     from ensemble.inference.trained import load_ensemble
-    from ensemble.judging import find_run
+    from ensemble.results.judging import find_run
 
     trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator)
     asked = find_pictures(images, sys.stdin.buffer.read)
@@ -92,7 +92,7 @@ def export(run: str, file_format: Format, out: Path | None, aggregator: Aggregat
     """Write the whole vote of a RUN as one file: uint8 images [N, C, H, W] in, probabilities and classes out."""
     from ensemble.inference.export import FORMATS, export_ensemble
     from ensemble.inference.trained import load_ensemble
-    from ensemble.judging import find_run
+    from ensemble.results.judging import find_run
 
     trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator, device="cpu")
     path = out or Path(trained.vote.experiment.name + FORMATS[file_format].suffix)
@@ -120,8 +120,8 @@ def export(run: str, file_format: Format, out: Path | None, aggregator: Aggregat
 @click.option("--out", type=FILE, help="The file; without it the card goes to stdout.")
 def card(run: str, out: Path | None) -> None:
     """Write the model card of a RUN as Markdown, every field filled from the run."""
-    from ensemble.judging import find_run
     from ensemble.report.card import model_card
+    from ensemble.results.judging import find_run
     from ensemble.storage.atomic import write_bytes
 
     text = model_card(find_run(run, Path("runs")))

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from ensemble.visible import visible
+from ensemble.outside.names import visible
 
 NARROWEST = 20
 USUAL = 80

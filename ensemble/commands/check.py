@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ensemble.cli_words import say
+from ensemble.commands.words import say
 from ensemble.errors import StorageError
 
 
@@ -16,8 +16,8 @@ from ensemble.errors import StorageError
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 def check(run: str, as_json: bool) -> None:
     """Read every file of a RUN (its folder, or its name under runs/) and name those that are damaged."""
-    from ensemble.checking import check_run
-    from ensemble.judging import find_run
+    from ensemble.results.checking import check_run
+    from ensemble.results.judging import find_run
     from ensemble.storage import RunFolder
 
     path = find_run(run, Path("runs"))

@@ -15,7 +15,7 @@ from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunStar
 from ensemble.executors import Executor
 from ensemble.executors.base import Outcome
 from ensemble.methods import Method
-from ensemble.planning import Plan, longest_first, pack, training_work
+from ensemble.run.planning import Plan, longest_first, pack, training_work
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes
 from ensemble.storage.names import PLAN, ROUNDS

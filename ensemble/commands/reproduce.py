@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ensemble.cli_words import GivenPath, say
+from ensemble.commands.words import GivenPath, say
 from ensemble.errors import ConfigError
 
 if TYPE_CHECKING:
     from ensemble.config import Experiment
     from ensemble.evaluation.records import Evaluation
-    from ensemble.reproduction import Reproduced
+    from ensemble.results.reproduction import Reproduced
 
 
 @click.command()
@@ -31,8 +31,8 @@ def reproduce(rows: tuple[str, ...], out: Path | None, only_list: bool, as_json:
     """
     from ensemble.report.keeping import mark_of, refuse_other
     from ensemble.report.reproduced import TABLE, print_reproduced
-    from ensemble.reproduction import chosen_rows
-    from ensemble.reproduction import reproduce as train_rows
+    from ensemble.results.reproduction import chosen_rows
+    from ensemble.results.reproduction import reproduce as train_rows
 
     names = [word for word in rows if "=" not in word]
     chosen = chosen_rows(names)
@@ -67,7 +67,7 @@ def _seeds(words: list[str]) -> tuple[int | None, list[str]]:
 
 def _train(experiment: Experiment, quiet: bool) -> tuple[Path, Evaluation]:
     from ensemble.executors import build_executor
-    from ensemble.run import run_ensemble
+    from ensemble.run.run import run_ensemble
     from ensemble.tracking.build import build_trackers
 
     outcome = run_ensemble(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ensemble.cli_words import GivenPath, say
+from ensemble.commands.words import GivenPath, say
 
 if TYPE_CHECKING:
     from ensemble.config import Experiment
@@ -41,7 +41,7 @@ def sweep(
     """
     from ensemble.config.sweeping import load_sweep
     from ensemble.report.sweeps import print_sweep, write_sweep
-    from ensemble.sweep import run_sweep
+    from ensemble.results.sweep import run_sweep
 
     plan = load_sweep(config, words, draw)
     say(f"{len(plan.settings)} settings, {plan.seeds} seed(s) each", err=True)
@@ -56,7 +56,7 @@ def sweep(
 
 def _train(experiment: Experiment, quiet: bool) -> Path:
     from ensemble.executors import build_executor
-    from ensemble.run import run_ensemble
+    from ensemble.run.run import run_ensemble
     from ensemble.tracking.build import build_trackers
 
     return run_ensemble(

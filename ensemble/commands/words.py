@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from ensemble.paths import given_path
-from ensemble.visible import visible
+from ensemble.outside.names import visible
+from ensemble.outside.paths import given_path
 
 
 class GivenPath(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only

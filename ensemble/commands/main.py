@@ -6,38 +6,27 @@ inside the commands, so that help and configuration errors come at once. Exit co
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shlex
-import socket
-import sys
-import traceback
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from ensemble import __version__, cli_check, cli_compare, cli_inference, cli_reproduce, cli_sweep, interruption
-from ensemble.cli_words import GivenPath, say
+from ensemble import __version__, signals
+from ensemble.commands import check, compare, inference, reproduce, sweep
+from ensemble.commands.ending import PoliteGroup, open_missing_streams, output_finished
+from ensemble.commands.words import GivenPath, say
 from ensemble.errors import (
     EXIT_DEGRADED,
-    EXIT_INTERNAL,
-    EXIT_INTERRUPTED,
-    ComputeError,
     ConfigError,
-    EnsembleError,
-    StorageError,
 )
-from ensemble.foreign_variables import settle_variables
-from ensemble.visible import visible
+from ensemble.outside.foreign_variables import settle_variables
 
 if TYPE_CHECKING:
     from ensemble.config import Experiment
     from ensemble.config.schema import Aggregator
     from ensemble.evaluation.records import Evaluation
-    from ensemble.run import RunOutcome
+    from ensemble.run.run import RunOutcome
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 CONFIG = click.argument("config", type=GivenPath(file=False))
@@ -48,64 +37,7 @@ _TRAINING = ("train", "sweep", "reproduce")
 _ALONE = "`ensemble {}` is one process and follows its configuration (a launcher's processes: -m launch.accelerate_run)"
 
 
-class _Group(click.Group):
-    """Turns the errors a user can mend into one message and the exit code of their family."""
-
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _visible_usage_errors():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, context: click.Context) -> Any:
-        try:
-            with _visible_usage_errors():
-                return super().invoke(context)
-        except EnsembleError as error:
-            _stop(str(error), error.exit_code, error, context)
-        except KeyboardInterrupt as error:
-            again = shlex.join(["ensemble", *sys.argv[1:]])
-            _stop(f"interrupted; finished members are kept. Go on with: {again}", EXIT_INTERRUPTED, error, context)
-        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
-            raise
-        except OSError as error:
-            message, code = _of_system(error)
-            _stop(message, code, error, context)
-        except Exception as error:
-            hint = "this is a mistake of the program, not yours; the whole trace comes with ensemble --debug ..."
-            _stop(f"{type(error).__name__}: {error}\n{hint}", EXIT_INTERNAL, error, context)
-
-
-@contextlib.contextmanager
-def _visible_usage_errors() -> Iterator[None]:
-    """click repeats what was typed in its messages."""
-    try:
-        yield
-    except click.ClickException as error:
-        error.message = visible(error.message)  # type: ignore[misc]  # final by its annotation alone
-        raise
-
-
-def _of_system(error: OSError) -> tuple[str, int]:
-    """What to say about an error of the operating system that no door has put into words, and its exit code."""
-    reason = error.strerror or str(error)
-    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
-        return (
-            f"the network does not answer: {reason}; try again, or check addresses and proxies",
-            ComputeError.exit_code,
-        )
-    if error.filename is None:
-        return f"the output cannot be written: {reason}; free space, or send it elsewhere", StorageError.exit_code
-    return f"{error.filename}: {reason}; check the path, its permissions and the free space", StorageError.exit_code
-
-
-def _stop(message: str, code: int, error: BaseException, context: click.Context) -> NoReturn:
-    with contextlib.suppress(OSError):  # where even that cannot be written, the exit code says it
-        if context.params.get("debug"):
-            traceback.print_exception(error)
-        say(f"error: {message}", err=True)
-    raise SystemExit(code)
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=PoliteGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ensemble")
 @click.option("--debug", is_flag=True, help="Show whole traces of errors.")
 @click.pass_context
@@ -115,7 +47,7 @@ def main(context: click.Context, debug: bool) -> None:
     taken = settle_variables(alone=True)
     if taken and context.invoked_subcommand in _TRAINING:
         say(f"note: {', '.join(taken)}: set, but not heeded; {_ALONE.format(context.invoked_subcommand)}", err=True)
-    interruption.install()
+    signals.install()
 
 
 @main.command()
@@ -143,7 +75,7 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) 
 
 def _train(experiment: Experiment, quiet: bool) -> RunOutcome:
     from ensemble.executors import build_executor
-    from ensemble.run import run_ensemble
+    from ensemble.run.run import run_ensemble
     from ensemble.tracking.build import build_trackers
 
     return run_ensemble(
@@ -162,12 +94,12 @@ def _train(experiment: Experiment, quiet: bool) -> RunOutcome:
 @AS_JSON
 def evaluate(run: str, aggregator: Aggregator | None, write: bool, as_json: bool) -> None:
     """Judge a RUN (its folder, or its name under runs/) again from its stored votes."""
-    from ensemble.judging import find_run, judge
+    from ensemble.results.judging import find_run, judge
     from ensemble.storage import RunFolder
 
     path = find_run(run, Path("runs"))
     if write:
-        from ensemble.run import judge_again
+        from ensemble.run.run import judge_again
 
         evaluation = judge_again(path, aggregator)
     else:
@@ -189,8 +121,8 @@ def _show(evaluation: Evaluation, path: Path, as_json: bool) -> None:
 @click.option("--out", type=GivenPath(), help="Write the page here, and no figures beside the run.")
 def report(runs: tuple[str, ...], out: Path | None) -> None:
     """Write one self-contained HTML page about one or several RUNS, and their figures as PNG and SVG."""
-    from ensemble.judging import find_run
     from ensemble.report.html import write_report
+    from ensemble.results.judging import find_run
 
     paths = [find_run(run, Path("runs")) for run in runs]
     say(write_report(paths, out, tell=lambda line: say(line, err=True)))
@@ -203,7 +135,7 @@ def report(runs: tuple[str, ...], out: Path | None) -> None:
 )
 def wandb(run: str, mode: Literal["online", "offline"] | None) -> None:
     """Tell Weights & Biases about a RUN again, whole: a finished, killed or offline one."""
-    from ensemble.judging import find_run
+    from ensemble.results.judging import find_run
     from ensemble.tracking.build import replay_run
 
     if not replay_run(find_run(run, Path("runs")), mode):
@@ -271,62 +203,15 @@ def datasets(as_json: bool) -> None:
         print_datasets(rows)
 
 
-for _command in (
-    *cli_check.COMMANDS,
-    *cli_compare.COMMANDS,
-    *cli_inference.COMMANDS,
-    *cli_reproduce.COMMANDS,
-    *cli_sweep.COMMANDS,
-):
+for _command in (*check.COMMANDS, *compare.COMMANDS, *inference.COMMANDS, *reproduce.COMMANDS, *sweep.COMMANDS):
     main.add_command(_command)
 
 
 def run_cli() -> None:
     """Entry point of the `ensemble` command."""
-    with interruption.ending_process(), _output_finished():
-        _open_missing_streams()
+    with signals.ending_process(), output_finished():
+        open_missing_streams()
         main()
-
-
-@contextlib.contextmanager
-def _output_finished() -> Iterator[None]:
-    """Around a command: its exit code also says whether its output could be written."""
-    try:
-        yield
-    except SystemExit as error:
-        raise SystemExit(_code_after_output(error.code)) from None
-
-
-def _open_missing_streams() -> None:
-    """Give a closed stdin, stdout or stderr to nobody, or the next file that is opened would take its number."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-
-
-def _code_after_output(code: str | int | None) -> str | int | None:
-    """The exit code once all output is out: that of storage where it cannot be written.
-
-    A reader that closes the pipe early (head) is no error. What is left then goes nowhere, or Python would try again
-    at its very end, and complain.
-    """
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if code in (0, None, EXIT_DEGRADED):
-            message, code = _of_system(error)
-            with contextlib.suppress(OSError):
-                say(f"error: {message}", err=True)
-    try:
-        sys.stderr.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    return code
 
 
 __all__ = ["ConfigError", "main", "run_cli"]

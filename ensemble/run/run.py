@@ -29,17 +29,17 @@ from ensemble.data import (
     normalization,
     split_rows,
 )
-from ensemble.driver import Driver, MakeExecutor
-from ensemble.environment import describe_environment
 from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
 from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device, stays_here
-from ensemble.judging import headline_figures, judge, staged_points
 from ensemble.methods import Method, build_method
-from ensemble.planning import Plan, make_plan, stored_kernels, training_work
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
-from ensemble.run_data import labels_of, require_same_data, test_images
+from ensemble.results.judging import headline_figures, judge, staged_points
+from ensemble.results.run_data import labels_of, require_same_data, test_images
+from ensemble.run.driver import Driver, MakeExecutor
+from ensemble.run.environment import describe_environment
+from ensemble.run.planning import Plan, make_plan, stored_kernels, training_work
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
 from ensemble.storage.member_files import labels_digest

@@ -23,8 +23,8 @@ from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.staged import StagedPoint, staged_errors
-from ensemble.missing import why_missing
-from ensemble.paths import given_path
+from ensemble.outside.paths import given_path
+from ensemble.results.missing import why_missing
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.damage import what_to_do
 from ensemble.storage.descriptions import DatasetFacts, JudgedConfig

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ensemble.foreign_variables import describe_variables
+from ensemble.outside.foreign_variables import describe_variables
 
 _PACKAGES = ("ensemble-trainer", "torch", "torchvision", "ray", "accelerate", "wandb", "numpy", "scipy", "safetensors")
 
@@ -49,7 +49,7 @@ def _processor() -> str:
 
 def _commit() -> str | None:
     """The commit of the checkout this program runs from, with "+changes" when its files differ from it."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[1]
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return f"{commit}+changes" if _git(folder, "status", "--porcelain", "--", ".") else commit

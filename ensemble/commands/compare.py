@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ensemble.cli_words import GivenPath, say
+from ensemble.commands.words import GivenPath, say
 
 if TYPE_CHECKING:
     from ensemble.config.schema import Aggregator
@@ -49,9 +49,9 @@ def compare(
 
     Rows are the test images in the data set's order.
     """  # fmt: skip
-    from ensemble.comparison import compare_items
     from ensemble.report.compared import comparison_markdown, print_comparison
     from ensemble.report.keeping import mark_of, refuse_other
+    from ensemble.results.comparison import compare_items
     from ensemble.storage.atomic import write_bytes
 
     mark = mark_of("compare", [*items, aggregator, reference or "", str(labels or "")])

@@ -19,8 +19,8 @@ from ensemble.config.sweeping import Setting, SweepPlan
 from ensemble.errors import ConfigError, QuorumError, StorageError
 from ensemble.evaluation.statistics import Interval, mean_interval, welch_t
 from ensemble.events import EpochFinished, MemberFailed
-from ensemble.judging import find_run, judge
-from ensemble.paths import read_regular_file
+from ensemble.outside.paths import read_regular_file
+from ensemble.results.judging import find_run, judge
 from ensemble.storage import RunFolder
 from ensemble.storage.remote import is_address, local_root
 

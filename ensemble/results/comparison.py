@@ -30,8 +30,8 @@ from ensemble.evaluation.comparing import Comparison, System, compare, single_sy
 from ensemble.evaluation.metrics import error_rate
 from ensemble.evaluation.screening import finite_members
 from ensemble.evaluation.splits import SplitVotes
-from ensemble.judging import find_run, load_voters
-from ensemble.paths import given_path
+from ensemble.outside.paths import given_path
+from ensemble.results.judging import find_run, load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.listed_folder import is_file
 from ensemble.storage.manifest import MANIFEST

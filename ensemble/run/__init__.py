@@ -1,0 +1,1 @@
+"""Making a run: from a configuration through rounds of tasks to a judged folder."""

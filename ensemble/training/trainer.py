@@ -1,0 +1,45 @@
+"""The training function of a run: which job trains which group's tasks. Importing it loads no torch; the first training does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ensemble.config.schema import Experiment
+from ensemble.errors import ComputeError
+from ensemble.events import Event
+from ensemble.outside.foreign_variables import library_variables
+from ensemble.training.job import Arrays, Job, Ways
+from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Stopped, Task
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """The training function of a run, in a form that can be sent to other processes."""
+
+    jobs: Mapping[str, Job]
+
+    @classmethod
+    def create(
+        cls, experiment: Experiment, device: str, num_classes: int, ways: Mapping[str, Ways] | None = None
+    ) -> Trainer:
+        """A trainer for every group of the experiment, on the planned kind of device and in the planned ways."""
+        compute, ways = experiment.compute.model_copy(update={"device": device}), ways or {}
+        jobs = {
+            group.name: Job(experiment.seed, group, compute, num_classes, ways.get(group.name))
+            for group in experiment.groups
+        }
+        return cls(jobs)
+
+    def __call__(
+        self, task: Task, arrays: Arrays
+    ) -> Iterator[Event | Pulse | Checkpoint | Stopped | MemberResult | Failure]:
+        """See `loop.train_task`."""
+        try:
+            from ensemble.training.loop import train_task  # imports torch: in the worker, not in the driver
+        except ValueError as error:  # what torch and Accelerate raise at their import for a variable they cannot read
+            raise ComputeError(
+                f"PyTorch cannot start: {error}; of the environment variables that it reads, these are set: {', '.join(library_variables())}; unset those that are not meant"
+            ) from error
+
+        return train_task(task, self.jobs[task.recipe], arrays)
