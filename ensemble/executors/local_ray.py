@@ -26,7 +26,7 @@ from ensemble.errors import ComputeError
 
 PREFIX = "ensemble-ray-"
 _LONGEST = 40  # letters of the folder's name: Linux allows 107 for the whole name of a socket in it
-_VARIABLES = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
+_SWITCH = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
 # The end of its input is the end of the driver. $1: the raylet's process group, with its agents and workers; $2: the folder.
 _CLEAR_UP = 'read -r _; kill -9 "-$1" 2>/dev/null; sleep 1; rm -rf -- "$2"'
 _CLEARED_S = 5.0
@@ -93,15 +93,11 @@ def options(folder: LocalFolder) -> dict[str, Any]:
 @contextmanager
 def loopback_only() -> Iterator[None]:
     """Inside, what Ray starts listens on 127.0.0.1 and does not outlive this process for long."""
-    before = {name: os.environ.get(name) for name in _VARIABLES}
     several, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
-    os.environ.update(_VARIABLES)
+    before = os.environ.get(_SWITCH, "1" if several else "0")
+    os.environ[_SWITCH] = "0"
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = several
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        os.environ[_SWITCH] = before  # replaced, not taken out: Ray's threads may be reading the environment

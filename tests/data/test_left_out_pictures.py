@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -101,12 +102,8 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     root = pictures(tmp_path, "ab", 4)
     os.mkfifo(root / "a" / "pipe.png")
     (root / "a" / "device.png").symlink_to("/dev/zero")
-    with socket.socket(socket.AF_UNIX) as place:
-        os.chdir(root / "b")  # the name of a socket may be no longer than 108 bytes
-        try:
-            place.bind("socket.png")
-        finally:
-            os.chdir("/")
+    with socket.socket(socket.AF_UNIX) as place, contextlib.chdir(root / "b"):  # a socket's name has at most 107 bytes
+        place.bind("socket.png")
     (root / "b" / "folder.png").mkdir()
     picture(root / "b" / "folder.png" / "x.png")
     data = load(root)
