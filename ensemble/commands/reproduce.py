@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from ensemble.errors import ConfigError
 if TYPE_CHECKING:
     from ensemble.config import Experiment
     from ensemble.evaluation.records import Evaluation
-    from ensemble.results.reproduction import Reproduced
+    from ensemble.results.reproduction import Reproduced, SeedRow
 
 
 @click.command()
@@ -34,14 +35,16 @@ def reproduce(rows: tuple[str, ...], out: Path | None, only_list: bool, as_json:
     from ensemble.results.reproduction import chosen_rows
     from ensemble.results.reproduction import reproduce as train_rows
 
-    names = [word for word in rows if "=" not in word]
-    chosen = chosen_rows(names)
+    values = [word for word in rows if "=" in word]
+    chosen = chosen_rows([word for word in rows if "=" not in word])
     if only_list:
-        for row in chosen:
-            published = "-" if row.published is None else f"{100 * row.published:.2f} %"
-            say(f"{row.name:<22} {published:>7}  {row.system} {row.how and f'({row.how})'}".rstrip())
+        if values or out is not None:
+            raise click.UsageError(
+                f"--list trains nothing, so {values[0] if values else '--out'} has no effect; leave one of them out"
+            )
+        _list(chosen, as_json)
         return
-    seeds, overrides = _seeds([word for word in rows if "=" in word])
+    seeds, overrides = _seeds(values)
     mark = mark_of("reproduce", sorted(row.name for row in chosen))
     if out is not None:
         refuse_other(out / TABLE, mark, "the table of other rows")
@@ -52,6 +55,18 @@ def reproduce(rows: tuple[str, ...], out: Path | None, only_list: bool, as_json:
         say(json.dumps([result.to_json() for result in results], indent=1))
     else:
         print_reproduced(results)
+
+
+def _list(chosen: Sequence[SeedRow], as_json: bool) -> None:
+    if as_json:
+        rows = [
+            {"name": row.name, "system": row.system, "how": row.how, "published_error": row.published} for row in chosen
+        ]
+        say(json.dumps(rows, indent=1))
+        return
+    for row in chosen:
+        published = "-" if row.published is None else f"{100 * row.published:.2f} %"
+        say(f"{row.name:<22} {published:>7}  {row.system} {row.how and f'({row.how})'}".rstrip())
 
 
 def _seeds(words: list[str]) -> tuple[int | None, list[str]]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.option("--draw", type=click.IntRange(min=1), help="Only so many random settings of the grid.")
 @click.option("--screen", type=click.IntRange(min=1), help="First train all settings for so many epochs only ...")
 @click.option(
-    "--survivors", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5, show_default=True,
-    help="... and this best share of them in full.",
+    "--survivors", type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="... and this best share of them in full (by default 0.5).",
 )  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors and the result only.")
@@ -30,7 +30,7 @@ def sweep(
     words: tuple[str, ...],
     draw: int | None,
     screen: int | None,
-    survivors: float,
+    survivors: float | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -43,9 +43,13 @@ def sweep(
     from ensemble.report.sweeps import print_sweep, write_sweep
     from ensemble.results.sweep import run_sweep
 
+    if survivors is not None and screen is None:
+        raise click.UsageError(f"--survivors {survivors:g} has nothing to choose from; give --screen EPOCHS too")
     plan = load_sweep(config, words, draw)
     say(f"{len(plan.settings)} settings, {plan.seeds} seed(s) each", err=True)
-    result = run_sweep(plan, lambda experiment: _train(experiment, quiet), screen, survivors)
+    result = run_sweep(
+        plan, lambda experiment: _train(experiment, quiet), screen, 0.5 if survivors is None else survivors
+    )
     folder = write_sweep(result)
     if as_json:
         say(json.dumps(result.to_json(), indent=1))

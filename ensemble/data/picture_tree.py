@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.data.pictures import SUFFIXES
-from ensemble.data.regular_files import is_folder, kind_of, list_folder, shown
+from ensemble.data.regular_files import is_folder, list_folder, shown
+from ensemble.outside.paths import kind_of_mode
 
 HIDDEN, NOWHERE, CIRCLE = "hidden", "link to nowhere", "link to a folder that is read already"
 DAMAGED, BESIDE = "damaged", "beside the class folders"
@@ -108,7 +109,7 @@ def _reason(path: Path) -> str | None:
     except OSError:
         return NOWHERE
     if not stat.S_ISREG(mode):
-        return kind_of(mode).removeprefix("a ")
+        return kind_of_mode(mode).removeprefix("a ")
     suffix = path.suffix.lower()
     return None if suffix in SUFFIXES else shown(suffix) or "without an ending"
 

@@ -8,12 +8,11 @@ A pipe would be waited for without end, a device read without end, so both are r
 from __future__ import annotations
 
 import os
-import stat
 from pathlib import Path
 from typing import BinaryIO
 
 from ensemble.errors import DataError
-from ensemble.outside import names
+from ensemble.outside import names, paths
 
 
 def open_regular(path: Path, expected: str) -> BinaryIO:
@@ -22,27 +21,13 @@ def open_regular(path: Path, expected: str) -> BinaryIO:
     Raises FileNotFoundError where there is none; DataError when it cannot be opened or is no regular file.
     """
     try:
-        # Without O_NONBLOCK the opening of a pipe that nobody writes to would never return.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        return paths.open_regular(path)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise DataError(f"{shown(path)}: cannot be opened: {reason}; expected {expected}") from error
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise DataError(f"{shown(path)}: found {kind_of(mode)}; expected {expected} in a regular file")
-    return os.fdopen(descriptor, "rb")
-
-
-def kind_of(mode: int) -> str:
-    """What an entry of a folder is, in words, by its mode as `os.stat` gives it."""
-    kinds = {
-        stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
-        stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
-    }  # fmt: skip
-    return kinds.get(stat.S_IFMT(mode), "no file")
+    except paths.NotRegularError as error:
+        raise DataError(f"{shown(path)}: found {error.kind}; expected {expected} in a regular file") from error
+    except OSError as error:
+        raise DataError(f"{shown(path)}: cannot be opened: {error.strerror}; expected {expected}") from error
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:

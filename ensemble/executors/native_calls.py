@@ -58,8 +58,8 @@ def run_interruptibly(call: Callable[[], object], patience_s: float = math.inf) 
             while not done.done() and time.monotonic() < deadline:
                 wait([done], timeout=_LOOK_AGAIN_S)
                 signal.alarm(0)  # of the native handler, should another thread have got the signal
-                if (taken := signal.sigtimedwait(signals.SIGNALS, 0)) is not None:
-                    signals.signalled(taken.si_signo)
+                if (taken := _next_queued()) is not None:
+                    signals.signalled(taken)
                 if not asked_before:
                     signals.check()
         finally:
@@ -91,6 +91,15 @@ def answer_within(call: Callable[[], _Answer], seconds: float) -> _Answer:
             signals.never_wait()
             raise TimeoutError(f"no answer within {seconds:g} s")
     return done.result()
+
+
+def _next_queued() -> int | None:
+    """The number of one of the signals that wait in the queue, taken out of it."""
+    if not hasattr(signal, "sigtimedwait"):  # macOS
+        waiting = signal.sigpending() & set(signals.SIGNALS)
+        return signal.sigwait(waiting) if waiting else None
+    taken = signal.sigtimedwait(signals.SIGNALS, 0)
+    return None if taken is None else taken.si_signo
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import os
 import re
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from ensemble.errors import ConfigError
 
@@ -51,18 +52,43 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def read_regular_file(path: Path, most_bytes: int) -> bytes:
-    """The whole of a file, which must be a regular one: a pipe would be waited for, and a device may never end.
+class NotRegularError(OSError):
+    """A thing of that name is there, but it is no regular file. kind: what it is, in words ("a pipe")."""
 
-    Raises OSError, as opening it does; with EFBIG for a file of more than `most_bytes`, and with EINVAL for what is no
-    regular file.
+    def __init__(self, path: Path, kind: str) -> None:
+        super().__init__(errno.EINVAL, f"is {kind}; expected a regular file", str(path))
+        self.kind = kind
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading: a pipe would be waited for, and a device may never end.
+
+    Raises OSError, as opening it does (also for a name that no file can have); NotRegularError for anything else.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        if stat.S_ISDIR(mode := os.fstat(descriptor).st_mode):
-            raise IsADirectoryError(errno.EISDIR, "is a folder; expected a file", str(path))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "is a pipe or a device; expected a regular file", str(path))
+    try:
+        # Without O_NONBLOCK the opening of a pipe that nobody writes to would never return.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    except ValueError as error:  # a null character in the name
+        raise OSError(errno.EINVAL, str(error), str(path)) from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise NotRegularError(path, kind_of_mode(mode))
+    return os.fdopen(descriptor, "rb")
+
+
+def kind_of_mode(mode: int) -> str:
+    """What an entry of a folder is, in words, by its mode as `os.stat` gives it."""
+    kinds = {
+        stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
+    }  # fmt: skip
+    return kinds.get(stat.S_IFMT(mode), "no file")
+
+
+def read_regular_file(path: Path, most_bytes: int) -> bytes:
+    """The whole of a small file. Raises as `open_regular`, and OSError with EFBIG for more than `most_bytes`."""
+    with open_regular(path) as file:
         content = file.read(most_bytes + 1)  # sizes of files in /proc are not known beforehand
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"is larger than {most_bytes:,} bytes", str(path))

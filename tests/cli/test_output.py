@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -256,3 +257,25 @@ def test_go_on_with_can_be_pasted_into_a_shell(here: Path, monkeypatch: pytest.M
     done = ensemble("train", "x.yaml", "data.root=my data")
     assert done.exit_code == 75
     assert "Go on with: ensemble train x.yaml 'data.root=my data'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("sweep", "x.yaml", "training.lr=0.1,0.2", "--survivors", "0.3"), "give --screen EPOCHS too"),
+        (("reproduce", "--list", "seeds=2"), "--list trains nothing, so seeds=2 has no effect"),
+        (("reproduce", "--list", "--out", "table"), "--list trains nothing, so --out has no effect"),
+    ],
+)
+def test_an_option_that_has_no_effect_is_refused(here: Path, words: tuple[str, ...], remedy: str) -> None:
+    done = ensemble(*words)
+    assert done.exit_code == 2
+    assert remedy in " ".join(done.output.split())
+
+
+def test_the_published_rows_are_listed_as_json_too(here: Path) -> None:
+    rows = json.loads(ensemble("reproduce", "--list", "--json").stdout)
+    assert [row["name"] for row in rows] == [
+        line.split()[0] for line in ensemble("reproduce", "--list").stdout.splitlines()
+    ]
+    assert all(row["published_error"] is None or 0 < row["published_error"] < 1 for row in rows)

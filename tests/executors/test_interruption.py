@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import processes
+from ensemble import signals
 from ensemble.executors.native_calls import run_interruptibly
 
 FROZEN = """
@@ -78,6 +79,25 @@ def test_outside_the_main_thread_it_is_a_plain_call() -> None:
 
 def test_an_alarm_of_the_native_handler_is_taken_back() -> None:
     assert subprocess.run([sys.executable, "-c", ALARMED], timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("timed_wait", [True, False], ids=["linux", "macos"])
+def test_a_signal_that_comes_during_a_call_is_told_as_soon_as_it_comes(
+    timed_wait: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(signals, "signalled", told.append)
+    if not timed_wait:
+        monkeypatch.delattr(signal, "sigtimedwait")
+
+    def call() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while not told and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    run_interruptibly(call)
+    assert told == [signal.SIGTERM]
 
 
 @pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGINT])
