@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import _pytest.runner
 import pytest
+
+from tests import steady_environment
 
 # Set before ray, wandb or matplotlib is first imported.
 os.environ["WANDB_MODE"] = "offline"
@@ -19,10 +20,7 @@ os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# pytest writes the name of the test into the environment and takes it out again, four times a test. Threads of Ray live on
-# after ray.shutdown and read the environment whenever they log, and glibc's getenv beside a setenv in another thread reads
-# freed memory: about one full run in five ended with a segmentation fault.
-_pytest.runner._update_current_test_var = lambda item, when: None
+steady_environment.install()
 
 
 @pytest.fixture(autouse=True)

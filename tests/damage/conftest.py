@@ -6,16 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # where tests import what they share
-
-from commands import call, said
+from tests.damage.commands import call, said
 
 CONFIG: dict[str, Any] = {
     "name": "d", "num_members": 2, "seed": 1, "method": {"name": "bagging"}, "data": {"name": "digits"},

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from commands import call, said
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +20,7 @@ from ensemble.report.run_facts import read_run
 from ensemble.results.checking import check_run
 from ensemble.results.judging import load_voters
 from ensemble.storage import RunFolder
+from tests.damage.commands import call, said
 
 MEMBER = "members/0000"
 TREES = (

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disk import ERRORS, Disk, Killed, attach
 
 from ensemble.config import parse_experiment
 from ensemble.errors import StorageError
 from ensemble.executors import InlineExecutor
 from ensemble.run.run import RunOutcome, run_ensemble
+from tests.damage.disk import ERRORS, Disk, Killed, attach
 
 CONFIG: dict[str, Any] = {
     "name": "run", "seed": 3, "num_members": 2, "method": {"name": "bagging"}, "model": {"name": "mlp", "widths": (4,)},

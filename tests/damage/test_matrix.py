@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import call, said
 from PIL import Image
+
+from tests.damage.commands import call, said
 
 MEMBER = "members/0000"
 FILES = (

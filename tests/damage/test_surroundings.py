@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import call, said
 from PIL import Image
-from test_failing_disk import CONFIG
 
 from ensemble.config import parse_experiment
 from ensemble.errors import StorageError
@@ -20,6 +18,8 @@ from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
 from ensemble.run.run import run_ensemble
 from ensemble.types import Task
+from tests.damage.commands import call, said
+from tests.damage.test_failing_disk import CONFIG
 
 
 class AndThen(InlineExecutor):

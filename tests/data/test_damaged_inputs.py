@@ -6,19 +6,14 @@ import gzip
 import io
 import os
 import re
-import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from drawn_pictures import files_of, saved
 
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
@@ -27,6 +22,7 @@ from ensemble.data.idx import IMAGES, _content, _parse
 from ensemble.data.pictures import FORMATS, open_picture, quiet_decoding
 from ensemble.errors import ConfigError, DataError
 from ensemble.results.comparison import _file, _labels_file
+from tests.contracts.drawn_pictures import files_of, saved
 
 DRAW = np.random.default_rng(1)
 

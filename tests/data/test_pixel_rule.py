@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from drawn_pictures import files_of, png16, saved, tiff16
-
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
 from ensemble.data.pictures import decode, fitted, open_picture, plain
 from ensemble.data.pixel_rule import Extremes, PixelRule, whole_range
 from ensemble.errors import DataError
+from tests.contracts.drawn_pictures import files_of, png16, saved, tiff16
 
 DRAW = np.random.default_rng(0)
 GREY = DRAW.integers(0, 256, (9, 12)).astype(np.uint8)

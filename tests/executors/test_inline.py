@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from executor_contract import ExecutorContract, tasks
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
@@ -16,6 +10,7 @@ from ensemble.errors import ComputeError
 from ensemble.executors import InlineExecutor, build_executor, expected_slots
 from ensemble.executors.choose import planned_device, uses_cluster
 from ensemble.run.planning import training_work
+from tests.contracts.executor_contract import ExecutorContract, tasks
 
 
 class TestInline(ExecutorContract):

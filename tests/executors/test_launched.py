@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from executor_contract import ExecutorContract, finish, tasks
-from worlds import in_thread, launched, make_worlds
 
 from ensemble.events import Event, Notice, TaskStarted
 from ensemble.executors import Executor
 from ensemble.executors.launched import LaunchedExecutor
 from ensemble.executors.serving import Letter, serve
 from ensemble.types import Checkpoint, MemberResult, Pulse, Task
+from tests.contracts.executor_contract import ExecutorContract, finish, tasks
+from tests.executors.worlds import in_thread, launched, make_worlds
 
 TEST_THREAD = threading.current_thread()
 # What tasks, which are pickled by name, and their test say to each other.

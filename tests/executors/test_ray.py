@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from executor_contract import ExecutorContract, finish, tasks
-
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.events import Event, Notice, TaskStarted
 from ensemble.types import Failure, MemberResult, Task
+from tests.contracts.executor_contract import ExecutorContract, finish, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 
@@ -28,11 +25,10 @@ def cluster() -> Iterator[None]:
     """One Ray for all tests here, on the loopback interface, with two CPUs whatever the machine has."""
     import ray
 
-    # Workers unpickle the task functions of this suite by module name.
-    paths = os.pathsep.join([str(Path(__file__).parents[1] / "contracts"), str(Path(__file__).parent)])
     ray.init(
         address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1",
-        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+        # Workers unpickle the task functions of this suite by module name.
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}},
     )  # fmt: skip
     yield
     ray.shutdown()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,11 @@ from ensemble.executors.ray_groups import RayGroupExecutor
 from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.types import Failure, MemberResult, Task
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from executor_contract import arrays_read_only, tasks
+from tests.contracts.executor_contract import arrays_read_only, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 # Workers unpickle the task functions of this suite by module name.
-MODULES = os.pathsep.join([str(Path(__file__).parents[1] / "contracts"), str(Path(__file__).parent)])
+ROOT = str(Path(__file__).parents[2])
 CONFIG: dict[str, Any] = {
     "name": "group", "seed": 3, "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},
     "model": {"name": "mlp", "widths": (32,)}, "training": {"epochs": 2},
@@ -40,7 +36,7 @@ CONFIG: dict[str, Any] = {
 def cluster() -> Iterator[None]:
     ray.init(
         address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR",
-        _node_ip_address="127.0.0.1", runtime_env={"env_vars": {"PYTHONPATH": MODULES}},
+        _node_ip_address="127.0.0.1", runtime_env={"env_vars": {"PYTHONPATH": ROOT}},
     )  # fmt: skip
     yield
     ray.shutdown()

@@ -33,9 +33,7 @@ from ensemble.executors.ray_tasks import RayExecutor
 from ensemble.run.run import RunOutcome, first_plan, run_ensemble
 from ensemble.tracking.event_log import read_events
 from ensemble.types import Failure, MemberResult, Task
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from executor_contract import arrays_read_only, finish, healthy, tasks
+from tests.contracts.executor_contract import arrays_read_only, finish, healthy, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 CONFIG: dict[str, Any] = {
@@ -51,9 +49,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A head without CPUs; tests add the nodes."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     # Workers unpickle the task functions of this suite by module name.
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[1] / "contracts"), str(Path(__file__).parent)])
-    )
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     yield made
     ray.shutdown()

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import time
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from worlds import in_thread, make_worlds
-
 from ensemble.errors import ComputeError
 from ensemble.executors.sealed import PART_BYTES
 from ensemble.executors.world import POLL_S, World
+from tests.executors.worlds import in_thread, make_worlds
 
 
 def keys(world: World) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ import pytest
 from ensemble.config import parse_experiment
 from ensemble.executors import InlineExecutor
 from ensemble.run.run import run_ensemble
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 def train(folder: Path, **values: Any) -> Path:

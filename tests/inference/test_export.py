@@ -14,7 +14,6 @@ import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import train
 
 from ensemble import load_ensemble
 from ensemble.commands.main import main
@@ -26,6 +25,7 @@ from ensemble.inference import export
 from ensemble.inference.export import FORMATS, export_ensemble
 from ensemble.inference.export_check import TOLERANCE, _difference
 from ensemble.inference.trained import TrainedEnsemble
+from tests.inference.conftest import train
 
 _spec = importlib.util.spec_from_file_location("nasty_names", Path(__file__).parents[1] / "nasty_names.py")
 nasty_names = importlib.util.module_from_spec(_spec)

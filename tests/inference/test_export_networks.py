@@ -9,11 +9,11 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import train
 
 from ensemble import load_ensemble
 from ensemble.inference.export import FORMATS, export_ensemble
 from ensemble.models import MODELS
+from tests.inference.conftest import train
 
 SHAPE = (20, 16)
 NETWORKS = (

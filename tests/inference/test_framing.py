@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn_digits import draw, photograph
 from scipy import ndimage
 
 from ensemble.config.schema import DataConfig
 from ensemble.data import DATASETS, load_dataset
 from ensemble.errors import DataError
 from ensemble.inference.framing import find_ink, frame
+from tests.inference.drawn_digits import draw, photograph
 
 MNIST = DATASETS["mnist"].framing
 SIZE = (28, 28)

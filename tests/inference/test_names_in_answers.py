@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
-from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,11 +12,7 @@ import pytest
 from ensemble.inference.answers import Answer, MemberVote, answers_json, answers_text
 from ensemble.inference.figure import write_figure
 from ensemble.inference.prepare import Prepared
-
-_spec = importlib.util.spec_from_file_location("nasty_names", Path(__file__).parents[1] / "nasty_names.py")
-nasty_names = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(nasty_names)
-NASTY, CONTROLS = nasty_names.NASTY, nasty_names.CONTROLS
+from tests.nasty_names import CONTROLS, NASTY
 
 
 @pytest.fixture(params=[1, 2, 3])

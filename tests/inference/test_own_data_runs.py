@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import train
 from PIL import Image
 
 from ensemble import load_ensemble
 from ensemble.commands.main import main
 from ensemble.config import load_config
 from ensemble.errors import StorageError
+from tests.inference.conftest import train
 
 MLP = {"num_members": 2, "model": {"name": "mlp", "widths": (16,)}}
 

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import train
-from drawn_digits import draw, photograph
 from PIL import Image
 
 from ensemble import load_ensemble
@@ -22,6 +20,8 @@ from ensemble.data import load_dataset
 from ensemble.data.pictures import open_picture
 from ensemble.inference.answers import ask_all, percent
 from ensemble.inference.prepare import Preparation, prepare
+from tests.inference.conftest import train
+from tests.inference.drawn_digits import draw, photograph
 
 
 @pytest.fixture

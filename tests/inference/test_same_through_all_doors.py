@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import train
 from PIL import Image
 
 from ensemble import EnsembleClassifier, load_ensemble
@@ -17,9 +14,8 @@ from ensemble.commands.main import main
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
 from ensemble.inference.prepare import Preparation
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
-from drawn_pictures import files_of, png16, saved
+from tests.contracts.drawn_pictures import files_of, png16, saved
+from tests.inference.conftest import train
 
 SIDE = 8
 MLP = {"num_members": 2, "model": {"name": "mlp", "widths": (8,)}, "training": {"epochs": 2, "lr": 1e-2}}

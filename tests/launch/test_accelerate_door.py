@@ -12,12 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parent))
-from mnist_run import member_digests, processes_that_trained, train_inline
-
 from ensemble.errors import ComputeError
 from ensemble.storage import RunFolder
 from launch.accelerate_run import asked_processes, compare_with_gpus
+from tests.launch.mnist_run import member_digests, processes_that_trained, train_inline
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent

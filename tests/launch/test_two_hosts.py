@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from mnist_run import CONFIG, member_digests, processes_that_trained, train_inline
+from tests.launch.mnist_run import CONFIG, member_digests, processes_that_trained, train_inline
 
 BIN = Path(sys.executable).parent
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from method_contract import LABELS_N, NUM_CLASSES, TRAIN_ROWS, MethodContract, answer, play, same
 
 from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError, QuorumError
 from ensemble.methods import build_method, samme
+from tests.contracts.method_contract import LABELS_N, NUM_CLASSES, TRAIN_ROWS, MethodContract, answer, play, same
 
 ROWS = len(TRAIN_ROWS)
 LABELS = LABELS_N[TRAIN_ROWS]

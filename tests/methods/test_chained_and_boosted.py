@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from method_contract import LABELS_N, NUM_CLASSES, TRAIN_ROWS, MethodContract, answer, play
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
@@ -16,6 +15,7 @@ from ensemble.evaluation.aggregation import additive, decide
 from ensemble.methods import build_method
 from ensemble.methods.gradient_boosting import GradientBoosting, line_search
 from ensemble.types import Votes
+from tests.contracts.method_contract import LABELS_N, NUM_CLASSES, TRAIN_ROWS, MethodContract, answer, play
 
 VALIDATION_ROWS = np.setdiff1d(np.arange(150), TRAIN_ROWS)
 MOVES = {"training": {"augmentation": {"shift": 0.1}}}

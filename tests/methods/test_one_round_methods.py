@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from method_contract import LABELS_N, NUM_CLASSES, TRAIN_ROWS, MethodContract, play
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import BaggingConfig
 from ensemble.errors import ConfigError
 from ensemble.methods import build_method
 from ensemble.methods.one_round import bagging
+from tests.contracts.method_contract import LABELS_N, NUM_CLASSES, TRAIN_ROWS, MethodContract, play
 
 
 def experiment(method, seed=7, **more):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import re
@@ -31,13 +30,7 @@ from ensemble.report.tables import leaderboard_html, leaderboard_markdown, print
 from ensemble.results.sweep import Line, SweepResult, Trial
 from ensemble.tracking.wandb_evaluation import tables
 from ensemble.tracking.wandb_tracker import _pack
-
-_spec = importlib.util.spec_from_file_location("nasty_names", Path(__file__).parents[1] / "nasty_names.py")
-assert _spec is not None
-assert _spec.loader is not None
-nasty_names = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(nasty_names)
-NASTY, CONTROLS = nasty_names.NASTY, nasty_names.CONTROLS
+from tests.nasty_names import CONTROLS, NASTY
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tracker_contract import T0, a_run
-from wandb_reader import read_folder
 
 from ensemble.config.schema import DeepEnsembleConfig, Experiment, TrackingConfig, WandbConfig
 from ensemble.events import Notice
@@ -13,6 +11,8 @@ from ensemble.tracking.build import build_trackers
 from ensemble.tracking.console import PlainConsole, WarningsOnly
 from ensemble.tracking.event_log import EventLog
 from ensemble.tracking.wandb_tracker import WandbTracker
+from tests.contracts.tracker_contract import T0, a_run
+from tests.tracking.wandb_reader import read_folder
 
 
 def experiment(mode):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 
 import pytest
-from tracker_contract import TrackerContract
 
 from ensemble.events import Notice
 from ensemble.tracking.base import Composite
+from tests.contracts.tracker_contract import TrackerContract
 
 
 class Collecting:

@@ -12,12 +12,12 @@ import threading
 
 import pytest
 from rich.console import Console
-from tracker_contract import T0, TrackerContract, a_run, epoch
 
 from ensemble.events import MemberFailed, Notice, RunStarted, TaskStarted
 from ensemble.tracking.console import PlainConsole, open_console
 from ensemble.tracking.live import LiveConsole, draw
 from ensemble.tracking.progress import Progress
+from tests.contracts.tracker_contract import T0, TrackerContract, a_run, epoch
 
 
 class Terminal:

@@ -12,11 +12,11 @@ import sys
 import threading
 
 import pytest
-from tracker_contract import T0, TrackerContract, a_run, epoch
 
 from ensemble.errors import StorageError
 from ensemble.events import MemberFailed, MemberFinished, Notice, RunFinished, RunStarted, TaskStarted
 from ensemble.tracking.event_log import EventLog, latest_attempts, latest_histories, read_events
+from tests.contracts.tracker_contract import T0, TrackerContract, a_run, epoch
 
 
 class TestContract(TrackerContract):

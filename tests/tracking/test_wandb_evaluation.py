@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from judgement import CONFUSION, judgement
 
 from ensemble.evaluation.records import Evaluation
 from ensemble.tracking.wandb_evaluation import curves, figures, tables
+from tests.tracking.judgement import CONFUSION, judgement
 
 
 def test_the_example_has_the_keys_of_the_real_one():

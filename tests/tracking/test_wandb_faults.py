@@ -8,17 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
-from judgement import keep_judgement
-from test_wandb_offline import CONFIG, OFFLINE, assert_tells
-from tracker_contract import T0, a_run
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
-from wandb_reader import read_folder
 
 from ensemble.config.schema import WandbConfig
 from ensemble.events import Notice
 from ensemble.tracking.event_log import EventLog, read_events
 from ensemble.tracking.wandb_tracker import WandbTracker, replay
 from ensemble.tracking.wandb_worker import _why
+from tests.contracts.tracker_contract import T0, a_run
+from tests.tracking.judgement import keep_judgement
+from tests.tracking.test_wandb_offline import CONFIG, OFFLINE, assert_tells
+from tests.tracking.wandb_reader import read_folder
 
 pytestmark = pytest.mark.timed
 

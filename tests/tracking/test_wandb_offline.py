@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import signal
 import subprocess
@@ -14,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from judgement import judgement, keep_judgement
 from PIL import Image
-from tracker_contract import T0, TrackerContract, a_run, epoch
-from wandb_reader import plain, read_folder
 
 from ensemble.config.schema import WandbConfig
 from ensemble.events import EpochFinished, MemberFinished, RunFinished, RunStarted, TaskStarted
 from ensemble.tracking.event_log import EventLog, latest_histories, read_events
 from ensemble.tracking.wandb_tracker import WandbTracker, effective_mode, replay
+from tests.contracts.tracker_contract import T0, TrackerContract, a_run, epoch
+from tests.tracking.judgement import judgement, keep_judgement
+from tests.tracking.wandb_reader import plain, read_folder
 
 OFFLINE = WandbConfig(mode="offline", tags=("night",))
 CONFIG = {
@@ -200,9 +199,8 @@ def test_a_replay_is_quiet_holds_the_same_as_the_live_run_and_replaces_it(run, t
 DRIVER = """
 import os, signal, sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-from tracker_contract import a_run
-from test_wandb_offline import CONFIG, OFFLINE
+from tests.contracts.tracker_contract import a_run
+from tests.tracking.test_wandb_offline import CONFIG, OFFLINE
 from ensemble.tracking.event_log import EventLog
 from ensemble.tracking.wandb_tracker import WandbTracker
 folder = Path(sys.argv[1])
@@ -216,10 +214,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_run_loses_nothing_and_its_second_session_equals_an_undisturbed_run(run, tmp_path):
-    here = Path(__file__).parent
-    search = os.pathsep.join([str(here), str(here.parent / "contracts"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": search}
-    ended = subprocess.run([sys.executable, "-c", DRIVER, str(tmp_path), str(here)], env=environment, check=False)
+    root = Path(__file__).parents[2]
+    ended = subprocess.run([sys.executable, "-c", DRIVER, str(tmp_path), str(root)], check=False)
     assert ended.returncode == -signal.SIGKILL
     cut_off = wait_for_ends(tmp_path, runs=3)
     assert {found.exit_code for found in cut_off.values()} == {1}

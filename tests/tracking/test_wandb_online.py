@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 
 import pytest
-from small_server import SmallServer
-from test_wandb_offline import CONFIG, rows_of
-from tracker_contract import a_run
-from wandb_reader import plain
 
 from ensemble.config.schema import WandbConfig
 from ensemble.events import EpochFinished
 from ensemble.tracking.event_log import latest_attempts
 from ensemble.tracking.wandb_tracker import WandbTracker, replay
+from tests.contracts.tracker_contract import a_run
+from tests.tracking.small_server import SmallServer
+from tests.tracking.test_wandb_offline import CONFIG, rows_of
+from tests.tracking.wandb_reader import plain
 
 ONLINE = WandbConfig(mode="online")
 

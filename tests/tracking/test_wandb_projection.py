@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from tracker_contract import T0, a_run, epoch
 
 from ensemble.events import MemberFailed, MemberFinished, RunStarted, TaskStarted
 from ensemble.tracking.wandb_projection import (
@@ -17,6 +16,7 @@ from ensemble.tracking.wandb_projection import (
     member_config,
     tag_names,
 )
+from tests.contracts.tracker_contract import T0, a_run, epoch
 
 CONFIG = {
     "name": "bag",

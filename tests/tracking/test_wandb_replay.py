@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from wandb_reader import RunFile, plain, read_folder
+from tests.tracking.wandb_reader import RunFile, plain, read_folder
 
 CONFIG = {
     "name": "bag", "seed": 5, "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits"},

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tracker_contract import a_run
 
 from ensemble.config.schema import WandbConfig
 from ensemble.tracking import wandb_tracker
 from ensemble.tracking.wandb_tracker import replay
+from tests.contracts.tracker_contract import a_run
 
 
 def test_a_stored_run_is_not_sent_to_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,5 @@
-"""Fixtures of the training tests; their helpers are in `conftest_training`, importable by name."""
+"""Fixtures of the training tests; their helpers are in `helpers`."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest_training import arrays
+from tests.training.helpers import arrays
 
 __all__ = ["arrays"]

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_training import arrays as arrays
-from conftest_training import experiment, results, specs, train
 from torch import Tensor
 
 import ensemble.training.loop as loop
@@ -23,6 +21,8 @@ from ensemble.training.layers import BatchPlace
 from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack
 from ensemble.types import MemberSpec
+from tests.training.helpers import arrays as arrays
+from tests.training.helpers import experiment, results, specs, train
 
 needs_kernels = pytest.mark.skipif(obstacle() is not None, reason=obstacle() or "")
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_training import experiment, results, specs
 from safetensors.torch import load, save
 
 from ensemble import signals
@@ -20,6 +19,7 @@ from ensemble.events import EpochFinished, Notice
 from ensemble.training import Trainer, stack_run
 from ensemble.training.checkpoint import fits
 from ensemble.types import Checkpoint, MemberSpec, Stopped, Task
+from tests.training.helpers import experiment, results, specs
 
 CNN = {"name": "cnn", "widths": (4,), "batch_norm": True, "dropout": 0.3, "fully_connected": (8,)}
 MOVES = {"rotation_degrees": 10.0, "shift": 0.1}

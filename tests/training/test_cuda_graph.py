@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest_training import arrays as arrays
-from conftest_training import experiment, results, specs
 
 from ensemble.config import Experiment
 from ensemble.config.schema import ComputeConfig
@@ -19,6 +17,8 @@ from ensemble.training.cuda_graph import GraphedStep, Step, obstacle
 from ensemble.training.placement import Placement
 from ensemble.training.stack_run import StackRun
 from ensemble.types import EpochRecord, Task
+from tests.training.helpers import arrays as arrays
+from tests.training.helpers import experiment, results, specs
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "adam, one cycle": {"schedule": {"name": "one_cycle"}, "lr": 3e-3},

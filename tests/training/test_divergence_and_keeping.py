@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest_training import experiment, failures, results, specs, train
 
 from ensemble.events import EpochFinished
 from ensemble.types import MemberSpec
+from tests.training.helpers import experiment, failures, results, specs, train
 
 
 @pytest.mark.parametrize("extra", [{}, {"gradient_clip_norm": 1.0}, {"ema_decay": 0.9, "keep": "best_validation"}])

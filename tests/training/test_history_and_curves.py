@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_training import experiment, results, specs, train
 
 from ensemble.config.recipe import TriangularConfig
 from ensemble.training.schedules import factor
+from tests.training.helpers import experiment, results, specs, train
 
 MLP = {"name": "mlp", "widths": (16,)}
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest_training import experiment, failures, results, specs, train
 
 from ensemble.errors import ConfigError
 from ensemble.models.work import needs_two_images
 from ensemble.training.batches import Batches, Resident
 from ensemble.training.job import check_batches
 from ensemble.training.placement import Placement
+from tests.training.helpers import experiment, failures, results, specs, train
 
 SINGLE = {
     "name": "layers",

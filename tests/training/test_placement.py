@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_training import experiment, results, specs, train
 
 from ensemble.config import parse_experiment
 from ensemble.config.loading import parse_stored
@@ -19,6 +18,7 @@ from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, ConfigError
 from ensemble.training import check_precision
 from ensemble.training.placement import Placement
+from tests.training.helpers import experiment, results, specs, train
 
 
 def test_bfloat16_trains_and_differs(arrays: dict[str, Any]) -> None:
@@ -84,10 +84,10 @@ def test_two_ranks_train_one_stack_to_the_same_weights_as_one(what: str, tmp_pat
     script.write_text(
         textwrap.dedent(f"""
         import sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path.insert(0, {str(Path(__file__).parents[2])!r})
         import numpy as np
         from accelerate import debug_launcher
-        from conftest_training import experiment, specs
+        from tests.training.helpers import experiment, specs
         from ensemble.config.schema import DataConfig
         from ensemble.data import load_dataset
         from ensemble.training import Trainer

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_training import arrays as arrays
-from conftest_training import experiment, specs
 
 import ensemble.training.prediction as prediction
 from ensemble.models.work import activation_sizes
@@ -17,6 +15,8 @@ from ensemble.training import Trainer
 from ensemble.training.placement import Placement
 from ensemble.training.stack_run import StackRun
 from ensemble.types import Task
+from tests.training.helpers import arrays as arrays
+from tests.training.helpers import experiment, specs
 
 
 @pytest.mark.parametrize("kernels", ["auto", "torch"])

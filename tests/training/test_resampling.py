@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_training import experiment, results
 
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.config.schema import ComputeConfig
@@ -16,6 +15,7 @@ from ensemble.training import Trainer
 from ensemble.training.batches import Batches, Resident
 from ensemble.training.placement import Placement
 from ensemble.types import MemberSpec, Task
+from tests.training.helpers import experiment, results
 
 WEIGHTS = (np.arange(1, 201) / 100.5).astype(np.float32)
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_training import experiment, results, train
 
 from ensemble.config.recipe import (
     CosineConfig,
@@ -21,6 +20,7 @@ from ensemble.config.recipe import (
 from ensemble.training.optimizers import MemberRates, clip_gradients
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack
+from tests.training.helpers import experiment, results, train
 
 STEPS, EPOCHS = 7, 9
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_training import experiment, results, specs, train
+
+from tests.training.helpers import experiment, results, specs, train
 
 MODELS: dict[str, dict[str, Any]] = {
     "lenet5": {"name": "lenet5"},

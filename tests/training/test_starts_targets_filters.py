@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest_training import experiment, results, specs
 from torch import nn
 
 from ensemble.config import Experiment
@@ -20,6 +19,7 @@ from ensemble.training.batches import Resident
 from ensemble.training.filtering import filtered_set
 from ensemble.training.placement import Placement
 from ensemble.types import Filter, MemberResult, MemberSpec, Task
+from tests.training.helpers import experiment, results, specs
 
 MLP = {"name": "mlp", "widths": (16,)}
 MOVES = {"rotation_degrees": 15.0, "shift": 0.12}

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest_training import experiment, results, specs, train
 from torch import nn
 
 from ensemble.events import Notice
 from ensemble.models import MODELS
+from tests.training.helpers import experiment, results, specs, train
 
 
 def with_layer_norm(_config: Any, shape: tuple[int, int, int], classes: int) -> nn.Module:

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest_training import arrays as arrays
-from conftest_training import experiment, results, specs
 from torch import nn
 
 import ensemble.training.layers as layers_module
@@ -27,6 +25,8 @@ from ensemble.training.stack_run import StackRun
 from ensemble.training.step_timing import fastest
 from ensemble.training.ways import find_ways, use
 from ensemble.types import Task
+from tests.training.helpers import arrays as arrays
+from tests.training.helpers import experiment, results, specs
 
 WIDE: dict[str, Any] = {"name": "cnn", "widths": (6, 200), "batch_norm": True}
 LAYERS: dict[str, dict[str, Any]] = {

@@ -1,6 +1,0 @@
-"""Makes the contract suites importable by name."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "contracts"))
