@@ -67,10 +67,10 @@ def their_side(epochs: int, jobs: int, seed: int) -> None:
     from torchvision.datasets import MNIST
     from torchvision.transforms import Compose, Normalize, ToTensor
 
-    from ensemble.config.models import LeNet5Config
     from ensemble.config.schema import DataConfig
     from ensemble.data import split_rows
     from ensemble.models import build_model
+    from ensemble.models.lenet import LeNet5Config
 
     class LeNet5(nn.Module):
         def __init__(self) -> None:

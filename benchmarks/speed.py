@@ -109,8 +109,8 @@ def bare_loop(epochs: int) -> float:
     import torch
     from torch import nn
 
-    from ensemble.config.models import LeNet5Config
     from ensemble.models import build_model
+    from ensemble.models.lenet import LeNet5Config
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     arrays, rows = load_mnist()

@@ -29,8 +29,8 @@ from torch import nn
 from benchmarks.gpu.bench import Bench
 from benchmarks.stack_speeds import MODELS as MODELS_OF_CPUS
 from ensemble.config import parse_experiment
-from ensemble.config.models import ModelConfig
-from ensemble.training.gpu_cards import Card, convolutions, kind_of, local_card, stored_ways
+from ensemble.config.network import Network
+from ensemble.training.gpu_cards import Card, convolutions, local_card, stored_ways
 from ensemble.training.layers import StackedConv2d, channels_last
 from ensemble.training.step_timing import free_gpu_memory, seconds_on_gpu
 
@@ -66,7 +66,7 @@ def measure_convolutions(bench: Bench, kind: str, precision: str) -> Iterator[di
 
 
 def _ways(
-    bench: Bench, model: ModelConfig, name: str, count: int, precision: str, first: bool
+    bench: Bench, model: Network, name: str, count: int, precision: str, first: bool
 ) -> Iterator[tuple[str, float]]:
     plain, size = _layer(model, name)
     stacked = StackedConv2d([plain for _ in range(count)]).to(bench.device)
@@ -153,7 +153,7 @@ def store(entry: dict[str, Any], part: str, case: dict[str, Any]) -> None:
         others = [one for one in entry["convolutions"] if any(one[key] != case[key] for key in keys)]
         entry["convolutions"] = [*others, case]
         return
-    kind = kind_of(_config(part.split(":")[1]))
+    kind = _config(part.split(":")[1]).measured_as
     network = entry["networks"].setdefault(f"{kind} {precision}", {"images_per_s": {}, "peak_bytes": {}})
     network["batch_size"] = case["batch_size"]
     for key in ("images_per_s", "peak_bytes"):
@@ -206,7 +206,7 @@ def _write(file: Path, table: dict[str, Any]) -> None:
     scratch.replace(file)
 
 
-def _config(kind: str) -> ModelConfig:
+def _config(kind: str) -> Network:
     values = {"name": "tune", "num_members": 1, "method": {"name": "deep_ensemble"}, "model": MODELS[kind]}
     return parse_experiment(values).groups[0].model
 
@@ -215,7 +215,7 @@ def _batch(bench: Bench) -> int:
     return bench.size(BATCH, 16)
 
 
-def _layer(model: ModelConfig, name: str) -> tuple[nn.Conv2d, tuple[int, int]]:
+def _layer(model: Network, name: str) -> tuple[nn.Conv2d, tuple[int, int]]:
     """A convolution of a network, and height and width of its input."""
     from ensemble.models import build_model
 

@@ -9,23 +9,25 @@ statistics run on machines without them. What needs torch is fetched when it is 
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ensemble.config.network import Network, register_network
     from ensemble.inference.trained import TrainedEnsemble, load_ensemble
     from ensemble.sklearn_api import EnsembleClassifier
 
 __version__ = "0.1.0"
-__all__ = ["EnsembleClassifier", "TrainedEnsemble", "__version__", "load_ensemble"]
+__all__ = ["EnsembleClassifier", "Network", "TrainedEnsemble", "__version__", "load_ensemble", "register_network"]
+
+_HOMES = {
+    "EnsembleClassifier": "ensemble.sklearn_api", "Network": "ensemble.config.network",
+    "TrainedEnsemble": "ensemble.inference.trained", "load_ensemble": "ensemble.inference.trained",
+    "register_network": "ensemble.config.network",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load_ensemble", "TrainedEnsemble"):
-        from ensemble.inference import trained
-
-        return getattr(trained, name)
-    if name == "EnsembleClassifier":
-        from ensemble.sklearn_api import EnsembleClassifier
-
-        return EnsembleClassifier
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from benchmarks.gpu.bench import LENET5, RECIPE, Bench
 from benchmarks.gpu.cases import Cases
-from ensemble.config.models import LeNet5Config
 from ensemble.models import build_model
+from ensemble.models.lenet import LeNet5Config
 
 _MEMBERS = 2
 

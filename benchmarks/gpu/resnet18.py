@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from benchmarks.gpu.bench import RECIPE, Bench
 from benchmarks.gpu.cases import Cases
-from ensemble.config.models import CnnConfig, ResNetConfig
 from ensemble.models import build_model
+from ensemble.models.cnn import CnnConfig
+from ensemble.models.resnet import ResNetConfig
 
 SHAPE = (3, 32, 32)
 

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.gpu.bench import LENET5, Bench
 from benchmarks.gpu.cases import Cases
 from benchmarks.gpu.convolutions import MOST_APART
-from ensemble.config.models import LeNet5Config
+from ensemble.models.lenet import LeNet5Config
 from ensemble.training.layers import CONVOLUTION_WAYS, StackedConv2d
 from ensemble.training.stack import Stack
 

@@ -19,8 +19,8 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from benchmarks.gpu.bench import LENET5, RECIPE, Bench
 from benchmarks.gpu.cases import Cases
 from benchmarks.gpu.timing import graphed
-from ensemble.config.models import LeNet5Config
 from ensemble.models import build_model
+from ensemble.models.lenet import LeNet5Config
 
 
 def run(bench: Bench, cases: Cases) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ensemble.config.methods import FastGeometricConfig, GradientBoostingConfig
-from ensemble.config.models import MlpConfig, ModelConfig
 from ensemble.config.schema import ComputeConfig, Experiment, FailureConfig, Group
 
 _OF_GPUS = ("gpus_per_task", "cuda_graph", "deterministic")
@@ -23,7 +22,7 @@ def contradictions(experiment: Experiment) -> list[tuple[str, str]]:
     found = [*_of_compute(experiment.compute), *_of_failures(experiment.failures), *_of_method(experiment)]
     for number, group in enumerate(experiment.groups):
         at = f"members.{number}." if experiment.members else ""
-        found += [(f"{at}model.{key}", reason) for key, reason in _of_model(group.model)]
+        found += [(f"{at}model.{key}", reason) for key, reason in group.model.idle_keys()]
     return list(dict.fromkeys(found))
 
 
@@ -59,13 +58,6 @@ def _of_method(experiment: Experiment) -> Iterator[tuple[str, str]]:
         for key in ("cycle_epochs", "cycle_lr", "low_fraction"):
             if getattr(method, key) != FastGeometricConfig.model_fields[key].default:
                 yield f"method.{key}", "has no effect where num_members equals chains: no network comes from a cycle"
-
-
-def _of_model(model: ModelConfig) -> Iterator[tuple[str, str]]:
-    if isinstance(model, MlpConfig) and not model.widths:
-        for key in ("activation", "dropout"):
-            if getattr(model, key) != MlpConfig.model_fields[key].default:
-                yield key, "has no effect without hidden layers (widths is empty); leave it out"
 
 
 def idle_here(experiment: Experiment, device: str, executor: str) -> list[str]:

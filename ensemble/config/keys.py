@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
+from ensemble.config.base import Part
 from ensemble.config.schema import Experiment
 from ensemble.config.yaml_source import KeyPath, Kind
 
@@ -20,6 +21,8 @@ def alternatives(annotation: Any) -> list[Any]:
         return alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (typing.Union, types.UnionType):
         return [inner for argument in get_args(annotation) for inner in alternatives(argument)]
+    if isinstance(annotation, type) and issubclass(annotation, Part) and annotation.stands_for_all():
+        return list(annotation.choices())
     return [annotation]
 
 
@@ -41,9 +44,13 @@ def annotated(path: KeyPath) -> list[Any]:
     return found
 
 
-@functools.lru_cache(maxsize=4096)
 def kind_of(path: KeyPath) -> Kind:
     """How the value at this path is read."""
+    return _kind_of(path, Part.registered)
+
+
+@functools.lru_cache(maxsize=4096)
+def _kind_of(path: KeyPath, _registered: int) -> Kind:
     if len(path) > 2 and path[:2] == ("sweep", "axes"):  # its keys are dotted, its values lists of theirs
         path = (*dotted(str(path[2])), *path[4:])
     found = annotated(path)

@@ -25,7 +25,7 @@ from ensemble.config.methods import (
     SnapshotConfig,
     UseWeights,
 )
-from ensemble.config.models import ModelConfig
+from ensemble.config.network import Network
 from ensemble.config.recipe import CosineConfig, TrainingConfig, TriangularConfig
 
 __all__ = [
@@ -226,7 +226,7 @@ class GroupConfig(Section):
 
     count: int = Field(ge=1)
     name: str | None = Field(None, pattern=NAME_PATTERN)
-    model: ModelConfig
+    model: Network
     training: TrainingConfig | None = None
 
 
@@ -235,7 +235,7 @@ class Group(Section):
 
     name: str
     count: int
-    model: ModelConfig
+    model: Network
     training: TrainingConfig
 
 
@@ -248,7 +248,7 @@ class Experiment(Section):
     num_members: int | None = Field(None, ge=1, le=10_000)
     method: MethodConfig
     data: DataConfig = DataConfig()
-    model: ModelConfig | None = None
+    model: Network | None = None
     training: TrainingConfig = TrainingConfig()
     members: tuple[GroupConfig, ...] = Field(
         (), description="groups of a mixed ensemble; instead of model and num_members"

@@ -17,7 +17,7 @@ from ensemble.config.schema import Aggregator
 from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import PROBABILITY_FLOOR
 from ensemble.inference.stored import StoredMember, StoredVote
-from ensemble.training.stack import Stack
+from ensemble.training.stack import Stack, largest_stack
 
 # Shares of votes are counted in float32 here, so equal counts may differ by rounding, different ones by 1/M.
 _TIE_TOLERANCE = 1e-6
@@ -93,7 +93,7 @@ def _grouped(vote: StoredVote) -> list[list[StoredMember]]:
     groups: list[list[StoredMember]] = []
     for group in vote.experiment.groups:
         alike = [member for member in vote.members if member.recipe == group.name]
-        size = vote.stack_sizes[group.name]
+        size = largest_stack(group.model, vote.image_shape, len(vote.class_names), vote.stack_sizes[group.name])
         groups += [alike[start : start + size] for start in range(0, len(alike), size)]
     assert sum(map(len, groups)) == len(vote.members), "a member's recipe is not in the configuration"
     return groups

@@ -6,29 +6,61 @@ about 17,000).
 
 from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
-from ensemble.config.models import LeNet4Config, LeNet5Config
+from ensemble.config.network import Network, register_network
 from ensemble.models.shapes import pooled, require_positive
 
-
-def build_lenet5(_config: LeNet5Config, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """Convolutions 6@5x5 (padding 2) and 16@5x5, each pooled by 2, then 120, 84 and the classes."""
-    features, layers = _features("lenet5", 6, image_shape)
-    return nn.Sequential(
-        *layers,
-        nn.Linear(features, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, num_classes),
-    )
+if TYPE_CHECKING:
+    from torch import nn
 
 
-def build_lenet4(_config: LeNet4Config, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
-    """Convolutions 4@5x5 (padding 2) and 16@5x5, each pooled by 2, then 120 and the classes."""
-    features, layers = _features("lenet4", 4, image_shape)
-    return nn.Sequential(*layers, nn.Linear(features, 120), nn.ReLU(), nn.Linear(120, num_classes))
+class _LeNet(Network):
+    def widest_convolution(self) -> int:
+        return 16
+
+    @property
+    def measured_as(self) -> str:
+        return "lenet"
+
+    @property
+    def fills_a_gpu(self) -> int:
+        return 32
+
+
+@register_network
+class LeNet5Config(_LeNet):
+    """LeNet-5 as used today: two 5x5 convolutions with ReLU and max-pooling, then 120, 84 and the classes."""
+
+    name: Literal["lenet5"]
+
+    def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Convolutions 6@5x5 (padding 2) and 16@5x5, each pooled by 2, then 120, 84 and the classes."""
+        from torch import nn
+
+        features, layers = _features("lenet5", 6, image_shape)
+        return nn.Sequential(
+            *layers,
+            nn.Linear(features, 120),
+            nn.ReLU(),
+            nn.Linear(120, 84),
+            nn.ReLU(),
+            nn.Linear(84, num_classes),
+        )
+
+
+@register_network
+class LeNet4Config(_LeNet):
+    """LeNet-4, the smaller sister: two 5x5 convolutions with ReLU and max-pooling, then 120 and the classes."""
+
+    name: Literal["lenet4"]
+
+    def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """Convolutions 4@5x5 (padding 2) and 16@5x5, each pooled by 2, then 120 and the classes."""
+        from torch import nn
+
+        features, layers = _features("lenet4", 4, image_shape)
+        return nn.Sequential(*layers, nn.Linear(features, 120), nn.ReLU(), nn.Linear(120, num_classes))
 
 
 def _features(name: str, maps: int, image_shape: tuple[int, int, int]) -> tuple[int, list[nn.Module]]:
@@ -36,6 +68,8 @@ def _features(name: str, maps: int, image_shape: tuple[int, int, int]) -> tuple[
 
     Pooling stands before ReLU: both orders give the same values, and a quarter as many are clipped.
     """
+    from torch import nn
+
     channels, height, width = image_shape
     height, width = pooled(pooled(height) - 4), pooled(pooled(width) - 4)
     require_positive(name, image_shape, height, width)

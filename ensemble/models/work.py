@@ -10,11 +10,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ensemble.config.models import ModelConfig
+from ensemble.config.network import Network
 from ensemble.models import build_model
 
 
-def multiply_adds(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int) -> int:
+def multiply_adds(config: Network, image_shape: tuple[int, int, int], num_classes: int) -> int:
     """Multiply-adds of the convolutions and linear layers of one forward pass for one image [C, H, W]."""
     total = 0
 
@@ -29,7 +29,7 @@ def multiply_adds(config: ModelConfig, image_shape: tuple[int, int, int], num_cl
     return total
 
 
-def activation_sizes(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int) -> list[int]:
+def activation_sizes(config: Network, image_shape: tuple[int, int, int], num_classes: int) -> list[int]:
     """Numbers that one image becomes behind each layer of one forward pass, the image itself first.
 
     A layer that changes its input in place, or gives a view of it, makes no numbers and has no entry.
@@ -45,7 +45,7 @@ def activation_sizes(config: ModelConfig, image_shape: tuple[int, int, int], num
     return sizes
 
 
-def needs_two_images(config: ModelConfig, image_shape: tuple[int, int, int], num_classes: int) -> bool:
+def needs_two_images(config: Network, image_shape: tuple[int, int, int], num_classes: int) -> bool:
     """True when a batch norm of the network has one value per channel and image, so that it cannot train on a single one.
 
     Such a value is its own mean, and its variance is nothing: torch refuses it.
@@ -61,7 +61,7 @@ def needs_two_images(config: ModelConfig, image_shape: tuple[int, int, int], num
 
 
 def _follow(
-    config: ModelConfig,
+    config: Network,
     image_shape: tuple[int, int, int],
     num_classes: int,
     kinds: type[nn.Module] | tuple[type[nn.Module], ...],

@@ -4,52 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ensemble.config import load_config, parse_experiment
 from ensemble.config.keys import kind_of
-from ensemble.config.models import (
-    CnnConfig,
-    LayersConfig,
-    LeNet4Config,
-    LeNet5Config,
-    MlpConfig,
-    ModelConfig,
-    ResNetConfig,
-)
+from ensemble.config.network import Network
 from ensemble.config.schema import DataConfig
 from ensemble.config.yaml_source import parse_value
 from ensemble.data import DATASETS, OWN_DATA
 from ensemble.data.files import data_root
 from ensemble.errors import ConfigError
-from ensemble.models import MODELS, ImageShape, build_model, num_parameters
+from ensemble.models import ImageShape, build_model, num_parameters
 from ensemble.report.layer_table import LayerRow, layer_rows
 from ensemble.tracking.terminal import open_table_console
 from ensemble.training.stack import unstackable
 
-_CONFIGS = (LeNet5Config, LeNet4Config, MlpConfig, CnnConfig, ResNetConfig)
 _MNIST: tuple[ImageShape, int] = ((1, 28, 28), 10)
 
 
 def list_models() -> list[dict[str, Any]]:
     """Every network: name, what it is, keys with defaults, parameters with those defaults on MNIST, stackable."""
     rows = []
-    for config_type in _CONFIGS:
-        fields = config_type.model_fields
-        keys = {name: field.default for name, field in fields.items() if name != "name"}
-        for name in get_args(fields["name"].annotation):
-            model = build_model(config_type(name=name), *_MNIST)
-            rows.append({
-                "name": name, "description": (config_type.__doc__ or "").strip(), "keys": keys,
-                "parameters": num_parameters(model), "stackable": not unstackable(model),
-            })  # fmt: skip
-    rows.append({
-        "name": "layers", "description": (LayersConfig.__doc__ or "").strip(), "keys": {"layers": "(a list)"},
-        "parameters": None, "stackable": True,
-    })  # fmt: skip
+    for name, network in Network.registry.all().items():
+        fields = {key: field for key, field in network.model_fields.items() if key != "name"}
+        needed = [key for key, field in fields.items() if field.is_required()]
+        model = None if needed else build_model(network(name=name), *_MNIST)
+        rows.append({
+            "name": name, "description": (network.__doc__ or "").strip(),
+            "keys": {key: "(needed)" if key in needed else field.default for key, field in fields.items()},
+            "parameters": None if model is None else num_parameters(model),
+            "stackable": model is None or not unstackable(model),
+        })  # fmt: skip
     return rows
 
 
@@ -64,15 +52,16 @@ def layers_of(name: str, keys: Sequence[str]) -> tuple[str, list[LayerRow]]:
         info = DATASETS.get(experiment.data.name)
         shape, classes = (info.image_shape, len(info.class_names)) if info else _MNIST
         return _titled(f"{group.name} of {name}", group.model, shape, classes)
-    if name not in MODELS:
-        raise ConfigError(f"no such network: {name}; expected one of {', '.join(MODELS)}, or a configuration file")
+    if Network.registry.find(name) is None:
+        known = ", ".join(Network.registry.all())
+        raise ConfigError(f"no such network: {name}; expected one of {known}, or a configuration file")
     values = dict(_pair(key) for key in keys)
     plain = {"name": "listing", "num_members": 1, "method": {"name": "deep_ensemble"}}
     experiment = parse_experiment({**plain, "model": {"name": name, **values}}, f"model {name}")
     return _titled(name, experiment.groups[0].model, *_MNIST)
 
 
-def _titled(what: str, config: ModelConfig, shape: ImageShape, classes: int) -> tuple[str, list[LayerRow]]:
+def _titled(what: str, config: Network, shape: ImageShape, classes: int) -> tuple[str, list[LayerRow]]:
     title = f"{what}: images {'x'.join(map(str, shape))}, {classes} classes"
     return title, layer_rows(build_model(config, shape, classes), shape)
 

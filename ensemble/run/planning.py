@@ -13,17 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.config.models import (
-    CnnConfig,
-    ConvLayer,
-    LayersConfig,
-    LeNet4Config,
-    LeNet5Config,
-    MlpConfig,
-    ModelConfig,
-)
+from ensemble.config.network import Network
 from ensemble.config.schema import Experiment, Group
-from ensemble.training.gpu_cards import Card, Measured, measured, stored_ways, widest_layer
+from ensemble.training.gpu_cards import Card, Measured, measured, stored_ways
 from ensemble.training.job import Ways
 from ensemble.types import MemberSpec, Task
 
@@ -54,7 +46,6 @@ _CPU_SPEED: dict[str, dict[int, dict[int, float]]] = {
 }  # fmt: skip
 # Members until a GPU is full; below, a stack takes no longer for more of them. A guess from kernel launches, for cards that
 # are not in training/gpu_cards.json: there it depends on the widest layer, and on nothing else here.
-_GPU_FULL = {"lenet5": 32, "lenet4": 32, "mlp": 32, "resnet18": 4, "resnet50": 1}
 _GPU_FULL_OF_64, _GPU_FULL_MOST = 16, 32  # with layers of up to 64 channels, and with the narrowest
 _ENOUGH = 1.01  # a smaller stack is taken where it is at most this factor slower: it needs less memory
 
@@ -129,17 +120,19 @@ def speeds(group: Group, device: str, known: Measured | None = None) -> Mapping[
     if device == "cuda":
         full = _full_gpu(group.model)
         return {1: 1.0, full: float(full), 2 * full: float(full)}
-    table = _CPU_SPEED[_kind(group.model)]
+    table = _CPU_SPEED.get(group.model.measured_as, _CPU_SPEED["wide"])
     nearest = min(table, key=lambda batch: abs(np.log(batch / group.training.batch_size)))
     return table[nearest]
 
 
-def _full_gpu(model: ModelConfig) -> int:
+def _full_gpu(model: Network) -> int:
     """A guess at how many members fill a GPU: the work of a layer grows with the square of its width."""
-    widest = widest_layer(model)
-    if model.name in _GPU_FULL or widest is None:
-        return _GPU_FULL.get(model.name, _GPU_FULL["mlp"])
-    return min(_GPU_FULL_MOST, max(1, round(_GPU_FULL_OF_64 * (64 / widest) ** 2)))
+    if model.fills_a_gpu is not None:
+        return model.fills_a_gpu
+    widest = model.widest_convolution()
+    return (
+        _GPU_FULL_MOST if widest is None else min(_GPU_FULL_MOST, max(1, round(_GPU_FULL_OF_64 * (64 / widest) ** 2)))
+    )
 
 
 def quickest_stack(count: int, slots: int, speed: Mapping[int, float], largest: int | None = None) -> int:
@@ -163,26 +156,6 @@ def quickest_stack(count: int, slots: int, speed: Mapping[int, float], largest: 
     most = min(count, int(known[-1]), largest or count)
     spans = {size: makespan(size) for size in range(1, most + 1)}
     return next(size for size, span in spans.items() if span <= _ENOUGH * min(spans.values()))
-
-
-def _kind(model: ModelConfig) -> str:
-    """Which rows of the table a network's configuration is most like."""
-    if isinstance(model, LeNet4Config | LeNet5Config):
-        return "lenet"
-    if isinstance(model, MlpConfig):
-        return "mlp"
-    if isinstance(model, CnnConfig):
-        maps = list(model.widths)
-    elif isinstance(model, LayersConfig):
-        maps = [
-            layer.channels for layer in model.layers if isinstance(layer, ConvLayer) and isinstance(layer.channels, int)
-        ]
-        if not any(isinstance(layer, ConvLayer) for layer in model.layers):
-            return "mlp"
-    else:
-        return "wide"
-    widest = max(maps, default=0)
-    return "narrow" if widest <= 16 else "medium" if widest <= 128 else "wide"
 
 
 def pack(members: Sequence[MemberSpec], plan: Plan) -> list[Task]:
@@ -231,6 +204,7 @@ def training_work(
     """
     if device == "cpu":
         return sum(images.values())
+    from ensemble.models.lenet import LeNet5Config
     from ensemble.models.work import multiply_adds
 
     lenet5 = multiply_adds(LeNet5Config(name="lenet5"), (1, 28, 28), 10)

@@ -26,7 +26,7 @@ from ensemble.training.batches import Resident, seeded, tensor_of
 from ensemble.training.job import Job
 from ensemble.training.layers import channels_last
 from ensemble.training.placement import Placement
-from ensemble.training.stack import Stack
+from ensemble.training.stack import Stack, largest_stack
 from ensemble.types import Filter, MemberSpec
 
 BATCH = 512
@@ -83,12 +83,18 @@ def filtered_set(member: MemberSpec, job: Job, data: Resident, placement: Placem
     )
 
 
-def _judges(wanted: Filter, job: Job, data: Resident, placement: Placement) -> Stack:
+def _judges(wanted: Filter, job: Job, data: Resident, placement: Placement) -> list[Stack]:
+    """The judges in their order: all in one stack, or each alone where they cannot be stacked."""
     channels, height, width = data.train_images.shape[1:]
-    stack = Stack.build(job.group.model, (channels, height, width), job.num_classes, [0] * len(wanted.judges))
-    for position, weights in enumerate(wanted.judges):
-        stack.load_member_state(position, {name: tensor_of(array) for name, array in weights.items()})
-    return stack.to(placement.device).eval()
+    network = job.group.model, (channels, height, width), job.num_classes
+    size, stacks = largest_stack(*network, len(wanted.judges)), []
+    for first in range(0, len(wanted.judges), size):
+        judges = wanted.judges[first : first + size]
+        stack = Stack.build(*network, [0] * len(judges))
+        for position, weights in enumerate(judges):
+            stack.load_member_state(position, {name: tensor_of(array) for name, array in weights.items()})
+        stacks.append(stack.to(placement.device).eval())
+    return stacks
 
 
 def _source(member: MemberSpec, job: Job, data: Resident, passes: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -108,11 +114,12 @@ def _source(member: MemberSpec, job: Job, data: Resident, passes: int) -> Iterat
 
 @torch.inference_mode()
 def _kinds(
-    wanted: Filter, judges: Stack, data: Resident, placement: Placement, images: Tensor, labels: Tensor
+    wanted: Filter, judges: list[Stack], data: Resident, placement: Placement, images: Tensor, labels: Tensor
 ) -> Tensor:
     """1 for the images that the rule looks for, 0 for the others."""
     with placement.autocast():
-        logits_BKC = judges(channels_last(data.normalized(data.unit(images))))
+        batch = channels_last(data.normalized(data.unit(images)))
+        logits_BKC = torch.cat([judge(batch) for judge in judges], dim=1)
     classes_BK = logits_BKC.argmax(-1)
     if wanted.rule == "half_wrong":
         return torch.ne(classes_BK[:, 0], labels).int()

@@ -14,12 +14,11 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from ensemble.config.models import CnnConfig, ConvLayer, LayersConfig, MlpConfig, ModelConfig, ResNetConfig
+from ensemble.config.network import Network
 from ensemble.training.job import Ways
 
 MEMORY_SHARE = 0.8  # of a card's memory that a stack may fill
 _NEAR = 1.0  # a convolution counts as measured where members and batch size are within a factor of 2 (its logarithm)
-_NARROW, _MEDIUM = 16, 128  # widest layer of a kind of network
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,9 @@ def local_card() -> Card | None:
     return Card(properties.name, properties.total_memory / 2**30)
 
 
-def measured(card: Card, model: ModelConfig, precision: str) -> Measured | None:
+def measured(card: Card, model: Network, precision: str) -> Measured | None:
     """What is known of networks of a model's kind on a card; None where they were not measured there."""
-    found = _cards().get(card.name, {}).get("networks", {}).get(f"{kind_of(model)} {precision}")
+    found = _cards().get(card.name, {}).get("networks", {}).get(f"{model.measured_as} {precision}")
     if found is None or not found["images_per_s"]:
         return None
     images_per_s, peak_bytes = (
@@ -80,7 +79,7 @@ def measured(card: Card, model: ModelConfig, precision: str) -> Measured | None:
 
 def stored_ways(
     card: Card,
-    model: ModelConfig,
+    model: Network,
     precision: str,
     count: int,
     batch_size: int,
@@ -105,7 +104,7 @@ def stored_ways(
     return Ways(False, found) if found else None
 
 
-def convolutions(model: ModelConfig, shape: tuple[int, int, int], classes: int) -> Iterator[tuple[str, str]]:
+def convolutions(model: Network, shape: tuple[int, int, int], classes: int) -> Iterator[tuple[str, str]]:
     """Name and description of every convolution of a network, on images [C, H, W]; nothing is computed."""
     import torch
     from torch import Tensor, nn
@@ -134,34 +133,6 @@ def describe(layer: Any, height: int, width: int) -> str:
     options = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
     unusual = (f", {name} {getattr(layer, name)}" for name, usual in options.items() if getattr(layer, name) != usual)
     return words + "".join(unusual)
-
-
-def kind_of(model: ModelConfig) -> str:
-    """The kind of network by which measurements are stored."""
-    if isinstance(model, ResNetConfig):
-        return f"{model.name} {model.stem}"
-    widest = widest_layer(model)
-    if widest is None:
-        return "mlp"
-    if isinstance(model, CnnConfig | LayersConfig):
-        return "narrow" if widest <= _NARROW else "medium" if widest <= _MEDIUM else "wide"
-    return "lenet"
-
-
-def widest_layer(model: ModelConfig) -> int | None:
-    """Channels of the widest convolution; None for a network without any."""
-    if isinstance(model, MlpConfig):
-        return None
-    if isinstance(model, CnnConfig):
-        return max(model.widths)
-    if isinstance(model, LayersConfig):
-        layers = [layer for layer in model.layers if isinstance(layer, ConvLayer)]
-        return (
-            max((c for c in (layer.channels for layer in layers) if isinstance(c, int)), default=1) if layers else None
-        )
-    if isinstance(model, ResNetConfig):
-        return 512 if model.name == "resnet18" else 2048
-    return 16
 
 
 def _distance(entry: Mapping[str, Any], count: int, batch_size: int) -> float:

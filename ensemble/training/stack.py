@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ensemble.config.models import ModelConfig
+from ensemble.config.network import Network
 from ensemble.data.counter_random import random_bits
 from ensemble.models import ImageShape, build_model
 from ensemble.native.kernels import Kernels, load
@@ -44,8 +44,9 @@ _CHANNELWISE = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Identity, nn.Flatten,
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
 )  # fmt: skip
-# Containers whose forward only chains, adds and flattens, so that it works for K members unchanged.
-_CONTAINERS = ("Sequential", "ResNet", "BasicBlock", "Bottleneck")
+# Containers whose forward only chains, adds and flattens, so that it works for K members unchanged; torchvision's by their
+# names, since importing it is slow. Anybody else's forward may do what mixes members, such as a mean over channels.
+_CONTAINERS = ("torchvision.ResNet", "torchvision.BasicBlock", "torchvision.Bottleneck")
 
 
 class Stack(nn.Module):
@@ -68,7 +69,7 @@ class Stack(nn.Module):
         return self
 
     @classmethod
-    def build(cls, config: ModelConfig, image_shape: ImageShape, num_classes: int, init_seeds: Sequence[int]) -> Stack:
+    def build(cls, config: Network, image_shape: ImageShape, num_classes: int, init_seeds: Sequence[int]) -> Stack:
         """One member per seed, each with exactly the initial weights it would have alone."""
         members = [_build_seeded(config, image_shape, num_classes, seed) for seed in init_seeds]
         return cls(stack_modules(members), len(members))
@@ -163,9 +164,19 @@ def unstackable(module: nn.Module) -> list[str]:
         if type(child) in _TWINS or isinstance(child, _CHANNELWISE):
             if isinstance(child, nn.Flatten) and child.start_dim != 1:
                 found.append(f"{name} (Flatten from axis {child.start_dim})")
-        elif type(child).__name__ not in _CONTAINERS or list(child.parameters(recurse=False)):
+        elif not _is_container(child) or list(child.parameters(recurse=False)):
             found.append(f"{name or 'the network itself'} ({type(child).__name__})")
     return found
+
+
+def _is_container(module: nn.Module) -> bool:
+    kind = type(module)
+    return kind is nn.Sequential or f"{kind.__module__.partition('.')[0]}.{kind.__name__}" in _CONTAINERS
+
+
+def largest_stack(config: Network, image_shape: ImageShape, num_classes: int, wanted: int) -> int:
+    """How many members can be computed as one network: as many as wanted, or 1 where a layer has no K-fold form."""
+    return 1 if wanted > 1 and unstackable(build_model(config, image_shape, num_classes)) else wanted
 
 
 def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
@@ -187,7 +198,7 @@ def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
     return network
 
 
-def _build_seeded(config: ModelConfig, image_shape: ImageShape, num_classes: int, seed: int) -> nn.Module:
+def _build_seeded(config: Network, image_shape: ImageShape, num_classes: int, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_model(config, image_shape, num_classes)

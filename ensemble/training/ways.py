@@ -23,7 +23,6 @@ from torch import Tensor
 
 from ensemble.cache import is_own, own_folder
 from ensemble.errors import ComputeError
-from ensemble.models import build_model
 from ensemble.native.compiling import processor
 from ensemble.native.kernels import load
 from ensemble.outside.paths import read_regular_file
@@ -31,7 +30,7 @@ from ensemble.training.batch_last import known, suits, worthwhile
 from ensemble.training.job import Job, Ways
 from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d, channels_last, pool_before_bias
 from ensemble.training.placement import Placement
-from ensemble.training.stack import Stack, unstackable
+from ensemble.training.stack import Stack, largest_stack
 from ensemble.training.step_timing import Step, fastest, free_gpu_memory
 
 _MOST_BYTES = 1_000_000  # of what is remembered about one kind of stack
@@ -99,8 +98,7 @@ def _known_way(layer: str, way: str) -> str:
 
 def _measured(job: Job, image_shape: tuple[int, int, int], count: int, placement: Placement) -> Ways | None:
     """The fastest ways; None where the stack cannot be trained by any."""
-    if unstackable(build_model(job.group.model, image_shape, job.num_classes)):
-        count = 1
+    count = largest_stack(job.group.model, image_shape, job.num_classes, count)
     stack = Stack.build(job.group.model, image_shape, job.num_classes, [0] * count).to(placement.device).train()
     batch = job.group.training.batch_size
     stack.seed_dropout(torch.zeros(count, dtype=torch.int64, device=placement.device))

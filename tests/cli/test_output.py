@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.commands.main import main
+from ensemble.config.network import Network
 from ensemble.data import DATASETS, OWN_DATA
 from ensemble.errors import ConfigError
-from ensemble.models import MODELS
 from ensemble.outside.names import visible
 from ensemble.outside.paths import given_path, read_regular_file
 from ensemble.tracking.terminal import NO_LIMIT, USUAL, open_table_console, width_of
@@ -49,7 +49,7 @@ def test_every_name_stands_whole_at_every_width(monkeypatch: pytest.MonkeyPatch,
     shown = ensemble("datasets").stdout.split()
     assert {*DATASETS, *OWN_DATA} <= {*shown}
     models = ensemble("models").stdout
-    assert {*MODELS} <= {*models.split()}
+    assert {*Network.registry.all()} <= {*models.split()}
     assert "kernel_size=3," in models.split()
     assert "..." not in models
     assert "\u2026" not in models

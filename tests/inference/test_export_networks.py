@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ensemble import load_ensemble
+from ensemble.config.network import Network
 from ensemble.inference.export import FORMATS, export_ensemble
-from ensemble.models import MODELS
 from tests.inference.conftest import train
 
 SHAPE = (20, 16)
@@ -64,7 +64,7 @@ def ask(name, content):
 
 
 def test_no_built_in_network_is_left_out():
-    assert {group["model"]["name"] for group in (*NETWORKS, *DEEP.values())} == set(MODELS)
+    assert {group["model"]["name"] for group in (*NETWORKS, *DEEP.values())} == set(Network.registry.all())
 
 
 @pytest.mark.parametrize("name", list(FORMATS))

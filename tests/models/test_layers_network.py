@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from ensemble.config import load_config
-from ensemble.config.models import ModelConfig
+from ensemble.config.network import Network
 from ensemble.errors import ConfigError
 from ensemble.models import build_model, num_parameters
 from ensemble.report.layer_table import layer_rows
@@ -18,7 +18,7 @@ from ensemble.report.listings import layers_of
 from ensemble.training.stack import Stack, unstackable
 
 SEEDS = Path(__file__).resolve().parents[2] / "configs" / "seeds"
-ADAPTER: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
+ADAPTER: TypeAdapter[Network] = TypeAdapter(Network)
 PARAMETERS = {
     "lenet5": 61_706,
     "lenet5_augmented": 61_706,
@@ -37,7 +37,7 @@ PARAMETERS = {
 }
 
 
-def layers(*entries: dict[str, object]) -> ModelConfig:
+def layers(*entries: dict[str, object]) -> Network:
     return ADAPTER.validate_python({"name": "layers", "layers": entries})
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from ensemble.config.models import ModelConfig
+from ensemble.config.network import Network
 from ensemble.errors import ConfigError
 from ensemble.models import build_model, num_parameters
 from ensemble.training.stack import unstackable
 
-ADAPTER: TypeAdapter[Any] = TypeAdapter(ModelConfig)
+ADAPTER: TypeAdapter[Any] = TypeAdapter(Network)
 COUNTS = [
     ({"name": "lenet5"}, (1, 28, 28), 10, 61_706),
     ({"name": "resnet50"}, (1, 28, 28), 10, 23_522_250),

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 from ensemble.config import parse_experiment
-from ensemble.config.models import ModelConfig
+from ensemble.config.network import Network
 from ensemble.models import build_model
 from ensemble.models.work import activation_sizes
 
 IMAGE, IMAGES = (3, 32, 32), 4
 
 
-def config_of(model: dict[str, Any]) -> ModelConfig:
+def config_of(model: dict[str, Any]) -> Network:
     single = {"name": "t", "num_members": 1, "method": {"name": "deep_ensemble"}, "model": model}
     return parse_experiment(single).groups[0].model
 
 
-def kept_for_backward(config: ModelConfig) -> float:
+def kept_for_backward(config: Network) -> float:
     """Numbers that autograd keeps of one image, weights left out."""
     network = build_model(config, IMAGE, 10).train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}

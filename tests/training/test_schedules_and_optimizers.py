@@ -158,7 +158,7 @@ def test_training_does_not_import_torchs_compiler() -> None:
     code = (
         "import sys, torch\n"
         "from ensemble.config.recipe import TrainingConfig\n"
-        "from ensemble.config.models import MlpConfig\n"
+        "from ensemble.models.mlp import MlpConfig\n"
         "from ensemble.training.optimizers import build_optimizer\n"
         "from ensemble.training.stack import Stack\n"
         "stack = Stack.build(MlpConfig(name='mlp'), (1, 4, 4), 3, [0, 1])\n"

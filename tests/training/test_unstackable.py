@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from ensemble.events import Notice
-from ensemble.models import MODELS
+from ensemble.models.mlp import MlpConfig
 from tests.training.helpers import experiment, results, specs, train
 
 
@@ -23,7 +23,7 @@ def with_layer_norm(_config: Any, shape: tuple[int, int, int], classes: int) -> 
 def test_falls_back_to_single_members(
     extra: dict[str, Any], arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(MODELS, "mlp", with_layer_norm)
+    monkeypatch.setattr(MlpConfig, "build", with_layer_norm)
     config = experiment({"name": "mlp"}, epochs=4, lr=5e-3, **extra)
     items = train(config, specs([0, 1]), arrays)
     notices = [item.message for item in items if isinstance(item, Notice)]
