@@ -13,17 +13,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ensemble.config.method import MethodJob, MethodSection, register_method
     from ensemble.config.network import Network, register_network
     from ensemble.inference.trained import TrainedEnsemble, load_ensemble
     from ensemble.sklearn_api import EnsembleClassifier
 
 __version__ = "0.1.0"
-__all__ = ["EnsembleClassifier", "Network", "TrainedEnsemble", "__version__", "load_ensemble", "register_network"]
+__all__ = [
+    "EnsembleClassifier", "MethodJob", "MethodSection", "Network", "TrainedEnsemble", "__version__", "load_ensemble",
+    "register_method", "register_network",
+]  # fmt: skip
 
 _HOMES = {
-    "EnsembleClassifier": "ensemble.sklearn_api", "Network": "ensemble.config.network",
+    "EnsembleClassifier": "ensemble.sklearn_api",
+    "MethodJob": "ensemble.config.method", "MethodSection": "ensemble.config.method", "register_method": "ensemble.config.method",
+    "Network": "ensemble.config.network", "register_network": "ensemble.config.network",
     "TrainedEnsemble": "ensemble.inference.trained", "load_ensemble": "ensemble.inference.trained",
-    "register_network": "ensemble.config.network",
 }  # fmt: skip
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from ensemble.commands.main import main
-from ensemble.config.schema import AGGREGATORS, MethodConfig
-from ensemble.report.card import METHODS, VOTES
+from ensemble.config.method import MethodSection
+from ensemble.config.schema import AGGREGATORS
+from ensemble.report.card import VOTES
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "ensemble").rglob("*.py"))
@@ -18,8 +18,8 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted
 
 
 def test_the_card_knows_every_method_and_vote():
-    union = get_args(MethodConfig)[0]
-    assert set(METHODS) == {get_args(one.model_fields["name"].annotation)[0] for one in get_args(union)}
+    for name, method in MethodSection.registry.all().items():
+        assert re.search(r"\(.+ (19|20)\d\d\)$", method.in_short), f"{name}: a line with its source"
     assert set(VOTES) == set(AGGREGATORS)
 
 

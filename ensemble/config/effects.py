@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ensemble.config.methods import FastGeometricConfig, GradientBoostingConfig
 from ensemble.config.schema import ComputeConfig, Experiment, FailureConfig, Group
 
 _OF_GPUS = ("gpus_per_task", "cuda_graph", "deterministic")
@@ -19,7 +18,8 @@ _OF_CLUSTERS = ("ray_address", "slots")
 
 def contradictions(experiment: Experiment) -> list[tuple[str, str]]:
     """Keys that differ from their defaults and could change nothing, each with the reason."""
-    found = [*_of_compute(experiment.compute), *_of_failures(experiment.failures), *_of_method(experiment)]
+    found = [*_of_compute(experiment.compute), *_of_failures(experiment.failures)]
+    found += experiment.method.idle_keys(experiment.training, experiment.num_members)
     for number, group in enumerate(experiment.groups):
         at = f"members.{number}." if experiment.members else ""
         found += [(f"{at}model.{key}", reason) for key, reason in group.model.idle_keys()]
@@ -45,19 +45,6 @@ def _of_failures(failures: FailureConfig) -> Iterator[tuple[str, str]]:
     for key in ("crash_retries", "lost_node_retries"):
         if failures.policy != "retry" and getattr(failures, key) != FailureConfig.model_fields[key].default:
             yield f"failures.{key}", f"has no effect with failures.policy {failures.policy}; use retry, or leave it out"
-
-
-def _of_method(experiment: Experiment) -> Iterator[tuple[str, str]]:
-    method = experiment.method
-    if isinstance(method, GradientBoostingConfig) and experiment.training.label_smoothing:
-        yield (
-            "training.label_smoothing",
-            "has no effect with gradient_boosting, whose networks are fitted to gradients and not to labels; leave it out",
-        )
-    if isinstance(method, FastGeometricConfig) and experiment.num_members == method.chains:
-        for key in ("cycle_epochs", "cycle_lr", "low_fraction"):
-            if getattr(method, key) != FastGeometricConfig.model_fields[key].default:
-                yield f"method.{key}", "has no effect where num_members equals chains: no network comes from a cycle"
 
 
 def idle_here(experiment: Experiment, device: str, executor: str) -> list[str]:

@@ -13,29 +13,16 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from ensemble.config.base import Section
-from ensemble.config.methods import (
-    AdaBoostConfig,
-    BaggingConfig,
-    DeepEnsembleConfig,
-    ErrorRows,
-    FastGeometricConfig,
-    FilterBoostingConfig,
-    GradientBoostingConfig,
-    MethodConfig,
-    SnapshotConfig,
-    UseWeights,
-)
+from ensemble.config.groups import NAME_PATTERN, Group, GroupConfig
+from ensemble.config.method import Aggregator, MethodSection
 from ensemble.config.network import Network
-from ensemble.config.recipe import CosineConfig, TrainingConfig, TriangularConfig
+from ensemble.config.recipe import TrainingConfig
 
 __all__ = [
-    "AGGREGATORS", "WEIGHING", "AdaBoostConfig", "Aggregator", "BaggingConfig", "ComputeConfig", "DataConfig", "DataName",
-    "DeepEnsembleConfig", "ErrorRows", "Experiment", "FailureConfig", "FastGeometricConfig", "FilterBoostingConfig",
-    "GradientBoostingConfig", "Group", "GroupConfig", "MethodConfig", "SnapshotConfig", "TrackingConfig", "UseWeights",
-    "WandbConfig", "aggregator_problem",
+    "AGGREGATORS", "WEIGHING", "Aggregator", "ComputeConfig", "DataConfig", "DataName", "Experiment", "FailureConfig", "Group",
+    "GroupConfig", "TrackingConfig", "WandbConfig", "aggregator_problem",
 ]  # fmt: skip
 
-Aggregator = Literal["soft", "hard", "weighted", "geometric", "additive"]
 AGGREGATORS: tuple[Aggregator, ...] = ("soft", "hard", "weighted", "geometric", "additive")
 WEIGHING: frozenset[Aggregator] = frozenset({"weighted", "additive"})  # votes in which members have weights
 DataName = Literal[
@@ -54,15 +41,14 @@ DATA_KEYS: dict[str, frozenset[str]] = {
     "ground": frozenset({"image_folder", "arrays"}),
     "on_bad_image": frozenset({"image_folder"}),
 }
-_HEADLINES: dict[str, Aggregator] = {"adaboost": "weighted", "gradient_boosting": "additive"}
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
 
 def aggregator_problem(aggregator: str, method: str) -> str:
     """Why members of this method cannot vote so; "" where they can. Whoever takes an aggregator from outside asks this."""
     if aggregator not in AGGREGATORS:
         return f"aggregator {aggregator!r}: there is no such vote; expected one of {', '.join(AGGREGATORS)}"
-    if aggregator == "additive" and method != "gradient_boosting":
+    section = MethodSection.registry.find(method)
+    if aggregator == "additive" and section is not None and not section.additive:
         return f"aggregator additive belongs to gradient_boosting, whose members are parts of one sum; the method here is {method}"
     return ""
 
@@ -221,24 +207,6 @@ class TrackingConfig(Section):
     wandb: WandbConfig = WandbConfig()
 
 
-class GroupConfig(Section):
-    """Some members of a mixed ensemble: their own model, and training keys that replace the common ones."""
-
-    count: int = Field(ge=1)
-    name: str | None = Field(None, pattern=NAME_PATTERN)
-    model: Network
-    training: TrainingConfig | None = None
-
-
-class Group(Section):
-    """A resolved group: `count` members of one model and recipe, under a name that is unique in the run."""
-
-    name: str
-    count: int
-    model: Network
-    training: TrainingConfig
-
-
 class Experiment(Section):
     """One run: one configuration, one folder."""
 
@@ -246,7 +214,7 @@ class Experiment(Section):
     seed: int = Field(0, ge=0, lt=2**63)
     output_dir: str = "runs"
     num_members: int | None = Field(None, ge=1, le=10_000)
-    method: MethodConfig
+    method: MethodSection
     data: DataConfig = DataConfig()
     model: Network | None = None
     training: TrainingConfig = TrainingConfig()
@@ -267,11 +235,14 @@ class Experiment(Section):
         """What suits a method unless the user says otherwise: the headline vote, and the schedule of its cycles."""
         method = values.get("method") if isinstance(values, dict) else None
         name = method.get("name") if isinstance(method, dict) else None
-        if name in _HEADLINES and "aggregator" not in values:
-            values = {**values, "aggregator": _HEADLINES[name]}
-        training = values.get("training", {}) if name == "snapshot" else None
-        if isinstance(training, dict) and "schedule" not in training:
-            values = {**values, "training": {**training, "schedule": {"name": "cosine"}}}
+        section = MethodSection.registry.find(name) if isinstance(name, str) else None
+        if section is None:
+            return values
+        if "aggregator" not in values:
+            values = {**values, "aggregator": section.headline}
+        training = values.get("training", {})
+        if section.training_defaults and isinstance(training, dict):
+            values = {**values, "training": {**section.training_defaults, **training}}
         return values
 
     @field_validator("output_dir")
@@ -306,22 +277,14 @@ class Experiment(Section):
         method = self.method
         if problem := aggregator_problem(self.aggregator, method.name):
             raise ValueError(problem)
-        if isinstance(method, DeepEnsembleConfig | BaggingConfig):
-            return self
-        if self.members:
+        if self.members and not method.mixed:
             raise ValueError(f"{method.name} needs members of one kind: give model and num_members instead of members")
         if self.total_members % method.together:
             raise ValueError(
                 f"num_members is {self.total_members}, but {method.name} trains {method.in_words}: expected a multiple of {method.together}"
             )
-        if isinstance(method, SnapshotConfig) and not isinstance(self.training.schedule, CosineConfig):
-            raise ValueError(
-                f"snapshot takes a member at the end of every falling cycle: expected training.schedule cosine, found {self.training.schedule.name}"
-            )
-        if isinstance(method, FilterBoostingConfig) and not self.training.augmentation.active:
-            raise ValueError(
-                "filter_boosting draws from an endless source of deformed images: switch on some of training.augmentation, such as rotation_degrees"
-            )
+        if problem := method.problem(self.training):
+            raise ValueError(problem)
         return self
 
     @property
@@ -331,7 +294,7 @@ class Experiment(Section):
             assert self.model is not None
             assert self.num_members is not None
             alike = Group(name=self.model.name, count=self.num_members, model=self.model, training=self.training)
-            return self._cycled(alike) if isinstance(self.method, FastGeometricConfig) else (alike,)
+            return self.method.groups_of(alike)
         return tuple(
             Group(
                 name=group.name or group.model.name,
@@ -341,18 +304,6 @@ class Experiment(Section):
             )
             for group in self.members
         )
-
-    def _cycled(self, alike: Group) -> tuple[Group, ...]:
-        """Fast geometric ensembles: the first network of each chain by the common recipe, the others by short cycles."""
-        method = self.method
-        assert isinstance(method, FastGeometricConfig)
-        first = alike.model_copy(update={"count": method.chains})
-        if alike.count == method.chains:
-            return (first,)
-        schedule = TriangularConfig(name="triangular", low_fraction=method.low_fraction)
-        changes = {"epochs": method.cycle_epochs, "schedule": schedule, "lr": method.cycle_lr or self.training.lr}
-        cycles = {"name": f"{alike.name}_cycle", "count": alike.count - method.chains}
-        return first, alike.model_copy(update={**cycles, "training": self.training.model_copy(update=changes)})
 
     @property
     def total_members(self) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 
 from ensemble.config.keys import dotted, kind_of
 from ensemble.config.loading import apply_override, parse_experiment
+from ensemble.config.method import MethodSection
 from ensemble.config.schema import Experiment
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
 from ensemble.errors import ConfigError
@@ -53,7 +54,8 @@ class SweepPlan:
     def in_one_run(self) -> bool:
         """True when all settings can be groups of one mixed ensemble."""
         keys = {key.split(".")[0] for setting in self.settings for key in setting.values}
-        independent = dict(self.base.get("method", {})).get("name") == "deep_ensemble" and not self.base.get("members")
+        section = MethodSection.registry.find(str(dict(self.base.get("method", {})).get("name")))
+        independent = section is not None and section.independent and not self.base.get("members")
         return independent and keys <= {"training", "model"}
 
     def experiment(self, setting: Setting, seed: int = 0, name: str | None = None) -> Experiment:

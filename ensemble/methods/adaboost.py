@@ -24,19 +24,79 @@ multiplied by 891), and the next network learns little else. `method.learning_ra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
-from ensemble.config.schema import AdaBoostConfig
+from ensemble.config.method import MethodJob, MethodSection, register_method
 from ensemble.errors import QuorumError
 from ensemble.methods.boosting_chain import Chain, Judged
-from ensemble.methods.boosting_rows import Division, bag_division, fitting, fold_divisions, training_division
+from ensemble.methods.boosting_rows import (
+    Division,
+    UseWeights,
+    bag_division,
+    fitting,
+    fold_divisions,
+    training_division,
+)
 from ensemble.seeding import Purpose, member_generator
 from ensemble.types import DoubleArray, IntArray, MemberResult, MemberSpec
 
 # Addresses a division of the rows behind (member, sample): longer than the draws of a round and of an epoch.
 _DIVISION = (0, 0)
+
+
+ErrorRows = Literal["held_out", "out_of_bag", "training"]
+
+
+@register_method
+class AdaBoostConfig(MethodSection):
+    """SAMME boosting (Zhu et al. 2009) with errors from rows a network was not fitted to."""
+
+    name: Literal["adaboost"]
+    in_short = "SAMME boosting: each round weighs the images that earlier rounds got wrong (Zhu et al. 2009)"
+    headline = "weighted"
+    error_rows: ErrorRows = Field(
+        "held_out", description="rows that judge a network: its fold, rows outside its bag, or those it was fitted to"
+    )
+    folds: int | None = Field(
+        None, ge=2, le=100, description="networks per round with error_rows: held_out; without it 4"
+    )
+    use_weights: UseWeights = Field(
+        "resample_every_epoch", description="how sample weights reach the training: rows drawn by weight, or the loss"
+    )
+    learning_rate: float = Field(0.5, gt=0, le=10, description="factor on every alpha; 1 is SAMME as published")
+    chains: int = Field(1, ge=1, le=1000, description="independent chains that boost side by side")
+    redraws: int = Field(
+        1, ge=0, le=10, description="per round: further tries for networks that failed or are no better than guessing"
+    )
+    min_effective_share: float = Field(
+        0.01, ge=0, lt=1, description="a chain stops when 1 / sum w^2 falls below this share of the training rows"
+    )
+
+    @model_validator(mode="after")
+    def _folds_used(self) -> Self:
+        if self.folds is not None and self.error_rows != "held_out":
+            raise ValueError(f"folds has no effect with error_rows: {self.error_rows}; remove it, or use held_out")
+        return self
+
+    @property
+    def networks_per_round(self) -> int:
+        """How many networks one round of one chain trains."""
+        return (self.folds or 4) if self.error_rows == "held_out" else 1
+
+    @property
+    def together(self) -> int:
+        return self.networks_per_round * self.chains
+
+    @property
+    def in_words(self) -> str:
+        return f"{self.chains} chain(s) of {self.networks_per_round} network(s) per round"
+
+    def build(self, job: MethodJob) -> AdaBoost:
+        labels_N = job.labels_N[job.train_rows]
+        return AdaBoost(self, len(job.recipes), job.recipes[0], job.train_rows, labels_N, job.num_classes, job.seed)
 
 
 class AdaBoost:

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ensemble.config.schema import AdaBoostConfig
 from ensemble.methods import samme
 from ensemble.methods.boosting_rows import Division
 from ensemble.types import DoubleArray, IntArray
@@ -70,12 +69,27 @@ class Round:
         return asdict(self)
 
 
+class ChainKeys(Protocol):
+    """What a chain needs of the method's section (`adaboost.AdaBoostConfig`)."""
+
+    @property
+    def error_rows(self) -> str: ...
+    @property
+    def redraws(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def min_effective_share(self) -> float: ...
+    @property
+    def networks_per_round(self) -> int: ...
+
+
 @dataclass(eq=False)
 class Chain:
     """The state of one chain; `wanted` are the slots to be trained next, empty when the chain has ended."""
 
     number: int
-    config: AdaBoostConfig
+    config: ChainKeys
     num_rounds: int
     num_classes: int
     rows_N: IntArray

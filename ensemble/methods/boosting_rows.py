@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from ensemble.config.schema import UseWeights
 from ensemble.types import DoubleArray, FloatArray, IntArray
+
+UseWeights = Literal["resample", "resample_every_epoch", "loss"]
 
 # A bootstrap sample of N rows holds about this share of them.
 BAG_SHARE = 1.0 - 1.0 / math.e

@@ -12,10 +12,75 @@ side and form stacks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
+from pydantic import Field
+
+from ensemble.config.groups import Group
+from ensemble.config.method import MethodJob, MethodSection, register_method
+from ensemble.config.recipe import TrainingConfig, TriangularConfig
 from ensemble.types import Arrays, DoubleArray, IntArray, MemberResult, MemberSpec
+
+
+class ChainedConfig(MethodSection):
+    """Chains in which every network begins with the weights of the one before."""
+
+    chains: int = Field(1, ge=1, le=1000, description="independent chains side by side")
+
+    @property
+    def together(self) -> int:
+        return self.chains
+
+    @property
+    def in_words(self) -> str:
+        return f"{self.chains} chain(s) side by side"
+
+    def build(self, job: MethodJob) -> Chained:
+        return Chained(job.recipes, job.train_rows, self.chains)
+
+
+@register_method
+class SnapshotConfig(ChainedConfig):
+    """One training of many falling cycles, a member at the end of each (Huang et al. 2017)."""
+
+    name: Literal["snapshot"]
+    in_short = "snapshot ensemble: one training of falling learning-rate cycles, a member at the end of each (Huang et al. 2017)"
+    training_defaults = {"schedule": {"name": "cosine"}}  # noqa: RUF012 - nobody changes it
+
+    def problem(self, training: TrainingConfig) -> str:
+        found = training.schedule.name
+        if found == "cosine":
+            return ""
+        return f"snapshot takes a member at the end of every falling cycle: expected training.schedule cosine, found {found}"
+
+
+@register_method
+class FastGeometricConfig(ChainedConfig):
+    """One training, then short cycles from where it ended, a member at the end of each (Garipov et al. 2018)."""
+
+    name: Literal["fast_geometric"]
+    in_short = "fast geometric ensemble: short cycles from the end of one training, a member at the end of each (Garipov et al. 2018)"
+    cycle_epochs: int = Field(2, ge=1, le=100_000)
+    cycle_lr: float | None = Field(None, gt=0, description="highest rate of a cycle; without it training.lr")
+    low_fraction: float = Field(0.01, ge=0, lt=1, description="lowest rate of a cycle, as a share of the highest")
+
+    def groups_of(self, alike: Group) -> tuple[Group, ...]:
+        """The first network of each chain by the common recipe, the others by short cycles."""
+        first = alike.model_copy(update={"count": self.chains})
+        if alike.count == self.chains:
+            return (first,)
+        schedule = TriangularConfig(name="triangular", low_fraction=self.low_fraction)
+        changes = {
+            "epochs": self.cycle_epochs, "schedule": schedule, "lr": self.cycle_lr or alike.training.lr,
+        }  # fmt: skip
+        cycles = {"name": f"{alike.name}_cycle", "count": alike.count - self.chains}
+        return first, alike.model_copy(update={**cycles, "training": alike.training.model_copy(update=changes)})
+
+    def idle_keys(self, _training: TrainingConfig, members: int | None) -> Iterator[tuple[str, str]]:
+        for key in ("cycle_epochs", "cycle_lr", "low_fraction"):
+            if members == self.chains and getattr(self, key) != type(self).model_fields[key].default:
+                yield f"method.{key}", "has no effect where num_members equals chains: no network comes from a cycle"
 
 
 class Chained:

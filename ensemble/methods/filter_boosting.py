@@ -15,10 +15,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from ensemble.config.schema import FilterBoostingConfig
+from pydantic import Field
+
+from ensemble.config.method import MethodJob, MethodSection, register_method
+from ensemble.config.recipe import TrainingConfig
 from ensemble.types import Arrays, DoubleArray, Filter, IntArray, MemberResult, MemberSpec
 
 _RULES: tuple[None, Literal["half_wrong"], Literal["disagree"]] = (None, "half_wrong", "disagree")
+
+
+@register_method
+class FilterBoostingConfig(MethodSection):
+    """Three networks, the later ones on deformed images that the earlier ones choose (Drucker et al. 1993)."""
+
+    name: Literal["filter_boosting"]
+    in_short = (
+        "boosting by filtering: later members train on deformed images that earlier ones choose (Drucker et al. 1993)"
+    )
+    max_passes: int = Field(
+        100, ge=1, le=100_000, description="how often, at most, every training image is deformed and looked at"
+    )
+
+    @property
+    def together(self) -> int:
+        return 3
+
+    @property
+    def in_words(self) -> str:
+        return "chains of three networks"
+
+    def side_by_side(self, members: int) -> int:
+        return members // 3
+
+    def problem(self, training: TrainingConfig) -> str:
+        if training.augmentation.active:
+            return ""
+        return "filter_boosting draws from an endless source of deformed images: switch on some of training.augmentation, such as rotation_degrees"
+
+    def build(self, job: MethodJob) -> FilterBoosting:
+        return FilterBoosting(self, len(job.recipes), job.recipes[0], job.train_rows)
 
 
 class FilterBoosting:

@@ -14,17 +14,45 @@ rows the network was not fitted to. The rounds must come one after the other: no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
-from ensemble.config.schema import GradientBoostingConfig
+from ensemble.config.method import MethodJob, MethodSection, register_method
+from ensemble.config.recipe import TrainingConfig
 from ensemble.evaluation.aggregation import floored_log
 from ensemble.types import DoubleArray, FloatArray, IntArray, MemberResult, MemberSpec
 
 LONGEST_STEP = 1000.0
 _HALVINGS = 60
+
+
+@register_method
+class GradientBoostingConfig(MethodSection):
+    """Each network is fitted to the negative gradient of the cross-entropy (Friedman 2001); the outputs are summed."""
+
+    name: Literal["gradient_boosting"]
+    in_short = "gradient boosting: each member fits the gradient of the loss of the sum so far (Friedman 2001)"
+    headline = "additive"
+    additive = True
+    votes_where_fitted = True
+    shrinkage: float = Field(0.5, gt=0, le=1, description="share of each step that is taken")
+    line_search: Literal["validation", "training", "none"] = Field(
+        "validation", description="rows on which the length of each step is found; none: 1"
+    )
+
+    def idle_keys(self, training: TrainingConfig, _members: int | None) -> Iterator[tuple[str, str]]:
+        if training.label_smoothing:
+            yield (
+                "training.label_smoothing",
+                "has no effect with gradient_boosting, whose networks are fitted to gradients and not to labels; leave it out",
+            )
+
+    def build(self, job: MethodJob) -> GradientBoosting:
+        labels = job.labels_N[job.train_rows], job.labels_N[job.validation_rows]
+        return GradientBoosting(self, len(job.recipes), job.recipes[0], job.train_rows, *labels, job.num_classes)
 
 
 class GradientBoosting:

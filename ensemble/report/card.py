@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ensemble.config.method import MethodSection
 from ensemble.data import DATASETS
 from ensemble.evaluation.records import Evaluation
 from ensemble.outside.names import fenced, in_markdown, markdown_text, shell_word, shown
@@ -21,15 +22,6 @@ from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.report.tables import leaderboard_markdown
 from ensemble.storage import RunFolder
 
-METHODS = {
-    "deep_ensemble": "deep ensemble: independent members on all training images (Lakshminarayanan et al. 2017)",
-    "bagging": "bagging: each member on a bootstrap sample of the training images (Breiman 1996)",
-    "adaboost": "SAMME boosting: each round weighs the images that earlier rounds got wrong (Zhu et al. 2009)",
-    "snapshot": "snapshot ensemble: one training of falling learning-rate cycles, a member at the end of each (Huang et al. 2017)",
-    "fast_geometric": "fast geometric ensemble: short cycles from the end of one training, a member at the end of each (Garipov et al. 2018)",
-    "filter_boosting": "boosting by filtering: later members train on deformed images that earlier ones choose (Drucker et al. 1993)",
-    "gradient_boosting": "gradient boosting: each member fits the gradient of the loss of the sum so far (Friedman 2001)",
-}
 CLASSES_NAMED = 200
 VOTES = {
     "soft": "soft vote: mean of the members' probabilities",
@@ -104,9 +96,10 @@ def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]
     parameters = {m.recipe: m.num_parameters for m in evaluation.members}
     members = [f"{count} x {name} with {parameters[name]:,} parameters each" for name, count in counts.items()]
     method = str(run.config["method"]["name"])
+    known = MethodSection.registry.find(method)
     rows = [
         ("members", "; ".join(members)),
-        ("method", METHODS[method]),
+        ("method", (known and known.in_short) or in_markdown(method)),
         ("vote", VOTES[evaluation.aggregator]),
         ("input", f"{channels} x {height} x {width} pixels (channels, height, width), bytes or floats in [0, 1]"),
     ]

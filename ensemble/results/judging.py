@@ -11,10 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from ensemble.config.method import MethodSection
 from ensemble.config.schema import Aggregator, aggregator_problem
 from ensemble.config.secrets import secret_in
 from ensemble.errors import ConfigError, QuorumError, StorageError
@@ -136,7 +137,7 @@ def staged_points(folder: RunFolder) -> tuple[StagedPoint, ...]:
         groups.setdefault(kept.round or 0, []).extend(positions[member] for member in kept.members)
     rounds = [groups[number] for number in sorted(groups)] or [[m] for m in range(len(positions))]
     assert voters.weights_M is not None, "the method has weights"
-    return staged_errors(voters.test, voters.weights_M, rounds, voters.config.method.name == "gradient_boosting")
+    return staged_errors(voters.test, voters.weights_M, rounds, _has(voters.config, "additive"))
 
 
 def headline_figures(evaluation: Evaluation) -> dict[str, float]:
@@ -191,7 +192,12 @@ def method_weights(folder: RunFolder, members: Sequence[MemberResult]) -> Double
 
 def _judged_on_others(config: JudgedConfig) -> bool:
     """True when members voted on training rows only where they were not fitted to them."""
-    return config.method.error_rows != "training" and config.method.name != "gradient_boosting"
+    return config.method.error_rows != "training" and not _has(config, "votes_where_fitted")
+
+
+def _has(config: JudgedConfig, trait: Literal["additive", "votes_where_fitted"]) -> bool:
+    """Whether the method of a stored run has a trait; False for one that is not registered here."""
+    return bool(getattr(MethodSection.registry.find(config.method.name), trait, False))
 
 
 def _out_of_bag(voters: Voters) -> OutOfBag | None:

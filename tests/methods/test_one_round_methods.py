@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ensemble.config import parse_experiment
-from ensemble.config.schema import BaggingConfig
+from ensemble.config.method import MethodJob
 from ensemble.errors import ConfigError
 from ensemble.methods import build_method
-from ensemble.methods.one_round import bagging
+from ensemble.methods.one_round import BaggingConfig
 from tests.contracts.method_contract import LABELS_N, NUM_CLASSES, TRAIN_ROWS, MethodContract, play
 
 
@@ -53,7 +53,9 @@ def test_groups_of_a_mixed_ensemble_keep_their_order():
 
 
 def bags(rows, seed=0, count=20, **options):
-    return bagging(["r"] * count, np.arange(rows), BaggingConfig(name="bagging", **options), seed).ask()
+    none = np.empty(0, np.int64)
+    job = MethodJob(("r",) * count, np.arange(rows), none, none, NUM_CLASSES, seed)
+    return BaggingConfig(name="bagging", **options).build(job).ask()
 
 
 @pytest.mark.parametrize("options", [{}, {"replacement": False, "sample_fraction": 0.3}, {"sample_fraction": 0.5}])

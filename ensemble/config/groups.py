@@ -1,0 +1,29 @@
+"""Members of one kind: their network and their recipe, as they are written and as they are resolved."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ensemble.config.base import Section
+from ensemble.config.network import Network
+from ensemble.config.recipe import TrainingConfig
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+
+class GroupConfig(Section):
+    """Some members of a mixed ensemble: their own model, and training keys that replace the common ones."""
+
+    count: int = Field(ge=1)
+    name: str | None = Field(None, pattern=NAME_PATTERN)
+    model: Network
+    training: TrainingConfig | None = None
+
+
+class Group(Section):
+    """A resolved group: `count` members of one model and recipe, under a name that is unique in the run."""
+
+    name: str
+    count: int
+    model: Network
+    training: TrainingConfig

@@ -1,0 +1,94 @@
+"""What every method that a configuration can name has; the methods are in `ensemble/methods`, a file each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+from ensemble.config.base import Part, register
+from ensemble.config.groups import Group
+from ensemble.config.recipe import TrainingConfig
+from ensemble.registry import Registry
+from ensemble.types import IntArray
+
+Aggregator = Literal["soft", "hard", "weighted", "geometric", "additive"]
+
+_METHODS = "ensemble.methods"
+
+
+@dataclass(frozen=True, eq=False)
+class MethodJob:
+    """What a method is built from. recipes: the group name of every member.
+
+    train_rows, validation_rows: numbers of rows of the training array, none in both. labels_N: the class of each of its rows.
+    """
+
+    recipes: tuple[str, ...]
+    train_rows: IntArray
+    validation_rows: IntArray
+    labels_N: IntArray
+    num_classes: int
+    seed: int
+
+
+class MethodSection(Part):
+    """The keys of a method, how it is built, and what others must know of it."""
+
+    registry: ClassVar[Registry[type[MethodSection]]] = Registry(
+        "method", "ensemble.methods",
+        {
+            "deep_ensemble": f"{_METHODS}.one_round", "bagging": f"{_METHODS}.one_round",
+            "adaboost": f"{_METHODS}.adaboost", "filter_boosting": f"{_METHODS}.filter_boosting",
+            "gradient_boosting": f"{_METHODS}.gradient_boosting", "snapshot": f"{_METHODS}.chained",
+            "fast_geometric": f"{_METHODS}.chained",
+        },
+    )  # fmt: skip
+    in_short: ClassVar[str] = ""  # a line for the model card, with the source; without it the name
+    headline: ClassVar[Aggregator] = "soft"  # the vote that is reported first unless the user says otherwise
+    additive: ClassVar[bool] = False  # members are parts of one sum, so that they vote by the additive vote too
+    votes_where_fitted: ClassVar[bool] = False  # members vote on training rows that they were fitted to
+    mixed: ClassVar[bool] = False  # members may be of several groups
+    independent: ClassVar[bool] = (
+        False  # no member depends on another, on their number or on its own index but by its seed
+    )
+    training_defaults: ClassVar[dict[str, Any]] = {}  # keys of training that have other defaults
+
+    def build(self, job: MethodJob) -> Any:
+        """The method (see `ensemble.methods.base.Method`)."""
+        raise NotImplementedError
+
+    @property
+    def together(self) -> int:
+        """num_members must be a multiple of this."""
+        return 1
+
+    @property
+    def in_words(self) -> str:
+        """What `together` counts."""
+        return "one network after the other"
+
+    def side_by_side(self, _members: int) -> int:
+        """How many of so many members are asked for in one round, and so can train at the same time."""
+        return self.together
+
+    def problem(self, _training: TrainingConfig) -> str:
+        """Why members cannot be trained so; "" where they can."""
+        return ""
+
+    def groups_of(self, alike: Group) -> tuple[Group, ...]:
+        """Members of one kind as groups of one recipe each."""
+        return (alike,)
+
+    def idle_keys(self, _training: TrainingConfig, _members: int | None) -> Iterator[tuple[str, str]]:
+        """Dotted keys that differ from their defaults and can change nothing, each with the reason."""
+        return iter(())
+
+
+_Class = TypeVar("_Class", bound=type[MethodSection])
+
+
+def register_method(method: _Class) -> _Class:
+    """Class decorator: configurations can name this method. Raises ConfigError where its name is taken."""
+    register(method)
+    return method
