@@ -1,7 +1,8 @@
 """Train ensembles of image classifiers and judge, with intervals, whether they beat the single model.
 
-    from ensemble import load_ensemble
-    load_ensemble("runs/quickstart").predict_proba(images)
+    import ensemble
+    run = ensemble.train("configs/quickstart.yaml", {"num_members": 4})    # or ensemble.load("runs/quickstart")
+    run.leaderboard(); run.votes("test"); run.predict_proba(images)
 
 Importing this package loads none of torch, ray, accelerate or wandb: the command line stays quick and the
 statistics run on machines without them. What needs torch is fetched when it is first asked for.
@@ -16,15 +17,19 @@ if TYPE_CHECKING:
     from ensemble.config.method import MethodJob, MethodSection, register_method
     from ensemble.config.network import Network, register_network
     from ensemble.inference.trained import TrainedEnsemble, load_ensemble
+    from ensemble.run.entrance import stop, train
+    from ensemble.run.stored import Run, compare, load
     from ensemble.sklearn_api import EnsembleClassifier
 
 __version__ = "0.1.0"
 __all__ = [
-    "EnsembleClassifier", "MethodJob", "MethodSection", "Network", "TrainedEnsemble", "__version__", "load_ensemble",
-    "register_method", "register_network",
+    "EnsembleClassifier", "MethodJob", "MethodSection", "Network", "Run", "TrainedEnsemble", "__version__", "compare", "load",
+    "load_ensemble", "register_method", "register_network", "stop", "train",
 ]  # fmt: skip
 
 _HOMES = {
+    "train": "ensemble.run.entrance", "stop": "ensemble.run.entrance",
+    "Run": "ensemble.run.stored", "load": "ensemble.run.stored", "compare": "ensemble.run.stored",
     "EnsembleClassifier": "ensemble.sklearn_api",
     "MethodJob": "ensemble.config.method", "MethodSection": "ensemble.config.method", "register_method": "ensemble.config.method",
     "Network": "ensemble.config.network", "register_network": "ensemble.config.network",

@@ -49,6 +49,12 @@ class ComputeError(EnsembleError):
     exit_code = 7
 
 
+class StoppedError(EnsembleError):
+    """A run that was asked to stop by another thread, and has kept what it has done."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 class PeekingError(EnsembleError):
     """Test votes were handed to a function that chooses something."""
 

@@ -20,7 +20,9 @@ from ensemble.tracking.build import build_trackers
 
 def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
     """Train, judge and print; returns the exit code. Raises what the run raises."""
-    outcome = run_ensemble(experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, False))
+    outcome = run_ensemble(
+        experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, "progress")
+    )
     print_evaluation(outcome.evaluation, outcome.path)
     for line in failure_lines(outcome.failures, outcome.ended_early, outcome.path):
         click.echo(line, err=True)

@@ -81,15 +81,9 @@ def _seeds(words: list[str]) -> tuple[int | None, list[str]]:
 
 
 def _train(experiment: Experiment, quiet: bool) -> tuple[Path, Evaluation]:
-    from ensemble.executors import build_executor
-    from ensemble.run.run import run_ensemble
-    from ensemble.tracking.build import build_trackers
+    from ensemble.run.compose import run_experiment
 
-    outcome = run_ensemble(
-        experiment,
-        lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images),
-        lambda folder: build_trackers(experiment, folder.path, quiet),
-    )
+    outcome = run_experiment(experiment, "warnings" if quiet else "progress")
     return outcome.path, outcome.evaluation
 
 

@@ -59,15 +59,9 @@ def sweep(
 
 
 def _train(experiment: Experiment, quiet: bool) -> Path:
-    from ensemble.executors import build_executor
-    from ensemble.run.run import run_ensemble
-    from ensemble.tracking.build import build_trackers
+    from ensemble.run.compose import run_experiment
 
-    return run_ensemble(
-        experiment,
-        lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images),
-        lambda folder: build_trackers(experiment, folder.path, quiet),
-    ).path
+    return run_experiment(experiment, "warnings" if quiet else "progress").path
 
 
 COMMANDS = (sweep,)

@@ -9,7 +9,7 @@ All errors are collected and raised as one ConfigError.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,14 +31,17 @@ _PATHS = (("output_dir",), ("data", "root"), ("data", "path"))
 
 @dataclass(frozen=True)
 class Loaded:
-    """A validated experiment; `origins` maps each dotted key to "default", "command line" or "file:line"."""
+    """A validated experiment; `origins` maps each dotted key to "default", "command line", "Python" or "file:line"."""
 
     experiment: Experiment
     origins: dict[str, str]
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
-    """Read, override and validate. Raises ConfigError listing every mistake with its file, line and remedy."""
+def load_config(path: Path, overrides: Sequence[str] = (), more: Mapping[KeyPath, Any] | None = None) -> Loaded:
+    """Read, override and validate. Raises ConfigError listing every mistake with its file, line and remedy.
+
+    more: further overrides, by path, as the schema has them (lists as tuples).
+    """
     source = read_yaml(path, kind_of)
     values = source.values
     places = {key: f"{path}:{line}" for key, line in source.lines.items()}
@@ -51,6 +54,8 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> Loaded:
         places[("name",)] = f"{path} (file name)"
     for override in overrides:
         apply_override(values, places, override)
+    for key, value in (more or {}).items():
+        put(values, places, key, value, ".".join(map(str, key)), "Python")
     experiment = parse_experiment(values, str(path), places)
     return Loaded(experiment, _origins(experiment, places))
 
@@ -161,6 +166,12 @@ def apply_override(values: dict[str, Any], places: dict[KeyPath, str], override:
         raise ConfigError(f"{where}: expected key=value, for example training.epochs=5")
     if any(names_secret(str(part)) for part in path):
         raise ConfigError(f"{where} {_BELONGS_ELSEWHERE}")
+    value = parse_value(text, where, kind_of(path), lambda inner: kind_of((*path, *inner)))
+    put(values, places, path, value, where, "command line")
+
+
+def put(values: dict[str, Any], places: dict[KeyPath, str], path: KeyPath, value: Any, where: str, origin: str) -> None:
+    """Put a value at its path into `values`, and where it came from into `places`. Raises ConfigError for no such place."""
     target: Any = values
     for i, part in enumerate(path[:-1]):
         if isinstance(part, int):
@@ -170,16 +181,16 @@ def apply_override(values: dict[str, Any], places: dict[KeyPath, str], override:
         inner = target.get(part)
         if isinstance(inner, str):  # a section given by its name alone, such as schedule: cosine
             inner = {"name": inner}
-            places[(*path[: i + 1], "name")] = places.get(path[: i + 1], "command line")
+            places[(*path[: i + 1], "name")] = places.get(path[: i + 1], origin)
         if inner is not None and not isinstance(inner, dict):
             raise ConfigError(f"{where}: {'.'.join(map(str, path[: i + 1]))} is no section of keys")
         target[part] = dict(inner or {})
         target = target[part]
-    value = target[path[-1]] = parse_value(text, where, kind_of(path), lambda inner: kind_of((*path, *inner)))
+    target[path[-1]] = value
     for known in [known for known in places if known[: len(path)] == path]:
         del places[known]
     for given in (path, *_paths(value, path)):
-        places[given] = "command line"
+        places[given] = origin
 
 
 def _shown(override: str) -> str:

@@ -37,7 +37,11 @@ def load_array_file(config: DataConfig) -> Parts:
     """Training and test part. Raises DataError naming the file, the array, what was found and expected."""
     assert config.path is not None
     path = given_path(config.path, "data.path")
-    arrays = _read(path)
+    return parts_of_arrays(_read(path), path, config)
+
+
+def parts_of_arrays(arrays: Arrays, path: Path, config: DataConfig) -> Parts:
+    """Training and test part of arrays by their names. path: where they are from, for messages. Raises DataError."""
     class_names, train_labels_N = _classes(path, arrays)
     values, layout = _values(path, arrays, "train_images", config.layout)
     _same_length(path, "train", values, train_labels_N)

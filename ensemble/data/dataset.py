@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy.typing as npt
 from ensemble import seeding
 from ensemble.config.schema import DataConfig
 from ensemble.data.account import Account
-from ensemble.data.array_file import load_array_file
+from ensemble.data.array_file import Arrays, load_array_file, parts_of_arrays
 from ensemble.data.catalogue import DATASETS, OWN_DATA
 from ensemble.data.cifar10 import cifar10_folder, fetch_cifar10, read_cifar10
 from ensemble.data.digits import load_digits_28
@@ -29,6 +30,7 @@ from ensemble.data.downloads import fetch_idx_files
 from ensemble.data.files import data_root, load_or_fetch
 from ensemble.data.idx import read_idx_dataset
 from ensemble.data.image_folder import load_image_folder
+from ensemble.data.own_parts import Parts
 from ensemble.data.picture_tree import few
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
@@ -116,8 +118,17 @@ def _own(config: DataConfig) -> Dataset:
     """A data set of the user's own, named after its folder or file. Whether flips keep a class the user must know."""
     parts = load_image_folder(config) if config.name == "image_folder" else load_array_file(config)
     place = given_path(config.root or config.path or "", "data.root or data.path").resolve()
+    return _of_parts(f"{shown(place.name)} ({config.name})", parts)
+
+
+def dataset_of_arrays(arrays: Arrays, config: DataConfig) -> Dataset:
+    """A data set of arrays in memory, by the names they have in an .npz file. Raises DataError as for such a file."""
+    return _of_parts("arrays", parts_of_arrays(arrays, Path(config.path or "arrays"), config))
+
+
+def _of_parts(name: str, parts: Parts) -> Dataset:
     return Dataset(
-        name=f"{shown(place.name)} ({config.name})",
+        name=name,
         train_images_NCHW=_shared(parts.train.images_NCHW),
         train_labels_N=_shared(parts.train.labels_N),
         test_images_NCHW=_shared(parts.test.images_NCHW),

@@ -78,10 +78,15 @@ class RunOutcome:
         return leaderboard_html(self.evaluation)
 
 
-def run_ensemble(experiment: Experiment, make_executor: MakeExecutor, make_trackers: MakeTrackers) -> RunOutcome:
-    """Train what is missing, judge all. Raises the EnsembleError of whatever stopped it."""
+def run_ensemble(
+    experiment: Experiment, make_executor: MakeExecutor, make_trackers: MakeTrackers, dataset: Dataset | None = None
+) -> RunOutcome:
+    """Train what is missing, judge all. Raises the EnsembleError of whatever stopped it.
+
+    dataset: instead of the one that the experiment names.
+    """
     started = time.monotonic()
-    dataset = load_dataset(experiment.data)
+    dataset = load_dataset(experiment.data) if dataset is None else dataset
     for group in experiment.groups:
         check_augmentation(group.training.augmentation, dataset)
     split = split_rows(

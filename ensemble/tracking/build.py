@@ -24,18 +24,24 @@ from ensemble.types import ByteArray
 log = logging.getLogger(__name__)
 
 
-def build_trackers(experiment: Experiment, folder: Path, quiet: bool) -> list[Tracker]:
-    """Weights & Biases (unless disabled) and the console (when quiet, warnings only); the event log is the run's own.
+Console = Literal["progress", "warnings", "silent"]  # what is said on stderr: all, warnings only, nothing
+
+
+def build_trackers(experiment: Experiment, folder: Path, console: Console) -> list[Tracker]:
+    """Weights & Biases (unless disabled) and the console; the event log is the run's own.
 
     folder: the run folder, whose event log holds earlier starts of the run. Raises StorageError when that is damaged.
     """
     from ensemble.tracking.console import WarningsOnly, open_console
 
-    trackers: list[Tracker] = [WarningsOnly() if quiet else open_console()]
+    makers: dict[Console, Callable[[], list[Tracker]]] = {
+        "progress": lambda: [open_console()], "warnings": lambda: [WarningsOnly()], "silent": list,
+    }  # fmt: skip
+    trackers = makers[console]()
 
     def notify(message: str) -> None:
         log.debug("%s", message)
-        for tracker in trackers[-1:] if not quiet else []:
+        for tracker in trackers[-1:] if console == "progress" else []:
             tracker.handle(Notice(message), time.time())
 
     config, history = experiment.tracking.wandb, folder / EVENTS

@@ -26,16 +26,16 @@ def experiment(mode):
 
 
 @pytest.mark.parametrize(
-    ("mode", "quiet", "expected"),
-    [("disabled", False, [PlainConsole]), ("disabled", True, [WarningsOnly])],
+    ("mode", "console", "expected"),
+    [("disabled", "progress", [PlainConsole]), ("disabled", "warnings", [WarningsOnly]), ("disabled", "silent", [])],
 )
-def test_only_what_is_asked_for(tmp_path, mode, quiet, expected):
-    assert [type(tracker) for tracker in build_trackers(experiment(mode), tmp_path, quiet)] == expected
+def test_only_what_is_asked_for(tmp_path, mode, console, expected):
+    assert [type(tracker) for tracker in build_trackers(experiment(mode), tmp_path, console)] == expected
     assert list(tmp_path.iterdir()) == []
 
 
 def test_warnings_are_told_even_where_progress_is_not(tmp_path, capsys):
-    trackers = Composite(build_trackers(experiment("disabled"), tmp_path, quiet=True))
+    trackers = Composite(build_trackers(experiment("disabled"), tmp_path, "warnings"))
     for moment, event in [
         *a_run(),
         (T0, Notice("data: left out 3 files", warning=True)),
@@ -55,7 +55,7 @@ def test_what_weights_and_biases_has_to_say_is_on_the_console(tmp_path, capsys, 
     for moment, event in a_run()[:9]:  # an earlier start finished member 0
         log.handle(event, moment)
     log.close(False)
-    trackers = build_trackers(experiment("online"), tmp_path, quiet=False)
+    trackers = build_trackers(experiment("online"), tmp_path, "progress")
     assert [type(tracker) for tracker in trackers] == [WandbTracker, PlainConsole]
     both = Composite(trackers)
     for moment, event in a_run()[9:]:

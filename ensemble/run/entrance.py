@@ -1,0 +1,163 @@
+"""Training from Python: what `ensemble train` is for shells.
+
+run = ensemble.train("configs/bagging_lenet5_mnist.yaml", {"data.root": "data"})
+run = ensemble.train(model="lenet5", data=(X_train, y_train, X_test, y_test), method="bagging", num_members=8,
+                     training={"epochs": 20}, name="mine", on_event=print)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble import signals
+from ensemble.config import Experiment, load_config, parse_experiment
+from ensemble.config.base import Section
+from ensemble.config.keys import dotted
+from ensemble.config.loading import put
+from ensemble.config.yaml_source import KeyPath
+from ensemble.data import Dataset
+from ensemble.data.dataset import dataset_of_arrays
+from ensemble.errors import ConfigError, StoppedError
+from ensemble.events import Event
+from ensemble.run.compose import run_experiment
+from ensemble.run.stored import Run
+from ensemble.tracking.base import Tracker
+
+GIVEN = "(arrays given to ensemble.train)"
+_PARTS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def train(
+    config: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    data: Any = None,
+    trackers: Sequence[Tracker] = (),
+    on_event: Callable[[Event], object] | None = None,
+    progress: bool = False,
+    **keys: Any,
+) -> Run:
+    """Train what is missing of a run, judge it, and return it. The same call again retrains nothing that is finished.
+
+    config: a YAML file as `ensemble train` takes it, or nothing. overrides: values by dotted key, such as
+    {"training.epochs": 5}. keys: the sections and keys of a configuration (model, method, training, num_members, name
+    ...), laid over the file; a model or method may be given by its name alone. data: a section, the name of a data set,
+    or arrays: (train_images, train_labels) or (train_images, train_labels, test_images, test_labels), with images
+    [N, H, W], [N, H, W, C] or [N, C, H, W]; without a test part a share is held back (data.test_fraction).
+    trackers: further listeners (see `ensemble.tracking.base.Tracker`). on_event: called with every event, in this thread.
+    progress: show the console of `ensemble train`; nothing is printed without it.
+
+    Without a file, the run is named "run" unless `name` says otherwise, and W&B is off unless `tracking` is given. Raises
+    the errors of `ensemble.errors`; StoppedError where `stop` was called, KeyboardInterrupt for Ctrl-C: what was trained is
+    kept, and the same call goes on.
+    """
+    arrays = _arrays(data)
+    if data is not None:
+        keys["data"] = data if arrays is None else {"name": "arrays", "path": GIVEN}
+    experiment = _experiment(config, keys, overrides or {})
+    listeners = [*trackers, *([_Caller(on_event)] if on_event is not None else [])]
+    dataset = None if arrays is None else dataset_of_arrays(arrays, experiment.data)
+    return _run(experiment, dataset, listeners, progress)
+
+
+def stop() -> None:
+    """Ask the training under way in this process, of another thread, to stop: it keeps what it has done, within seconds."""
+    _State.stopped = True
+    signals.ask()
+
+
+class _State:
+    stopped = False
+
+
+class _Caller:
+    """A function as a tracker."""
+
+    def __init__(self, call: Callable[[Event], object]) -> None:
+        self._call = call
+
+    def handle(self, event: Event, time: float) -> None:  # noqa: ARG002 - as every tracker is told
+        self._call(event)
+
+    def close(self, ok: bool) -> None:
+        """There is nothing to let go of."""
+
+
+def _run(experiment: Experiment, dataset: Dataset | None, listeners: Sequence[Tracker], progress: bool) -> Run:
+    import torch
+
+    threads = torch.get_num_threads()
+    _State.stopped = False
+    try:
+        outcome = run_experiment(experiment, "progress" if progress else "silent", listeners, dataset)
+    except KeyboardInterrupt:
+        if not _State.stopped:
+            raise
+        raise StoppedError(
+            f"{experiment.name}: stopped as asked; the same call of ensemble.train goes on from here"
+        ) from None
+    finally:
+        torch.set_num_threads(threads)  # the inline executor sets that of its tasks
+        if _State.stopped:
+            _State.stopped = False
+            signals.clear()
+    return Run(outcome.path)
+
+
+def _experiment(
+    config: str | os.PathLike[str] | None, keys: Mapping[str, Any], overrides: Mapping[str, Any]
+) -> Experiment:
+    values: dict[KeyPath, Any] = dict(_leaves(keys))
+    values.update({dotted(key): _plain(value, key) for key, value in overrides.items()})
+    if config is not None:
+        return load_config(Path(config), more=values).experiment
+    made: dict[str, Any] = {"name": "run", "tracking": {"wandb": {"mode": "disabled"}}}
+    for path, value in values.items():
+        put(made, {}, path, value, ".".join(map(str, path)), "Python")
+    return parse_experiment(made, "ensemble.train")
+
+
+def _leaves(keys: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
+    """Keys and their values; a section is laid over what is there key by key, one with a name takes its place."""
+    for key, value in keys.items():
+        plain = _plain(value, key)
+        if isinstance(plain, dict) and "name" not in plain:
+            yield from (((key, inner), of_it) for inner, of_it in plain.items())
+        else:
+            yield (key,), plain
+
+
+def _plain(value: Any, key: str) -> Any:
+    """A value as the schema takes it: tuples for lists, plain numbers, texts for paths, sections for names of parts."""
+    if key in ("model", "method", "data"):
+        value = _section(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(inner, "") for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_plain(inner, "") for inner in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _section(value: Any) -> Any:
+    """A section that is given by its name alone, or as an object, as a mapping of its keys."""
+    if isinstance(value, Section):
+        return {name: getattr(value, name) for name in type(value).model_fields}
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _arrays(data: Any) -> dict[str, Any] | None:
+    """The arrays by the names they have in a file; None where `data` is no arrays."""
+    if not isinstance(data, tuple | list):
+        return None
+    if len(data) not in (2, 4):
+        raise ConfigError(
+            f"data: found {len(data)} arrays; expected (train_images, train_labels) or (train_images, train_labels, test_images, test_labels)"
+        )
+    return {name: np.asarray(array) for name, array in zip(_PARTS, data, strict=False)}

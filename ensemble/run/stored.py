@@ -1,0 +1,151 @@
+"""A run in the hand: what its folder holds, as tables and arrays.
+
+run = ensemble.load("runs/quickstart")
+run.leaderboard()         # a pandas DataFrame, or a list of dicts where pandas is not installed
+run.votes("test")         # [M, N, K]
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ensemble.config.method import Aggregator
+from ensemble.evaluation.comparing import Comparison
+from ensemble.evaluation.records import Evaluation
+from ensemble.evaluation.splits import SplitVotes
+from ensemble.results.comparison import compare_items
+from ensemble.results.judging import Voters, find_run, judge, load_voters, stored_evaluation
+from ensemble.storage import RunFolder
+from ensemble.storage.names import EVALUATION
+from ensemble.types import FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from ensemble.inference.trained import TrainedEnsemble
+
+
+class Run:
+    """A finished or unfinished run. Its folder may be moved; everything here is read from it when it is asked for."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """path: the run's folder. Raises StorageError where there is no run or its manifest is damaged."""
+        self._folder = RunFolder.read(Path(path))
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self._folder.path
+
+    @property
+    def name(self) -> str:
+        """The run's name: that of its configuration."""
+        return str(self.config["name"])
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The resolved configuration, as plain values."""
+        return self._folder.config()
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The judgement: the one that is kept, or where there is none yet, that of the members that have finished.
+
+        Raises QuorumError where fewer members finished than failures.min_members.
+        """
+        return stored_evaluation(self._folder)[1] if self._folder.has(EVALUATION) else judge(self._folder)
+
+    def leaderboard(self) -> Any:
+        """Votes, members and their mean, a row each: errors with intervals and losses, fractions in [0, 1]."""
+        return _table([asdict(row) for row in self.evaluation.leaderboard])
+
+    @property
+    def members(self) -> list[int]:
+        """Indices of the members that vote, ascending: the order of `votes`."""
+        return [member.index for member in self._voters.members]
+
+    def votes(self, part: Literal["validation", "test"] = "test") -> FloatArray:
+        """Class probabilities [M, N, K] of every voting member on every row of a part."""
+        return self._split(part).probs_MNK
+
+    def labels(self, part: Literal["validation", "test"] = "test") -> IntArray:
+        """Class numbers [N] of the rows of a part, in the order of `votes`."""
+        return self._split(part).labels_N
+
+    def history(self) -> Any:
+        """Every epoch of every finished member, a row each. Losses in nats, errors as fractions."""
+        finished = sorted(self._folder.finished())
+        return _table([
+            {"member": index, **asdict(record)}
+            for index in finished
+            for record in self._folder.load_member(index).history
+        ])  # fmt: skip
+
+    def report(self, out: str | os.PathLike[str] | None = None) -> Path:
+        """Write the page (and, without `out`, the figures beside the run); returns where the page is."""
+        from ensemble.report.html import write_report
+
+        return write_report([self.path], None if out is None else Path(out))
+
+    @cached_property
+    def ensemble(self) -> TrainedEnsemble:
+        """Members and vote in memory, for predicting; needs torch."""
+        from ensemble.inference.trained import load_ensemble
+
+        return load_ensemble(self.path)
+
+    def predict_proba(self, images: Any) -> FloatArray:
+        """Class probabilities [N, K] of the run's vote; images as `TrainedEnsemble.predict_proba` takes them."""
+        return self.ensemble.predict_proba(images)
+
+    def predict(self, images: Any) -> IntArray:
+        """Class numbers [N] of the run's vote; images as in `predict_proba`."""
+        return self.ensemble.predict(images)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: leaderboard and verdict."""
+        from ensemble.report.tables import leaderboard_html
+
+        return leaderboard_html(self.evaluation)
+
+    @cached_property
+    def _voters(self) -> Voters:
+        return load_voters(self._folder)
+
+    def _split(self, part: str) -> SplitVotes:
+        if part not in ("validation", "test"):
+            raise ValueError(f"part: found {part!r}; expected 'validation' or 'test'")
+        return self._voters.test if part == "test" else self._voters.validation
+
+
+def load(run: str | os.PathLike[str]) -> Run:
+    """A run by its folder, or by its name under runs/. Raises StorageError where there is none."""
+    return Run(find_run(os.fspath(run), Path("runs")))
+
+
+def compare(runs: Sequence[Run | str | os.PathLike[str]], aggregator: Aggregator = "soft") -> Comparison:
+    """Several runs, members or files of probabilities on the same test images: see `ensemble compare --help`."""
+    return compare_items([str(run.path) if isinstance(run, Run) else os.fspath(run) for run in runs], aggregator)
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    """A pandas DataFrame where pandas is installed, else the rows."""
+    rows = [{key: _plain(value) for key, value in row.items()} for row in rows]
+    if importlib.util.find_spec("pandas") is None:
+        return rows
+    import pandas
+
+    return pandas.DataFrame(rows)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
