@@ -88,10 +88,11 @@ def test_what_a_run_holds(run: ensemble.Run, digits: tuple[Any, ...], tmp_path: 
 def test_tables(run: ensemble.Run, pandas: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if pandas:
         pytest.importorskip("pandas")
-        leaderboard, history = run.leaderboard().to_dict("records"), run.history().to_dict("records")
+        leaderboard, history = run.leaderboard().reset_index().to_dict("records"), run.history().to_dict("records")
     else:
         monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
         leaderboard, history = run.leaderboard(), run.history()
+    assert [row["name"] for row in leaderboard] == [row.name for row in run.evaluation.leaderboard]
     assert [row["test_error"] for row in leaderboard] == [row.test_error for row in run.evaluation.leaderboard]
     assert [(row["member"], row["epoch"]) for row in history] == [(m, e) for m in range(3) for e in (1, 2)]
     assert all(0 <= row["validation_error"] <= 1 for row in history)

@@ -62,8 +62,11 @@ class Run:
         return stored_evaluation(self._folder)[1] if self._folder.has(EVALUATION) else judge(self._folder)
 
     def leaderboard(self) -> Any:
-        """Votes, members and their mean, a row each: errors with intervals and losses, fractions in [0, 1]."""
-        return _table([asdict(row) for row in self.evaluation.leaderboard])
+        """Votes, members and their mean, a row each: errors with intervals and losses, fractions in [0, 1].
+
+        The columns are those of `LeaderboardRow`; a DataFrame has the names for its index.
+        """
+        return _table([asdict(row) for row in self.evaluation.leaderboard], index="name")
 
     @property
     def members(self) -> list[int]:
@@ -137,14 +140,15 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]], aggregator: Aggregator
     return compare_items([str(run.path) if isinstance(run, Run) else os.fspath(run) for run in runs], aggregator)
 
 
-def _table(rows: list[dict[str, Any]]) -> Any:
-    """A pandas DataFrame where pandas is installed, else the rows."""
+def _table(rows: list[dict[str, Any]], index: str | None = None) -> Any:
+    """A pandas DataFrame where pandas is installed, with a column for its index; else the rows."""
     rows = [{key: _plain(value) for key, value in row.items()} for row in rows]
     if importlib.util.find_spec("pandas") is None:
         return rows
     import pandas
 
-    return pandas.DataFrame(rows)
+    frame = pandas.DataFrame(rows)
+    return frame if index is None else frame.set_index(index)
 
 
 def _plain(value: Any) -> Any:
