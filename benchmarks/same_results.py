@@ -36,12 +36,12 @@ RUNS: dict[str, dict[str, Any]] = {
         "method": {"name": "bagging"}, "model": None, "num_members": None,
         "members": [{"count": 2, "model": MLP}, {"count": 1, "model": CNN, "training": {"epochs": 1, "optimizer": "sgd"}}],
     },
-    "adaboost": {"method": {"name": "adaboost"}},
+    "adaboost": {"method": {"name": "adaboost"}, "num_members": 8},
     "filter_boosting": {
         "method": {"name": "filter_boosting"}, "training": {"epochs": 1, "augmentation": MOVES},
         "data": {"name": "digits"},
     },
-    "gradient_boosting": {"method": {"name": "gradient_boosting"}},
+    "gradient_boosting": {"method": {"name": "gradient_boosting"}, "data": {"name": "digits"}, "training": {"epochs": 8}},
     "snapshot": {"method": {"name": "snapshot"}, "training": {"epochs": 1, "schedule": "cosine"}},
     "fast_geometric": {"method": {"name": "fast_geometric"}},
     "weights_kept": {

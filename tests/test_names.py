@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.outside.names import fenced, in_markdown, markdown_text, shell_word, shown
+from tests.amounts import examples
 
 anything = st.text(st.characters(codec=None), max_size=60)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(name=anything)
 def test_what_is_shown_is_one_visible_line_that_can_be_encoded(name):
     text = shown(name)
@@ -35,7 +36,7 @@ def test_long_names_keep_both_ends():
     assert "…" in text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(name=anything)
 def test_nothing_of_a_name_is_markup(name):
     text = in_markdown(name)

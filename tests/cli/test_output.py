@@ -22,6 +22,7 @@ from ensemble.errors import ConfigError
 from ensemble.outside.names import visible
 from ensemble.outside.paths import given_path, read_regular_file
 from ensemble.tracking.terminal import NO_LIMIT, USUAL, open_table_console, width_of
+from tests.amounts import examples
 
 GOOD = """
 num_members: 2
@@ -109,7 +110,7 @@ def test_tables_show_them_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert "[bold]not markup[/bold]" in out
 
 
-@settings(deadline=None, max_examples=300, database=None)
+@settings(deadline=None, max_examples=examples(300), database=None)
 @given(text=st.text(max_size=20))
 def test_visible_is_printable_and_leaves_printable_text_alone(text: str) -> None:
     shown = visible(text)

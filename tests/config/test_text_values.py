@@ -14,6 +14,7 @@ from ensemble.config import Loaded, load_config
 from ensemble.config.keys import all_keys, dotted, kind_of
 from ensemble.config.loading import flat_values
 from ensemble.errors import ConfigError
+from tests.amounts import examples
 
 GOOD = """
 num_members: 4
@@ -53,7 +54,7 @@ def read(path: Path, *overrides: str) -> Loaded | str:
         return str(error)
 
 
-@settings(FAST, max_examples=250)
+@settings(FAST, max_examples=examples(250))
 @given(
     key=st.sampled_from(["data.root", "output_dir", "tracking.wandb.entity", "name"]),
     text=st.one_of(st.text(alphabet=ODD, max_size=12), st.text(max_size=8), st.text(string.printable, max_size=8)),
@@ -109,7 +110,7 @@ def test_reals(good: Path, text: str, expected: float) -> None:
     assert value(load_config(good, [f"training.lr={text}"]), "training.lr") == expected
 
 
-@settings(FAST, max_examples=100)
+@settings(FAST, max_examples=examples(100))
 @given(number=st.integers(0, 2**63 - 1), zeros=st.integers(0, 5))
 def test_every_whole_number_comes_back(good: Path, number: int, zeros: int) -> None:
     assert value(load_config(good, [f"seed={'0' * zeros}{number}"]), "seed") == number
@@ -196,7 +197,7 @@ NASTY = (
 )  # fmt: skip
 
 
-@settings(FAST, max_examples=600)
+@settings(FAST, max_examples=examples(600))
 @given(text=damaged())
 def test_a_damaged_file_is_read_or_refused_in_plain_words(good: Path, text: str) -> None:
     good.write_text(text, encoding="utf-8")
@@ -205,7 +206,7 @@ def test_a_damaged_file_is_read_or_refused_in_plain_words(good: Path, text: str)
         assert not LIBRARY_WORDS.search(found), found
 
 
-@settings(FAST, max_examples=300)
+@settings(FAST, max_examples=examples(300))
 @given(
     key=st.sampled_from([".".join(key) for key in all_keys() if key[0] != "members"]),
     text=st.one_of(st.sampled_from(NASTY), st.text(ODD, min_size=1, max_size=10)),
@@ -216,7 +217,7 @@ def test_any_value_of_any_key_is_taken_or_refused_in_plain_words(good: Path, key
         assert not LIBRARY_WORDS.search(found), found
 
 
-@settings(FAST, max_examples=100)
+@settings(FAST, max_examples=examples(100))
 @given(override=st.text(ODD, max_size=15))
 def test_any_override_is_taken_or_refused(good: Path, override: str) -> None:
     read(good, override)

@@ -20,6 +20,7 @@ from ensemble.report.run_facts import read_run
 from ensemble.results.checking import check_run
 from ensemble.results.judging import load_voters
 from ensemble.storage import RunFolder
+from tests.amounts import examples
 from tests.damage.commands import call, said
 
 MEMBER = "members/0000"
@@ -113,7 +114,7 @@ def contents_of(path: Path) -> dict[str, bytes]:
 READERS = (check_run, read_vote, read_run, lambda path: load_voters(RunFolder.read(path)))
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=examples(50), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.sampled_from(TREES + ARCHIVES + TEXTS), st.integers(0, 2**32))
 def test_no_content_is_a_mistake_of_the_program(run: Path, relist: Relist, name: str, seed: int) -> None:
     """Every reader either takes a changed file or says which one it is."""
@@ -129,7 +130,7 @@ def test_no_content_is_a_mistake_of_the_program(run: Path, relist: Relist, name:
         (run / "manifest.json").write_bytes(manifest)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(
     st.sampled_from(("config.yaml", "dataset.json", "method.json", f"{MEMBER}/member.json", *ARCHIVES)),
     st.integers(0, 2**32),

@@ -16,6 +16,7 @@ from ensemble.config import parse_experiment
 from ensemble.config.schema import DataConfig
 from ensemble.data import images_digest, load_dataset
 from ensemble.errors import ConfigError, DataError
+from tests.amounts import examples
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 6, 5)).astype(np.uint8)
 LABELS = np.arange(40) % 4
@@ -139,7 +140,7 @@ def test_a_test_part_on_another_scale_is_refused(load):
     st.sampled_from(["bool", "int8", "uint64", "float32", "U3", "S2", "M8[s]"]),
     st.sampled_from([None, "int8", "U3", "S2", "float64", "M8[s]"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_arrays_of_any_type_and_shape_are_read_or_refused(kind, shape, labels, names):
     """What is no image and no label is a DataError that names the file, nothing else."""
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as place:

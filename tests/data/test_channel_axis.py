@@ -11,6 +11,7 @@ from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
 from ensemble.data.channel_axis import USUAL, to_channels_first
 from ensemble.errors import DataError
+from tests.amounts import examples
 
 SIDES = st.integers(1, 130)
 
@@ -21,7 +22,7 @@ def read(shape, layout=None):
 
 
 @given(SIDES, SIDES, SIDES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_every_shape_is_clear_or_asked_for(a, b, c):
     try:
         shape, layout = read((2, a, b, c))
@@ -35,7 +36,7 @@ def test_every_shape_is_clear_or_asked_for(a, b, c):
 
 
 @given(SIDES, SIDES, SIDES)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_the_classifier_reads_shapes_as_files_are_read(a, b, c):
     from ensemble import EnsembleClassifier
 

@@ -22,6 +22,7 @@ from ensemble.data.idx import IMAGES, _content, _parse
 from ensemble.data.pictures import FORMATS, open_picture, quiet_decoding
 from ensemble.errors import ConfigError, DataError
 from ensemble.results.comparison import _file, _labels_file
+from tests.amounts import examples
 from tests.contracts.drawn_pictures import files_of, saved
 
 DRAW = np.random.default_rng(1)
@@ -78,7 +79,7 @@ def mutated(draw: st.DrawFn, contents: list[bytes]) -> bytes:
 
 
 @given(mutated(list(PICTURES.values())))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_pictures(content):
     with quiet_decoding():
         assert "holiday.png" in refusal(lambda: open_picture(content, "holiday.png"), "holiday.png")
@@ -100,7 +101,7 @@ def place(tmp_path_factory):
 
 
 @given(content=mutated(ARRAYS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_arrays(place, content):
     (place / "mine.npz").write_bytes(content)
     config = DataConfig(name="arrays", path=str(place / "mine.npz"))
@@ -110,7 +111,7 @@ def test_arrays(place, content):
 @pytest.mark.parametrize("suffix", FILES)
 def test_probabilities(place, suffix):
     @given(mutated(FILES[suffix]))
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=examples(120), deadline=None)
     def check(content):
         path = place / f"theirs{suffix}"
         path.write_bytes(content)
@@ -123,7 +124,7 @@ def test_probabilities(place, suffix):
 
 
 @given(content=mutated([b"\0\0\x08\x03" + np.array([2, 3, 3], ">u4").tobytes() + bytes(18)]), packed=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_idx(place, content, packed):
     for name in ("train", "train.gz"):
         (place / name).unlink(missing_ok=True)

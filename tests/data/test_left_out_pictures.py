@@ -19,6 +19,7 @@ from ensemble.config.schema import DataConfig
 from ensemble.data import Dataset, load_dataset
 from ensemble.data.picture_tree import CIRCLE, HIDDEN, NOWHERE, pictures_below
 from ensemble.errors import ConfigError, DataError
+from tests.amounts import examples
 
 DRAW = np.random.default_rng(0)
 
@@ -120,7 +121,7 @@ FOLDERS = st.sampled_from(["a", "a/deep", "a/deep/er", "b", "b/.git", "b/.git/ob
 
 
 @given(st.lists(st.tuples(FOLDERS, NAMES), max_size=25))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 def test_files_in_the_tree_are_used_or_counted(extra):
     root = Path(tempfile.mkdtemp(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
     try:

@@ -17,6 +17,7 @@ from ensemble.data import load_dataset
 from ensemble.data.pictures import decode, fitted, open_picture, plain
 from ensemble.data.pixel_rule import Extremes, PixelRule, whole_range
 from ensemble.errors import DataError
+from tests.amounts import examples
 from tests.contracts.drawn_pictures import files_of, png16, saved, tiff16
 
 DRAW = np.random.default_rng(0)
@@ -60,7 +61,7 @@ def test_16_bit_colours_in_tiff_and_ppm(order):
 
 
 @given(st.integers(0, 65534), st.sampled_from([None, (0.0, 4095.0), (-10.0, 300.0)]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_level_more_never_makes_a_picture_darker(level, given_range):
     """Nor by more than its share brighter: no brightness at which a picture is suddenly read on another scale."""
     rule = PixelRule(wide_range=given_range and (0.0, given_range[1]))
@@ -73,7 +74,7 @@ def test_a_level_more_never_makes_a_picture_darker(level, given_range):
 
 
 @given(st.integers(1, 2**31), st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_the_range_holds_every_training_value(high, low):
     bottom, top = whole_range(Extremes(float(min(low, high)), float(high), floats=False), "x")
     assert bottom == 0

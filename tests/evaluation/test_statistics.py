@@ -19,11 +19,12 @@ from ensemble.evaluation.statistics import (
     paired_difference_interval,
     wilson_interval,
 )
+from tests.amounts import examples
 
 counts = st.integers(0, 3000)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(wrong=counts, right=counts, confidence=st.sampled_from([0.9, 0.95, 0.99]))
 def test_wilson_is_statsmodels(wrong, right, confidence):
     if wrong + right == 0:
@@ -47,7 +48,7 @@ def test_wilson_on_ten_thousand_images(wrong, lower, upper):
     assert (round(100 * interval.lower, 3), round(100 * interval.upper, 3)) == (lower, upper)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(b=counts, c=counts)
 def test_mcnemar_is_statsmodels_and_scipy(b, c):
     p = mcnemar_exact(b, c)
@@ -100,7 +101,7 @@ def test_mean_interval_is_statsmodels():
     assert mean_interval(values) == pytest.approx(DescrStatsW(values).tconfint_mean(), rel=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(values=st.lists(st.floats(0, 1), min_size=0, max_size=9))
 def test_mean_interval_stays_inside_and_needs_three_values(values):
     lower, upper = mean_interval(values)
@@ -123,7 +124,7 @@ def test_paired_difference_interval_and_mcnemar_agree_on_every_table():
                 assert (lower > 0 or upper < 0) == (p < 0.05), (b, discordant - b, total)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(b=counts, c=counts, rest=counts, confidence=st.sampled_from([0.9, 0.95, 0.99]))
 def test_paired_difference_interval_holds_what_the_exact_test_does_not_reject(b, c, rest, confidence):
     """Against scipy: Clopper and Pearson's ends for the share among discordant rows, and the exact binomial test."""

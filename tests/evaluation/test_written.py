@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.evaluation.written import loss, p_equation, p_value, percent, percent_interval, points
+from tests.amounts import examples
 
 rates = st.floats(0, 1) | st.floats(0, 1e-6) | st.floats(0, 1e-6).map(lambda x: 1 - x)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(rate=rates, digits=st.integers(0, 4))
 def test_certainty_is_written_of_certainty_alone(rate, digits):
     text = percent(rate, digits)
@@ -23,7 +24,7 @@ def test_certainty_is_written_of_certainty_alone(rate, digits):
     assert float(text.lstrip("<>")) == pytest.approx(100 * rate, abs=10.0**-digits)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(p=st.floats(0, 1) | st.floats(0.04999, 0.05001))
 def test_a_p_value_stays_on_its_side_of_the_level(p):
     text = p_value(p)
@@ -33,7 +34,7 @@ def test_a_p_value_stays_on_its_side_of_the_level(p):
     assert "= <" not in p_equation(p)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(difference=st.floats(-1, 1) | st.floats(-1e-5, 1e-5))
 def test_the_end_of_an_interval_does_not_become_zero(difference):
     shown = float(points(difference))
