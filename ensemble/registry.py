@@ -49,6 +49,10 @@ class Registry(Generic[Part]):
                     raise ConfigError(f"{self.kind} {name!r}: {entry.value} cannot be imported: {error}") from error
         return self._parts.get(name)
 
+    def is_own(self, name: str) -> bool:
+        """True for a part of this package."""
+        return name in self._own
+
     def all(self) -> dict[str, Part]:
         """By name: our own in their order, then what was registered since."""
         for name in self._own:

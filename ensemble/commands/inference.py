@@ -24,6 +24,11 @@ AGGREGATOR = click.option(
     type=click.Choice(["soft", "hard", "weighted", "geometric", "additive"]),
     help="Another vote than the run's own.",
 )
+TRUST = click.option(
+    "--trust-code",
+    is_flag=True,
+    help="Execute the code that the run's folder holds, where its network is made by some.",
+)
 FILE = GivenPath()
 
 
@@ -38,6 +43,7 @@ FILE = GivenPath()
     help="Dark on light, or light on dark; without it the image itself tells.",
 )
 @AGGREGATOR
+@TRUST
 def predict(
     run: str,
     images: tuple[str, ...],
@@ -45,6 +51,7 @@ def predict(
     figure: Path | None,
     invert: bool | None,
     aggregator: Aggregator | None,
+    trust_code: bool,
 ) -> None:
     """Say what is on each IMAGE, by the vote of a RUN (its folder, or its name under runs/).
 
@@ -60,7 +67,7 @@ def predict(
     from ensemble.inference.trained import load_ensemble
     from ensemble.results.judging import find_run
 
-    trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator)
+    trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator, trust_code=trust_code)
     asked = find_pictures(images, sys.stdin.buffer.read)
     if figure is not None:
         check_figure(figure, len(asked.pictures))
@@ -87,14 +94,17 @@ def predict(
 @click.option("--format", "file_format", type=click.Choice(["torch_export", "onnx"]), required=True)
 @click.option("--out", type=FILE, help="The file; without it the run's name, in this folder.")
 @AGGREGATOR
+@TRUST
 @AS_JSON
-def export(run: str, file_format: Format, out: Path | None, aggregator: Aggregator | None, as_json: bool) -> None:
+def export(
+    run: str, file_format: Format, out: Path | None, aggregator: Aggregator | None, trust_code: bool, as_json: bool
+) -> None:
     """Write the whole vote of a RUN as one file: uint8 images [N, C, H, W] in, probabilities and classes out."""
     from ensemble.inference.export import FORMATS, export_ensemble
     from ensemble.inference.trained import load_ensemble
     from ensemble.results.judging import find_run
 
-    trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator, device="cpu")
+    trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator, device="cpu", trust_code=trust_code)
     path = out or Path(trained.vote.experiment.name + FORMATS[file_format].suffix)
     exported = export_ensemble(trained, file_format, path)
     size, checked = exported.size, exported.checked

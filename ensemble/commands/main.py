@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -152,10 +152,19 @@ def show_config(config: Path, overrides: tuple[str, ...], as_json: bool) -> None
         say(json.dumps(rows, indent=1))
         return
     width = max(len(key) for key in values)
-    shown = {key: json.dumps(value) for key, value in values.items()}
+    shown = {key: _in_a_line(value) for key, value in values.items()}
     middle = min(40, max(len(value) for value in shown.values()))
     for key, value in shown.items():
         say(f"{key:<{width}}  {value:<{middle}}  {loaded.origins[key]}")
+
+
+def _in_a_line(value: Any) -> str:
+    """A value as JSON; of texts of several lines, such as code, how many they have."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(key)}: {_in_a_line(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, str) and "\n" in value:
+        return f"({len(value.splitlines())} lines)"
+    return json.dumps(value)
 
 
 @main.command()

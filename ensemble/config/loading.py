@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 from ensemble.config.effects import contradictions
 from ensemble.config.explain import explain
 from ensemble.config.keys import dotted, kind_of
+from ensemble.config.network import Network
 from ensemble.config.schema import Experiment, FailureConfig
 from ensemble.config.secrets import names_secret, secret_in
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
@@ -56,15 +57,22 @@ def load_config(path: Path, overrides: Sequence[str] = (), more: Mapping[KeyPath
         apply_override(values, places, override)
     for key, value in (more or {}).items():
         put(values, places, key, value, ".".join(map(str, key)), "Python")
-    experiment = parse_experiment(values, str(path), places)
+    experiment = parse_experiment(values, str(path), places, path.absolute().parent)
     return Loaded(experiment, _origins(experiment, places))
 
 
 def parse_experiment(
-    values: dict[str, Any], where: str = "configuration", places: dict[KeyPath, str] | None = None
+    values: dict[str, Any],
+    where: str = "configuration",
+    places: dict[KeyPath, str] | None = None,
+    folder: Path | None = None,
 ) -> Experiment:
-    """Validate plain values (lists as tuples). Raises ConfigError."""
+    """Validate plain values (lists as tuples). Raises ConfigError.
+
+    folder: where files are looked for that the configuration names beside it; without it the working directory.
+    """
     places = places or {}
+    values = _completed(values, folder)
     mistakes = _secrets(values, where, places) or _bad_paths(values, where, places)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
@@ -75,6 +83,25 @@ def parse_experiment(
             "\n".join(f"{_place(path, where, places)}: {'.'.join(path)} {reason}" for path, reason in idle)
         )
     return experiment
+
+
+def _completed(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    """With what the sections of networks need from the folder of their configuration. Raises ConfigError."""
+
+    def completed(holder: Any) -> Any:
+        model = holder.get("model") if isinstance(holder, dict) else None
+        name = model.get("name") if isinstance(model, dict) else None
+        section = Network.registry.find(name) if isinstance(name, str) else None
+        return (
+            holder
+            if section is None or model is None
+            else {**holder, "model": section.complete(model, folder or Path.cwd())}
+        )
+
+    groups = values.get("members")
+    if isinstance(groups, tuple):
+        values = {**values, "members": tuple(completed(group) for group in groups)}
+    return dict(completed(values))
 
 
 def _place(path: KeyPath, where: str, places: dict[KeyPath, str]) -> str:

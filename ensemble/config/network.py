@@ -5,7 +5,8 @@ Input channels and classes come from the data set, never from the configuration.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field
@@ -27,9 +28,16 @@ class Network(Part):
         "network", "ensemble.networks",
         {
             "lenet5": f"{_MODELS}.lenet", "lenet4": f"{_MODELS}.lenet", "mlp": f"{_MODELS}.mlp", "cnn": f"{_MODELS}.cnn",
-            "resnet18": f"{_MODELS}.resnet", "resnet50": f"{_MODELS}.resnet", "layers": f"{_MODELS}.layers",
+            "resnet18": f"{_MODELS}.resnet", "resnet50": f"{_MODELS}.resnet", "layers": f"{_MODELS}.layers", "python": f"{_MODELS}.python",
         },
     )  # fmt: skip
+
+    stored_code: ClassVar[bool] = False  # it is built by executing text that its section holds
+
+    @classmethod
+    def complete(cls, values: Mapping[str, Any], _folder: Path) -> Mapping[str, Any]:
+        """The keys of a section with what else it needs from the folder of its configuration. Raises ConfigError."""
+        return values
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> Any:
         """An nn.Module from images [B, C, H, W] of this shape (C, H, W) to logits [B, num_classes], and nothing else.
@@ -38,6 +46,11 @@ class Network(Part):
         where the images are too small for the layers. torch is imported inside, so that reading a configuration is quick.
         """
         raise NotImplementedError
+
+    @property
+    def foreign(self) -> bool:
+        """True for a network that is not this package's, so that a run checks it before it begins."""
+        return self.stored_code or not self.registry.is_own(self.name)
 
     def widest_convolution(self) -> int | None:
         """Channels of the widest convolution; None for a network without any. Speeds are guessed from it."""

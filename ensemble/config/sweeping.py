@@ -68,7 +68,9 @@ class SweepPlan:
         values["name"] = name or f"{setting.name}_seed{values['seed']}"
         if name is None:  # a run of its own, in the folder of the sweep
             values["output_dir"] = f"{values.get('output_dir', 'runs')}/{self.name}"
-        return parse_experiment(values, f"{self.where} with {setting.label}", places)
+        return parse_experiment(
+            values, f"{self.where} with {setting.label}", places, Path(self.where).absolute().parent
+        )
 
     def mixed(self) -> Experiment:
         """All settings as one mixed ensemble, `seeds` members each."""
@@ -83,7 +85,12 @@ class SweepPlan:
         values = _copy(self.base)
         for key in ("model", "num_members"):
             values.pop(key, None)
-        return parse_experiment({**values, "name": self.name, "members": tuple(groups)}, self.where, dict(self.places))
+        return parse_experiment(
+            {**values, "name": self.name, "members": tuple(groups)},
+            self.where,
+            dict(self.places),
+            Path(self.where).absolute().parent,
+        )
 
     def only(self, settings: Sequence[Setting]) -> SweepPlan:
         """The same sweep over some of the settings."""

@@ -90,7 +90,13 @@ def preprocessing(trained: TrainedEnsemble) -> dict[str, Any]:
 
 
 def _torch_export(network: VoteNetwork, example: torch.Tensor, facts: dict[str, str]) -> bytes:
-    program = torch.export.export(network, (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
+    try:
+        program = torch.export.export(network, (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
+    except Exception as error:  # the network may be a user's, and torch raises errors of many kinds
+        reason = " ".join(str(error).split())[:500]
+        raise ComputeError(
+            f"--format torch_export: torch cannot write this network for any number of images: {type(error).__name__}: {reason}; its forward must not depend on values or on the number of images, such as len(x) does"
+        ) from error
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own deprecated internals

@@ -60,15 +60,19 @@ class StoredVote:
     pixels: PixelRule | None = None
 
 
-def read_vote(path: Path, aggregator: Aggregator | None = None) -> StoredVote:
+def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool = False) -> StoredVote:
     """Everything needed to vote as the run does. `aggregator` replaces the configured vote.
 
     Members whose stored votes are not finite have none, as in the judgement. Raises StorageError where there is no
     run or a file is damaged, QuorumError when fewer members finished than failures.min_members, ConfigError for a vote that
-    there is not or that the run's method does not have.
+    there is not or that the run's method does not have, and for a run that holds code where `trust_code` does not allow to execute it.
     """
     folder = RunFolder.read(path)
     experiment = parse_stored(folder.config(), str(path / CONFIG))
+    if not trust_code and any(group.model.stored_code for group in experiment.groups):
+        raise ConfigError(
+            f"{path}: the network of this run is Python code that its folder holds (model.code in {CONFIG}), and using it would execute that; read it, then give --trust-code (in Python trust_code=True)"
+        )
     described = _described(folder)
     voters = _finite(load_voters(folder))
     chosen: Aggregator = aggregator or experiment.aggregator

@@ -28,15 +28,20 @@ _BATCH = {"cpu": 256, "cuda": 4096}
 
 
 def load_ensemble(
-    path: str | os.PathLike[str], *, aggregator: Aggregator | None = None, device: str = "auto"
+    path: str | os.PathLike[str],
+    *,
+    aggregator: Aggregator | None = None,
+    device: str = "auto",
+    trust_code: bool = False,
 ) -> TrainedEnsemble:
     """The trained members of a run and their vote.
 
     path: the run's folder. aggregator: another vote than the configured one. device: "auto" (a GPU where there is
-    one), "cpu" or "cuda". Raises StorageError where there is no run or a file is damaged, QuorumError when too few
+    one), "cpu" or "cuda". trust_code: execute the code that the folder holds where the network is made by some
+    (`model.name: python`); without it such a run is a ConfigError. Raises StorageError where there is no run or a file is damaged, QuorumError when too few
     members finished, ComputeError when the device is not there.
     """
-    return TrainedEnsemble(read_vote(given_path(path, "path"), aggregator), device)
+    return TrainedEnsemble(read_vote(given_path(path, "path"), aggregator, trust_code), device)
 
 
 class TrainedEnsemble:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble.config.network import Network
+from ensemble.errors import ConfigError
 from ensemble.models import build_model
 
 
@@ -68,9 +69,43 @@ def _follow(
     hook: Callable[[nn.Module, tuple[Tensor, ...], Tensor], None],
 ) -> None:
     """Pass one image through a network, with the hook behind every layer of these kinds that holds no other layer."""
-    with torch.device("meta"):
-        network = build_model(config, image_shape, num_classes).eval()
-        for layer in network.modules():
-            if isinstance(layer, kinds) and not list(layer.children()):
-                layer.register_forward_hook(hook)
-        network(torch.empty(1, *image_shape))
+    calls: list[tuple[nn.Module, tuple[Tensor, ...], Tensor]] = []
+    shape = _pass_one(config, image_shape, num_classes, kinds, calls)
+    if shape != (1, num_classes):
+        raise ConfigError(
+            f"model {config.name}: gives numbers of shape {list(shape)} for one image; expected [1, {num_classes}], one per class"
+        )
+    for call in calls:
+        hook(*call)
+
+
+def _pass_one(
+    config: Network,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    kinds: type[nn.Module] | tuple[type[nn.Module], ...],
+    calls: list[tuple[nn.Module, tuple[Tensor, ...], Tensor]],
+) -> tuple[int, ...]:
+    """On the meta device; on the CPU where the network cannot work there, as one that looks at numbers cannot."""
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        calls.append((layer, inputs, output))
+
+    for device in ("meta", "cpu"):
+        calls.clear()
+        try:
+            with torch.device(device), torch.random.fork_rng(devices=[]):
+                network = build_model(config, image_shape, num_classes).eval()
+                for layer in network.modules():
+                    if isinstance(layer, kinds) and not list(layer.children()):
+                        layer.register_forward_hook(note)
+                return tuple(network(torch.zeros(1, *image_shape)).shape)
+        except ConfigError:
+            raise
+        except Exception as error:  # the network may be a user's
+            if device == "cpu":
+                channels, height, width = image_shape
+                raise ConfigError(
+                    f"model {config.name}: cannot take images of {channels} channels and {height}x{width} pixels: {type(error).__name__}: {error}"
+                ) from error
+    raise AssertionError("one of the two has returned or raised")

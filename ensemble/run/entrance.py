@@ -106,7 +106,7 @@ def _run(experiment: Experiment, dataset: Dataset | None, listeners: Sequence[Tr
         if _State.stopped:
             _State.stopped = False
             signals.clear()
-    return Run(outcome.path)
+    return Run(outcome.path, trust_code=True)  # it has just been executed
 
 
 def _experiment(

@@ -56,7 +56,7 @@ from ensemble.storage.names import (
 )
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
-from ensemble.training import Trainer, check_batches, check_precision
+from ensemble.training import Trainer, check_batches, check_network, check_precision, largest_stack
 from ensemble.types import ByteArray, Failure, FloatArray, IntArray
 
 MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
@@ -94,6 +94,7 @@ def run_ensemble(
     )
     config = experiment.model_dump(mode="json")
     notices = [Notice(f"data: {remark.text}", remark.warning) for remark in dataset.account.remarks()]
+    notices += _checked_networks(experiment, dataset)
 
     def check(stored: RunFolder) -> None:
         require_same_data(stored, dataset, split)
@@ -117,6 +118,17 @@ def run_ensemble(
         seconds = time.monotonic() - started
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
     return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
+
+
+def _checked_networks(experiment: Experiment, dataset: Dataset) -> Iterator[Notice]:
+    """What is worth saying about networks that are not ours. Raises ConfigError for those that do not suit the images."""
+    for group in experiment.groups:
+        if group.model.foreign:
+            obstacles = check_network(group.model, _image_shape(dataset), dataset.num_classes)
+            if obstacles and group.count > 1:
+                yield Notice(
+                    f"{group.name}: members are trained one by one, since {', '.join(obstacles)} cannot be stacked"
+                )
 
 
 def _with_idle_options(emit: Callable[[Event], None], experiment: Experiment, device: str) -> Callable[[Event], None]:
@@ -165,7 +177,11 @@ def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: 
     """
     check_batches(experiment, _image_shape(dataset), dataset.num_classes)
     card = planned_card(experiment.compute, device)
+    shape, classes = _image_shape(dataset), dataset.num_classes
     plan = make_plan(experiment, device, slots, card)
+    foreign = [g for g in experiment.groups if g.model.foreign and experiment.compute.stack_size is None]
+    sizes = {g.name: largest_stack(g.model, shape, classes, plan.stack_sizes[g.name]) for g in foreign}
+    plan = replace(plan, stack_sizes={**plan.stack_sizes, **sizes})
     if experiment.compute.kernels == "auto" and card is not None:
         return replace(plan, ways=stored_kernels(plan, experiment, card, _image_shape(dataset), dataset.num_classes))
     if experiment.compute.kernels != "measured":

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 class Run:
     """A finished or unfinished run. Its folder may be moved; everything here is read from it when it is asked for."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        """path: the run's folder. Raises StorageError where there is no run or its manifest is damaged."""
-        self._folder = RunFolder.read(Path(path))
+    def __init__(self, path: str | os.PathLike[str], trust_code: bool = False) -> None:
+        """path: the run's folder. trust_code: see `load`. Raises StorageError where there is no run, or a damaged manifest."""
+        self._folder, self._trust_code = RunFolder.read(Path(path)), trust_code
 
     @property
     def path(self) -> Path:
@@ -101,7 +101,7 @@ class Run:
         """Members and vote in memory, for predicting; needs torch."""
         from ensemble.inference.trained import load_ensemble
 
-        return load_ensemble(self.path)
+        return load_ensemble(self.path, trust_code=self._trust_code)
 
     def predict_proba(self, images: Any) -> FloatArray:
         """Class probabilities [N, K] of the run's vote; images as `TrainedEnsemble.predict_proba` takes them."""
@@ -130,9 +130,12 @@ class Run:
         return self._voters.test if part == "test" else self._voters.validation
 
 
-def load(run: str | os.PathLike[str]) -> Run:
-    """A run by its folder, or by its name under runs/. Raises StorageError where there is none."""
-    return Run(find_run(os.fspath(run), Path("runs")))
+def load(run: str | os.PathLike[str], trust_code: bool = False) -> Run:
+    """A run by its folder, or by its name under runs/. Raises StorageError where there is none.
+
+    trust_code: predicting may execute the code that the folder holds, where the network is made by some (`model.name: python`).
+    """
+    return Run(find_run(os.fspath(run), Path("runs")), trust_code)
 
 
 def compare(runs: Sequence[Run | str | os.PathLike[str]], aggregator: Aggregator = "soft") -> Comparison:

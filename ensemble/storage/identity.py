@@ -5,6 +5,7 @@ Where a run is executed and how it is watched may change between starts; anythin
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 from ensemble.config.loading import parse_stored
@@ -29,10 +30,18 @@ def differences(stored: dict[str, Any], current: dict[str, Any], device: str | N
     old, new = (_with_ranks(_flat(values)) for values in (_completed(stored), _completed(current)))
     without_effect = {"compute.cuda_graph"} if device == "cpu" else set()
     return [
-        f"{key}: {old.get(key, 'absent')!r} in the folder, {new.get(key, 'absent')!r} now"
+        _difference(key, old.get(key, "absent"), new.get(key, "absent"))
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _neutral(key) and key not in without_effect
     ]
+
+
+def _difference(key: str, old: Any, new: Any) -> str:
+    """Both values; of longer texts the lines that differ."""
+    if not all(isinstance(value, str) and "\n" in value for value in (old, new)):
+        return f"{key}: {old!r} in the folder, {new!r} now"
+    lines = list(difflib.unified_diff(old.splitlines(), new.splitlines(), "in the folder", "now", lineterm="", n=1))
+    return "\n    ".join([f"{key}:", *lines[:40], *(["..."] if len(lines) > 40 else [])])
 
 
 def _with_ranks(values: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
-import ensemble
 from ensemble.config.schema import WandbConfig
 from ensemble.data.showing import viewable
 from ensemble.errors import EnsembleError
@@ -263,7 +262,7 @@ def _start_worker(folder: Path) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if name not in DROPPED_VARIABLES}
     # Tables and images wait here for their upload; by default that would be a folder in the user's home.
     environment["WANDB_DATA_DIR"] = str(home / "staging")
-    source = str(Path(ensemble.__file__).parents[1])
+    source = str(Path(__file__).parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, environment.get("PYTHONPATH")]))
     # -P: a file or folder named wandb in the working directory must not be imported.
     command = [sys.executable, "-P", "-m", "ensemble.tracking.wandb_worker"]

@@ -5,7 +5,17 @@
 Importing this loads no torch; the first training does.
 """
 
+from ensemble.training.foreign import check_network, largest_stack
 from ensemble.training.job import Arrays, Job, check_batches, check_precision, device_kind
 from ensemble.training.trainer import Trainer
 
-__all__ = ["Arrays", "Job", "Trainer", "check_batches", "check_precision", "device_kind"]
+__all__ = [
+    "Arrays",
+    "Job",
+    "Trainer",
+    "check_batches",
+    "check_network",
+    "check_precision",
+    "device_kind",
+    "largest_stack",
+]

@@ -1,0 +1,146 @@
+"""Source files of a user: collected where they lie, carried as text, executed where a network is built.
+
+    code = collect(Path("my_nets.py"))          # {"my_nets.py": "...", "blocks.py": "..."}: with what it imports from beside it
+    make = find(code, "my_nets.py", "make_net") # executes them
+
+The text, not the path, is what a run is made of: it lies in the run's configuration, and travels with the tasks.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import linecache
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from ensemble.errors import ConfigError
+from ensemble.outside.paths import read_regular_file
+
+_MOST_BYTES = 2**20  # of a file
+_importing = threading.RLock()
+
+
+def collect(path: Path) -> dict[str, str]:
+    """The text of a file, and of the modules beside it that it imports, by file name.
+
+    Raises ConfigError for a file that is not there or is no Python.
+    """
+    found: dict[str, str] = {}
+    waiting = [path.name]
+    while waiting:
+        name = waiting.pop()
+        found[name] = text = _text(path.parent / name)
+        tree = _parsed(text, path.parent / name)
+        beside = (f"{module}.py" for module in _imported(tree))
+        waiting += [file for file in beside if file not in found and (path.parent / file).is_file()]
+    return dict(sorted(found.items()))
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_regular_file(path, _MOST_BYTES).decode("utf-8").replace("\r\n", "\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; expected a Python file") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: is no UTF-8 text ({error.reason} at byte {error.start}); expected a Python file"
+        ) from error
+
+
+def _parsed(text: str, path: Path) -> ast.Module:
+    try:
+        return ast.parse(text, str(path))
+    except (SyntaxError, ValueError) as error:
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise ConfigError(f"{path}{line}: is no Python: {getattr(error, 'msg', error)}") from error
+
+
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Top names of all modules that are imported anywhere in a file."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.partition(".")[0]
+
+
+def find(code: Mapping[str, str], file: str, name: str) -> Callable[..., Any]:
+    """What a file calls by that name, after executing it. Raises ConfigError where that fails or there is no such thing."""
+    try:
+        with beside_each_other(code):
+            module = importlib.import_module(file.removesuffix(".py"))
+    except Exception as error:  # the code is not ours
+        raise ConfigError(f"model.path {file}:{name}: executing the file failed: {told(error, code)}") from error
+    made = getattr(module, name, None)
+    if not callable(made):
+        known = ", ".join(
+            sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        )
+        raise ConfigError(
+            f"model.path {file}:{name}: there is no such class or function in {file}; it has {known or 'none'}"
+        )
+    result: Callable[..., Any] = made
+    return result
+
+
+def told(error: BaseException, code: Mapping[str, str]) -> str:
+    """An error of the user's code, with the last line of theirs that it came through."""
+    places, trace = [], error.__traceback__
+    while trace is not None:
+        name = Path(trace.tb_frame.f_code.co_filename).name
+        if name in code:
+            places.append(f"{name}:{trace.tb_lineno}: ")
+        trace = trace.tb_next
+    return f"{places[-1] if places else ''}{type(error).__name__}: {error}"
+
+
+@contextmanager
+def beside_each_other(code: Mapping[str, str]) -> Iterator[None]:
+    """Inside, these files are modules by their names; what had such a name before has it again afterwards."""
+    with _importing:
+        finder, names = _Finder(code), {file.removesuffix(".py") for file in code}
+        hidden = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+        sys.modules.update({name: finder.kept[name] for name in names & finder.kept.keys()})
+        sys.meta_path.insert(0, finder)
+        try:
+            yield
+        finally:
+            sys.meta_path.remove(finder)
+            finder.kept.update({name: sys.modules.pop(name) for name in names if name in sys.modules})
+            sys.modules.update(hidden)
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
+    """Finds modules among texts. Those of the same texts are the same modules every time."""
+
+    _all: dict[str, dict[str, ModuleType]] = {}  # noqa: RUF012 - shared on purpose
+
+    def __init__(self, code: Mapping[str, str]) -> None:
+        self.code = code
+        self.digest = hashlib.sha256(repr(sorted(code.items())).encode()).hexdigest()
+        self.kept = self._all.setdefault(self.digest, {})
+
+    def find_spec(self, fullname: str, *_: object) -> importlib.machinery.ModuleSpec | None:
+        if f"{fullname}.py" not in self.code:
+            return None
+        return importlib.util.spec_from_loader(fullname, self, origin=self._place(fullname))
+
+    def get_source(self, fullname: str) -> str:
+        return self.code[f"{fullname}.py"]
+
+    def get_code(self, fullname: str) -> CodeType:
+        text, place = self.get_source(fullname), self._place(fullname)
+        linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)  # for traces
+        return compile(text, place, "exec")
+
+    def _place(self, fullname: str) -> str:
+        return f"<{self.digest[:8]}>/{fullname}.py"

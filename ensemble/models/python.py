@@ -1,0 +1,74 @@
+"""A network of one's own: a class or a function in a file beside the configuration.
+
+model: {name: python, path: "my_nets.py:make_net", args: {width: 64}}
+
+    def make_net(num_classes, in_channels, width): ...  # -> nn.Module from images [B, C, H, W] to logits [B, num_classes]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from ensemble.config.network import Network, register_network
+from ensemble.errors import ConfigError
+from ensemble.models import own_code
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_PATH = re.compile(r"(?P<file>[A-Za-z_]\w*\.py):(?P<name>[A-Za-z_]\w*)", re.ASCII)
+
+
+@register_network
+class PythonConfig(Network):
+    """A class or function of a Python file beside the configuration, called with num_classes, in_channels and args."""
+
+    stored_code: ClassVar[bool] = True
+    name: Literal["python"]
+    path: str = Field(description="FILE.py:NAME, the file beside the configuration")
+    args: dict[str, Any] = Field({}, description="further arguments of the class or function")
+    code: dict[str, str] = Field(
+        {},
+        description="texts of the file and of those it imports from beside it, by name; filled in when the file is read",
+    )
+
+    @classmethod
+    def complete(cls, values: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+        """With the texts of the files. Raises ConfigError where they cannot be read."""
+        path = values.get("path")
+        if not isinstance(path, str):
+            return values  # which the schema explains
+        match = _PATH.fullmatch(path)
+        if match is None:
+            raise ConfigError(
+                f"model.path = {path!r}: expected FILE.py:NAME with a file beside the configuration and a class or function in it, such as my_nets.py:make_net"
+            )
+        code = own_code.collect(folder / match["file"])
+        if values.get("code", code) != code:
+            raise ConfigError(
+                f"model.code is filled in from the files themselves, and is not what {folder / match['file']} and its neighbours hold; leave it out"
+            )
+        return {**values, "code": code}
+
+    def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
+        """What the class or function makes. Raises ConfigError where that fails or is no network for these images."""
+        from torch import nn
+
+        match = _PATH.fullmatch(self.path)
+        if match is None or match["file"] not in self.code:
+            raise ConfigError(f"model.path = {self.path!r}: the run holds no text of that file")
+        make = own_code.find(self.code, match["file"], match["name"])
+        called = f"{self.path}(num_classes={num_classes}, in_channels={image_shape[0]}{''.join(f', {k}={v!r}' for k, v in self.args.items())})"
+        try:
+            with own_code.beside_each_other(self.code):
+                network = make(num_classes=num_classes, in_channels=image_shape[0], **self.args)
+        except Exception as error:  # the code is not ours
+            raise ConfigError(f"{called}: failed: {own_code.told(error, self.code)}") from error
+        if not isinstance(network, nn.Module):
+            raise ConfigError(f"{called}: gave {type(network).__name__}; expected a torch.nn.Module")
+        return network

@@ -1,0 +1,210 @@
+"""A network from a file beside the configuration: its text is the run's, wherever the tasks run, and is executed only on request."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+import ensemble
+from ensemble.commands.main import main
+from ensemble.config import parse_experiment
+from ensemble.errors import ConfigError
+from ensemble.models import build_model, num_parameters, own_code
+from ensemble.models.work import activation_sizes, multiply_adds
+
+NETS = """
+from torch import nn
+from blocks import hidden
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes, in_channels, width=16):
+        super().__init__()
+        self.body = hidden(in_channels * 28 * 28, width)
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.head(self.body(x.flatten(1)).tanh())
+
+
+def chain(num_classes, in_channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * 784, 8), nn.ReLU(), nn.Linear(8, num_classes))
+
+
+def looks_at_numbers(num_classes, in_channels):
+    class Odd(Net):
+        def forward(self, x):
+            return super().forward(x * float(x.abs().max().item() > 1e9) + x)
+
+    return Odd(num_classes, in_channels)
+
+
+def lenet5(num_classes, in_channels):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 6, 5, padding=2), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(6, 16, 5), nn.MaxPool2d(2),
+        nn.ReLU(), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, num_classes),
+    )
+
+
+def features(num_classes, in_channels):
+    return nn.Flatten()
+
+
+def empty(num_classes, in_channels):
+    return nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(num_classes))
+
+
+def broken(num_classes, in_channels):
+    return 1 / 0
+
+
+def no_module(num_classes, in_channels):
+    return 7
+"""
+BLOCKS = """
+def hidden(inputs, width):
+    from deeper import linear
+    return linear(inputs, width)
+"""
+DEEPER = "from torch import nn\nlinear = nn.Linear\n"
+KEYS: dict[str, Any] = {
+    "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits", "max_train_rows": 300},
+    "model": {"name": "python", "path": "my_nets.py:Net", "args": {"width": 12}},
+    "training": {"epochs": 2, "batch_size": 32}, "compute": {"executor": "inline", "device": "cpu"},
+    "tracking": {"wandb": {"mode": "disabled"}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name, text in {"my_nets.py": NETS, "blocks.py": BLOCKS, "deeper.py": DEEPER, "unused.py": "1 / 0"}.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "own.yaml").write_text(json.dumps(KEYS))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, list(words))
+
+
+def network(path: str, **args: Any) -> Any:
+    model = {"name": "python", "path": path, "args": args}
+    return parse_experiment({**KEYS, "name": "x", "model": model}).groups[0].model
+
+
+def test_the_text_travels_and_is_executed_only_on_request(home: Path) -> None:
+    done = run("train", "own.yaml", "-q")
+    assert done.exit_code == 0, done.output
+    folder = home / "runs/own"
+    weights = (folder / "members/0001/weights.safetensors").read_bytes()
+    for name in ("my_nets.py", "blocks.py", "deeper.py"):
+        (home / name).rename(home / f"{name}.gone")
+    for command in (("evaluate",), ("report",), ("check",), ("card",), ("wandb", "--mode", "offline")):
+        assert run(command[0], "runs/own", *command[1:]).exit_code == 0, command
+    (home / "x.pgm").write_bytes(b"P5 28 28 255 " + bytes(784))
+    refused = run("predict", "runs/own", "x.pgm")
+    assert refused.exit_code == 2
+    assert "would execute that; read it, then give --trust-code" in refused.output
+    assert run("predict", "runs/own", "x.pgm", "--trust-code").exit_code == 0
+    with pytest.raises(ConfigError, match="trust_code=True"):
+        ensemble.load("runs/own").predict(np.zeros((1, 28, 28), np.uint8))
+    assert ensemble.load("runs/own", trust_code=True).predict(np.zeros((1, 28, 28), np.uint8)).shape == (1,)
+    for form in ("torch_export", "onnx"):
+        exported = run("export", "runs/own", "--format", form, "--trust-code")
+        assert exported.exit_code == 0, exported.output
+    for name in ("my_nets.py", "blocks.py", "deeper.py"):
+        (home / f"{name}.gone").rename(home / name)
+    (folder / "members/0001/weights.safetensors").unlink()
+    assert run("train", "own.yaml", "-q").exit_code == 0
+    assert (folder / "members/0001/weights.safetensors").read_bytes() == weights
+
+
+def test_a_changed_file_is_refused_with_the_difference(home: Path) -> None:
+    assert run("train", "own.yaml", "-q").exit_code == 0
+    (home / "deeper.py").write_text(DEEPER + "changed = 1\n")
+    done = run("train", "own.yaml", "-q")
+    assert done.exit_code == 2
+    assert "model.code.deeper.py:" in done.output
+    assert "+changed = 1" in done.output
+    assert "Net(nn.Module)" not in done.output
+
+
+def test_ray_and_launched_ranks_need_no_file(home: Path) -> None:
+    assert run("train", "own.yaml", "-q", "output_dir=inline").exit_code == 0
+    doors = {
+        "ray": ["-m", "ensemble", "train", "own.yaml", "-q", "compute.executor=ray", "compute.slots=2"],
+        "ranks": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "launch.accelerate_run", "own.yaml", "compute.executor=accelerate"],
+    }  # fmt: skip
+    for name, words in doors.items():
+        done = subprocess.run(
+            [sys.executable, *words, f"output_dir={name}"], capture_output=True, text=True, check=False, timeout=240
+        )
+        assert done.returncode == 0, done.stderr
+        for number in range(3):
+            file = f"own/members/{number:04d}/weights.safetensors"
+            assert (home / name / file).read_bytes() == (home / "inline" / file).read_bytes()
+
+
+def test_the_same_lenet5_gives_the_built_in_s_votes(home: Path) -> None:
+    """All layers have twins, so it trains in stacks by the same kernels; to float32 rounding, for stacks may differ in size."""
+    own = ensemble.train("own.yaml", name="mine", model={"name": "python", "path": "my_nets.py:lenet5"})
+    built_in = ensemble.train("own.yaml", name="theirs", model="lenet5")
+    np.testing.assert_allclose(own.votes("test"), built_in.votes("test"), atol=1e-6)
+
+
+def test_networks_are_measured_also_where_the_meta_device_does_not_do(home: Path) -> None:
+    shape = (1, 28, 28)
+    plain, odd = network("my_nets.py:Net"), network("my_nets.py:looks_at_numbers")
+    assert multiply_adds(plain, shape, 10) == multiply_adds(odd, shape, 10) == 784 * 16 + 160
+    assert activation_sizes(plain, shape, 10) == activation_sizes(odd, shape, 10)
+    assert num_parameters(build_model(plain, shape, 10)) == 784 * 16 + 16 + 170
+
+
+def test_only_what_is_imported_is_taken_and_names_stay_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = own_code.collect(home / "my_nets.py")
+    assert list(code) == ["blocks.py", "deeper.py", "my_nets.py"]
+    other = {"blocks.py": "hidden = 3", "my_nets.py": "from blocks import hidden\nclass Net:\n    found = hidden"}
+    monkeypatch.setitem(sys.modules, "blocks", json)
+    first, second = own_code.find(code, "my_nets.py", "Net"), own_code.find(other, "my_nets.py", "Net")
+    assert second.found == 3  # type: ignore[attr-defined]
+    assert first is own_code.find(code, "my_nets.py", "Net")
+    assert sys.modules["blocks"] is json
+    assert "my_nets" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"path": "my_nets.py"}, "expected FILE.py:NAME with a file beside the configuration"),
+        ({"path": "../my_nets.py:Net"}, "expected FILE.py:NAME"),
+        ({"path": "gone.py:Net"}, "gone.py: cannot be read: No such file or directory"),
+        ({"path": "bad.py:Net"}, "bad.py:2: is no Python"),
+        ({"path": "latin.py:Net"}, "latin.py: is no UTF-8 text"),
+        ({"path": "my_nets.py:Nett"}, "there is no such class or function in my_nets.py; it has Net, broken, chain"),
+        ({"path": "unused.py:Net"}, "executing the file failed: unused.py:1: ZeroDivisionError"),
+        ({"path": "my_nets.py:broken"}, "my_nets.py:broken(num_classes=10, in_channels=1): failed: my_nets.py:44: ZeroDivisionError"),
+        ({"path": "my_nets.py:Net", "args": {"wide": 3}}, "unexpected keyword argument 'wide'"),
+        ({"path": "my_nets.py:no_module"}, "gave int; expected a torch.nn.Module"),
+        ({"path": "my_nets.py:features"}, "gives numbers of shape [1, 784] for one image; expected [1, 10], one per class"),
+        ({"path": "my_nets.py:empty"}, "the network has no weights to train"),
+        ({"path": "my_nets.py:Net", "code": {"my_nets.py": "1"}}, "is not what"),
+        ({"path": 3}, "model.path = '3': expected FILE.py:NAME"),
+        ({}, "model.path: missing"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_named(home: Path, model: dict[str, Any], message: str) -> None:
+    (home / "bad.py").write_text("x = 1\nclass Net(:\n")
+    (home / "latin.py").write_bytes("# \xe4\n".encode("latin-1"))
+    (home / "own.yaml").write_text(json.dumps({**KEYS, "model": {"name": "python", **model}}))
+    done = run("train", "own.yaml", "-q")
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+    assert not (home / "runs").exists()
