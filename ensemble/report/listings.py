@@ -84,7 +84,7 @@ def print_models(rows: list[dict[str, Any]]) -> None:
         )
     console = open_table_console()
     _print_whole(console, table)
-    console.print("parameters: on MNIST, with the defaults. Every one of them can be trained in stacks.")
+    console.print("parameters: on MNIST, with the defaults.")
 
 
 def list_datasets() -> list[dict[str, Any]]:

@@ -146,6 +146,9 @@ REVIEWED: dict[str, str] = {
     "tracking.wandb.artifact": "as project",
     "model.name": "another network; tests/models",
     "model.stem": "ResNets are too slow for here; tests/models",
+    "model.path": "another network; tests/models/test_python_network.py, as args and code",
+    "model.args": "see model.path",
+    "model.code": "filled in, and refused where it is not the files'; see model.path",
     "model.layers": "a network of its own; tests/models/test_layers_network.py, as all keys of its layers",
 }
 SECTIONS = {"method", "data", "model", "training", "compute", "failures", "tracking", "tracking.wandb", "training.augmentation",

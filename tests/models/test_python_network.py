@@ -166,6 +166,27 @@ def test_networks_are_measured_also_where_the_meta_device_does_not_do(home: Path
     assert multiply_adds(plain, shape, 10) == multiply_adds(odd, shape, 10) == 784 * 16 + 160
     assert activation_sizes(plain, shape, 10) == activation_sizes(odd, shape, 10)
     assert num_parameters(build_model(plain, shape, 10)) == 784 * 16 + 16 + 170
+    assert num_parameters(build_model(network("my_nets.py:Net", width=3), shape, 10)) == 784 * 3 + 3 + 40
+
+
+def test_sweeps_mixed_ensembles_and_the_classifier(home: Path) -> None:
+    """Every door that reads a configuration finds the file beside it, or in the working directory."""
+    words = ["training.lr=0.003,0.01", "training.epochs=1", "num_members=1"]
+    done = run("sweep", "own.yaml", *words, "-q", "--json")
+    assert done.exit_code == 0, done.output
+    groups = [
+        {"count": 1, "model": {"name": "python", "path": "my_nets.py:chain"}}, {"count": 2, "name": "net", "model": KEYS["model"]},
+    ]  # fmt: skip
+    mixed = {key: value for key, value in KEYS.items() if key not in ("model", "num_members")}
+    (home / "below").mkdir()
+    for name in ("my_nets.py", "blocks.py", "deeper.py"):
+        (home / name).rename(home / "below" / name)
+    (home / "below/mixed.yaml").write_text(json.dumps({**mixed, "members": groups}))
+    trained = ensemble.train(home / "below/mixed.yaml")
+    assert [row["name"] for row in trained.config["members"]] == [None, "net"]
+    assert trained.predict(np.zeros((2, 28, 28), np.uint8)).shape == (2,)
+    with pytest.raises(ValueError, match=r"my_nets\.py: cannot be read: No such file"):
+        ensemble.EnsembleClassifier(model=KEYS["model"]).fit(np.zeros((40, 28, 28), np.uint8), np.arange(40) % 2)
 
 
 def test_only_what_is_imported_is_taken_and_names_stay_apart(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
