@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,3 +23,13 @@ def test_it_runs_and_says_something(example: Path, tmp_path: Path) -> None:
     assert done.stderr == ""
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert next((tmp_path / "runs").iterdir()).joinpath("evaluation.json").is_file()
+
+
+def test_the_configuration_beside_its_network_trains(tmp_path: Path) -> None:
+    config = EXAMPLES[0].parent / "own_file" / "digits.yaml"
+    words = ["-m", "ensemble", "train", str(config), "-q", "training.epochs=1", "num_members=2", "--json"]
+    done = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert [member["recipe"] for member in json.loads(done.stdout)["members"]] == ["make_net", "make_net"]

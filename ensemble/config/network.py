@@ -48,6 +48,11 @@ class Network(Part):
         raise NotImplementedError
 
     @property
+    def label(self) -> str:
+        """What members of this network are called where their group has no name."""
+        return self.name
+
+    @property
     def foreign(self) -> bool:
         """True for a network that is not this package's, so that a run checks it before it begins."""
         return self.stored_code or not self.registry.is_own(self.name)

@@ -293,11 +293,11 @@ class Experiment(Section):
         if not self.members:
             assert self.model is not None
             assert self.num_members is not None
-            alike = Group(name=self.model.name, count=self.num_members, model=self.model, training=self.training)
+            alike = Group(name=self.model.label, count=self.num_members, model=self.model, training=self.training)
             return self.method.groups_of(alike)
         return tuple(
             Group(
-                name=group.name or group.model.name,
+                name=group.name or group.model.label,
                 count=group.count,
                 model=group.model,
                 training=group.training or self.training,

@@ -55,6 +55,10 @@ class PythonConfig(Network):
             )
         return {**values, "code": code}
 
+    @property
+    def label(self) -> str:
+        return self.path.rpartition(":")[2]
+
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """What the class or function makes. Raises ConfigError where that fails or is no network for these images."""
         from torch import nn

@@ -183,7 +183,7 @@ def test_sweeps_mixed_ensembles_and_the_classifier(home: Path) -> None:
         (home / name).rename(home / "below" / name)
     (home / "below/mixed.yaml").write_text(json.dumps({**mixed, "members": groups}))
     trained = ensemble.train(home / "below/mixed.yaml")
-    assert [row["name"] for row in trained.config["members"]] == [None, "net"]
+    assert [member.recipe for member in trained.evaluation.members] == ["chain", "net", "net"]
     assert trained.predict(np.zeros((2, 28, 28), np.uint8)).shape == (2,)
     with pytest.raises(ValueError, match=r"my_nets\.py: cannot be read: No such file"):
         ensemble.EnsembleClassifier(model=KEYS["model"]).fit(np.zeros((40, 28, 28), np.uint8), np.arange(40) % 2)
