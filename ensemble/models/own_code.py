@@ -29,6 +29,15 @@ _MOST_BYTES = 2**20  # of a file
 _importing = threading.RLock()
 
 
+class _State:
+    executing = 0
+
+
+def executing() -> bool:
+    """True while a user's code is executed, of whichever thread."""
+    return _State.executing > 0
+
+
 def collect(path: Path) -> dict[str, str]:
     """The text of a file, and of the modules beside it that it imports, by file name.
 
@@ -111,9 +120,11 @@ def beside_each_other(code: Mapping[str, str]) -> Iterator[None]:
         hidden = {name: sys.modules.pop(name) for name in names if name in sys.modules}
         sys.modules.update({name: finder.kept[name] for name in names & finder.kept.keys()})
         sys.meta_path.insert(0, finder)
+        _State.executing += 1
         try:
             yield
         finally:
+            _State.executing -= 1
             sys.meta_path.remove(finder)
             finder.kept.update({name: sys.modules.pop(name) for name in names if name in sys.modules})
             sys.modules.update(hidden)

@@ -7,8 +7,9 @@ model: {name: python, path: "my_nets.py:make_net", args: {width: 64}}
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -54,6 +55,20 @@ class PythonConfig(Network):
                 f"model.code is filled in from the files themselves, and is not what {folder / match['file']} and its neighbours hold; leave it out"
             )
         return {**values, "code": code}
+
+    @classmethod
+    def of(cls, make: Callable[..., Any], args: Mapping[str, Any]) -> PythonConfig:
+        """The section of a class or function that this process has. Raises ConfigError where it is not at the top of a file."""
+        name = getattr(make, "__qualname__", repr(make))
+        try:
+            file = Path(inspect.getsourcefile(make) or "")
+        except TypeError:
+            file = Path()
+        if not file.is_file() or _PATH.fullmatch(f"{file.name}:{name}") is None:
+            raise ConfigError(
+                f"model: {name} is not at the top of a Python file, so its text cannot travel with the run; put it into one, and import it from there"
+            )
+        return cls(name="python", path=f"{file.name}:{name}", args=dict(args), code=own_code.collect(file))
 
     @property
     def label(self) -> str:

@@ -24,6 +24,8 @@ from ensemble.data import Dataset
 from ensemble.data.dataset import dataset_of_arrays
 from ensemble.errors import ConfigError, StoppedError
 from ensemble.events import Event
+from ensemble.models import own_code
+from ensemble.models.python import PythonConfig
 from ensemble.run.compose import run_experiment
 from ensemble.run.stored import Run
 from ensemble.tracking.base import Tracker
@@ -40,13 +42,15 @@ def train(
     trackers: Sequence[Tracker] = (),
     on_event: Callable[[Event], object] | None = None,
     progress: bool = False,
+    model_args: Mapping[str, Any] | None = None,
     **keys: Any,
 ) -> Run:
     """Train what is missing of a run, judge it, and return it. The same call again retrains nothing that is finished.
 
     config: a YAML file as `ensemble train` takes it, or nothing. overrides: values by dotted key, such as
     {"training.epochs": 5}. keys: the sections and keys of a configuration (model, method, training, num_members, name
-    ...), laid over the file; a model or method may be given by its name alone. data: a section, the name of a data set,
+    ...), laid over the file; a model or method may be given by its name alone, and a model as a class or function of a
+    Python file, which is called with num_classes, in_channels and model_args and gives an nn.Module. data: a section, the name of a data set,
     or arrays: (train_images, train_labels) or (train_images, train_labels, test_images, test_labels), with images
     [N, H, W], [N, H, W, C] or [N, C, H, W]; without a test part a share is held back (data.test_fraction).
     trackers: further listeners (see `ensemble.tracking.base.Tracker`). on_event: called with every event, in this thread.
@@ -57,6 +61,17 @@ def train(
     kept, and the same call goes on.
     """
     arrays = _arrays(data)
+    if own_code.executing():
+        raise ConfigError(
+            'ensemble.train was called by the file of a network while that was executed to build it; put the training under `if __name__ == "__main__":`, or the network into a file of its own'
+        )
+    model = keys.get("model")
+    if callable(model) and not isinstance(model, Section):
+        keys["model"] = PythonConfig.of(model, _plain(model_args or {}, ""))
+    elif model_args is not None:
+        raise ConfigError(
+            "model_args: has no effect without model=..., a class or function; put its keys into the model's section"
+        )
     if data is not None:
         keys["data"] = data if arrays is None else {"name": "arrays", "path": GIVEN}
     experiment = _experiment(config, keys, overrides or {})
@@ -147,7 +162,7 @@ def _plain(value: Any, key: str) -> Any:
 
 def _section(value: Any) -> Any:
     """A section that is given by its name alone, or as an object, as a mapping of its keys."""
-    if isinstance(value, Section):
+    if isinstance(value, Section) and not isinstance(value, PythonConfig):  # which has its texts already
         return {name: getattr(value, name) for name in type(value).model_fields}
     return {"name": value} if isinstance(value, str) else value
 

@@ -169,6 +169,64 @@ def test_networks_are_measured_also_where_the_meta_device_does_not_do(home: Path
     assert num_parameters(build_model(network("my_nets.py:Net", width=3), shape, 10)) == 784 * 3 + 3 + 40
 
 
+SCRIPT = """
+import sys
+import numpy as np
+from torch import nn
+import ensemble
+from blocks import hidden
+
+
+def make(num_classes, in_channels, width=4):
+    return nn.Sequential(nn.Flatten(), hidden(in_channels * 784, width), nn.ReLU(), nn.Linear(width, num_classes))
+
+
+def train(**keys):
+    keys = {"method": "bagging", "num_members": 2, "data": "digits", "training": {"epochs": 1}, **keys}
+    return ensemble.train(model=make, model_args={"width": np.int64(6)}, **keys)
+
+
+if GUARD:
+    run = train(name="script", compute={"executor": sys.argv[1], "stack_size": 1})
+    print(run.evaluation.members[0].recipe, run.predict_proba(np.zeros((1, 28, 28), np.uint8)).shape, run.config["model"]["args"])
+"""
+
+
+def test_a_class_or_function_of_a_script(home: Path) -> None:
+    script = home / "deep" / "script.py"
+    script.parent.mkdir()
+    for name in ("blocks.py", "deeper.py"):
+        (home / name).rename(script.parent / name)
+    for executor in ("inline", "ray"):
+        script.write_text(SCRIPT.replace("GUARD", '__name__ == "__main__"'))
+        words = [sys.executable, str(script), executor]
+        done = subprocess.run(words, cwd=home, capture_output=True, text=True, check=False, timeout=120)
+        assert (done.returncode, done.stdout) == (0, "make (1, 10) {'width': 6}\n"), done.stderr
+        if executor == "inline":
+            (home / "runs").rename(home / "inline")
+    weights = "script/members/0001/weights.safetensors"
+    assert (home / "runs" / weights).read_bytes() == (home / "inline" / weights).read_bytes()
+    script.write_text(SCRIPT.replace("GUARD", "True"))
+    done = subprocess.run(words, cwd=home, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "put the training under `if __name__" in done.stderr
+
+
+def test_what_has_no_file_is_refused() -> None:
+    def inner(num_classes: int, in_channels: int) -> None: ...
+
+    keys: dict[str, Any] = {"method": "bagging", "num_members": 2, "data": "digits"}
+    with pytest.raises(ConfigError, match="inner is not at the top of a Python file"):
+        ensemble.train(model=inner, **keys)
+    with pytest.raises(ConfigError, match="model_args: has no effect without"):
+        ensemble.train(model="mlp", model_args={"width": 3}, **keys)
+
+
+def test_files_may_be_called_like_secrets(home: Path) -> None:
+    (home / "tokens.py").write_text("from torch import nn\nclass Net(nn.Linear):\n    pass\n")
+    assert list(network("tokens.py:Net").code) == ["tokens.py"]
+
+
 def test_sweeps_mixed_ensembles_and_the_classifier(home: Path) -> None:
     """Every door that reads a configuration finds the file beside it, or in the working directory."""
     words = ["training.lr=0.003,0.01", "training.epochs=1", "num_members=1"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ensemble.config.schema import DeepEnsembleConfig, Experiment, TrackingConfig, WandbConfig
+from ensemble.config.schema import Experiment, TrackingConfig, WandbConfig
 from ensemble.events import Notice
+from ensemble.methods.one_round import DeepEnsembleConfig
 from ensemble.tracking.base import Composite
 from ensemble.tracking.build import build_trackers
 from ensemble.tracking.console import PlainConsole, WarningsOnly
