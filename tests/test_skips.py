@@ -38,6 +38,7 @@ def test_a_skip_that_is_not_allowed_fails_and_is_named(
     shutil.copy(Path(__file__).parent / "conftest.py", tmp_path)
     (tmp_path / "test_sample.py").write_text(TESTS)
     env = {key: value for key, value in os.environ.items() if key != "ENSEMBLE_ALLOWED_SKIPS"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[1])  # from where it imports what the suite shares
     if allowed is not None:
         env["ENSEMBLE_ALLOWED_SKIPS"] = allowed
     run = subprocess.run(
