@@ -15,6 +15,7 @@ A `Part` is a section that is chosen by its name among all that are registered. 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
@@ -40,6 +41,8 @@ class Part(Section):
     registry: ClassVar[Registry[type[Any]]]
     registered: ClassVar[int] = 0  # how many of all kinds are, so that what was found out about them is known to be old
     name: str
+
+    build: ClassVar[Callable[..., Any]]
 
     @classmethod
     def stands_for_all(cls) -> bool:
@@ -83,8 +86,11 @@ def _union(choices: tuple[type[Part], ...]) -> TypeAdapter[Any]:
 
 
 def register(part: type[Part]) -> None:
-    """Make a part known by its names. Raises TypeError where it has none."""
+    """Make a part known by its names. Raises TypeError where it has none, or builds nothing."""
     if not part.names():
         raise TypeError(f'{part.__name__}: needs its name as a key, such as name: Literal["{part.__name__.lower()}"]')
+    kind = next(base for base in part.__mro__ if issubclass(base, Part) and base.stands_for_all())
+    if part.build is kind.build:
+        raise TypeError(f"{part.__name__}: needs a method build, see {kind.__module__}.{kind.__name__}.build")
     part.registry.register(part, *part.names())
     Part.registered += 1

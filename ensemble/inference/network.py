@@ -17,7 +17,8 @@ from ensemble.config.schema import Aggregator
 from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import PROBABILITY_FLOOR
 from ensemble.inference.stored import StoredMember, StoredVote
-from ensemble.training.stack import Stack, largest_stack
+from ensemble.training.stack import Stack
+from ensemble.training.suitability import largest_stack
 
 # Shares of votes are counted in float32 here, so equal counts may differ by rounding, different ones by 1/M.
 _TIE_TOLERANCE = 1e-6

@@ -161,9 +161,7 @@ def _plain(value: Any, key: str) -> Any:
 
 
 def _section(value: Any) -> Any:
-    """A section that is given by its name alone, or as an object, as a mapping of its keys."""
-    if isinstance(value, Section) and not isinstance(value, PythonConfig):  # which has its texts already
-        return {name: getattr(value, name) for name in type(value).model_fields}
+    """A section that is given by its name alone, as a mapping of its keys."""
     return {"name": value} if isinstance(value, str) else value
 
 

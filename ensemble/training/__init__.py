@@ -5,8 +5,8 @@
 Importing this loads no torch; the first training does.
 """
 
-from ensemble.training.foreign import check_network, largest_stack
 from ensemble.training.job import Arrays, Job, check_batches, check_precision, device_kind
+from ensemble.training.suitability import check_network, largest_stack
 from ensemble.training.trainer import Trainer
 
 __all__ = [

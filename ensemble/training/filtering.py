@@ -26,7 +26,8 @@ from ensemble.training.batches import Resident, seeded, tensor_of
 from ensemble.training.job import Job
 from ensemble.training.layers import channels_last
 from ensemble.training.placement import Placement
-from ensemble.training.stack import Stack, largest_stack
+from ensemble.training.stack import Stack
+from ensemble.training.suitability import largest_stack
 from ensemble.types import Filter, MemberSpec
 
 BATCH = 512

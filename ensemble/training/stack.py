@@ -174,11 +174,6 @@ def _is_container(module: nn.Module) -> bool:
     return kind is nn.Sequential or f"{kind.__module__.partition('.')[0]}.{kind.__name__}" in _CONTAINERS
 
 
-def largest_stack(config: Network, image_shape: ImageShape, num_classes: int, wanted: int) -> int:
-    """How many members can be computed as one network: as many as wanted, or 1 where a layer has no K-fold form."""
-    return 1 if wanted > 1 and unstackable(build_model(config, image_shape, num_classes)) else wanted
-
-
 def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
     """One network whose layers are the K-fold twins of the members' layers.
 

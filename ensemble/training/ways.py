@@ -30,8 +30,9 @@ from ensemble.training.batch_last import known, suits, worthwhile
 from ensemble.training.job import Job, Ways
 from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d, channels_last, pool_before_bias
 from ensemble.training.placement import Placement
-from ensemble.training.stack import Stack, largest_stack
+from ensemble.training.stack import Stack
 from ensemble.training.step_timing import Step, fastest, free_gpu_memory
+from ensemble.training.suitability import largest_stack
 
 _MOST_BYTES = 1_000_000  # of what is remembered about one kind of stack
 _RENAMED = {"matmul": "windows"}  # in the plans of earlier versions

@@ -120,6 +120,13 @@ def test_its_keys_are_checked_like_all_others() -> None:
     assert kind_of(("model", "ending")) == "text"
 
 
+def test_an_error_of_its_code_is_told_before_the_run_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tiny, "build", lambda *_: [][0])
+    with pytest.raises(ConfigError, match="model tiny: cannot take images of 1 channels and 28x28 pixels: IndexError"):
+        train(tmp_path, {"name": "tiny"})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_it_is_listed() -> None:
     rows = {row["name"]: row for row in json.loads(CliRunner().invoke(main, ["models", "--json"]).stdout)}
     assert rows["tiny"]["parameters"] == 28 * 28 * 8 + 8 + 2 * 8 + 8 * 10 + 10
@@ -130,11 +137,11 @@ def test_it_is_listed() -> None:
 def test_names_are_not_taken_twice() -> None:
     register_network(Tiny)  # the same once more, as when a notebook's cell runs again
 
-    class Other(Network):
-        name: Literal["tiny", "free"]
+    class Other(Tiny):
+        name: Literal["tiny", "free"]  # type: ignore[assignment]
 
-    class Mine(Network):
-        name: Literal["lenet5"]
+    class Mine(Tiny):
+        name: Literal["lenet5"]  # type: ignore[assignment]
 
     class Nameless(Network):
         pass
@@ -146,6 +153,12 @@ def test_names_are_not_taken_twice() -> None:
     fresh: Registry[type[Network]] = Registry("network", "none", {"lenet5": "ensemble.models.lenet"})
     with pytest.raises(ConfigError, match="'lenet5': there is one of that name already"):
         fresh.register(Mine, "lenet5")  # before anybody asked for ours
+
+    class Unbuilt(Network):
+        name: Literal["unbuilt"]
+
+    with pytest.raises(TypeError, match="Unbuilt: needs a method build"):
+        register_network(Unbuilt)
     with pytest.raises(TypeError, match="needs its name as a key, such as name: Literal"):
         register_network(Nameless)
 

@@ -1,4 +1,4 @@
-"""Networks that are not this package's, looked at before a run begins. Importing this loads no torch."""
+"""Whether a network suits the images, and how many members of it can be one network. Importing this loads no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def check_network(model: Network, image_shape: tuple[int, int, int], num_classes
     from ensemble.models.work import multiply_adds
     from ensemble.training.stack import unstackable
 
+    multiply_adds(model, image_shape, num_classes)  # which builds it too, and explains whatever a user's code raises
     network = build_model(model, image_shape, num_classes)
-    multiply_adds(model, image_shape, num_classes)
     if not num_parameters(network):
         raise ConfigError(f"model {model.name}: the network has no weights to train")
     return unstackable(network)
@@ -21,6 +21,7 @@ def check_network(model: Network, image_shape: tuple[int, int, int], num_classes
 
 def largest_stack(model: Network, image_shape: tuple[int, int, int], num_classes: int, wanted: int) -> int:
     """How many members can be computed as one network: as many as wanted, or 1 where a layer has no K-fold form."""
-    from ensemble.training import stack  # imports torch
+    from ensemble.models import build_model
+    from ensemble.training.stack import unstackable
 
-    return stack.largest_stack(model, image_shape, num_classes, wanted)
+    return 1 if wanted > 1 and unstackable(build_model(model, image_shape, num_classes)) else wanted
