@@ -1,5 +1,6 @@
 # make quickstart   install into .venv and train the first ensemble
 # make test         all tests but the longer ones; make test-gpu: those on pretended GPUs, all of them
+# make test-fast    without Ray, launchers, browsers and whole commands
 # make test-all     those too that try every call to a disk in turn, where make test takes a sample
 # make check        lint, types, layers
 # make benchmark    our speed beside Ensemble-PyTorch's (needs the benchmark extra, installed on demand)
@@ -14,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 # Compiled once and kept: without its caches every process compiles torch and Ray anew, for seconds (docs/log.md).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart install test test-all test-gpu check format benchmark benchmarks requirements clean
+.PHONY: quickstart install test test-fast test-all test-gpu check format benchmark benchmarks requirements clean
 
 quickstart: install
 	$(BIN)/ensemble train configs/quickstart.yaml
@@ -29,11 +30,20 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $(STAMP)
 
+# Many tests wait for other processes, so there are more at a time than cores (tests/conftest.py says how many). Those with a
+# limit in seconds run alone.
+SIDE_BY_SIDE := -n auto --dist worksteal
+
 test: install
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -m "timed and not gpu_full and not long"
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not timed and not gpu_full and not long"
+
+test-fast: install
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not timed and not gpu_full and not long and not processes"
 
 test-all: install
-	$(BIN)/python -m pytest -q -m "not gpu_full"
+	$(BIN)/python -m pytest -q -m "timed and not gpu_full"
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not timed and not gpu_full"
 
 test-gpu: install
 	$(BIN)/python -m pytest -q -m "" tests/gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 steady_environment.install()
 
+PROCESS_GIB = 4  # what one process that runs tests may come to need, with the processes that it starts
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two a core, since most of them wait, as far as memory goes."""
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return max(1, min(2 * (os.cpu_count() or 1), int(memory_gib / PROCESS_GIB)))
+
 
 @pytest.fixture(autouse=True)
 def the_working_directory_stays() -> Iterator[None]:
@@ -31,6 +40,15 @@ def the_working_directory_stays() -> Iterator[None]:
     after = Path.cwd()
     os.chdir(before)
     assert after == before
+
+
+@pytest.fixture(autouse=True)
+def denormal_numbers_stay() -> Iterator[None]:
+    """What a placement sets for the whole process while it trains is put back after a test that made one by itself."""
+    yield
+    if sys.float_info.min / 2 == 0:
+        torch = sys.modules["torch"]
+        torch.set_flush_denormal(False)
 
 
 def check_intervals(record: Any, where: str = "") -> None:

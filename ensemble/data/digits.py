@@ -7,6 +7,9 @@ every version of numpy.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 
 from ensemble.types import ByteArray, IntArray
@@ -21,17 +24,32 @@ def load_digits_28() -> tuple[ByteArray, IntArray, ByteArray, IntArray]:
 
     The test part is every fifth image of each class in file order: stratified, and independent of any seed.
     """
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    labels_N = bunch.target.astype(np.int64)
-    images_NCHW = enlarge(bunch.images.astype(np.int64))[:, None]
+    small_N88, labels_N = _as_published()
+    images_NCHW = enlarge(small_N88)[:, None]
     rank_N = np.empty_like(labels_N)
     for label in np.unique(labels_N):
         rows = np.flatnonzero(labels_N == label)
         rank_N[rows] = np.arange(len(rows))
     test_N = rank_N % TEST_EVERY == TEST_EVERY - 1
     return images_NCHW[~test_N], labels_N[~test_N], images_NCHW[test_N], labels_N[test_N]
+
+
+def _as_published() -> tuple[IntArray, IntArray]:
+    """The 8x8 images_N88 in 0..16 and labels_N, in the order of the file.
+
+    The file is read where scikit-learn keeps it, without importing scikit-learn and with it scipy and pandas: that takes
+    longer than all else that a first run does before it trains. Where another version keeps it elsewhere, it is asked.
+    """
+    package = find_spec("sklearn")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        table = Path(folder, "datasets", "data", "digits.csv.gz")
+        if table.is_file():
+            rows_NP = np.loadtxt(table, dtype=np.int64, delimiter=",")
+            return rows_NP[:, :-1].reshape(-1, SMALL, SMALL), rows_NP[:, -1]
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return bunch.images.astype(np.int64), bunch.target.astype(np.int64)
 
 
 def enlarge(images_N88: IntArray) -> ByteArray:

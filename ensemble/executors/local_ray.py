@@ -27,8 +27,12 @@ from ensemble.errors import ComputeError
 PREFIX = "ensemble-ray-"
 _LONGEST = 40  # letters of the folder's name: Linux allows 107 for the whole name of a socket in it
 _SWITCH = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-# The end of its input is the end of the driver. $1: the raylet's process group, with its agents and workers; $2: the folder.
-_CLEAR_UP = 'read -r _; kill -9 "-$1" 2>/dev/null; sleep 1; rm -rf -- "$2"'
+# The end of its input is the end of the driver. $1: the raylet's process group, with its agents and workers; $2: the folder,
+# which goes when they have, or after a second.
+_CLEAR_UP = (
+    'read -r _; kill -9 "-$1" 2>/dev/null; tries=20; '
+    'while [ $tries -gt 0 ] && kill -0 "-$1" 2>/dev/null; do tries=$((tries - 1)); sleep 0.05; done; rm -rf -- "$2"'
+)
 _CLEARED_S = 5.0
 
 

@@ -104,13 +104,14 @@ class Placement:
         """The model on the device, wrapped for precision and (only if data-parallel) gradient averaging.
 
         The optimiser needs no wrapper: Accelerate's is for gradient scaling and accumulation, and costs a LeNet-5 up
-        to a tenth of its step.
+        to a tenth of its step. That the model is to be moved is said, since Accelerate would otherwise look for
+        distributed tensors in it, which imports them and sympy: more than a second of every process that trains.
         """
         for layer in model.modules():
             if isinstance(layer, StackedBatchNorm):
                 layer.synchronized = self.ranks > 1
         with self._configuration_alone():
-            return self.accelerator.prepare_model(model, evaluation_mode=self.ranks == 1)
+            return self.accelerator.prepare_model(model, device_placement=True, evaluation_mode=self.ranks == 1)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of the forward pass."""

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from ensemble.config.schema import DataConfig
 from ensemble.data import DATASETS, load_dataset
-from ensemble.data.digits import enlarge
+from ensemble.data.digits import enlarge, load_digits_28
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,14 @@ def test_the_set_is_fixed_for_ever(digits):
     ):
         digest.update(array.tobytes())
     assert digest.hexdigest() == "7a4f68ae08f26db16219c29ce8b2250acc81b1d74b877f4cc8cf859351519ccb"
+
+
+def test_the_file_and_scikit_learn_s_function_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = load_digits_28()
+    monkeypatch.setattr("ensemble.data.digits.find_spec", lambda _: None)  # as where the file lies elsewhere
+    for ours, theirs in zip(read, load_digits_28(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.dtype == theirs.dtype
 
 
 def test_constant_images_stay_constant():
