@@ -1,8 +1,1 @@
-"""Doors to clusters and launchers.
-
-    ray job submit --address URL --working-dir . -- python -m launch.ray_job CONFIG [key=value ...]
-    python -m launch.submit CONFIG --address URL [key=value ...]
-    accelerate launch --config_file configs/accelerate/cpu_2.yaml -m launch.accelerate_run CONFIG [key=value ...]
-
-docs/launching.md says more. No file here is named after a library: `launch/ray.py` would import itself.
-"""
+"""Doors to clusters and launchers by short names, for use in this folder; what is installed has them as ensemble.launch."""

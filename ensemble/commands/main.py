@@ -1,4 +1,4 @@
-"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | wandb | config | models | datasets`.
+"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | wandb | config | configs | models | datasets`.
 
 Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
 inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ensemble import __version__, signals
-from ensemble.commands import check, compare, inference, reproduce, sweep
+from ensemble.commands import check, compare, configs, inference, reproduce, sweep
 from ensemble.commands.ending import PoliteGroup, open_missing_streams, output_finished
 from ensemble.commands.words import GivenPath, say
 from ensemble.errors import (
@@ -34,7 +34,7 @@ OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
 
 _TRAINING = ("train", "sweep", "reproduce")
-_ALONE = "`ensemble {}` is one process and follows its configuration (a launcher's processes: -m launch.accelerate_run)"
+_ALONE = "`ensemble {}` is one process and follows its configuration (a launcher's processes: -m ensemble.launch.accelerate_run)"
 
 
 @click.group(cls=PoliteGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,6 +58,7 @@ def main(context: click.Context, debug: bool) -> None:
 def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
     """Train the ensemble of a CONFIG file, then judge it.
 
+    CONFIG is a file or the name of a configuration that comes with the package: quickstart; see `ensemble configs`.
     Values of the file are replaced by KEY=VALUE, for example training.epochs=5. The same command again finishes what
     is missing and retrains nothing that is finished.
     """
@@ -206,7 +207,7 @@ def datasets(as_json: bool) -> None:
         print_datasets(rows)
 
 
-for _command in (*check.COMMANDS, *compare.COMMANDS, *inference.COMMANDS, *reproduce.COMMANDS, *sweep.COMMANDS):
+for _command in (*check.COMMANDS, *compare.COMMANDS, *configs.COMMANDS, *inference.COMMANDS, *reproduce.COMMANDS, *sweep.COMMANDS):
     main.add_command(_command)
 
 

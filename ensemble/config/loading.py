@@ -22,6 +22,7 @@ from ensemble.config.keys import dotted, kind_of
 from ensemble.config.network import Network
 from ensemble.config.schema import Experiment, FailureConfig
 from ensemble.config.secrets import names_secret, secret_in
+from ensemble.config.shipped import find_configuration
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
 from ensemble.errors import ConfigError
 from ensemble.outside.paths import given_path
@@ -41,8 +42,9 @@ class Loaded:
 def load_config(path: Path, overrides: Sequence[str] = (), more: Mapping[KeyPath, Any] | None = None) -> Loaded:
     """Read, override and validate. Raises ConfigError listing every mistake with its file, line and remedy.
 
-    more: further overrides, by path, as the schema has them (lists as tuples).
+    path: a file, or the name of a configuration that comes with the package, such as quickstart. more: further overrides, by path, as the schema has them (lists as tuples).
     """
+    path = find_configuration(path)
     source = read_yaml(path, kind_of)
     values = source.values
     places = {key: f"{path}:{line}" for key, line in source.lines.items()}

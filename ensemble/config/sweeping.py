@@ -22,6 +22,7 @@ from ensemble.config.keys import dotted, kind_of
 from ensemble.config.loading import apply_override, parse_experiment
 from ensemble.config.method import MethodSection
 from ensemble.config.schema import Experiment
+from ensemble.config.shipped import find_configuration
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
 from ensemble.errors import ConfigError
 
@@ -110,6 +111,7 @@ def load_sweep(path: Path, words: Sequence[str], draw: int | None = None) -> Swe
 
     draw: so many random settings of the grid instead of all. Raises ConfigError; all settings are validated.
     """
+    path = find_configuration(path)
     source = read_yaml(path, kind_of)
     values: dict[str, Any] = source.values
     places: dict[KeyPath, str] = {key: f"{path}:{line}" for key, line in source.lines.items()}

@@ -82,7 +82,9 @@ def _text_of(path: Path) -> str:
     except FileNotFoundError as error:
         near = sorted(p.name for p in path.parent.glob("*.yaml"))[:8] if path.parent.is_dir() else []
         hint = f"; in that folder: {', '.join(near)}" if near else ""
-        raise ConfigError(f"{path}: no such configuration file{hint}") from error
+        raise ConfigError(
+            f"{path}: no such configuration file{hint}; `ensemble configs` lists those that come with the package"
+        ) from error
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{path}: not UTF-8 text (byte {error.start + 1}); save it as UTF-8, or give the configuration file that you mean"

@@ -138,14 +138,14 @@ def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], w
     if compute.executor == "accelerate" or compute.parallel == "data":
         what = "compute.parallel: data" if compute.parallel == "data" else "compute.executor: accelerate"
         raise ComputeError(
-            f"{what} needs processes that a launcher started; use: accelerate launch --config_file configs/accelerate/cpu_2.yaml -m launch.accelerate_run CONFIG"
+            f"{what} needs processes that a launcher started; use: accelerate launch --config_file configs/accelerate/cpu_2.yaml -m ensemble.launch.accelerate_run CONFIG"
         )
     installed = importlib.util.find_spec("ray") is not None
     choice = compute.executor
     spread = device == "cuda" and compute.gpus_per_task > 1
     if spread and choice == "inline":
         raise ComputeError(
-            f"compute.gpus_per_task is {compute.gpus_per_task:g}, but the inline executor is one process on one GPU; use compute.executor=ray, or: accelerate launch --multi_gpu -m launch.accelerate_run CONFIG compute.parallel=data"
+            f"compute.gpus_per_task is {compute.gpus_per_task:g}, but the inline executor is one process on one GPU; use compute.executor=ray, or: accelerate launch --multi_gpu -m ensemble.launch.accelerate_run CONFIG compute.parallel=data"
         )
     if spread:
         choice = "ray"

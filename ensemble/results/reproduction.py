@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ensemble.config import Experiment, load_config
+from ensemble.config.shipped import FOLDER
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.statistics import Interval, mean_interval
@@ -129,14 +130,9 @@ def seed_experiment(row: SeedRow, folder: Path, seeds: int | None, overrides: Se
 
 
 def find_configurations() -> Path:
-    """The folder with the rows' files: configs/seeds here, or beside the package's source. Raises ConfigError."""
-    candidates = [Path("configs/seeds"), Path(__file__).resolve().parents[2] / "configs" / "seeds"]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    raise ConfigError(
-        f"configs/seeds: not found (looked for {', '.join(map(str, candidates))}); start this in the project's folder"
-    )
+    """The folder with the rows' files: configs/seeds here, or the package's own."""
+    here = Path("configs/seeds")
+    return here if here.is_dir() else FOLDER / "seeds"
 
 
 def reproduce(

@@ -20,7 +20,7 @@ import ray
 import yaml
 
 from ensemble.errors import ComputeError
-from launch.submit import check_address, submission
+from ensemble.launch.submit import check_address, submission
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -187,7 +187,7 @@ def test_nothing_secret_is_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     arguments = submission(Path("configs/quickstart.yaml"), ("seed=3",), install=True)
     assert CANARY not in json.dumps(arguments)
-    assert arguments["entrypoint"] == "python -m launch.ray_job configs/quickstart.yaml seed=3"
+    assert arguments["entrypoint"] == "python -m ensemble.launch.ray_job configs/quickstart.yaml seed=3"
     assert {".git", ".venv", "runs", "data"} <= set(arguments["runtime_env"]["excludes"])
     assert "torch" in " ".join(arguments["runtime_env"]["pip"]["packages"])
 

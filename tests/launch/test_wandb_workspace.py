@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from launch.wandb_workspace import build_report, build_workspace, main
+from ensemble.launch.wandb_workspace import build_report, build_workspace, main
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the package's own imports
 TRACKING = Path(__file__).parents[2] / "ensemble" / "tracking"
@@ -28,7 +28,7 @@ def test_workspace_and_report_are_built_and_hold_all_panels() -> None:
 
 def test_every_metric_is_one_the_tracker_writes() -> None:
     written = "".join(path.read_text() for path in TRACKING.glob("wandb_*.py"))
-    source = (Path(__file__).parents[2] / "launch" / "wandb_workspace.py").read_text()
+    source = (Path(__file__).parents[2] / "ensemble" / "launch" / "wandb_workspace.py").read_text()
     metrics = set(
         re.findall(r'"((?:error|verdict|size|train|validation|ece)/[a-z_]+|train_seconds|num_parameters)"', source)
     )

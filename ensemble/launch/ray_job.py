@@ -1,0 +1,49 @@
+"""The door for a Ray cluster: what `ray job submit` starts.
+
+    ray job submit --address URL --working-dir . -- python -m ensemble.launch.ray_job CONFIG [key=value ...]
+
+The driver runs in the cluster; tasks go to whatever slots there are, and results come back through Ray, so workers
+need no path in common with it. The job's own folder is a copy that vanishes: output_dir must be absolute, on a disk
+that outlives the job. Submitting the same command again goes on where the last job stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from ensemble.config import load_config
+from ensemble.errors import ConfigError
+from ensemble.executors import build_executor
+from ensemble.storage.remote import is_address
+from ensemble.launch.training import guarded, train_and_print
+
+
+def main() -> int:
+    """Train on the cluster this job runs in; returns the exit code."""
+    if len(sys.argv) < 2 or "=" in sys.argv[1]:
+        raise ConfigError("usage: ray job submit ... -- python -m ensemble.launch.ray_job CONFIG [key=value ...]")
+    loaded = load_config(Path(sys.argv[1]), sys.argv[2:])
+    experiment = loaded.experiment
+    if experiment.compute.executor not in ("auto", "ray"):
+        raise ConfigError(
+            f"compute.executor is {experiment.compute.executor}, but this door's executor is ray; remove the key, or use: ensemble train"
+        )
+    if not (is_address(experiment.output_dir) or Path(experiment.output_dir).is_absolute()):
+        raise ConfigError(
+            f"output_dir: {experiment.output_dir!r} would lie in the job's own folder, which vanishes with it; expected an absolute path on a disk that stays, such as output_dir=/shared/runs, or an address such as s3://bucket/runs"
+        )
+    compute = experiment.compute.model_copy(update={"executor": "ray"})
+    experiment = experiment.model_copy(update={"compute": compute})
+    return train_and_print(
+        experiment, lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images)
+    )
+
+
+def start() -> None:
+    """Run this door and leave with its exit code."""
+    guarded(main, "the same submission")
+
+
+if __name__ == "__main__":
+    start()
