@@ -1,4 +1,4 @@
-"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | wandb | config | configs | models | datasets`.
+"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | wandb | config | configs | init | models | datasets`.
 
 Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
 inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ensemble import __version__, signals
-from ensemble.commands import check, compare, configs, inference, reproduce, sweep
+from ensemble.commands import check, compare, configs, inference, init, reproduce, sweep
 from ensemble.commands.ending import PoliteGroup, open_missing_streams, output_finished
 from ensemble.commands.words import GivenPath, say
 from ensemble.errors import (
@@ -207,7 +207,7 @@ def datasets(as_json: bool) -> None:
         print_datasets(rows)
 
 
-for _command in (*check.COMMANDS, *compare.COMMANDS, *configs.COMMANDS, *inference.COMMANDS, *reproduce.COMMANDS, *sweep.COMMANDS):
+for _command in (*check.COMMANDS, *compare.COMMANDS, *configs.COMMANDS, *inference.COMMANDS, *init.COMMANDS, *reproduce.COMMANDS, *sweep.COMMANDS):
     main.add_command(_command)
 
 

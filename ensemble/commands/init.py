@@ -1,0 +1,95 @@
+"""`ensemble init`: a first configuration for a folder of pictures, arrays or a named set. `main` adds it to the others."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ensemble.commands.words import GivenPath, say
+
+if TYPE_CHECKING:
+    from ensemble.data.survey import Survey
+
+_SMALLEST_MAP = 8  # pixels: blocks that halve the side are added until it is no larger
+
+
+@click.command()
+@click.argument("source")
+@click.option("--out", type=GivenPath(), help="The new file; without it the name of SOURCE with .yaml, here.")
+def init(source: str, out: Path | None) -> None:
+    """Write a commented configuration for SOURCE to start from.
+
+    SOURCE is a folder with one folder of pictures per class, an .npz file with train_images and train_labels, or one of
+    `ensemble datasets`.
+    """
+    from ensemble.data.survey import survey
+    from ensemble.errors import ConfigError
+
+    found = survey(source)
+    target = Path(f"{_plain(found.name)}.yaml") if out is None else out
+    try:
+        with target.open("x", encoding="utf-8") as file:
+            file.write(configuration(found, target))
+    except FileExistsError as error:
+        raise ConfigError(f"{target}: is there already; give another name by --out, or remove it") from error
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be written: {error.strerror or error}") from error
+    for note in found.notes:
+        say(f"note: {note}", err=True)
+    say(f"wrote {target}; next: ensemble train {target}", err=True)
+    say(target)
+
+
+def _plain(name: str) -> str:
+    """A name that runs and files can have."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:60] or "mine"
+
+
+def configuration(found: Survey, target: Path) -> str:
+    """The text of the file."""
+    channels, side, _ = found.image_shape
+    batch_size = max(16, min(128, 1 << max(0, (found.train_images // 40).bit_length() - 1)))
+    tests = f"{found.test_images:,} to test" if found.test_images else "a fifth of them is held back to test"
+    shape = f"{found.num_classes} classes; images {channels}x{side}x{found.image_shape[2]}"
+    data = "\n".join(f"  {key}: {json.dumps(value)}" for key, value in found.data.items())
+    size = "  # image_size: larger shows more detail and costs with its square\n" if "image_size" in found.data else ""
+    return f"""\
+# ensemble train {target}
+# A place to start from, not a tuned recipe. `ensemble config {target}` shows every key, its value and where it came from;
+# any key can be changed for one run, as in: ensemble train {target} num_members=8 training.epochs=40
+name: {json.dumps(_plain(found.name))}
+num_members: 5
+method: {{name: bagging}} # each member on its own draw of the rows; deep_ensemble: each on all of them; others: README
+# {found.train_images:,} images to train, {tests}; {shape}.
+data:
+{data}
+{size}model: {_model(found)} # `ensemble models` lists the others
+training:
+  epochs: 20
+  batch_size: {batch_size}
+  lr: 2e-3
+  optimizer: adamw
+  weight_decay: 0.01
+  schedule: one_cycle
+  # Changed images, drawn anew for every epoch. What keeps the class of an image only you can know:
+  # augmentation: {{shift: 0.08, rotation_degrees: 10{", horizontal_flip: true" if found.flippable else ""}}}
+tracking:
+  wandb: {{mode: disabled}} # offline: files to send later; online: as it runs
+"""
+
+
+def _model(found: Survey) -> str:
+    if found.image_shape == (1, 28, 28):
+        return "{name: lenet5}"
+    widths, side = [32], min(found.image_shape[1:]) // 2
+    while side > _SMALLEST_MAP:
+        widths.append(min(128, widths[-1] * 2))
+        side //= 2
+    return f"{{name: cnn, widths: {widths}, batch_norm: true}}"
+
+
+COMMANDS = (init,)

@@ -1,0 +1,130 @@
+"""What a folder of pictures, a file of arrays or a named set holds, seen quickly: for a first configuration.
+
+survey("photos").image_shape    # (3, 64, 64)
+
+Of a folder only some pictures are opened; training reads all of them, and says what cannot be used.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ensemble.config.schema import DataConfig
+from ensemble.data.array_file import load_array_file
+from ensemble.data.catalogue import DATASETS
+from ensemble.data.class_folders import find_layout
+from ensemble.data.picture_reading import in_threads
+from ensemble.data.picture_tree import pictures_below
+from ensemble.data.pictures import Decoded, decode, quiet_decoding
+from ensemble.data.regular_files import list_folder, shown
+from ensemble.errors import DataError
+from ensemble.outside.paths import given_path
+
+SAMPLE = 48  # pictures that are opened
+SIDES = (64, 48, 32, 28, 24, 16, 8, 4)  # of which the largest is proposed that pictures have
+_GREY_MODES = ("1", "L", "LA", "I", "F")
+
+
+@dataclass(frozen=True)
+class Survey:
+    """data: keys of the data section. image_shape: (C, H, W). flippable: a mirrored image may keep its class. test_images: None where no test part is given."""
+
+    name: str
+    data: dict[str, str | int]
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    train_images: int
+    test_images: int | None
+    flippable: bool = True
+    notes: tuple[str, ...] = ()
+
+
+def survey(source: str) -> Survey:
+    """Look at a folder with one folder of pictures per class, at an .npz file, or at a set of `ensemble datasets`.
+
+    Raises DataError for what is none of them, or cannot be trained on.
+    """
+    info = DATASETS.get(source)
+    if info is not None:
+        rows, tests = info.train_images, info.test_images
+        return Survey(source, {"name": source}, info.image_shape, len(info.class_names), rows, tests, info.flippable)
+    path = given_path(source, "SOURCE")
+    if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises where the way there may not be looked at
+        return _folder(path)
+    if path.suffix.lower() == ".npz":
+        parts = load_array_file(DataConfig(name="arrays", path=str(path)))
+        shape = parts.train.images_NCHW.shape
+        rows, tests = len(parts.train.labels_N), len(parts.test.labels_N)
+        data: dict[str, str | int] = {"name": "arrays", "path": str(path)}
+        return Survey(path.stem, data, (shape[1], shape[2], shape[3]), len(parts.class_names), rows, tests)
+    found = "no such file or folder" if not os.path.lexists(path) else "a file that is no .npz"
+    raise DataError(
+        f"{shown(path)}: {found}; expected a folder with one folder of pictures per class, an .npz file with train_images and train_labels, or one of {', '.join(DATASETS)}"
+    )
+
+
+def _folder(root: Path) -> Survey:
+    list_folder(root)
+    layout = find_layout(root)
+    files = {name: pictures_below(folder).files for name, folder in layout.train.items()}
+    tests = sum(len(pictures_below(folder).files) for folder in layout.test.values())
+    total = sum(map(len, files.values()))
+    if len(files) < 2 or not total:
+        raise DataError(
+            f"{shown(layout.train_root)}: found {len(files)} classes with {total} pictures; expected a folder per class, at least two, with pictures in them"
+        )
+    opened, notes = _opened([file for each in files.values() for file in _spread(each, max(1, SAMPLE // len(files)))])
+    side = int(statistics.median(min(each.picture.size) for each in opened))
+    size = next((proposed for proposed in SIDES if proposed <= side), SIDES[-1])
+    channels = 1 if all(map(_is_grey, opened)) else 3
+    data: dict[str, str | int] = {
+        "name": "image_folder", "root": str(root), "image_size": size, "channels": channels,
+    }  # fmt: skip
+    rare, most = (pick(len(each) for each in files.values()) for pick in (min, max))
+    if most >= 3 * max(1, rare):
+        notes.append(f"classes are of unequal size: {rare:,} to {most:,} pictures")
+    if len({each.picture.size for each in opened}) > 1 or opened[0].picture.size[0] != opened[0].picture.size[1]:
+        notes.append("pictures of other shapes are squeezed to squares")
+    shape = (channels, size, size)
+    name = root.resolve().name or "pictures"
+    return Survey(name, data, shape, len(files), total, tests if layout.test_root else None, notes=tuple(notes))
+
+
+def _spread(files: Sequence[Path], most: int) -> list[Path]:
+    """So many of them at equal distances."""
+    if len(files) <= most:
+        return list(files)
+    return [files[number * len(files) // most] for number in range(most)]
+
+
+def _opened(files: Sequence[Path]) -> tuple[list[Decoded], list[str]]:
+    """Those that can be read, and a note about the others. Raises DataError where none can."""
+
+    def attempt(file: Path) -> Decoded | DataError:
+        try:
+            return decode(file)
+        except DataError as error:
+            return error
+
+    with quiet_decoding():
+        found = in_threads(attempt, files[:SAMPLE])
+    good = [each for each in found if isinstance(each, Decoded)]
+    bad = [each for each in found if isinstance(each, DataError)]
+    if not good:
+        raise DataError(f"none of {len(found)} pictures looked at could be read; the first: {bad[0]}")
+    note = f"{len(bad)} of {len(found)} pictures looked at cannot be read: data.on_bad_image says what happens then"
+    return good, [note] if bad else []
+
+
+def _is_grey(decoded: Decoded) -> bool:
+    """By its kind of file, or since its three channels are the same."""
+    if decoded.picture.mode in _GREY_MODES or decoded.picture.mode.startswith("I;"):
+        return True
+    values_HWC = np.asarray(decoded.picture.convert("RGB"))
+    return bool((values_HWC == values_HWC[..., :1]).all())
