@@ -89,7 +89,11 @@ class LeaderboardRow(Record):
 
 @dataclass(frozen=True)
 class Verdict(Record):
-    """Does the headline vote beat the single member that validation picks? difference = vote - member; negative is better."""
+    """Does the headline vote beat the single member that validation picks? difference = vote - member; negative is better.
+
+    detectable: the smallest true difference that this test would find four times in five (`power`); NaN where nothing
+    was compared, for want of rows, and in judgements of earlier versions.
+    """
 
     outcome: Outcome
     alpha: float
@@ -103,6 +107,7 @@ class Verdict(Record):
     difference_lower: float
     difference_upper: float
     sentence: str
+    detectable: Number = float("nan")
 
 
 @dataclass(frozen=True)

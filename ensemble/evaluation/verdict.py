@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+from ensemble.evaluation.power import detectable_difference
 from ensemble.evaluation.records import LeaderboardRow, Outcome, Verdict
 from ensemble.evaluation.statistics import paired_difference_interval
 from ensemble.evaluation.written import ALPHA, p_equation, percent, points
@@ -34,6 +37,7 @@ def give_verdict(
         difference_lower=interval.lower,
         difference_upper=interval.upper,
         sentence="",
+        detectable=float("nan") if members == 1 else detectable_difference(b + c, rows, alpha),
     )
     sentence = _alone(headline) if members == 1 else _sentence(verdict, headline.name, members, rows)
     return Verdict(**{**vars(verdict), "sentence": sentence})
@@ -52,10 +56,18 @@ def _sentence(verdict: Verdict, vote: str, members: int, rows: int) -> str:
         "worse": "is worse than",
         "not distinguishable": "is not distinguishable from",
     }[verdict.outcome]
-    return (
+    sentence = (
         f"The {vote} of {members} members {claim} the single model that validation picks (member {verdict.member}): "
         f"test error {percent(verdict.vote_error)} % against {percent(verdict.member_error)} %, a difference of "
         f"{points(verdict.difference)} points (95 % interval {points(verdict.difference_lower)} to "
         f"{points(verdict.difference_upper)}); of {rows:,} test images only the vote gets {verdict.only_vote_wrong} "
         f"wrong, only the single model {verdict.only_member_wrong} (exact McNemar test, {p_equation(verdict.p_value)})."
     )
+    return sentence + _shown_by(verdict, rows) if verdict.outcome == "not distinguishable" else sentence
+
+
+def _shown_by(verdict: Verdict, rows: int) -> str:
+    """What difference could have been seen."""
+    if math.isnan(verdict.detectable):
+        return f" {rows:,} images are too few to show any difference."
+    return f" So many images show a difference of {percent(verdict.detectable)} points four times in five, a smaller one less often."
