@@ -34,7 +34,7 @@ if ((workers > 0)); then
   sleep 10
 fi
 
-"$bin/python" -m launch.ray_job "$config" "output_dir=$runs" "compute.ray_address=$address:$port" "$@" &
+"$bin/python" -m ensemble.launch.ray_job "$config" "output_dir=$runs" "compute.ray_address=$address:$port" "$@" &
 driver=$!
 trap 'kill -TERM $driver' TERM
 code=0

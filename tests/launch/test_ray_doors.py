@@ -206,7 +206,7 @@ def test_the_rayjob_has_what_kuberay_requires() -> None:
     for group in cluster["workerGroupSpecs"]:
         assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
         assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
-    assert job["spec"]["entrypoint"].split()[:3] == ["python", "-m", "launch.ray_job"]
+    assert job["spec"]["entrypoint"].split()[:3] == ["python", "-m", "ensemble.launch.ray_job"]
     assert Path(ROOT / job["spec"]["entrypoint"].split()[3]).is_file()
 
 
