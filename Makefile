@@ -30,8 +30,7 @@ $(STAMP): requirements.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $(STAMP)
 
-# Many tests wait for other processes, so there are more at a time than cores (tests/conftest.py says how many). Those with a
-# limit in seconds run alone.
+# As many at a time as there are cores (tests/conftest.py); those with a limit in seconds run alone.
 SIDE_BY_SIDE := -n auto --dist worksteal
 
 test: install
