@@ -1,6 +1,6 @@
 # make quickstart   install into .venv and train the first ensemble
 # make test         all tests but the longer ones; make test-gpu: those on pretended GPUs, all of them
-# make test-fast    without Ray, launchers, browsers and whole commands
+# make test-fast    without Ray, launchers, browsers, whole commands and what takes seconds
 # make test-all     those too that try every call to a disk in turn, where make test takes a sample
 # make check        lint, types, layers
 # make benchmark    our speed beside Ensemble-PyTorch's (needs the benchmark extra, installed on demand)
@@ -38,7 +38,7 @@ test: install
 	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not timed and not gpu_full and not long"
 
 test-fast: install
-	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not timed and not gpu_full and not long and not processes"
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not timed and not gpu_full and not long and not slow"
 
 test-all: install
 	$(BIN)/python -m pytest -q -m "timed and not gpu_full"

@@ -32,25 +32,27 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(os.cpu_count() or 1, int(memory_gib / PROCESS_GIB)))
 
 
-# Folders and files whose tests start Ray, launched ranks, a browser or whole commands, or compile: `make test-fast` leaves them out.
-WITH_PROCESSES = (
-    "executors", "gpu", "launch", "cli/test_commands", "cli/test_every_door", "damage/test_failing_disk", "damage/test_surroundings",
+# Folders and files whose tests start Ray, launched ranks, a browser or whole commands, or take seconds each: `make test-fast` leaves
+# them out.
+SLOW = (
+    "damage", "executors", "gpu", "launch", "cli/test_commands", "cli/test_every_door", "cli/test_output", "config/test_effects",
+    "config/test_foreign_variables",
     "inference/test_export", "inference/test_export_networks", "inference/test_names_in_answers", "inference/test_predict_command",
     "models/test_own_network", "models/test_python_network", "native/test_compiling", "report/test_figures", "report/test_html_report",
-    "report/test_large_reports", "report/test_report_in_chromium", "storage/test_remote", "test_bare_machine", "test_benchmarks",
-    "test_examples", "test_gpu_benchmark", "test_gpu_benchmark_runner", "test_python_entrance", "test_run", "test_skips", "test_sweep",
-    "test_tune_gpu", "test_wheel", "tracking/test_wandb_offline", "tracking/test_wandb_replay", "tracking/test_wandb_silence",
-    "training/test_data_parallel_strides", "training/test_placement", "training/test_triton_convolutions",
+    "report/test_large_reports", "report/test_names_everywhere", "report/test_report_in_chromium", "storage/test_remote",
+    "test_bare_machine", "test_benchmarks", "test_examples", "test_gpu_benchmark", "test_gpu_benchmark_runner", "test_python_entrance",
+    "test_reproduction", "test_run", "test_run_boosting", "test_run_chained_and_boosted", "test_sklearn_api", "test_skips", "test_sweep", "test_tune_gpu", "test_wheel", "tracking/test_wandb_offline", "tracking/test_wandb_replay", "tracking/test_wandb_silence",
+    "training/test_data_parallel_strides", "training/test_placement", "training/test_stack_equals_alone", "training/test_triton_convolutions",
 )  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives the marker `processes` to what lies in those files."""
+    """Gives the marker `slow` to what lies in those files."""
     here = Path(__file__).parent
     for item in items:
         inside = item.path.relative_to(here) if item.path.is_relative_to(here) else item.path
-        if inside.parts[0] in WITH_PROCESSES or inside.with_suffix("").as_posix() in WITH_PROCESSES:
-            item.add_marker(pytest.mark.processes)
+        if inside.parts[0] in SLOW or inside.with_suffix("").as_posix() in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

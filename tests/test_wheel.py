@@ -58,10 +58,16 @@ def test_every_file_of_the_package_is_in_it(site: Path) -> None:
 
 
 def test_a_shipped_configuration_trains_in_an_empty_folder(site: Path, tmp_path: Path) -> None:
-    words = ["quickstart", "num_members=2", "training.epochs=1", "compute.executor=inline", "tracking.wandb.mode=disabled"]
+    words = [
+        "quickstart",
+        "num_members=2",
+        "training.epochs=1",
+        "compute.executor=inline",
+        "tracking.wandb.mode=disabled",
+    ]
     done = run(site, tmp_path, "-m", "ensemble", "train", *words, "-q", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["split_rows"]["test"] == 355
+    assert json.loads(done.stdout)["test_rows"] == 355
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     assert (tmp_path / "runs" / "quickstart" / "evaluation.json").is_file()
     listed = run(site, tmp_path, "-m", "ensemble", "configs", "--json")

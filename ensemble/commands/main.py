@@ -207,7 +207,15 @@ def datasets(as_json: bool) -> None:
         print_datasets(rows)
 
 
-for _command in (*check.COMMANDS, *compare.COMMANDS, *configs.COMMANDS, *inference.COMMANDS, *init.COMMANDS, *reproduce.COMMANDS, *sweep.COMMANDS):
+for _command in (
+    *check.COMMANDS,
+    *compare.COMMANDS,
+    *configs.COMMANDS,
+    *inference.COMMANDS,
+    *init.COMMANDS,
+    *reproduce.COMMANDS,
+    *sweep.COMMANDS,
+):
     main.add_command(_command)
 
 

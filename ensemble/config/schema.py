@@ -111,7 +111,8 @@ class ComputeConfig(Section):
     """
 
     executor: Literal["auto", "inline", "ray", "accelerate"] = Field(
-        "auto", description="accelerate: the processes of `accelerate launch -m ensemble.launch.accelerate_run` or torchrun"
+        "auto",
+        description="accelerate: the processes of `accelerate launch -m ensemble.launch.accelerate_run` or torchrun",
     )
     parallel: Literal["members", "data"] = Field(
         "members", description="launched processes: share out the members, or train each one together"

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-FOLDER = Path(__file__).parents[1] / "configs"  # a link to configs/ in the repository, its files in an installed package
+FOLDER = (
+    Path(__file__).parents[1] / "configs"
+)  # a link to configs/ in the repository, its files in an installed package
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,13 @@ def find_configuration(given: Path) -> Path:
 
     What is neither is returned as it is, so that whoever reads it says what is missing.
     """
-    if given.is_file() or given.suffix in (".yaml", ".yml") or ".." in given.parts or given.is_absolute() or not given.name:
+    if (
+        given.is_file()
+        or given.suffix in (".yaml", ".yml")
+        or ".." in given.parts
+        or given.is_absolute()
+        or not given.name
+    ):
         return given
     path = FOLDER / given.with_name(f"{given.name}.yaml")
     return path if path.is_file() else given

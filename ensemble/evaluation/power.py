@@ -52,13 +52,17 @@ def mcnemar_power(difference: float, discordant_share: float, total: int, alpha:
     k_D = _critical(n_D, alpha)
     q = (1 + difference / discordant_share) / 2
     # X of n on the favoured side: rejected where n - X <= k, that is n - X binomial (n, 1 - q), or where X <= k.
-    rejected_D = np.where(k_D >= 0, special.bdtr(np.maximum(k_D, 0), n_D, 1 - q) + special.bdtr(np.maximum(k_D, 0), n_D, q), 0)
+    rejected_D = np.where(
+        k_D >= 0, special.bdtr(np.maximum(k_D, 0), n_D, 1 - q) + special.bdtr(np.maximum(k_D, 0), n_D, q), 0
+    )
     return float(np.sum(_binomial(n_D, total, discordant_share) * np.minimum(rejected_D, 1)))
 
 
 def _critical(n_D: IntArray, alpha: float) -> DoubleArray:
     """For each number of discordant rows the largest count of one side at which the test rejects; -1 for none."""
-    near_D = np.floor(n_D / 2 - np.sqrt(n_D) / 2 * float(special.ndtri(1 - alpha / 2))) + 2  # rather too large than small
+    near_D = (
+        np.floor(n_D / 2 - np.sqrt(n_D) / 2 * float(special.ndtri(1 - alpha / 2))) + 2
+    )  # rather too large than small
     k_D: DoubleArray = np.minimum(near_D, n_D // 2)
     while (wrong_D := (k_D >= 0) & (2 * special.bdtr(np.maximum(k_D, 0), n_D, 0.5) >= alpha)).any():
         k_D = np.where(wrong_D, k_D - 1, k_D)
@@ -67,8 +71,10 @@ def _critical(n_D: IntArray, alpha: float) -> DoubleArray:
 
 def _binomial(n_D: IntArray, total: int, share: float) -> DoubleArray:
     """P(N = n) for N binomial (total, share)."""
+    found_D: DoubleArray
     if share == 1:
-        return (n_D == total).astype(np.float64)
+        found_D = (n_D == total).astype(np.float64)
+        return found_D
     logs_D = special.gammaln(total + 1) - special.gammaln(n_D + 1) - special.gammaln(total - n_D + 1)
-    found_D: DoubleArray = np.exp(logs_D + n_D * np.log(share) + (total - n_D) * np.log1p(-share))
+    found_D = np.exp(logs_D + n_D * np.log(share) + (total - n_D) * np.log1p(-share))
     return found_D

@@ -26,10 +26,10 @@ import yaml
 
 from ensemble.config import Experiment, load_config
 from ensemble.errors import ComputeError, ConfigError
+from ensemble.launch.training import guarded, train_and_print
 from ensemble.outside import launcher_variables
 from ensemble.outside.foreign_variables import settle_variables
 from ensemble.training import device_kind
-from ensemble.launch.training import guarded, train_and_print
 
 _COUNT_FLAGS = ("--num_processes", "--num-processes", "--nproc-per-node", "--nproc_per_node")
 _SIOCGIFADDR = 0x8915  # Linux: ask for the address of an interface

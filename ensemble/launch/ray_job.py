@@ -15,8 +15,8 @@ from pathlib import Path
 from ensemble.config import load_config
 from ensemble.errors import ConfigError
 from ensemble.executors import build_executor
-from ensemble.storage.remote import is_address
 from ensemble.launch.training import guarded, train_and_print
+from ensemble.storage.remote import is_address
 
 
 def main() -> int:

@@ -15,7 +15,9 @@ from ensemble.config.schema import Experiment
 from ensemble.data import DATASETS
 
 
-def pictures(folder: Path, classes: int = 3, each: int = 12, size: tuple[int, int] = (70, 52), mode: str = "RGB") -> Path:
+def pictures(
+    folder: Path, classes: int = 3, each: int = 12, size: tuple[int, int] = (70, 52), mode: str = "RGB"
+) -> Path:
     """Noise of a level of its own for each class."""
     noise = np.random.default_rng(0)
     for number in range(classes):

@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_all_of_the_repository_s_are_there_and_say_what_they_are() -> None:
-    files = {path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
+    files = {
+        path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in (ROOT / "configs").rglob("*.yaml")
+    }
     assert shipped().keys() == files
     for each in shipped().values():
         assert each.use.startswith(("ensemble ", "accelerate ", "ACCELERATE_USE_CPU=true ", "python -m ")), each.name

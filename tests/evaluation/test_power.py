@@ -13,7 +13,9 @@ from ensemble.evaluation.power import POWER, detectable_difference, mcnemar_powe
 from ensemble.evaluation.statistics import mcnemar_exact
 
 
-@pytest.mark.parametrize(("difference", "share", "total"), list(itertools.product([0, 0.05, 0.2], [0.2, 0.6, 1.0], [1, 5, 12, 40])))
+@pytest.mark.parametrize(
+    ("difference", "share", "total"), list(itertools.product([0, 0.05, 0.2], [0.2, 0.6, 1.0], [1, 5, 12, 40]))
+)
 def test_power_is_the_sum_over_all_tables(difference: float, share: float, total: int) -> None:
     """Over every pair of discordant counts, with the test's own p-value."""
     expected = 0.0
@@ -25,7 +27,9 @@ def test_power_is_the_sum_over_all_tables(difference: float, share: float, total
     assert mcnemar_power(difference, share, total) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize(("discordant", "total"), [(46, 355), (6, 355), (60, 10_000), (3000, 10_000), (0, 10_000), (9, 40)])
+@pytest.mark.parametrize(
+    ("discordant", "total"), [(46, 355), (6, 355), (60, 10_000), (3000, 10_000), (0, 10_000), (9, 40)]
+)
 def test_the_detectable_difference_is_found_four_times_in_five(discordant: int, total: int) -> None:
     found = detectable_difference(discordant, total)
     share = max(discordant / total, found)

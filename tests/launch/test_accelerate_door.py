@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from ensemble.errors import ComputeError
-from ensemble.storage import RunFolder
 from ensemble.launch.accelerate_run import asked_processes, compare_with_gpus
+from ensemble.storage import RunFolder
 from tests.launch.mnist_run import member_digests, processes_that_trained, train_inline
 
 ROOT = Path(__file__).resolve().parents[2]
