@@ -99,10 +99,13 @@ def _pass_one(
                 for layer in network.modules():
                     if isinstance(layer, kinds) and not list(layer.children()):
                         layer.register_forward_hook(note)
-                return tuple(network(torch.zeros(1, *image_shape)).shape)
-        except ConfigError:
-            raise
+                answer = network(torch.zeros(1, *image_shape))
+                if not isinstance(answer, Tensor):
+                    raise ConfigError(f"model {config.name}: gives a {type(answer).__name__}; expected a tensor of logits")
+                return tuple(answer.shape)
         except Exception as error:  # the network may be a user's
+            if device == "cpu" and isinstance(error, ConfigError):
+                raise
             if device == "cpu":
                 channels, height, width = image_shape
                 raise ConfigError(

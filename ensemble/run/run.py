@@ -124,11 +124,8 @@ def _checked_networks(experiment: Experiment, dataset: Dataset) -> Iterator[Noti
     """What is worth saying about networks that are not ours. Raises ConfigError for those that do not suit the images."""
     for group in experiment.groups:
         if group.model.foreign:
-            obstacles = check_network(group.model, _image_shape(dataset), dataset.num_classes)
-            if obstacles and group.count > 1:
-                yield Notice(
-                    f"{group.name}: members are trained one by one, since {', '.join(obstacles)} cannot be stacked"
-                )
+            for note in check_network(group.model, _image_shape(dataset), dataset.num_classes, group.count > 1):
+                yield Notice(f"{group.name}: {note}")
 
 
 def _with_idle_options(emit: Callable[[Event], None], experiment: Experiment, device: str) -> Callable[[Event], None]:

@@ -182,7 +182,7 @@ class StackedLinear(nn.Module):
         self.bias = _stacked(biases) if biases else None
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[1] == self.in_features:  # shared input (or K = 1): one wide layer
+        if self.num_members == 1 or x.shape[1] == self.in_features:  # one wide layer, also for a shared input
             bias = None if self.bias is None else self.bias.flatten()
             return F.linear(x, self.weight.flatten(0, 1), bias)
         x_KBI = torch.unflatten(x, 1, (self.num_members, self.in_features)).transpose(0, 1)
@@ -303,6 +303,7 @@ class StackedDropout(nn.Module):
         self._kept = round((1 - self.p) * 2**16)  # of 2^16
         self.keys_K: Tensor | None = None  # set by Stack.seed_dropout
         self.place: BatchPlace | None = None  # set by Stack.place_dropout
+        self.calls = 0  # of this batch: a layer that a network calls twice draws twice
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
@@ -324,10 +325,15 @@ class StackedDropout(nn.Module):
         assert place is not None, "dropout was not told where the batch lies"
         assert self.keys_K is not None, "dropout was not seeded for this epoch"
         numbers = x_KB[0, 0].numel() if len(x_KB[0]) else 0
+        keys_K = self.keys_K
+        if self.calls:
+            call_1 = torch.full((1,), -self.calls, dtype=torch.int64, device=x_KB.device)
+            keys_K = random_bits(keys_K, call_1, 1)[0, :, 0]
+        self.calls += 1
         words = -(-numbers // 4)  # of 64 bits, for each image
         start_1 = torch.zeros(1, dtype=torch.int64, device=x_KB.device) + place.first * words
         draw_bits = random_bits if place.kernels is None else place.kernels.random_bits
-        bits_1KN = draw_bits(self.keys_K, start_1, place.rows * words)
+        bits_1KN = draw_bits(keys_K, start_1, place.rows * words)
         draws_KBn = bits_1KN.view(torch.int16).view(self.num_members, place.rows, 4 * words)
         kept = draws_KBn[:, place.part, :numbers] <= self._kept - 2**15 - 1
         return kept.to(x_KB.dtype).mul_(2**16 / self._kept).reshape(x_KB.shape)

@@ -17,13 +17,12 @@ from dataclasses import replace
 import torch
 
 from ensemble.events import EpochFinished, Event, Notice, TaskStarted
-from ensemble.models import build_model
 from ensemble.native.kernels import obstacle
 from ensemble.training.checkpoint import fits, outdated, restore
 from ensemble.training.job import Arrays, Job
 from ensemble.training.placement import Placement
-from ensemble.training.stack import unstackable
 from ensemble.training.stack_run import StackRun
+from ensemble.training.trial import obstacles
 from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Stopped, Task
 
 Item = Event | Pulse | Checkpoint | Stopped | MemberResult | Failure
@@ -68,9 +67,9 @@ def _clear_frames(error: BaseException | None) -> None:
 
 def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) -> Iterator[Item]:
     image_shape = arrays["train_images"].shape[1:]
-    obstacles = unstackable(build_model(job.group.model, image_shape, job.num_classes)) if len(task.members) > 1 else []
-    if obstacles:
-        yield Notice(f"{task.id}: trained one by one, since {', '.join(obstacles)} cannot be stacked")
+    found = obstacles(job.group.model, image_shape, job.num_classes) if len(task.members) > 1 else ()
+    if found:
+        yield Notice(f"{task.id}: trained one by one, since {', '.join(found)} cannot be stacked")
         for member in task.members:
             alone = replace(task, members=(member,))
             if not fits(task.checkpoint, alone):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ _CHANNELWISE = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Identity, nn.Flatten,
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
 )  # fmt: skip
+_TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}  # of the layers with twins
 # Containers whose forward only chains, adds and flattens, so that it works for K members unchanged; torchvision's by their
 # names, since importing it is slow. Anybody else's forward may do what mixes members, such as a mean over channels.
 _CONTAINERS = ("torchvision.ResNet", "torchvision.BasicBlock", "torchvision.Bottleneck")
@@ -54,6 +56,8 @@ class Stack(nn.Module):
 
     batch_last: compute by the kernels of that name (see `batch_last.suits`), where this machine has them.
     evaluation_rows: images to evaluate at a time on a GPU, see `prediction.rows_on_gpu`.
+    draws_itself: a single member whose network draws random numbers by other means than dropout layers (`trial`); torch's
+    generators then start from the member, the epoch and the batch, and are left as they were.
     """
 
     def __init__(self, network: nn.Module, num_members: int) -> None:
@@ -61,6 +65,9 @@ class Stack(nn.Module):
         self.network, self.num_members = network, num_members
         self.batch_last = False
         self.evaluation_rows: int | None = None
+        self.draws_itself = False
+        self._drawing: tuple[Tensor, BatchPlace] | None = None
+        self._keys_K: Tensor | None = None
         self._chain: batch_last.Chain | None = None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Stack:  # `to`, `double` and the like
@@ -91,14 +98,29 @@ class Stack(nn.Module):
             self._chain = self._chain or batch_last.Chain(self.network)
             return self._chain(x, count, kernels)
         x = channels_last(x.transpose(0, 1).flatten(1, 2) if x.dim() == 5 else x)
-        logits: Tensor = torch.unflatten(self.network(x), 1, (self.num_members, -1))
+        with self._own_draws(x):
+            logits: Tensor = torch.unflatten(self.network(x), 1, (self.num_members, -1))
         return logits
+
+    @contextmanager
+    def _own_draws(self, x: Tensor) -> Iterator[None]:
+        """Inside, what the network draws in training by itself is a function of the member, the epoch and the batch."""
+        if not (self.draws_itself and self.training and self._drawing):
+            yield
+            return
+        keys_K, place = self._drawing
+        first = int(place.first) * 2**16 + (place.part.start or 0)
+        seed = random_bits(keys_K[:1], torch.tensor([first], device=keys_K.device), 1)
+        with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
+            torch.manual_seed(int(seed))
+            yield
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """One member's parameters and buffers, named as in the state_dict of the unstacked network."""
         state = {
             f"{name}.{key}" if name else key: tensor.detach()
-            for name, layer in self.stacked_layers()
+            for name, layer in self._places()
+            if isinstance(layer, StackedLayer)
             for key, tensor in layer.member_state(member).items()
         }
         return {**state, **dict(self._lone_tensors())}
@@ -115,9 +137,13 @@ class Stack(nn.Module):
             if isinstance(module, StackedLayer):
                 yield name, module
 
+    def _places(self) -> Iterator[tuple[str, nn.Module]]:
+        """Every layer under every name that it has: state_dict names a layer in two places twice."""
+        yield from self.network.named_modules(remove_duplicate=False)
+
     def _lone_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Tensors of layers without a K-fold twin: they exist only where one member is trained alone."""
-        for name, module in self.network.named_modules():
+        for name, module in self._places():
             if not isinstance(module, StackedLayer):
                 for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
                     yield f"{name}.{key}" if name else key, tensor.detach()
@@ -137,7 +163,9 @@ class Stack(nn.Module):
 
     def seed_dropout(self, keys_K: Tensor) -> None:
         """Give every dropout layer its keys for the coming epoch, made of the members' keys (int64 [K])."""
-        layers = self.dropout
+        layers, self._keys_K = self.dropout, keys_K
+        if not layers:
+            return
         keys_LK = random_bits(keys_K, torch.arange(len(layers), device=keys_K.device), 1)[..., 0]
         for layer, keys in zip(layers, keys_LK, strict=True):
             if layer.keys_K is None:
@@ -148,7 +176,9 @@ class Stack(nn.Module):
     def place_dropout(self, place: BatchPlace) -> None:
         """Tell every dropout layer where the coming batch lies in the epoch."""
         for layer in self.dropout:
-            layer.place = place
+            layer.place, layer.calls = place, 0
+        if self._keys_K is not None:
+            self._drawing = (self._keys_K, place)
 
 
 def per_member(tensor: Tensor, num_members: int) -> Tensor:
@@ -159,14 +189,53 @@ def per_member(tensor: Tensor, num_members: int) -> Tensor:
 
 def unstackable(module: nn.Module) -> list[str]:
     """Names and types of the layers that have no K-fold form; empty when the network can be stacked."""
-    found = []
-    for name, child in module.named_modules():
-        if type(child) in _TWINS or isinstance(child, _CHANNELWISE):
-            if isinstance(child, nn.Flatten) and child.start_dim != 1:
-                found.append(f"{name} (Flatten from axis {child.start_dim})")
-        elif not _is_container(child) or list(child.parameters(recurse=False)):
-            found.append(f"{name or 'the network itself'} ({type(child).__name__})")
+    found, tied, seen = [], _tied(module), set()
+    for name, child in module.named_modules(remove_duplicate=False):
+        what = type(child).__name__
+        if id(child) in seen:
+            continue
+        seen.add(id(child))
+        if reason := oddity(child):
+            found.append(f"{name or 'the network itself'} ({what} {reason})")
+        elif any(id(parameter) in tied for parameter in child.parameters(recurse=False)):
+            found.append(f"{name} ({what} with weights of another layer)")
+        elif type(child) not in _TWINS and type(child) not in _CHANNELWISE:
+            if not _is_container(child) or list(child.parameters(recurse=False)):
+                found.append(f"{name or 'the network itself'} ({what})")
     return found
+
+
+def oddity(layer: nn.Module) -> str | None:
+    """What a layer does beyond what its type says, in words, so that no twin may stand for it; None for a plain one."""
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    if any(hooks):
+        return "with hooks"  # as of weight_norm and spectral_norm in their older forms
+    if "forward" in vars(layer):
+        return "with a forward of its own"
+    if any(not parameter.requires_grad for parameter in layer.parameters(recurse=False)):
+        return "with frozen weights"
+    if type(layer) in _TWINS and (more := {*layer._parameters, *layer._buffers} - _TENSORS):
+        return f"with further tensors ({', '.join(sorted(more))})"
+    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
+        return f"with padding_mode {layer.padding_mode}"
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and (layer.weight is None or layer.running_mean is None):
+        return "without weights" if layer.weight is None else "without running statistics"
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.momentum is None:
+        return "with momentum None"
+    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
+        return f"of axes {layer.start_dim} to {layer.end_dim}"
+    if isinstance(layer, nn.MaxPool2d | nn.AdaptiveMaxPool2d) and layer.return_indices:
+        return "with return_indices"
+    return None
+
+
+def _tied(module: nn.Module) -> set[int]:
+    """Identities of the parameters that several different layers hold."""
+    holders: dict[int, set[int]] = {}
+    for layer in module.modules():
+        for parameter in layer.parameters(recurse=False):
+            holders.setdefault(id(parameter), set()).add(id(layer))
+    return {parameter for parameter, layers in holders.items() if len(layers) > 1}
 
 
 def _is_container(module: nn.Module) -> bool:
@@ -175,21 +244,25 @@ def _is_container(module: nn.Module) -> bool:
 
 
 def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
-    """One network whose layers are the K-fold twins of the members' layers.
+    """One network whose layers are the K-fold twins of the members' layers; a layer in several places stays one layer.
 
-    Several members must be stackable; a single one may hold other layers, which stay as they are.
+    Several members must be stackable, and are left as they are. A single one may hold other layers, which stay; it becomes
+    the network itself, since not everything that somebody wrote can be copied.
     """
     assert len(members) == 1 or not unstackable(members[0]), unstackable(members[0])
-    network = copy.deepcopy(members[0])
-    twin = _TWINS.get(type(network))
-    if twin is not None:
-        return twin(members)
-    for name, module in members[0].named_modules():
-        twin = _TWINS.get(type(module))
-        if twin is not None:
-            layers = [member.get_submodule(name) for member in members]
-            parent, _, leaf = name.rpartition(".")
-            setattr(network.get_submodule(parent), leaf, twin(layers))
+    network, tied = members[0] if len(members) == 1 else copy.deepcopy(members[0]), _tied(members[0])
+    twins: dict[int, StackedLayer] = {}
+    for name, module in list(members[0].named_modules(remove_duplicate=False)):
+        make = _TWINS.get(type(module))
+        if make is None or oddity(module) or any(id(p) in tied for p in module.parameters(recurse=False)):
+            continue
+        if id(module) not in twins:
+            alike = [module] if len(members) == 1 else [member.get_submodule(name) for member in members]
+            twins[id(module)] = make(alike)
+        if not name:
+            return twins[id(module)]
+        parent, _, leaf = name.rpartition(".")
+        setattr(network.get_submodule(parent), leaf, twins[id(module)])
     return network
 
 

@@ -39,6 +39,7 @@ from ensemble.training.placement import Placement
 from ensemble.training.prediction import predict, predict_logits, predict_own, rows_on_gpu
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack
+from ensemble.training.trial import draws_itself
 from ensemble.training.ways import use
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
 
@@ -63,7 +64,8 @@ class StackRun:
                 self.stack.load_member_state(k, {name: tensor_of(array) for name, array in member.start.items()})
         self._choose_kernels()
         # Why steps are no CUDA graph: None where they are, empty where there need be no word about it.
-        self.no_graph = obstacle_to_capture(self.recipe, placement) if self._graph_wanted() else ""
+        self.stack.draws_itself = job.group.model.foreign and draws_itself(job.group.model, image_shape, job.num_classes)
+        self.no_graph = self._obstacle_to_graph() if self._graph_wanted() else ""
         captured = self.no_graph is None
         self.model = placement.prepare(self.stack)
         self.optimizer = build_optimizer(self.recipe, self.stack, captured)
@@ -92,6 +94,11 @@ class StackRun:
 
     def _graph_wanted(self) -> bool:
         return self.job.compute.cuda_graph and self.placement.device.type == "cuda"
+
+    def _obstacle_to_graph(self) -> str | None:
+        if self.stack.draws_itself:
+            return "the network draws random numbers by itself"
+        return obstacle_to_capture(self.recipe, self.placement)
 
     def use_graph(self, graphed: GraphedStep) -> None:
         """Take steps by a CUDA graph, or what stands for one, from now on."""
@@ -193,7 +200,7 @@ class StackRun:
     def _begin_epoch(self, largest: float) -> None:
         """Take the order and the random keys of the epoch, and where steps are captured its learning rates."""
         self.batches.begin(self.epoch)
-        if self.stack.dropout:
+        if self.stack.dropout or self.stack.draws_itself:
             seeds = [member_seed(self.job.seed, m.index, Purpose.DROPOUT, self.epoch) for m in self.members]
             self.stack.seed_dropout(torch.tensor(seeds).to(self.placement.device))
         if self.table is not None:

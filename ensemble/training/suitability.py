@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ensemble.config.network import Network
-from ensemble.errors import ConfigError
 
 
-def check_network(model: Network, image_shape: tuple[int, int, int], num_classes: int) -> list[str]:
-    """Its layers without a K-fold form. Raises ConfigError for a network that does not suit the images, or has no weights."""
-    from ensemble.models import build_model, num_parameters
+def check_network(model: Network, image_shape: tuple[int, int, int], num_classes: int, several: bool) -> Iterator[str]:
+    """What is worth saying about a network; several: there are more members than one.
+
+    Raises ConfigError for a network that does not suit the images, or cannot be trained.
+    """
     from ensemble.models.work import multiply_adds
-    from ensemble.training.stack import unstackable
+    from ensemble.training.trial import check, obstacles
 
     multiply_adds(model, image_shape, num_classes)  # which builds it too, and explains whatever a user's code raises
-    network = build_model(model, image_shape, num_classes)
-    if not num_parameters(network):
-        raise ConfigError(f"model {model.name}: the network has no weights to train")
-    return unstackable(network)
+    yield from check(model, image_shape, num_classes)
+    if several and (found := obstacles(model, image_shape, num_classes)):
+        yield f"members are trained one by one, since {', '.join(found)} cannot be stacked"
 
 
 def largest_stack(model: Network, image_shape: tuple[int, int, int], num_classes: int, wanted: int) -> int:
     """How many members can be computed as one network: as many as wanted, or 1 where a layer has no K-fold form."""
-    from ensemble.models import build_model
-    from ensemble.training.stack import unstackable
+    from ensemble.training.trial import obstacles
 
-    return 1 if wanted > 1 and unstackable(build_model(model, image_shape, num_classes)) else wanted
+    return 1 if wanted > 1 and obstacles(model, image_shape, num_classes) else wanted

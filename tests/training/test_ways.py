@@ -193,7 +193,7 @@ def test_kernels_for_narrow_networks_are_tried_where_the_rule_is_against_them(mo
 
 
 def test_layers_that_cannot_be_stacked_are_tried_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ensemble.training.stack.unstackable", lambda _network: ["first (Strange)"])
+    monkeypatch.setattr("ensemble.training.trial.obstacles", lambda *_: ("first (Strange)",))
     assert isinstance(find_ways(job_of(WIDE), (1, 12, 12), 3), Ways)
 
 

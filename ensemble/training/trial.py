@@ -1,0 +1,164 @@
+"""A network that is not ours, tried before anything is scheduled: does it do what training relies on, and can it be stacked?
+
+    obstacles(model, (3, 32, 32), 10)     # () where K members can be computed as one network, else why not
+    check(model, (3, 32, 32), 10)         # raises ConfigError; returns what is worth saying
+
+What a stack computes is compared, in float64 and on two images, with what the members compute alone: outputs and every gradient. That is
+how a layer that means something else inside somebody's network is found, such as a linear layer over an axis of a
+sequence.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ensemble.config.network import Network
+from ensemble.errors import ConfigError
+from ensemble.models import ImageShape, build_model
+from ensemble.training.stack import Stack, unstackable
+
+_ROWS = 2
+_TOLERANCE = 1e-8  # of numbers of the size of 1, in float64
+_REMEMBERED = 64
+_known: OrderedDict[tuple[str, ImageShape, int], tuple[str, ...]] = OrderedDict()
+
+
+def obstacles(model: Network, image_shape: ImageShape, num_classes: int) -> tuple[str, ...]:
+    """Why members of this network cannot be one network; empty where they can. The same answer on every machine."""
+    key = (model.model_dump_json(), image_shape, num_classes)
+    if key not in _known:
+        found = unstackable(_seeded(model, image_shape, num_classes, 0))
+        if not found and model.foreign and (difference := _differs(model, image_shape, num_classes)):
+            found = [difference]
+        _known[key] = tuple(found)
+        while len(_known) > _REMEMBERED:
+            _known.popitem(last=False)
+    return _known[key]
+
+
+def check(model: Network, image_shape: ImageShape, num_classes: int) -> list[str]:
+    """What is worth saying of a network that can be trained. Raises ConfigError for one that cannot, with the reason."""
+    network = _seeded(model, image_shape, num_classes, 0)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(f"model {model.name}: the network has no weights to train")
+    if not _same(_tensors(network), _tensors(_seeded(model, image_shape, num_classes, 0))):
+        raise ConfigError(
+            f"model {model.name}: built twice with the same seed it has different weights; expected weights drawn from torch's generator (torch.nn.init, torch.randn) or given, so that a run can be repeated"
+        )
+    images = _images(image_shape, torch.float32)
+    network.eval()
+    before = copy.deepcopy(_tensors(network))
+    with torch.no_grad():
+        first, second = _called(model, network, images), _called(model, network, images)
+    if not bool(torch.isfinite(first).all()):
+        raise ConfigError(f"model {model.name}: gives numbers that are not finite for images in [0, 1]; expected logits")
+    if not torch.equal(first, second):
+        raise ConfigError(
+            f"model {model.name}: answers the same images differently from call to call in eval mode; expected dropout and other draws only where self.training is true"
+        )
+    if not _same(before, _tensors(network)):
+        raise ConfigError(
+            f"model {model.name}: changes its parameters or buffers in eval mode; expected that only training does, or votes would depend on the order of images"
+        )
+    notes = []
+    if _same(_tensors(network), _tensors(_seeded(model, image_shape, num_classes, 1).eval())):
+        notes.append("all members start from the same weights, since none are drawn")
+    if unused := _without_gradient(network, images):
+        notes.append(f"weights without a gradient, which stay as they are: {', '.join(unused[:5])}")
+    return notes
+
+
+def draws_itself(model: Network, image_shape: ImageShape, num_classes: int) -> bool:
+    """True for a network that draws random numbers in training by other means than nn.Dropout layers, as F.dropout does."""
+    images, answers = _images(image_shape, torch.float32), []
+    for seed in (1, 2):
+        network = _seeded(model, image_shape, num_classes, 0).train()
+        for layer in network.modules():
+            if type(layer) is nn.Dropout:
+                layer.p = 0.0
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(seed)
+            answers.append(network(images))
+    return not torch.equal(*answers)
+
+
+def _differs(model: Network, image_shape: ImageShape, num_classes: int) -> str | None:
+    """What is wrong with two members as one network, in words; None where outputs and gradients are those of each alone."""
+    stack = Stack.build(model, image_shape, num_classes, [0, 1]).double().eval()
+    images = _images(image_shape, torch.float64)
+    factors = torch.linspace(-1, 1, _ROWS * num_classes, dtype=torch.float64).view(_ROWS, num_classes)
+    try:
+        together_BKC = stack(images)
+        (together_BKC * factors.unsqueeze(1)).sum().backward()
+    except Exception as error:  # the network is a user's
+        return f"the network as two ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
+    for member in range(2):
+        alone = Stack.build(model, image_shape, num_classes, [member]).double().eval()
+        answer_BKC = alone(images)
+        (answer_BKC * factors.unsqueeze(1)).sum().backward()
+        if not _close(answer_BKC[:, 0], together_BKC[:, member]):
+            return "the network as two, which computes something else"
+        of_stack = {name: (layer, key) for name, layer, key in _weights(stack)}
+        for name, layer, key in _weights(alone):
+            wide, key = of_stack[name]
+            mine, theirs = getattr(layer, key).grad, getattr(wide, key).grad
+            if (mine is None) != (theirs is None):
+                return "the network as two, which has other gradients"
+            if mine is not None and not _close(mine.flatten(), theirs.reshape(2, -1)[member]):
+                return "the network as two, which has other gradients"
+    return None
+
+
+def _weights(stack: Stack) -> list[tuple[str, nn.Module, str]]:
+    return [
+        (f"{name}.{key}", layer, key)
+        for name, layer in stack.network.named_modules()
+        for key, _ in layer.named_parameters(recurse=False)
+    ]
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(((a - b).abs() <= _TOLERANCE * (1 + b.abs())).all())
+
+
+def _seeded(model: Network, image_shape: ImageShape, num_classes: int, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model(model, image_shape, num_classes)
+
+
+def _images(image_shape: ImageShape, dtype: torch.dtype) -> Tensor:
+    """Two images with values in [0, 1], the same on every machine."""
+    return torch.rand((_ROWS, *image_shape), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def _same(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    return some.keys() == others.keys() and all(
+        torch.equal(tensor.nan_to_num(), others[name].nan_to_num()) for name, tensor in some.items()
+    )
+
+
+def _called(model: Network, network: Callable[[Tensor], object], images: Tensor) -> Tensor:
+    answer = network(images)
+    if not isinstance(answer, Tensor):
+        raise ConfigError(f"model {model.name}: gives {type(answer).__name__}; expected a tensor of logits")
+    return answer
+
+
+def _without_gradient(network: nn.Module, images: Tensor) -> list[str]:
+    """Names of the weights that are to be trained and get no gradient. The network is in eval mode."""
+    network.zero_grad()
+    answer: Tensor = network(images)
+    if not answer.requires_grad:
+        return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    answer.square().sum().backward()
+    return [name for name, parameter in network.named_parameters() if parameter.requires_grad and parameter.grad is None]
