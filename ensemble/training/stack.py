@@ -79,6 +79,8 @@ class Stack(nn.Module):
     def build(cls, config: Network, image_shape: ImageShape, num_classes: int, init_seeds: Sequence[int]) -> Stack:
         """One member per seed, each with exactly the initial weights it would have alone."""
         members = [_build_seeded(config, image_shape, num_classes, seed) for seed in init_seeds]
+        if len(members) == 1 and config.foreign and not _twins_suit(config, image_shape, num_classes):
+            return cls(members[0], 1)
         return cls(stack_modules(members), len(members))
 
     @property
@@ -187,8 +189,12 @@ def per_member(tensor: Tensor, num_members: int) -> Tensor:
     return view
 
 
-def unstackable(module: nn.Module) -> list[str]:
-    """Names and types of the layers that have no K-fold form; empty when the network can be stacked."""
+def unstackable(module: nn.Module, any_container: bool = False) -> list[str]:
+    """Names and types of the layers that have no K-fold form; empty when the network can be stacked.
+
+    any_container: take modules that hold known layers and no tensors of their own for such, whatever their forward does;
+    whoever asks so must try what comes of it (`trial`).
+    """
     found, tied, seen = [], _tied(module), set()
     for name, child in module.named_modules(remove_duplicate=False):
         what = type(child).__name__
@@ -200,7 +206,9 @@ def unstackable(module: nn.Module) -> list[str]:
         elif any(id(parameter) in tied for parameter in child.parameters(recurse=False)):
             found.append(f"{name} ({what} with weights of another layer)")
         elif type(child) not in _TWINS and type(child) not in _CHANNELWISE:
-            if not _is_container(child) or list(child.parameters(recurse=False)):
+            holds_layers = any(True for _ in child.children()) and not [*child.buffers(recurse=False)]
+            known = _is_container(child) or (any_container and holds_layers)
+            if not known or list(child.parameters(recurse=False)):
                 found.append(f"{name or 'the network itself'} ({what})")
     return found
 
@@ -249,7 +257,7 @@ def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
     Several members must be stackable, and are left as they are. A single one may hold other layers, which stay; it becomes
     the network itself, since not everything that somebody wrote can be copied.
     """
-    assert len(members) == 1 or not unstackable(members[0]), unstackable(members[0])
+    assert len(members) == 1 or not unstackable(members[0], True), unstackable(members[0], True)
     network, tied = members[0] if len(members) == 1 else copy.deepcopy(members[0]), _tied(members[0])
     twins: dict[int, StackedLayer] = {}
     for name, module in list(members[0].named_modules(remove_duplicate=False)):
@@ -264,6 +272,25 @@ def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
         parent, _, leaf = name.rpartition(".")
         setattr(network.get_submodule(parent), leaf, twins[id(module)])
     return network
+
+
+_suited: dict[tuple[str, ImageShape, int], bool] = {}
+
+
+def _twins_suit(config: Network, image_shape: ImageShape, num_classes: int) -> bool:
+    """False for a network that reads its layers' weights itself, or else answers otherwise with their twins in it."""
+    key = (config.model_dump_json(), image_shape, num_classes)
+    if key not in _suited:
+        plain, twins = (_build_seeded(config, image_shape, num_classes, 0) for _ in range(2))
+        images = torch.rand((2, *image_shape), generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = plain.eval()(images)
+            try:
+                found = stack_modules([twins]).eval()(images)
+                _suited[key] = found.shape == expected.shape and bool(torch.allclose(found, expected, 1e-3, 1e-4))
+            except Exception:  # the network is a user's
+                _suited[key] = False
+    return _suited[key]
 
 
 def _build_seeded(config: Network, image_shape: ImageShape, num_classes: int, seed: int) -> nn.Module:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError
 from ensemble.models import ImageShape, build_model
+from ensemble.training.layers import StackedDropout
 from ensemble.training.stack import Stack, unstackable
 
 _ROWS = 2
@@ -32,9 +33,9 @@ def obstacles(model: Network, image_shape: ImageShape, num_classes: int) -> tupl
     """Why members of this network cannot be one network; empty where they can. The same answer on every machine."""
     key = (model.model_dump_json(), image_shape, num_classes)
     if key not in _known:
-        found = unstackable(_seeded(model, image_shape, num_classes, 0))
-        if not found and model.foreign and (difference := _differs(model, image_shape, num_classes)):
-            found = [difference]
+        found = unstackable(_seeded(model, image_shape, num_classes, 0), any_container=model.foreign)
+        if not found and model.foreign:
+            found = [reason for reason in [_differs(model, image_shape, num_classes)] if reason]
         _known[key] = tuple(found)
         while len(_known) > _REMEMBERED:
             _known.popitem(last=False)
@@ -77,19 +78,33 @@ def draws_itself(model: Network, image_shape: ImageShape, num_classes: int) -> b
     """True for a network that draws random numbers in training by other means than nn.Dropout layers, as F.dropout does."""
     images, answers = _images(image_shape, torch.float32), []
     for seed in (1, 2):
-        network = _seeded(model, image_shape, num_classes, 0).train()
-        for layer in network.modules():
-            if type(layer) is nn.Dropout:
-                layer.p = 0.0
+        stack = Stack.build(model, image_shape, num_classes, [0]).train()
+        _without_dropout(stack)
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
-            answers.append(network(images))
+            answers.append(stack(images))
     return not torch.equal(*answers)
+
+
+def _without_dropout(stack: Stack) -> None:
+    for layer in stack.modules():
+        if isinstance(layer, StackedDropout):
+            layer.p = 0.0
 
 
 def _differs(model: Network, image_shape: ImageShape, num_classes: int) -> str | None:
     """What is wrong with two members as one network, in words; None where outputs and gradients are those of each alone."""
-    stack = Stack.build(model, image_shape, num_classes, [0, 1]).double().eval()
+    if draws_itself(model, image_shape, num_classes):
+        return "the network, which draws random numbers by itself,"
+    for training in (False, True):
+        if difference := _differs_while(training, model, image_shape, num_classes):
+            return difference
+    return None
+
+
+def _differs_while(training: bool, model: Network, image_shape: ImageShape, num_classes: int) -> str | None:
+    stack = Stack.build(model, image_shape, num_classes, [0, 1]).double().train(training)
+    _without_dropout(stack)
     images = _images(image_shape, torch.float64)
     factors = torch.linspace(-1, 1, _ROWS * num_classes, dtype=torch.float64).view(_ROWS, num_classes)
     try:
@@ -98,7 +113,8 @@ def _differs(model: Network, image_shape: ImageShape, num_classes: int) -> str |
     except Exception as error:  # the network is a user's
         return f"the network as two ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
     for member in range(2):
-        alone = Stack.build(model, image_shape, num_classes, [member]).double().eval()
+        alone = Stack.build(model, image_shape, num_classes, [member]).double().train(training)
+        _without_dropout(alone)
         answer_BKC = alone(images)
         (answer_BKC * factors.unsqueeze(1)).sum().backward()
         if not _close(answer_BKC[:, 0], together_BKC[:, member]):

@@ -37,11 +37,18 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "a linear layer over pixels": ("nn.Sequential(nn.Linear(28, 3), nn.Flatten(), nn.Linear(84, k))", "the network as two"),
     "group norm": ("nn.Sequential(nn.Conv2d(c, 4, 3), nn.GroupNorm(2, 4), nn.Flatten(), nn.Linear(2704, k))", "1 (GroupNorm)"),
     "functional style": ("Functional(c, k)", "the network itself (Functional)"),
+    "functional style with plain layers": ("Plain(c, k)", ""),
+    "functional dropout": ("Plain(c, k, 0.3)", "draws random numbers by itself"),
+    "branches that are joined": ("Joined(c, k)", "the network as two"),
+    "a mean over channels": ("Means(c, k)", "the network as two"),
+    "residual blocks": ("Residual(c, k)", ""),
+    "squeeze and excitation": ("Squeezed(c, k)", ""),
+    "weights that are read": ("Reading(c, k)", "the network as two"),
     "attention": ("Attention(k)", "the network itself (Attention)"),
     "lazy layers": ("lazy(c, k)", ""),
     "dropout of channels": ("nn.Sequential(nn.Conv2d(c, 4, 3), nn.Dropout2d(0.3), nn.Flatten(), nn.Linear(2704, k))", "1 (Dropout2d)"),
     "a dropout in two places": ("twice(c, k)", ""),
-    "pooling with its places": ("Places(c, k)", "the network itself (Places)"),
+    "pooling with its places": ("Places(c, k)", "pool (MaxPool2d with return_indices)"),
     "a changed activation": ("nn.Sequential(nn.Flatten(), Mean(), nn.Linear(784, k))", "1 (Mean)"),
     "a forward put on": ("put_on(nn.Sequential(nn.Flatten(), nn.Linear(784, k)))", "with a forward of its own"),
 }  # fmt: skip
@@ -86,6 +93,70 @@ class Functional(nn.Module):
             self.seen += 1
         x = F.dropout(F.max_pool2d(F.relu(self.first(x) * self.scale), 2), 0.3, self.training)
         return self.last(x.flatten(1))
+
+class Plain(nn.Module):
+    def __init__(self, c, k, p=0.0):
+        super().__init__()
+        self.first, self.norm, self.last, self.p = nn.Conv2d(c, 4, 3), nn.BatchNorm2d(4), nn.Linear(676, k), p
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.norm(self.first(x))), 2)
+        return self.last(F.dropout(torch.flatten(x, 1), self.p, self.training))
+
+class Joined(nn.Module):
+    def __init__(self, c, k):
+        super().__init__()
+        self.one, self.other, self.last = nn.Conv2d(c, 2, 3), nn.Conv2d(c, 3, 3), nn.Linear(3380, k)
+
+    def forward(self, x):
+        return self.last(torch.cat([self.one(x), self.other(x)], 1).flatten(1))
+
+class Means(nn.Module):
+    def __init__(self, c, k):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(c, 4, 3), nn.Linear(2704, k)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last((x - x.mean(1, keepdim=True)).flatten(1))
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+    def forward(self, x):
+        return x + self.body(x)
+
+class Residual(nn.Module):
+    def __init__(self, c, k):
+        super().__init__()
+        self.stem, self.blocks = nn.Conv2d(c, 4, 3, stride=2), nn.ModuleList([Block(4), Block(4)])
+        self.last = nn.Linear(4, k)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.last(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+class Squeezed(nn.Module):
+    def __init__(self, c, k):
+        super().__init__()
+        self.first, self.gate, self.last = nn.Conv2d(c, 4, 3), nn.Conv2d(4, 4, 1), nn.Linear(2704, k)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last((x * torch.sigmoid(self.gate(x.mean((2, 3), keepdim=True)))).flatten(1))
+
+class Reading(nn.Module):
+    def __init__(self, c, k):
+        super().__init__()
+        self.first, self.last = nn.Linear(784, 16), nn.Linear(16, k)
+
+    def forward(self, x):
+        x = F.linear(x.flatten(1), self.first.weight, self.first.bias)
+        return F.linear(F.normalize(x), F.normalize(self.last.weight))
 
 class Attention(nn.Module):
     def __init__(self, k):
@@ -167,7 +238,7 @@ def test_it_is_stacked_only_where_that_is_right(kind: str, tmp_path: Path) -> No
             torch.testing.assert_close(stack(images)[:, member], seeded(model, member).eval()(images))
 
 
-@pytest.mark.parametrize("kind", ["frozen layer", "tied weights", "old weight norm", "functional style", "dropout of channels", "attention", "a dropout in two places"])
+@pytest.mark.parametrize("kind", ["frozen layer", "tied weights", "old weight norm", "functional style", "dropout of channels", "attention", "a dropout in two places", "functional dropout", "weights that are read"])
 def test_training_keeps_what_was_meant_and_can_be_repeated(kind: str, tmp_path: Path, arrays: dict[str, Any]) -> None:
     experiment = section(NETWORKS[kind][0], tmp_path)
     runs = []
