@@ -29,6 +29,7 @@ class Network(Part):
         {
             "lenet5": f"{_MODELS}.lenet", "lenet4": f"{_MODELS}.lenet", "mlp": f"{_MODELS}.mlp", "cnn": f"{_MODELS}.cnn",
             "resnet18": f"{_MODELS}.resnet", "resnet50": f"{_MODELS}.resnet", "layers": f"{_MODELS}.layers", "python": f"{_MODELS}.python",
+            "torchvision": f"{_MODELS}.libraries", "timm": f"{_MODELS}.libraries",
         },
     )  # fmt: skip
 

@@ -43,7 +43,8 @@ _TWINS: dict[type[nn.Module], Callable[[Any], StackedLayer]] = {
 # Layers that treat every channel or element alike: for them K members are just more channels.
 _CHANNELWISE = (
     nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Identity, nn.Flatten,
-    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
+    nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Mish, nn.Softplus, nn.CELU, nn.SELU,
+    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d, nn.ReflectionPad2d,
 )  # fmt: skip
 _TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}  # of the layers with twins
 # Containers whose forward only chains, adds and flattens, so that it works for K members unchanged; torchvision's by their

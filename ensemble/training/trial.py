@@ -19,13 +19,15 @@ from torch import Tensor, nn
 
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError
-from ensemble.models import ImageShape, build_model
+from ensemble.models import ImageShape, build_model, num_parameters
 from ensemble.training.layers import StackedDropout
 from ensemble.training.stack import Stack, unstackable
 
 _ROWS = 2
+_LARGEST = 15_000_000  # parameters up to which stacking is tried: larger networks occupy a device alone
 _TOLERANCE = 1e-8  # of numbers of the size of 1, in float64
 _REMEMBERED = 64
+_drawing: dict[tuple[str, ImageShape, int], bool] = {}
 _known: OrderedDict[tuple[str, ImageShape, int], tuple[str, ...]] = OrderedDict()
 
 
@@ -33,8 +35,11 @@ def obstacles(model: Network, image_shape: ImageShape, num_classes: int) -> tupl
     """Why members of this network cannot be one network; empty where they can. The same answer on every machine."""
     key = (model.model_dump_json(), image_shape, num_classes)
     if key not in _known:
-        found = unstackable(_seeded(model, image_shape, num_classes, 0), any_container=model.foreign)
-        if not found and model.foreign:
+        network = _seeded(model, image_shape, num_classes, 0)
+        found = unstackable(network, any_container=model.foreign)
+        if not found and model.foreign and num_parameters(network) > _LARGEST:
+            found = [f"the network of {num_parameters(network):,} parameters, which occupies a device alone,"]
+        elif not found and model.foreign:
             found = [reason for reason in [_differs(model, image_shape, num_classes)] if reason]
         _known[key] = tuple(found)
         while len(_known) > _REMEMBERED:
@@ -76,6 +81,9 @@ def check(model: Network, image_shape: ImageShape, num_classes: int) -> list[str
 
 def draws_itself(model: Network, image_shape: ImageShape, num_classes: int) -> bool:
     """True for a network that draws random numbers in training by other means than nn.Dropout layers, as F.dropout does."""
+    key = (model.model_dump_json(), image_shape, num_classes)
+    if key in _drawing:
+        return _drawing[key]
     images, answers = _images(image_shape, torch.float32), []
     for seed in (1, 2):
         stack = Stack.build(model, image_shape, num_classes, [0]).train()
@@ -83,7 +91,8 @@ def draws_itself(model: Network, image_shape: ImageShape, num_classes: int) -> b
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             answers.append(stack(images))
-    return not torch.equal(*answers)
+    _drawing[key] = not torch.equal(*answers)
+    return _drawing[key]
 
 
 def _without_dropout(stack: Stack) -> None:
