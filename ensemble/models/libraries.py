@@ -43,7 +43,9 @@ class LibraryNetwork(Network):
     def _made(self, make: Callable[..., nn.Module], **own: Any) -> nn.Module:
         """The network. Raises ConfigError where the library refuses the arguments."""
         if both := sorted(own.keys() & self.args.keys()):
-            raise ConfigError(f"model.args: {', '.join(both)} of {self.architecture} is given by the data set; leave it out")
+            raise ConfigError(
+                f"model.args: {', '.join(both)} of {self.architecture} is given by the data set; leave it out"
+            )
         words = "".join(f", {key}={value!r}" for key, value in self.args.items())
         try:
             return make(**own, **self.args)
@@ -97,7 +99,8 @@ class TimmNetwork(LibraryNetwork):
             raise self._unknown(timm.list_models(), "timm")
 
         def make(**words: Any) -> nn.Module:
-            return timm.create_model(self.architecture, pretrained=False, **words)
+            made: nn.Module = timm.create_model(self.architecture, pretrained=False, **words)
+            return made
 
         return self._made(make, num_classes=num_classes, in_chans=image_shape[0])
 

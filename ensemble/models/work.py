@@ -101,7 +101,9 @@ def _pass_one(
                         layer.register_forward_hook(note)
                 answer = network(torch.zeros(1, *image_shape))
                 if not isinstance(answer, Tensor):
-                    raise ConfigError(f"model {config.name}: gives a {type(answer).__name__}; expected a tensor of logits")
+                    raise ConfigError(
+                        f"model {config.name}: gives a {type(answer).__name__}; expected a tensor of logits"
+                    )
                 return tuple(answer.shape)
         except Exception as error:  # the network may be a user's
             if device == "cpu" and isinstance(error, ConfigError):

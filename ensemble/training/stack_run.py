@@ -64,7 +64,9 @@ class StackRun:
                 self.stack.load_member_state(k, {name: tensor_of(array) for name, array in member.start.items()})
         self._choose_kernels()
         # Why steps are no CUDA graph: None where they are, empty where there need be no word about it.
-        self.stack.draws_itself = job.group.model.foreign and draws_itself(job.group.model, image_shape, job.num_classes)
+        self.stack.draws_itself = job.group.model.foreign and draws_itself(
+            job.group.model, image_shape, job.num_classes
+        )
         self.no_graph = self._obstacle_to_graph() if self._graph_wanted() else ""
         captured = self.no_graph is None
         self.model = placement.prepare(self.stack)

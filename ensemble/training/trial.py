@@ -62,7 +62,9 @@ def check(model: Network, image_shape: ImageShape, num_classes: int) -> list[str
     with torch.no_grad():
         first, second = _called(model, network, images), _called(model, network, images)
     if not bool(torch.isfinite(first).all()):
-        raise ConfigError(f"model {model.name}: gives numbers that are not finite for images in [0, 1]; expected logits")
+        raise ConfigError(
+            f"model {model.name}: gives numbers that are not finite for images in [0, 1]; expected logits"
+        )
     if not torch.equal(first, second):
         raise ConfigError(
             f"model {model.name}: answers the same images differently from call to call in eval mode; expected dropout and other draws only where self.training is true"
@@ -185,5 +187,7 @@ def _without_gradient(network: nn.Module, images: Tensor) -> list[str]:
     answer: Tensor = network(images)
     if not answer.requires_grad:
         return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-    answer.square().sum().backward()
-    return [name for name, parameter in network.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    answer.square().sum().backward()  # type: ignore[no-untyped-call]
+    return [
+        name for name, parameter in network.named_parameters() if parameter.requires_grad and parameter.grad is None
+    ]

@@ -52,7 +52,7 @@ NETWORKS: dict[str, tuple[str, str]] = {
     "a changed activation": ("nn.Sequential(nn.Flatten(), Mean(), nn.Linear(784, k))", "1 (Mean)"),
     "a forward put on": ("put_on(nn.Sequential(nn.Flatten(), nn.Linear(784, k)))", "with a forward of its own"),
 }  # fmt: skip
-HELPERS = '''
+HELPERS = """
 def frozen(net):
     net[0].requires_grad_(False)
     return net
@@ -186,13 +186,21 @@ def put_on(net):
     inner = net.forward
     net.forward = lambda x: -inner(x)
     return net
-'''
+"""
 
 
 def section(body: str, folder: Path) -> Any:
-    (folder / "own.py").write_text(f"{HEAD}{HELPERS}\ndef make(num_classes, in_channels):\n    k, c = num_classes, in_channels\n    return {body}\n")
+    (folder / "own.py").write_text(
+        f"{HEAD}{HELPERS}\ndef make(num_classes, in_channels):\n    k, c = num_classes, in_channels\n    return {body}\n"
+    )
     model = {"name": "python", "path": "own.py:make"}
-    values = {"name": "t", "num_members": 2, "method": {"name": "deep_ensemble"}, "model": model, "compute": {"device": "cpu"}}
+    values = {
+        "name": "t",
+        "num_members": 2,
+        "method": {"name": "deep_ensemble"},
+        "model": model,
+        "compute": {"device": "cpu"},
+    }
     return parse_experiment({**values, "training": {"epochs": 2, "batch_size": 40, "lr": 0.01}}, folder=folder)
 
 
@@ -217,7 +225,11 @@ def test_alone_it_is_what_was_written(kind: str, tmp_path: Path) -> None:
             optimizer.step()
     torch.testing.assert_close(stack(images)[:, 0], plain(images), rtol=1e-4, atol=1e-5)
     state = plain.state_dict()
-    state = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked") or name in stack.member_state(0)}
+    state = {
+        name: tensor
+        for name, tensor in state.items()
+        if not name.endswith("num_batches_tracked") or name in stack.member_state(0)
+    }
     assert stack.member_state(0).keys() == state.keys()
     for name, tensor in stack.member_state(0).items():
         torch.testing.assert_close(tensor, state[name], rtol=1e-4, atol=1e-5)
@@ -238,7 +250,20 @@ def test_it_is_stacked_only_where_that_is_right(kind: str, tmp_path: Path) -> No
             torch.testing.assert_close(stack(images)[:, member], seeded(model, member).eval()(images))
 
 
-@pytest.mark.parametrize("kind", ["frozen layer", "tied weights", "old weight norm", "functional style", "dropout of channels", "attention", "a dropout in two places", "functional dropout", "weights that are read"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "frozen layer",
+        "tied weights",
+        "old weight norm",
+        "functional style",
+        "dropout of channels",
+        "attention",
+        "a dropout in two places",
+        "functional dropout",
+        "weights that are read",
+    ],
+)
 def test_training_keeps_what_was_meant_and_can_be_repeated(kind: str, tmp_path: Path, arrays: dict[str, Any]) -> None:
     experiment = section(NETWORKS[kind][0], tmp_path)
     runs = []
@@ -291,7 +316,7 @@ def test_a_dropout_in_two_places_draws_twice(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_training_cannot_rely_on_is_refused(body: str, message: str, tmp_path: Path) -> None:
-    more = '''
+    more = """
 class Noise(nn.Module):
     def forward(self, x):
         return x + torch.randn_like(x)
@@ -328,7 +353,7 @@ def infinite(k):
 
 def frozen_all(k):
     return nn.Sequential(nn.Flatten(), nn.Linear(784, k)).requires_grad_(False)
-'''
+"""
     experiment = section(body, tmp_path)
     text = (tmp_path / "own.py").read_text()
     (tmp_path / "own.py").write_text(text.replace("\ndef make(", f"{more}\ndef make("))
@@ -345,7 +370,12 @@ def test_members_that_start_alike_and_idle_weights_are_told(tmp_path: Path) -> N
     text = (tmp_path / "own.py").read_text()
     zeroed = "\ndef zeroed(net):\n    nn.init.zeros_(net[1].weight), nn.init.zeros_(net[1].bias)\n    net.unused = nn.Parameter(torch.zeros(3))\n    return net\n"
     (tmp_path / "own.py").write_text(text.replace("\ndef make(", f"{zeroed}\ndef make("))
-    values = {"name": "t", "num_members": 2, "method": {"name": "bagging"}, "model": {"name": "python", "path": "own.py:make"}}
+    values = {
+        "name": "t",
+        "num_members": 2,
+        "method": {"name": "bagging"},
+        "model": {"name": "python", "path": "own.py:make"},
+    }
     model = parse_experiment(values, folder=tmp_path).groups[0].model
     notes = " ".join(check_network(model, SHAPE, 10, several=False))
     assert "all members start from the same weights" in notes
