@@ -95,7 +95,15 @@ def train(name: str, tree: Path, home: Path) -> Path:
     (place / "small.yaml").write_text(json.dumps(values))
     words = ["-m", "ensemble", "train", "small.yaml", "-q"]
     if values["compute"]["executor"] == "accelerate":
-        words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "launch.accelerate_run", "small.yaml"]
+        words = [
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "ensemble.launch.accelerate_run",
+            "small.yaml",
+        ]
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, *words], cwd=place, env=environment, capture_output=True, text=True, check=False

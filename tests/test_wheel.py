@@ -74,6 +74,15 @@ def test_a_shipped_configuration_trains_in_an_empty_folder(site: Path, tmp_path:
     assert "sweeps/optimisers" in {row["name"] for row in json.loads(listed.stdout)}
 
 
+@pytest.mark.parametrize("door", ["accelerate_run", "ray_job", "submit", "wandb_workspace"])
+def test_the_repository_has_short_names_for_them(door: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"launch.{door}"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2, done.stderr
+    assert "CONFIG" in done.stderr or "ENTITY" in done.stderr
+
+
 @pytest.mark.parametrize("door", ["accelerate_run", "ray_job", "submit"])
 def test_the_doors_to_clusters_are_installed_too(door: str, site: Path, tmp_path: Path) -> None:
     done = run(site, tmp_path, "-m", f"ensemble.launch.{door}")

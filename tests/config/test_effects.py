@@ -146,6 +146,7 @@ REVIEWED: dict[str, str] = {
     "tracking.wandb.artifact": "as project",
     "model.name": "another network; tests/models",
     "model.stem": "ResNets are too slow for here; tests/models",
+    "model.architecture": "another network; tests/models/test_libraries.py",
     "model.path": "another network; tests/models/test_python_network.py, as args and code",
     "model.args": "see model.path",
     "model.code": "filled in, and refused where it is not the files'; see model.path",

@@ -25,7 +25,13 @@ training: {epochs: EPOCHS, batch_size: 100, lr: 1e-3}
 compute: {executor: inline, stack_size: 1}
 tracking: {wandb: {mode: disabled}}
 """
-TORCHRUN = [str(Path(sys.executable).parent / "torchrun"), "--nproc-per-node", "2", "-m", "launch.accelerate_run"]
+TORCHRUN = [
+    str(Path(sys.executable).parent / "torchrun"),
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "ensemble.launch.accelerate_run",
+]
 COMMANDS = {
     "inline": [sys.executable, "-m", "ensemble", "train"],
     "ray": [sys.executable, "-m", "ensemble", "train", "compute.executor=ray", "compute.slots=2"],

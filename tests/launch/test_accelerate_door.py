@@ -58,7 +58,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_ranks_share_out_the_members(home: Path) -> None:
     """Two rounds of boosting, two tasks each: both ranks train, rank 0 alone writes and prints, the bits are the same."""
     done = started(
-        str(BIN / "accelerate"), "launch", "--config_file", "configs/accelerate/cpu_2.yaml", "-m", "launch.accelerate_run",
+        str(BIN / "accelerate"), "launch", "--config_file", "configs/accelerate/cpu_2.yaml", "-m", "ensemble.launch.accelerate_run",
         str(home / "one.yaml"), f"output_dir={home}", "name=shared", ACCELERATE_USE_CPU="true",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -83,7 +83,7 @@ def test_ranks_train_all_of_mnist(launcher: str, home: Path, mnist_root: Path) -
         train_inline(home, mnist_root)
     first, *words = LAUNCHERS[launcher]
     done = started(
-        str(BIN / first), *words, "-m", "launch.accelerate_run", str(home / "mnist.yaml"), f"output_dir={home}",
+        str(BIN / first), *words, "-m", "ensemble.launch.accelerate_run", str(home / "mnist.yaml"), f"output_dir={home}",
         f"name={launcher}", f"data.root={mnist_root}", ACCELERATE_USE_CPU="true",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -93,7 +93,7 @@ def test_ranks_train_all_of_mnist(launcher: str, home: Path, mnist_root: Path) -
 
 def test_ranks_train_each_member_together(home: Path) -> None:
     done = started(
-        str(BIN / "torchrun"), "--nproc-per-node", "2", "-m", "launch.accelerate_run", str(home / "one.yaml"),
+        str(BIN / "torchrun"), "--nproc-per-node", "2", "-m", "ensemble.launch.accelerate_run", str(home / "one.yaml"),
         f"output_dir={home}", "name=together", "compute.parallel=data", "method={name: bagging}", "num_members=2",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -113,7 +113,7 @@ def test_ranks_train_each_member_together(home: Path) -> None:
 
 def test_one_launched_process_gives_the_same_bits(home: Path) -> None:
     done = started(
-        str(BIN / "accelerate"), "launch", "--config_file", "configs/accelerate/cpu_1.yaml", "-m", "launch.accelerate_run",
+        str(BIN / "accelerate"), "launch", "--config_file", "configs/accelerate/cpu_1.yaml", "-m", "ensemble.launch.accelerate_run",
         str(home / "one.yaml"), f"output_dir={home}", "name=launched", ACCELERATE_USE_CPU="true",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -122,7 +122,7 @@ def test_one_launched_process_gives_the_same_bits(home: Path) -> None:
 
 def test_a_launcher_that_quietly_starts_one_process_is_found_out(home: Path) -> None:
     done = started(
-        str(BIN / "accelerate"), "launch", "--cpu", "--num_processes", "2", "-m", "launch.accelerate_run",
+        str(BIN / "accelerate"), "launch", "--cpu", "--num_processes", "2", "-m", "ensemble.launch.accelerate_run",
         str(home / "one.yaml"), f"output_dir={home}", "name=trap",
     )  # fmt: skip
     assert done.returncode != 0
@@ -132,7 +132,14 @@ def test_a_launcher_that_quietly_starts_one_process_is_found_out(home: Path) -> 
 
 
 def test_a_single_process_and_foreign_executors_are_sent_to_the_right_door(home: Path) -> None:
-    door = [sys.executable, "-m", "launch.accelerate_run", str(home / "one.yaml"), f"output_dir={home}", "name=x"]
+    door = [
+        sys.executable,
+        "-m",
+        "ensemble.launch.accelerate_run",
+        str(home / "one.yaml"),
+        f"output_dir={home}",
+        "name=x",
+    ]
     done = started(*door)
     assert (done.returncode, "single process" in done.stderr) == (7, True)
     done = started(*door, "compute.executor=ray")
@@ -140,8 +147,8 @@ def test_a_single_process_and_foreign_executors_are_sent_to_the_right_door(home:
     done = started(
         str(BIN / "ensemble"), "train", str(home / "one.yaml"), f"output_dir={home}", "name=x", "compute.parallel=data"
     )
-    assert (done.returncode, "launch.accelerate_run" in done.stderr) == (7, True)
-    assert started(sys.executable, "-m", "launch.accelerate_run").returncode == 2
+    assert (done.returncode, "ensemble.launch.accelerate_run" in done.stderr) == (7, True)
+    assert started(sys.executable, "-m", "ensemble.launch.accelerate_run").returncode == 2
 
 
 def test_what_the_launcher_was_asked_for() -> None:

@@ -73,7 +73,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def submit(address: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "launch.submit", "configs/quickstart.yaml", "--address", address, *words]
+    command = [sys.executable, "-m", "ensemble.launch.submit", "configs/quickstart.yaml", "--address", address, *words]
     return subprocess.run(
         command, cwd=ROOT, env={**environment(), **more}, capture_output=True, text=True, timeout=240, check=False
     )
@@ -137,7 +137,7 @@ def test_a_stopped_job_can_be_resumed(address: str, tmp_path: Path) -> None:
         "compute.checkpoint_every_s=0.5",
     ]
     words += ["training.epochs=60", "data.max_train_rows=1000"]
-    command = [sys.executable, "-m", "launch.submit", "configs/quickstart.yaml", "--address", address, *words]
+    command = [sys.executable, "-m", "ensemble.launch.submit", "configs/quickstart.yaml", "--address", address, *words]
     client = subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -48,7 +48,7 @@ class Host:
         words = [
             "ip", "netns", "exec", self.namespace, str(BIN / "torchrun"), "--nnodes", "2", "--nproc-per-node", "1",
             "--node-rank", str(self.rank), "--master-addr", "10.79.1.1", "--master-port", "29500",
-            "-m", "launch.accelerate_run", "mnist.yaml", f"output_dir={self.folder}", "name=run", *overrides,
+            "-m", "ensemble.launch.accelerate_run", "mnist.yaml", f"output_dir={self.folder}", "name=run", *overrides,
         ]  # fmt: skip
         with (self.folder / "log.txt").open("w") as log:
             self.process = subprocess.Popen(words, cwd=self.folder, env=environment, stdout=log, stderr=log, text=True)

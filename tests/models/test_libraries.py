@@ -91,6 +91,8 @@ def test_a_run_through_the_command_line(tmp_path: Path, monkeypatch: pytest.Monk
     events = [json.loads(line) for line in (tmp_path / "runs/own/events.jsonl").read_text().splitlines()]
     assert [event["members"] for event in events if event["event"] == "TaskStarted"] == [[0, 1]]
     assert run.invoke(main, ["evaluate", "own"]).exit_code == 0
+    exported = run.invoke(main, ["export", "own", "--format", "torch_export"])
+    assert exported.exit_code == 0, exported.output
     listed = run.invoke(main, ["models", "torchvision", "architecture=squeezenet1_1"])
     assert (listed.exit_code, "Conv2d" in listed.output) == (0, True)
 

@@ -141,7 +141,7 @@ def test_ray_and_launched_ranks_need_no_file(home: Path) -> None:
     assert run("train", "own.yaml", "-q", "output_dir=inline").exit_code == 0
     doors = {
         "ray": ["-m", "ensemble", "train", "own.yaml", "-q", "compute.executor=ray", "compute.slots=2"],
-        "ranks": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "launch.accelerate_run", "own.yaml", "compute.executor=accelerate"],
+        "ranks": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ensemble.launch.accelerate_run", "own.yaml", "compute.executor=accelerate"],
     }  # fmt: skip
     for name, words in doors.items():
         done = subprocess.run(
