@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import textwrap
 from pathlib import Path
@@ -45,7 +46,7 @@ def configs(name: str | None, copy: Path | None, as_json: bool) -> None:
     if copy is None:
         say(json.dumps({"name": name, "text": chosen.text}) if as_json else chosen.text.rstrip("\n"))
         return
-    target = copy / chosen.path.name if copy.is_dir() else copy
+    target = copy / chosen.path.name if os.path.isdir(copy) else copy  # noqa: PTH112  # Path.is_dir raises
     try:
         with target.open("x", encoding="utf-8") as file:  # never over what somebody has changed
             file.write(chosen.text)

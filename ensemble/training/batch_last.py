@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ensemble.native.kernels import LANES, WIDTHS, Kernels, Layer, Passes
-from ensemble.training.layers import StackedBatchNorm, StackedConv2d, StackedDropout, StackedLinear
+from ensemble.training.layers import StackedBatchNorm, StackedConv2d, StackedDropout, StackedLayer, StackedLinear
+from ensemble.training.plain import is_chain, oddity
 
 # Up to so many maps these kernels are the quicker ones, for one network and for several (docs/log.md).
 WIDEST, WIDEST_STACKED = 64, 128
@@ -42,7 +43,14 @@ def suits(network: nn.Module) -> bool:
 def known(network: nn.Module) -> bool:
     """True for a chain of layers, convolutions among them, that these kernels can compute."""
     layers = list(_chain(network))
-    return any(isinstance(layer, StackedConv2d) for layer in layers) and all(map(_known, layers))
+    if not (any(isinstance(layer, StackedConv2d) for layer in layers) and all(map(_known, layers))):
+        return False
+    flat = False
+    for layer in layers:  # a linear layer takes the last axis, which is that of the features only behind a Flatten
+        flat = flat or isinstance(layer, nn.Flatten)
+        if isinstance(layer, StackedLinear) and not flat:
+            return False
+    return True
 
 
 def worthwhile(rows: int) -> bool:
@@ -64,7 +72,7 @@ def filled(rows: int) -> int:
 
 def _chain(network: nn.Module) -> Iterator[nn.Module]:
     """The layers in the order in which they are passed; a network that is no chain is a layer nobody knows."""
-    if isinstance(network, nn.Sequential):
+    if isinstance(network, nn.Sequential) and is_chain(network):
         for layer in network:
             yield from _chain(layer)
     else:
@@ -72,6 +80,8 @@ def _chain(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def _known(layer: nn.Module) -> bool:
+    if not isinstance(layer, StackedLayer) and oddity(layer) is not None:  # twins stand for plain layers only
+        return False
     match layer:
         case StackedConv2d():
             rows, columns = layer.weight.shape[2:]
@@ -79,18 +89,18 @@ def _known(layer: nn.Module) -> bool:
             plain = layer.groups == 1 and layer.stride == (1, 1) and layer.dilation == (1, 1)
             within = not isinstance(padding, str) and padding[0] < rows and padding[1] < columns
             return plain and within and columns in WIDTHS
-        case nn.MaxPool2d():
+        case nn.MaxPool2d() if type(layer) is nn.MaxPool2d:
             square = isinstance(layer.kernel_size, int) and isinstance(layer.stride, int)
             return square and layer.padding == 0 and layer.dilation == 1 and not layer.ceil_mode
-        case nn.AvgPool2d():
+        case nn.AvgPool2d() if type(layer) is nn.AvgPool2d:
             apart = isinstance(layer.kernel_size, int) and layer.kernel_size == layer.stride
             return apart and layer.padding == 0 and not layer.ceil_mode
         case nn.Flatten():
-            return layer.start_dim == 1
+            return True
         case StackedLinear() | StackedBatchNorm() | StackedDropout():
             return True
         case _:
-            return isinstance(layer, _ELEMENTWISE)
+            return type(layer) in _ELEMENTWISE
 
 
 class Chain:

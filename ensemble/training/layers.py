@@ -23,6 +23,7 @@ from ensemble.data.counter_random import random_bits
 from ensemble.native.kernels import Kernels
 from ensemble.training import triton_convolutions
 from ensemble.training.convolutions import ConvolutionShape, by_rows, by_windows
+from ensemble.training.plain import is_chain, oddity
 
 
 def channels_last(tensor: Tensor) -> Tensor:
@@ -155,13 +156,21 @@ def pool_before_bias(network: nn.Module) -> None:
     """Let convolutions with a bias do the max-pooling behind them, and add the bias only to what is left of the pixels.
 
     The largest of some numbers plus a bias is the largest of the sums, to the last bit, so no activation changes; of the
-    pixels that are equal only after rounding another may get the gradient. Calling it again changes nothing.
+    pixels that are equal only after rounding another may get the gradient. Calling it again changes nothing. Only where the
+    whole network is a chain: what lies between two layers may be used elsewhere in any other.
     """
-    for chain in network.modules():
-        if isinstance(chain, nn.Sequential):
-            for place, (layer, behind) in enumerate(pairwise(list(chain))):
-                if isinstance(layer, StackedConv2d) and layer.bias is not None and isinstance(behind, nn.MaxPool2d):
-                    layer.pooling, chain[place + 1] = behind, nn.Identity()
+    if not (isinstance(network, nn.Sequential) and is_chain(network)):
+        return
+    for place, (layer, behind) in enumerate(pairwise([*network, None])):
+        if isinstance(layer, nn.Sequential):
+            pool_before_bias(layer)
+        elif (
+            isinstance(layer, StackedConv2d)
+            and layer.bias is not None
+            and type(behind) is nn.MaxPool2d
+            and not oddity(behind)
+        ):
+            layer.pooling, network[place + 1] = behind, nn.Identity()
 
 
 def _halves(pooling: nn.MaxPool2d) -> bool:

@@ -32,6 +32,7 @@ from ensemble.training.layers import (
     StackedLinear,
     channels_last,
 )
+from ensemble.training.plain import is_chain, oddity
 
 _TWINS: dict[type[nn.Module], Callable[[Any], StackedLayer]] = {
     nn.Conv2d: StackedConv2d,
@@ -46,7 +47,6 @@ _CHANNELWISE = (
     nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Mish, nn.Softplus, nn.CELU, nn.SELU,
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d, nn.ReflectionPad2d,
 )  # fmt: skip
-_TENSORS = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}  # of the layers with twins
 # Containers whose forward only chains, adds and flattens, so that it works for K members unchanged; torchvision's by their
 # names, since importing it is slow. Anybody else's forward may do what mixes members, such as a mean over channels.
 _CONTAINERS = ("torchvision.ResNet", "torchvision.BasicBlock", "torchvision.Bottleneck")
@@ -214,30 +214,6 @@ def unstackable(module: nn.Module, any_container: bool = False) -> list[str]:
     return found
 
 
-def oddity(layer: nn.Module) -> str | None:
-    """What a layer does beyond what its type says, in words, so that no twin may stand for it; None for a plain one."""
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    if any(hooks):
-        return "with hooks"  # as of weight_norm and spectral_norm in their older forms
-    if "forward" in vars(layer):
-        return "with a forward of its own"
-    if any(not parameter.requires_grad for parameter in layer.parameters(recurse=False)):
-        return "with frozen weights"
-    if type(layer) in _TWINS and (more := {*layer._parameters, *layer._buffers} - _TENSORS):
-        return f"with further tensors ({', '.join(sorted(more))})"
-    if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
-        return f"with padding_mode {layer.padding_mode}"
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and (layer.weight is None or layer.running_mean is None):
-        return "without weights" if layer.weight is None else "without running statistics"
-    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer.momentum is None:
-        return "with momentum None"
-    if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
-        return f"of axes {layer.start_dim} to {layer.end_dim}"
-    if isinstance(layer, nn.MaxPool2d | nn.AdaptiveMaxPool2d) and layer.return_indices:
-        return "with return_indices"
-    return None
-
-
 def _tied(module: nn.Module) -> set[int]:
     """Identities of the parameters that several different layers hold."""
     holders: dict[int, set[int]] = {}
@@ -249,7 +225,7 @@ def _tied(module: nn.Module) -> set[int]:
 
 def _is_container(module: nn.Module) -> bool:
     kind = type(module)
-    return kind is nn.Sequential or f"{kind.__module__.partition('.')[0]}.{kind.__name__}" in _CONTAINERS
+    return is_chain(module) or f"{kind.__module__.partition('.')[0]}.{kind.__name__}" in _CONTAINERS
 
 
 def stack_modules(members: Sequence[nn.Module]) -> nn.Module:

@@ -44,7 +44,7 @@ def test_a_file_that_is_here_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "given", ["quickstar", "../configs/quickstart", "sweeps/../quickstart", "quickstart.yaml", "/quickstart", ".", "..", "sweeps", ""]
+    "given", ["quickstar", "../configs/quickstart", "sweeps/../quickstart", "quickstart.yaml", "/quickstart", ".", "..", "sweeps", "x" * 300, ""]
 )  # fmt: skip
 def test_what_is_no_name_is_left_to_whoever_reads_it(
     given: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -52,7 +52,7 @@ def test_what_is_no_name_is_left_to_whoever_reads_it(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as raised:
         load_config(Path(given))
-    if given not in (".", "..", ""):
+    if given not in (".", "..", "", "x" * 300):
         assert "`ensemble configs` lists those that come with the package" in str(raised.value)
 
 
@@ -69,6 +69,7 @@ def test_the_command(tmp_path: Path) -> None:
     for words, message in (
         (["quickstart", "--copy", str(tmp_path)], "is there already"),
         (["quickstart", "--copy", str(tmp_path / "no" / "such" / "file.yaml")], "cannot be written: No such file"),
+        (["quickstart", "--copy", "x" * 300], "cannot be written"),
         (["quick"], "no configuration named quick comes with the package; expected one of"),
         (["--copy", "here.yaml"], "give the NAME of the configuration to copy"),
     ):

@@ -14,7 +14,8 @@ from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError
 from ensemble.models import build_model
 from ensemble.seeding import Purpose, member_seed
-from ensemble.training import check_network
+from ensemble.training import batch_last, check_network
+from ensemble.training.layers import pool_before_bias
 from ensemble.training.stack import Stack
 from ensemble.training.trial import draws_itself, obstacles
 from tests.training.helpers import results, specs, train
@@ -380,3 +381,68 @@ def test_members_that_start_alike_and_idle_weights_are_told(tmp_path: Path) -> N
     notes = " ".join(check_network(model, SHAPE, 10, several=False))
     assert "all members start from the same weights" in notes
     assert "weights without a gradient, which stay as they are: unused" in notes
+
+
+# Chains of narrow convolutions that are none: the kernels for narrow networks must not take them for such.
+NARROW = {
+    "a forward of its own": "Doubled(nn.Conv2d(c, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2704, k))",
+    "a forward put on": "put_on(nn.Sequential(nn.Conv2d(c, 4, 3), nn.Flatten(), nn.Linear(2704, k)))",
+    "a hook": "hooked(nn.Sequential(nn.Conv2d(c, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2704, k)))",
+    "a changed activation": "nn.Sequential(nn.Conv2d(c, 4, 3), Mean(), nn.Flatten(), nn.Linear(2704, k))",
+    "a changed pooling": "nn.Sequential(nn.Conv2d(c, 4, 3), Lowest(2), nn.Flatten(), nn.Linear(676, k))",
+    "a linear layer over columns": "nn.Sequential(nn.Conv2d(c, 26, 3), nn.Linear(26, 3), nn.Flatten(), nn.Linear(2028, k))",
+    "frozen": "frozen(nn.Sequential(nn.Conv2d(c, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2704, k)))",
+    "inside another forward": "Inside(nn.Sequential(nn.Conv2d(c, 4, 3), nn.MaxPool2d(2), nn.ReLU()), k)",
+    "plain": "nn.Sequential(nn.Conv2d(c, 4, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(676, k))",
+    "plain, of a class of its own": "Chain(nn.Conv2d(c, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2704, k))",
+}
+MORE = """
+class Doubled(nn.Sequential):
+    def forward(self, x):
+        return super().forward(2 * x)
+
+class Chain(nn.Sequential):
+    pass
+
+class Lowest(nn.MaxPool2d):
+    def forward(self, x):
+        return -super().forward(-x)
+
+class Inside(nn.Module):
+    def __init__(self, body, k):
+        super().__init__()
+        self.body, self.last = body, nn.Linear(2704 + 676, k)
+
+    def forward(self, x):
+        first = self.body[0](x)
+        return self.last(torch.cat([first.flatten(1), self.body[2](self.body[1](first)).flatten(1)], 1))
+
+def hooked(net):
+    net[1].register_forward_hook(lambda layer, inputs, output: 3 * output)
+    return net
+"""
+
+
+@pytest.mark.parametrize("kind", NARROW)
+def test_kernels_for_narrow_networks_compute_what_was_written(kind: str, tmp_path: Path) -> None:
+    """As training and prediction choose them, and with the pooling moved as it is on a GPU."""
+    model = section(NARROW[kind], tmp_path).groups[0].model
+    text = (tmp_path / "own.py").read_text()
+    (tmp_path / "own.py").write_text(text.replace("\ndef make(", f"{MORE}\ndef make("))
+    values = {
+        "name": "t",
+        "num_members": 2,
+        "method": {"name": "bagging"},
+        "model": {"name": "python", "path": "own.py:make"},
+    }
+    model = parse_experiment(values, folder=tmp_path).groups[0].model
+    images = torch.rand(16, *SHAPE)
+    expected = seeded(model, 3).eval()(images).detach()
+    for members in ([3], [2, 3]) if not obstacles(model, SHAPE, 10) else ([3],):
+        stack = Stack.build(model, SHAPE, 10, members).eval()
+        stack.batch_last = batch_last.suits(stack.network)
+        assert stack.batch_last == kind.startswith("plain")
+        torch.testing.assert_close(stack(images)[:, -1].detach(), expected, rtol=1e-4, atol=1e-5)
+        stack.batch_last = False
+        pool_before_bias(stack.network)
+        torch.testing.assert_close(stack(images)[:, -1].detach(), expected, rtol=1e-4, atol=1e-5)
