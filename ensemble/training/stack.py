@@ -251,12 +251,18 @@ def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
     return network
 
 
-_suited: dict[tuple[str, ImageShape, int], bool] = {}
+NetworkKey = tuple[Any, str, ImageShape, int]
+_suited: dict[NetworkKey, bool] = {}
+
+
+def network_key(config: Network, image_shape: ImageShape, num_classes: int) -> NetworkKey:
+    """By what a network that was tried is known again: how it is built (a class may be defined anew), its keys and the images."""
+    return type(config).build, config.model_dump_json(), image_shape, num_classes
 
 
 def _twins_suit(config: Network, image_shape: ImageShape, num_classes: int) -> bool:
     """False for a network that reads its layers' weights itself, or else answers otherwise with their twins in it."""
-    key = (config.model_dump_json(), image_shape, num_classes)
+    key = network_key(config, image_shape, num_classes)
     if key not in _suited:
         plain, twins = (_build_seeded(config, image_shape, num_classes, 0) for _ in range(2))
         images = torch.rand((2, *image_shape), generator=torch.Generator().manual_seed(0))

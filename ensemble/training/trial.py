@@ -21,19 +21,19 @@ from ensemble.config.network import Network
 from ensemble.errors import ConfigError
 from ensemble.models import ImageShape, build_model, num_parameters
 from ensemble.training.layers import StackedDropout
-from ensemble.training.stack import Stack, unstackable
+from ensemble.training.stack import NetworkKey, Stack, network_key, unstackable
 
 _ROWS = 2
 _LARGEST = 15_000_000  # parameters up to which stacking is tried: larger networks occupy a device alone
 _TOLERANCE = 1e-8  # of numbers of the size of 1, in float64
 _REMEMBERED = 64
-_drawing: dict[tuple[str, ImageShape, int], bool] = {}
-_known: OrderedDict[tuple[str, ImageShape, int], tuple[str, ...]] = OrderedDict()
+_drawing: dict[NetworkKey, bool] = {}
+_known: OrderedDict[NetworkKey, tuple[str, ...]] = OrderedDict()
 
 
 def obstacles(model: Network, image_shape: ImageShape, num_classes: int) -> tuple[str, ...]:
     """Why members of this network cannot be one network; empty where they can. The same answer on every machine."""
-    key = (model.model_dump_json(), image_shape, num_classes)
+    key = network_key(model, image_shape, num_classes)
     if key not in _known:
         network = _seeded(model, image_shape, num_classes, 0)
         found = unstackable(network, any_container=model.foreign)
@@ -83,7 +83,7 @@ def check(model: Network, image_shape: ImageShape, num_classes: int) -> list[str
 
 def draws_itself(model: Network, image_shape: ImageShape, num_classes: int) -> bool:
     """True for a network that draws random numbers in training by other means than nn.Dropout layers, as F.dropout does."""
-    key = (model.model_dump_json(), image_shape, num_classes)
+    key = network_key(model, image_shape, num_classes)
     if key in _drawing:
         return _drawing[key]
     images, answers = _images(image_shape, torch.float32), []
