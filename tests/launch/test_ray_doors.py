@@ -49,7 +49,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [
         str(BIN / "ray"), "start", "--head", "--block", f"--port={PORT}", "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=4", "--include-dashboard=true",
-        "--disable-usage-stats", f"--temp-dir=/tmp/r{os.getpid()}",
+        "--disable-usage-stats", f"--dashboard-agent-listen-port={free_port()}",  # the default one is one for the whole machine
+        f"--temp-dir=/tmp/r{os.getpid()}",
     ]  # fmt: skip
     head = subprocess.Popen(
         command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
