@@ -47,12 +47,12 @@ STOP_WAIT_S = 30
 CONNECT_S = 3.0
 HEARTBEAT_S = 2.0  # between questions whether the job still runs
 ANSWER_S = 10.0  # for the head to answer one
-AGENT_S = 60.0  # for the agent that takes jobs to be up, after the head is
-_NO_AGENT = "No available agent"  # what Ray answers until then
 SILENCE_S = 25.0  # after which it is given up
 LAST_LINES_S = 5.0  # for the end of the log, when the job has ended
 # What Ray's client and the libraries below it raise where the head is gone.
 _LOST = (OSError, RuntimeError, ValueError, TimeoutError)
+_NO_AGENT = "No available agent"  # what Ray says after having waited for one
+AGENT_HELP = "the agent that takes jobs is not up on any node: the cluster may have only just started, or the agent's port (52365) is taken on that machine, as by a second cluster: ray start --dashboard-agent-listen-port=PORT"
 TOKEN_HELP = "Ray authenticates by token since 2.59: export RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) here, or, on a trusted host only, start the cluster and this with RAY_AUTH_MODE=disabled"  # noqa: S105 - no secret, a sentence
 
 
@@ -188,9 +188,10 @@ def submit(config: Path, overrides: tuple[str, ...], address: str, insecure: boo
     _knock(address)
     try:
         client: Any = JobSubmissionClient(address)
-        job = _submitted(client, arguments)
+        job = client.submit_job(**arguments)
     except (*_LOST, RayError) as error:
-        raise ComputeError(f"the cluster at {address} did not take the job: {_short(error)}; {TOKEN_HELP}") from error
+        remedy = AGENT_HELP if _NO_AGENT in str(error) else TOKEN_HELP
+        raise ComputeError(f"the cluster at {address} did not take the job: {_short(error)}; {remedy}") from error
     click.echo(f"job {job}", err=True)
     if no_wait:
         click.echo(job)
@@ -205,18 +206,6 @@ def submit(config: Path, overrides: tuple[str, ...], address: str, insecure: boo
             while not _answer(lambda: client.get_job_info(job)).status.is_terminal() and time.monotonic() < deadline:
                 time.sleep(0.5)
         raise
-
-
-def _submitted(client: Any, arguments: dict[str, Any]) -> str:
-    """The job's id. A cluster that has only just started takes no job yet: it is asked again for AGENT_S."""
-    deadline = time.monotonic() + AGENT_S
-    while True:
-        try:
-            return str(client.submit_job(**arguments))
-        except RuntimeError as error:
-            if _NO_AGENT not in str(error) or time.monotonic() > deadline:
-                raise
-        time.sleep(1)
 
 
 def _knock(address: str) -> None:

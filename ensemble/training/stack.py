@@ -33,6 +33,7 @@ from ensemble.training.layers import (
     channels_last,
 )
 from ensemble.training.plain import is_chain, oddity
+from ensemble.training.remembered import once_per_network
 
 _TWINS: dict[type[nn.Module], Callable[[Any], StackedLayer]] = {
     nn.Conv2d: StackedConv2d,
@@ -79,7 +80,7 @@ class Stack(nn.Module):
     @classmethod
     def build(cls, config: Network, image_shape: ImageShape, num_classes: int, init_seeds: Sequence[int]) -> Stack:
         """One member per seed, each with exactly the initial weights it would have alone."""
-        members = [_build_seeded(config, image_shape, num_classes, seed) for seed in init_seeds]
+        members = [build_seeded(config, image_shape, num_classes, seed) for seed in init_seeds]
         if len(members) == 1 and config.foreign and not _twins_suit(config, image_shape, num_classes):
             return cls(members[0], 1)
         return cls(stack_modules(members), len(members))
@@ -251,32 +252,22 @@ def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
     return network
 
 
-NetworkKey = tuple[Any, str, ImageShape, int]
-_suited: dict[NetworkKey, bool] = {}
-
-
-def network_key(config: Network, image_shape: ImageShape, num_classes: int) -> NetworkKey:
-    """By what a network that was tried is known again: how it is built (a class may be defined anew), its keys and the images."""
-    return type(config).build, config.model_dump_json(), image_shape, num_classes
-
-
+@once_per_network
 def _twins_suit(config: Network, image_shape: ImageShape, num_classes: int) -> bool:
     """False for a network that reads its layers' weights itself, or else answers otherwise with their twins in it."""
-    key = network_key(config, image_shape, num_classes)
-    if key not in _suited:
-        plain, twins = (_build_seeded(config, image_shape, num_classes, 0) for _ in range(2))
-        images = torch.rand((2, *image_shape), generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            expected = plain.eval()(images)
-            try:
-                found = stack_modules([twins]).eval()(images)
-                _suited[key] = found.shape == expected.shape and bool(torch.allclose(found, expected, 1e-3, 1e-4))
-            except Exception:  # the network is a user's
-                _suited[key] = False
-    return _suited[key]
+    plain, twins = (build_seeded(config, image_shape, num_classes, 0) for _ in range(2))
+    images = torch.rand((2, *image_shape), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = plain.eval()(images)
+        try:
+            found = stack_modules([twins]).eval()(images)
+            return found.shape == expected.shape and bool(torch.allclose(found, expected, 1e-3, 1e-4))
+        except Exception:  # the network is a user's
+            return False
 
 
-def _build_seeded(config: Network, image_shape: ImageShape, num_classes: int, seed: int) -> nn.Module:
+def build_seeded(config: Network, image_shape: ImageShape, num_classes: int, seed: int) -> nn.Module:
+    """The network with the initial weights that this seed gives; torch's generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build_model(config, image_shape, num_classes)

@@ -11,7 +11,6 @@ sequence.
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
@@ -19,40 +18,35 @@ from torch import Tensor, nn
 
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError
-from ensemble.models import ImageShape, build_model, num_parameters
+from ensemble.models import ImageShape, num_parameters
 from ensemble.training.layers import StackedDropout
-from ensemble.training.stack import NetworkKey, Stack, network_key, unstackable
+from ensemble.training.remembered import once_per_network
+from ensemble.training.stack import Stack, build_seeded, unstackable
 
 _ROWS = 2
 _LARGEST = 15_000_000  # parameters up to which stacking is tried: larger networks occupy a device alone
 _TOLERANCE = 1e-8  # of numbers of the size of 1, in float64
-_REMEMBERED = 64
-_drawing: dict[NetworkKey, bool] = {}
-_known: OrderedDict[NetworkKey, tuple[str, ...]] = OrderedDict()
 
 
+@once_per_network
 def obstacles(model: Network, image_shape: ImageShape, num_classes: int) -> tuple[str, ...]:
     """Why members of this network cannot be one network; empty where they can. The same answer on every machine."""
-    key = network_key(model, image_shape, num_classes)
-    if key not in _known:
-        network = _seeded(model, image_shape, num_classes, 0)
-        found = unstackable(network, any_container=model.foreign)
-        if not found and model.foreign and num_parameters(network) > _LARGEST:
-            found = [f"the network of {num_parameters(network):,} parameters, which occupies a device alone,"]
-        elif not found and model.foreign:
-            found = [reason for reason in [_differs(model, image_shape, num_classes)] if reason]
-        _known[key] = tuple(found)
-        while len(_known) > _REMEMBERED:
-            _known.popitem(last=False)
-    return _known[key]
+    network = build_seeded(model, image_shape, num_classes, 0)
+    found = unstackable(network, any_container=model.foreign)
+    if found or not model.foreign:
+        return tuple(found)
+    if num_parameters(network) > _LARGEST:
+        return (f"the network of {num_parameters(network):,} parameters, which occupies a device alone,",)
+    difference = _differs(model, image_shape, num_classes)
+    return () if difference is None else (difference,)
 
 
 def check(model: Network, image_shape: ImageShape, num_classes: int) -> list[str]:
     """What is worth saying of a network that can be trained. Raises ConfigError for one that cannot, with the reason."""
-    network = _seeded(model, image_shape, num_classes, 0)
+    network = build_seeded(model, image_shape, num_classes, 0)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ConfigError(f"model {model.name}: the network has no weights to train")
-    if not _same(_tensors(network), _tensors(_seeded(model, image_shape, num_classes, 0))):
+    if not _same(_tensors(network), _tensors(build_seeded(model, image_shape, num_classes, 0))):
         raise ConfigError(
             f"model {model.name}: built twice with the same seed it has different weights; expected weights drawn from torch's generator (torch.nn.init, torch.randn) or given, so that a run can be repeated"
         )
@@ -74,18 +68,16 @@ def check(model: Network, image_shape: ImageShape, num_classes: int) -> list[str
             f"model {model.name}: changes its parameters or buffers in eval mode; expected that only training does, or votes would depend on the order of images"
         )
     notes = []
-    if _same(_tensors(network), _tensors(_seeded(model, image_shape, num_classes, 1).eval())):
+    if _same(_tensors(network), _tensors(build_seeded(model, image_shape, num_classes, 1).eval())):
         notes.append("all members start from the same weights, since none are drawn")
     if unused := _without_gradient(network, images):
         notes.append(f"weights without a gradient, which stay as they are: {', '.join(unused[:5])}")
     return notes
 
 
+@once_per_network
 def draws_itself(model: Network, image_shape: ImageShape, num_classes: int) -> bool:
     """True for a network that draws random numbers in training by other means than nn.Dropout layers, as F.dropout does."""
-    key = network_key(model, image_shape, num_classes)
-    if key in _drawing:
-        return _drawing[key]
     images, answers = _images(image_shape, torch.float32), []
     for seed in (1, 2):
         stack = Stack.build(model, image_shape, num_classes, [0]).train()
@@ -93,8 +85,7 @@ def draws_itself(model: Network, image_shape: ImageShape, num_classes: int) -> b
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(seed)
             answers.append(stack(images))
-    _drawing[key] = not torch.equal(*answers)
-    return _drawing[key]
+    return not torch.equal(*answers)
 
 
 def _without_dropout(stack: Stack) -> None:
@@ -151,12 +142,6 @@ def _weights(stack: Stack) -> list[tuple[str, nn.Module, str]]:
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a - b).abs() <= _TOLERANCE * (1 + b.abs())).all())
-
-
-def _seeded(model: Network, image_shape: ImageShape, num_classes: int, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_model(model, image_shape, num_classes)
 
 
 def _images(image_shape: ImageShape, dtype: torch.dtype) -> Tensor:

@@ -20,7 +20,6 @@ import ray
 import yaml
 
 from ensemble.errors import ComputeError
-from ensemble.launch import submit as submit_module
 from ensemble.launch.submit import check_address, submission
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,24 +216,3 @@ def test_the_slurm_script_is_valid_bash() -> None:
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "#SBATCH --signal=B:TERM@60" in script.read_text()
-
-
-def test_a_cluster_that_has_only_just_started_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ray's words where the agent that takes jobs is not up yet; any other refusal is told at once."""
-    monkeypatch.setattr(submit_module.time, "sleep", lambda _: None)
-    answers = [
-        "status code 500: No available agent to submit job, please try again later",
-        "the same: No available agent",
-    ]
-
-    class Client:
-        def submit_job(self, **_arguments: str) -> str:
-            if answers:
-                raise RuntimeError(answers.pop())
-            return "raysubmit_1"
-
-    assert submit_module._submitted(Client(), {}) == "raysubmit_1"
-    answers.append("status code 401: no token")
-    with pytest.raises(RuntimeError, match="no token"):
-        submit_module._submitted(Client(), {})
-    assert answers == []

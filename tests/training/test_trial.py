@@ -190,19 +190,14 @@ def put_on(net):
 """
 
 
-def section(body: str, folder: Path) -> Any:
-    (folder / "own.py").write_text(
-        f"{HEAD}{HELPERS}\ndef make(num_classes, in_channels):\n    k, c = num_classes, in_channels\n    return {body}\n"
-    )
+def section(body: str, folder: Path, more: str = "") -> Any:
+    """An experiment with the network that is written to own.py in the folder. more: further definitions in that file."""
+    made = f"def make(num_classes, in_channels):\n    k, c = num_classes, in_channels\n    return {body}\n"
+    (folder / "own.py").write_text(f"{HEAD}{HELPERS}{more}\n{made}")
     model = {"name": "python", "path": "own.py:make"}
-    values = {
-        "name": "t",
-        "num_members": 2,
-        "method": {"name": "deep_ensemble"},
-        "model": model,
-        "compute": {"device": "cpu"},
-    }
-    return parse_experiment({**values, "training": {"epochs": 2, "batch_size": 40, "lr": 0.01}}, folder=folder)
+    values = {"name": "t", "num_members": 2, "method": {"name": "deep_ensemble"}, "model": model}
+    training, compute = {"epochs": 2, "batch_size": 40, "lr": 0.01}, {"device": "cpu"}
+    return parse_experiment({**values, "training": training, "compute": compute}, folder=folder)
 
 
 def seeded(model: Any, seed: int) -> nn.Module:
@@ -355,29 +350,15 @@ def infinite(k):
 def frozen_all(k):
     return nn.Sequential(nn.Flatten(), nn.Linear(784, k)).requires_grad_(False)
 """
-    experiment = section(body, tmp_path)
-    text = (tmp_path / "own.py").read_text()
-    (tmp_path / "own.py").write_text(text.replace("\ndef make(", f"{more}\ndef make("))
-    experiment = parse_experiment(
-        {"name": "t", "num_members": 2, "method": {"name": "deep_ensemble"}, "model": {"name": "python", "path": "own.py:make"}}, folder=tmp_path
-    )  # fmt: skip
+    experiment = section(body, tmp_path, more)
     with pytest.raises(ConfigError, match=message):
         list(check_network(experiment.groups[0].model, SHAPE, 10, several=True))
 
 
 def test_members_that_start_alike_and_idle_weights_are_told(tmp_path: Path) -> None:
-    idle = "nn.Sequential(nn.Flatten(), nn.Linear(784, k)).append(nn.Identity())"
-    model = section(f"zeroed({idle})", tmp_path).groups[0].model
-    text = (tmp_path / "own.py").read_text()
     zeroed = "\ndef zeroed(net):\n    nn.init.zeros_(net[1].weight), nn.init.zeros_(net[1].bias)\n    net.unused = nn.Parameter(torch.zeros(3))\n    return net\n"
-    (tmp_path / "own.py").write_text(text.replace("\ndef make(", f"{zeroed}\ndef make("))
-    values = {
-        "name": "t",
-        "num_members": 2,
-        "method": {"name": "bagging"},
-        "model": {"name": "python", "path": "own.py:make"},
-    }
-    model = parse_experiment(values, folder=tmp_path).groups[0].model
+    body = "zeroed(nn.Sequential(nn.Flatten(), nn.Linear(784, k)).append(nn.Identity()))"
+    model = section(body, tmp_path, zeroed).groups[0].model
     notes = " ".join(check_network(model, SHAPE, 10, several=False))
     assert "all members start from the same weights" in notes
     assert "weights without a gradient, which stay as they are: unused" in notes
@@ -426,16 +407,7 @@ def hooked(net):
 @pytest.mark.parametrize("kind", NARROW)
 def test_kernels_for_narrow_networks_compute_what_was_written(kind: str, tmp_path: Path) -> None:
     """As training and prediction choose them, and with the pooling moved as it is on a GPU."""
-    model = section(NARROW[kind], tmp_path).groups[0].model
-    text = (tmp_path / "own.py").read_text()
-    (tmp_path / "own.py").write_text(text.replace("\ndef make(", f"{MORE}\ndef make("))
-    values = {
-        "name": "t",
-        "num_members": 2,
-        "method": {"name": "bagging"},
-        "model": {"name": "python", "path": "own.py:make"},
-    }
-    model = parse_experiment(values, folder=tmp_path).groups[0].model
+    model = section(NARROW[kind], tmp_path, MORE).groups[0].model
     images = torch.rand(16, *SHAPE)
     expected = seeded(model, 3).eval()(images).detach()
     for members in ([3], [2, 3]) if not obstacles(model, SHAPE, 10) else ([3],):
