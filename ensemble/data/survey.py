@@ -51,6 +51,10 @@ def survey(source: str) -> Survey:
     Raises DataError for what is none of them, or cannot be trained on.
     """
     info = DATASETS.get(source)
+    if info is not None and os.path.isdir(source):  # noqa: PTH112
+        raise DataError(
+            f"{source} is a data set of `ensemble datasets` and a folder here; write ./{source} for the folder"
+        )
     if info is not None:
         rows, tests = info.train_images, info.test_images
         return Survey(source, {"name": source}, info.image_shape, len(info.class_names), rows, tests, info.flippable)
@@ -63,7 +67,7 @@ def survey(source: str) -> Survey:
         rows, tests = len(parts.train.labels_N), len(parts.test.labels_N)
         data: dict[str, str | int] = {"name": "arrays", "path": str(path)}
         return Survey(path.stem, data, (shape[1], shape[2], shape[3]), len(parts.class_names), rows, tests)
-    found = "no such file or folder" if not os.path.lexists(path) else "a file that is no .npz"
+    found = "a file that is no .npz" if os.path.exists(path) else "no such file or folder"  # noqa: PTH110
     raise DataError(
         f"{shown(path)}: {found}; expected a folder with one folder of pictures per class, an .npz file with train_images and train_labels, or one of {', '.join(DATASETS)}"
     )

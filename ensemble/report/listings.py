@@ -13,6 +13,7 @@ from ensemble.config import load_config, parse_experiment
 from ensemble.config.keys import kind_of
 from ensemble.config.network import Network
 from ensemble.config.schema import DataConfig
+from ensemble.config.shipped import find_configuration
 from ensemble.config.yaml_source import parse_value
 from ensemble.data import DATASETS, OWN_DATA
 from ensemble.data.files import data_root
@@ -46,8 +47,9 @@ def layers_of(name: str, keys: Sequence[str]) -> tuple[str, list[LayerRow]]:
 
     Raises ConfigError for an unknown name or key.
     """
-    if name.endswith((".yaml", ".yml")):
-        experiment = load_config(Path(name), keys).experiment
+    path = find_configuration(Path(name))
+    if path.suffix in (".yaml", ".yml"):
+        experiment = load_config(path, keys).experiment
         group = experiment.groups[0]
         info = DATASETS.get(experiment.data.name)
         shape, classes = (info.image_shape, len(info.class_names)) if info else _MNIST

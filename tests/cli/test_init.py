@@ -109,9 +109,13 @@ def test_nothing_is_written_over(here: Path) -> None:
 
 def test_what_cannot_be_a_source_is_named(here: Path) -> None:
     (here / "empty").mkdir()
+    (here / "mnist").mkdir()
+    (here / "dangling").symlink_to("gone")
     (here / "text.txt").write_text("x")
     pictures(here / "one", 1)
     for source, message in (
+        ("dangling", "no such file or folder"),
+        ("mnist", "a data set of `ensemble datasets` and a folder here; write ./mnist"),
         ("nowhere", "no such file or folder; expected a folder with one folder of pictures per class"),
         ("text.txt", "a file that is no .npz"),
         ("empty", "expected"),

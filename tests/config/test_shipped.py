@@ -60,6 +60,8 @@ def test_the_command(tmp_path: Path) -> None:
     run = CliRunner()
     listed = run.invoke(main, ["configs"])
     assert (listed.exit_code, "quickstart\n    8 bagged LeNet-5" in listed.output) == (0, True)
+    layers = run.invoke(main, ["models", "quickstart"])
+    assert (layers.exit_code, "lenet5 of quickstart" in layers.output) == (0, True), layers.output
     shown = run.invoke(main, ["configs", "sweeps/optimisers"])
     assert shown.output == (ROOT / "configs" / "sweeps" / "optimisers.yaml").read_text()
     copied = run.invoke(main, ["configs", "quickstart", "--copy", str(tmp_path)])
