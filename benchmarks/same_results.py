@@ -77,11 +77,32 @@ def main() -> None:
 
 
 def compare(name: str, home: Path) -> bool:
-    """Train it by both; prints a line, and the files that differ."""
-    here, there = (digests(train(name, tree, home)) for tree in (ROOT, home / "there"))
-    differ = sorted(file for file in here | there if here.get(file) != there.get(file))
-    print(f"{name:<18} {len(here):>3} files  {'differ: ' + ', '.join(differ) if differ else 'equal'}", flush=True)
+    """Train it by both; prints a line, the files that differ, and the first values that do in those of JSON."""
+    here, there = (train(name, tree, home) for tree in (ROOT, home / "there"))
+    ours, theirs = digests(here), digests(there)
+    differ = sorted(file for file in ours | theirs if ours.get(file) != theirs.get(file))
+    words = [" ".join([file, *values_that_differ(here / file, there / file)]) for file in differ]
+    print(f"{name:<18} {len(ours):>3} files  {'differ: ' + ', '.join(words) if differ else 'equal'}", flush=True)
     return not differ
+
+
+def values_that_differ(here: Path, there: Path) -> list[str]:
+    """The first three keys under which two JSON files differ, in parentheses; nothing of other files."""
+    if here.suffix != ".json" or not (here.exists() and there.exists()):
+        return []
+    ours, theirs = (dict(leaves(without_times(json.loads(path.read_text())))) for path in (here, there))
+    keys = sorted(key for key in ours | theirs if key not in ours or key not in theirs or ours[key] != theirs[key])
+    return [f"({' '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"]
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a JSON document that holds no other, with its key in dots."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inner is None:
+        yield key, value
+    else:
+        for name, part in inner:
+            yield from leaves(part, f"{key}.{name}" if key else str(name))
 
 
 def train(name: str, tree: Path, home: Path) -> Path:
@@ -95,15 +116,8 @@ def train(name: str, tree: Path, home: Path) -> Path:
     (place / "small.yaml").write_text(json.dumps(values))
     words = ["-m", "ensemble", "train", "small.yaml", "-q"]
     if values["compute"]["executor"] == "accelerate":
-        words = [
-            "-m",
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "ensemble.launch.accelerate_run",
-            "small.yaml",
-        ]
+        # By the name that earlier trees have too.
+        words = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "launch.accelerate_run", "small.yaml"]
     environment = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
         [sys.executable, *words], cwd=place, env=environment, capture_output=True, text=True, check=False

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,11 +20,26 @@ Item = Event | Pulse | Checkpoint | Stopped | MemberResult | Failure
 Train = Callable[[Task, Arrays], Iterator[Item]]
 Emit = Callable[[Event | Checkpoint], None]
 Wanted = Callable[[Task], bool]
+T = TypeVar("T")
 
 
 def always(_task: Task) -> bool:
     """Every task is wanted."""
     return True
+
+
+@contextmanager
+def ended(items: Iterator[T]) -> Iterator[Iterator[T]]:
+    """The items. A generator that is left early ends with the block, whatever still refers to it.
+
+    An error keeps the frames that it came through, and so the generator, alive; what that holds (a GPU's memory, a mode
+    of the process) would be given back at any later moment, such as in the middle of another training.
+    """
+    try:
+        yield items
+    finally:
+        if isinstance(items, Generator):
+            items.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,10 +97,11 @@ class Collector:
                 self.place = item
             self._emit(item)
 
-    def take_all(self, items: Iterable[Item]) -> None:
+    def take_all(self, items: Iterator[Item]) -> None:
         """Everything the task yields."""
-        for item in items:
-            self.take(item)
+        with ended(items):
+            for item in items:
+                self.take(item)
 
     def fail(self, kind: FailureKind, error: BaseException, seconds: float) -> None:
         """The task broke: each member that has left nothing yet has failed, and shares the lost time."""

@@ -31,6 +31,7 @@ from ensemble.executors.base import (
     Train,
     Wanted,
     always,
+    ended,
 )
 from ensemble.executors.inline import record_failure, train_here
 from ensemble.executors.serving import Ended, Left, Offer, claim_key, stops_with, task_key
@@ -173,8 +174,7 @@ class _Round:
             del self._waiting[position]
             return
         collector, started, self._mine = Collector(task, self._emit), time.monotonic(), position
-        items = train(task, arrays)
-        with stops_with(self._world):
+        with stops_with(self._world), ended(train(task, arrays)) as items:
             while _advance(items, collector, started):
                 yield from self._listen()
         self._mine = None

@@ -19,7 +19,7 @@ import ray
 from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
-from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
+from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always, ended
 from ensemble.executors.diagnosis import finds_no_gpu, is_out_of_memory
 from ensemble.executors.ray_cluster import connect, disconnect, wait_for_slots
 from ensemble.executors.ray_stop import StopKey, stops_by
@@ -184,8 +184,8 @@ def _train_in_group(given: dict[str, Any]) -> None:
     train, task = ray.get(given["train"]), ray.get(given["task"])
     first, gave_gpu = dist.get_rank() == 0, bool(ray.get_gpu_ids())
     try:
-        with stops_by(given["stop_key"]):
-            for item in train(task, arrays):
+        with stops_by(given["stop_key"]), ended(train(task, arrays)) as items:
+            for item in items:
                 if first:
                     given["mail"].put((task.id, item))
                     if isinstance(item, Stopped):  # the others cannot go on without this rank

@@ -12,7 +12,7 @@ from typing import Any
 from ensemble import signals
 from ensemble.errors import EnsembleError
 from ensemble.events import Event
-from ensemble.executors.base import Arrays, Item, Train
+from ensemble.executors.base import Arrays, Item, Train, ended
 from ensemble.executors.inline import train_here
 from ensemble.executors.world import World, lost_store
 from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Task
@@ -94,10 +94,11 @@ def _serve_task(world: World, number: int, position: int, train: Train, arrays: 
         world.send(Letter(number, position, content))
 
     def audible(task: Task, arrays: Arrays) -> Iterator[Item]:
-        for item in train(task, arrays):
-            if isinstance(item, Pulse):
-                send(item)
-            yield item
+        with ended(train(task, arrays)) as items:
+            for item in items:
+                if isinstance(item, Pulse):
+                    send(item)
+                yield item
 
     send(Pulse(""))
     try:

@@ -13,7 +13,7 @@ from ensemble.config import Experiment
 from ensemble.errors import QuorumError, StorageError
 from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunStarted
 from ensemble.executors import Executor
-from ensemble.executors.base import Outcome
+from ensemble.executors.base import Outcome, ended
 from ensemble.methods import Method
 from ensemble.run.planning import Plan, longest_first, pack, training_work
 from ensemble.storage import RunFolder
@@ -122,11 +122,12 @@ class Driver:
             tasks = [replace(task, checkpoint=self.folder.load_checkpoint(task.id)) for task in tasks]
             left = {task.id: task for task in tasks}  # never started, since their size did not fit meanwhile
             again: list[Task] = []
-            for outcome in self._executor.run(tasks, trainer, arrays, self._take, self._fits):
-                del left[outcome.task.id]
-                self._store(outcome)
-                if self._tries_again(outcome):
-                    again.append(outcome.task)
+            with ended(self._executor.run(tasks, trainer, arrays, self._take, self._fits)) as outcomes:
+                for outcome in outcomes:
+                    del left[outcome.task.id]
+                    self._store(outcome)
+                    if self._tries_again(outcome):
+                        again.append(outcome.task)
             assert not any(self._fits(task) for task in left.values()), f"left out, though wanted: {list(left)}"
             tasks = self._repack([*again, *left.values()])
 

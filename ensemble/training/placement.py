@@ -36,6 +36,7 @@ class Placement:
     """One accelerator and how this process shares it."""
 
     accelerator: Any
+    device: torch.device  # kept, since the accelerator forgets its own as soon as there is a later one
     data_parallel: bool = False
     # Variables that would overrule the configuration, such as a number of accumulated steps, and those of a launcher whose
     # world this process has not entered.
@@ -74,12 +75,8 @@ class Placement:
         hidden = () if torch.distributed.is_initialized() else LAUNCHER
         foreign = tuple(set_variables(*ACCELERATE, *hidden))
         with without_variables(*foreign):
-            return cls(Accelerator(cpu=not on_gpu, mixed_precision=mixed), data_parallel, foreign)
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.accelerator.device
-        return device
+            accelerator = Accelerator(cpu=not on_gpu, mixed_precision=mixed)
+        return cls(accelerator, accelerator.device, data_parallel, foreign)
 
     @property
     def device_name(self) -> str:

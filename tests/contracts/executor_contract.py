@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ensemble import signals
-from ensemble.errors import DataError
+from ensemble.errors import DataError, StorageError
 from ensemble.events import Event, Notice
 from ensemble.executors import Executor
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, MemberSpec, Pulse, Stopped, Task, Votes
@@ -178,6 +178,14 @@ class ExecutorContract:
         assert taken < 5, f"{taken:.1f} s"
         if executor.name != "accelerate":  # its other ranks have left
             assert len(self.outcomes(executor, tasks(1), healthy)[0]) == 1, "the executor is usable afterwards"
+
+    def test_a_disk_that_takes_no_checkpoint_ends_the_run_not_the_executor(self, executor: Executor) -> None:
+        def full(_item: Any) -> None:
+            raise StorageError("/runs/r: no space left on device")
+
+        with pytest.raises(StorageError, match="no space left"):
+            list(executor.run(tasks(1, 1), healthy, arrays_read_only(), full))
+        assert len(self.outcomes(executor, tasks(1), healthy)[0]) == 1
 
     def test_leaving_early_is_possible(self, executor: Executor) -> None:
         running = executor.run(tasks(1, 1, 1), healthy, arrays_read_only(), lambda _: None)

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
-from ensemble.errors import ComputeError
+from ensemble.errors import ComputeError, StorageError
+from ensemble.events import Notice
 from ensemble.executors import InlineExecutor, build_executor, expected_slots
 from ensemble.executors.choose import planned_device, uses_cluster
 from ensemble.run.planning import training_work
-from tests.contracts.executor_contract import ExecutorContract, tasks
+from ensemble.types import Task
+from tests.contracts.executor_contract import ExecutorContract, arrays_read_only, healthy, tasks
 
 
 class TestInline(ExecutorContract):
     @pytest.fixture
     def executor(self) -> InlineExecutor:
         return InlineExecutor()
+
+    def test_what_a_task_holds_is_given_back_before_its_error_arrives(self) -> None:
+        """Not when Python next collects what the error's traceback refers to, which may be in another training."""
+        given_back: list[str] = []
+
+        def holding(task: Task, given: Any) -> Iterator[Any]:
+            try:
+                yield Notice("holds a GPU")
+                yield from healthy(task, given)
+            finally:
+                given_back.append(task.id)
+
+        def full(_item: Any) -> None:
+            raise StorageError("no space left on device")
+
+        with pytest.raises(StorageError) as caught:
+            list(InlineExecutor().run(tasks(1, 1), holding, arrays_read_only(), full))
+        assert given_back == ["t0"]
+        assert caught.value.__traceback__ is not None  # and so the frames that refer to it
 
 
 def test_auto_takes_inline_for_little_work() -> None:

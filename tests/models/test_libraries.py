@@ -34,7 +34,7 @@ LARGE: dict[tuple[str, str], str] = {
     ("torchvision", "swin_t"): "Permute", ("torchvision", "mnasnet1_0"): "", ("torchvision", "regnet_x_800mf"): "",
     ("torchvision", "mobilenet_v3_large"): "", ("torchvision", "shufflenet_v2_x1_0"): "the network as two",
     ("torchvision", "squeezenet1_0"): "the network as two", ("torchvision", "efficientnet_v2_s"): "StochasticDepth",
-    ("timm", "vit_tiny_patch16_224"): "VisionTransformer", ("timm", "efficientvit_b0"): "",
+    ("timm", "vit_tiny_patch16_224"): "VisionTransformer", ("timm", "efficientvit_b0"): "LayerNorm",
 }  # fmt: skip
 
 
