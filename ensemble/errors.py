@@ -59,3 +59,8 @@ class PeekingError(EnsembleError):
     """Test votes were handed to a function that chooses something."""
 
     exit_code = EXIT_INTERNAL
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ensemble.config.network import Network
 from ensemble.config.schema import ComputeConfig, Experiment, FailureConfig, Group
 
 _OF_GPUS = ("gpus_per_task", "cuda_graph", "deterministic")
@@ -22,7 +23,11 @@ def contradictions(experiment: Experiment) -> list[tuple[str, str]]:
     found += experiment.method.idle_keys(experiment.training, experiment.num_members)
     for number, group in enumerate(experiment.groups):
         at = f"members.{number}." if experiment.members else ""
-        found += [(f"{at}model.{key}", reason) for key, reason in group.model.idle_keys()]
+        found += [(f"{at}model.{key}", reason) for key, reason in (*group.model.idle_keys(), *_of_start(group.model))]
+        if group.model.freeze == "backbone" and group.training.lr_backbone_factor != 1:
+            found.append(
+                (f"{at}training.lr_backbone_factor", "has no effect with model.freeze backbone; leave one of them out")
+            )
     return list(dict.fromkeys(found))
 
 
@@ -39,6 +44,13 @@ def _of_compute(compute: ComputeConfig) -> Iterator[tuple[str, str]]:
             "compute.parallel",
             "data shares each batch over processes, and the executor inline is one; leave one of them out",
         )
+
+
+def _of_start(model: Network) -> Iterator[tuple[str, str]]:
+    if model.new_head and not model.brings_weights:
+        yield "new_head", "has no effect without model.weights, since every layer is drawn anew; leave it out"
+    if model.freeze != "none" and not model.brings_weights:
+        yield "freeze", "would keep layers as they were drawn at random; give model.weights, or leave it out"
 
 
 def _of_failures(failures: FailureConfig) -> Iterator[tuple[str, str]]:

@@ -33,7 +33,7 @@ _PATHS = (("output_dir",), ("data", "root"), ("data", "path"))
 
 @dataclass(frozen=True)
 class Loaded:
-    """A validated experiment; `origins` maps each dotted key to "default", "command line", "Python" or "file:line"."""
+    """A validated experiment; `origins` maps each dotted key to "default", "filled in" (from a file that the section names), "command line", "Python" or "file:line"."""
 
     experiment: Experiment
     origins: dict[str, str]
@@ -242,7 +242,20 @@ def _entries(values: Any, prefix: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]
 
 
 def _origins(experiment: Experiment, places: dict[KeyPath, str]) -> dict[str, str]:
-    return {".".join(map(str, path)): _origin(path, places) for path in _leaves(experiment, ())}
+    found = {path: _origin(path, places) for path in _leaves(experiment, ())}
+    filled = {path for path in found if found[path] == "default" and _filled_in(experiment, path)}
+    return {".".join(map(str, path)): "filled in" if path in filled else found[path] for path in found}
+
+
+def _filled_in(experiment: Experiment, path: KeyPath) -> bool:
+    """True for a key of a network that its section completed (`Network.complete`): nobody gave it, and it is no default."""
+    holder: Any = experiment
+    for part in path[:-1]:
+        holder = holder[part] if isinstance(part, int) else getattr(holder, str(part))
+    if not isinstance(holder, Network):
+        return False
+    key = str(path[-1])
+    return bool(getattr(holder, key) != type(holder).model_fields[key].get_default())
 
 
 def _origin(path: KeyPath, places: dict[KeyPath, str]) -> str:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ensemble.config import weights_file
 from ensemble.config.base import Part, register
 from ensemble.registry import Registry
 
@@ -35,10 +36,53 @@ class Network(Part):
 
     stored_code: ClassVar[bool] = False  # it is built by executing text that its section holds
 
+    weights: str | None = Field(
+        None,
+        description="file of weights that every member starts from (.safetensors, or what torch.save made of a state_dict), beside the configuration or by its path; a member of a run: RUN/members/0001/weights.safetensors",
+    )
+    weights_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of that file; filled in when it is read"
+    )
+    new_head: bool = Field(
+        False,
+        description="draw the last layer anew for every member even where that of the weights has as many classes",
+    )
+    freeze: Literal["none", "backbone"] | tuple[str, ...] = Field(
+        "none",
+        description="what is not trained: backbone (all but the last layer), or patterns of names, such as [conv1, layer1.*]; batch norms in it keep their statistics",
+    )
+    mean: tuple[float, ...] | None = Field(
+        None,
+        description="with std, per channel: how images are standardised (on the scale 0 to 1); without it by the training images, and as they were where the weights say so",
+    )
+    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, description="see mean")
+
     @classmethod
-    def complete(cls, values: Mapping[str, Any], _folder: Path) -> Mapping[str, Any]:
+    def complete(cls, values: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
         """The keys of a section with what else it needs from the folder of its configuration. Raises ConfigError."""
-        return values
+        return weights_file.complete(values, folder)
+
+    @model_validator(mode="after")
+    def _start_fits(self) -> Self:
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError("mean and std belong together: give both, with a number for each channel")
+        if self.weights is None and self.weights_sha256 is not None:
+            raise ValueError("weights_sha256 is filled in from the file that weights names; leave it out")
+        if isinstance(self.freeze, tuple) and not self.freeze:
+            raise ValueError("freeze is empty; expected none, backbone, or patterns of names")
+        return self
+
+    @property
+    def brings_weights(self) -> bool:
+        """True where the network may not start from random weights: a file or a name is given, or its own code may load some."""
+        return self.weights is not None or self.stored_code or not self.registry.is_own(self.name)
+
+    def named_weights(self) -> Mapping[str, Any] | None:
+        """Tensors by their names that the network's own library has; None where weights lie in a file, or there are none.
+
+        Raises ConfigError where they cannot be had.
+        """
+        return None
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> Any:
         """An nn.Module from images [B, C, H, W] of this shape (C, H, W) to logits [B, num_classes], and nothing else.

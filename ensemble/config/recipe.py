@@ -123,6 +123,9 @@ class TrainingConfig(Section):
         description="images per step; the last batch of an epoch is smaller, but a single image joins the batch before it where a batch norm could not be trained on it alone",
     )
     lr: float = Field(1e-3, gt=0)
+    lr_backbone_factor: float = Field(
+        1.0, gt=0, le=100, description="learning rate of all layers but the last, as a multiple of lr"
+    )
     optimizer: Optimizer = "adam"
     momentum: Fraction | None = None
     nesterov: bool | None = None

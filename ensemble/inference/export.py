@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 
-from ensemble.errors import ComputeError
+from ensemble.errors import ComputeError, first_line
 from ensemble.inference.export_check import Asker, Checked, ask_onnx, ask_torch_export, check_export
 from ensemble.inference.network import VoteNetwork
 from ensemble.inference.trained import TrainedEnsemble
@@ -131,7 +131,7 @@ def _onnx(network: VoteNetwork, example: torch.Tensor, facts: dict[str, str]) ->
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise ComputeError(
                 f"--format onnx: this network cannot be written as ONNX: {reason}; use --format torch_export"
             ) from error

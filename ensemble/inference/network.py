@@ -29,24 +29,31 @@ class Members(nn.Module):
 
     def __init__(self, vote: StoredVote) -> None:
         super().__init__()
-        mean_C, std_C = torch.from_numpy(vote.mean_C.copy()), torch.from_numpy(vote.std_C.copy())
-        self.mean_C11: Tensor
-        self.std_C11: Tensor
-        self.register_buffer("mean_C11", mean_C.view(-1, 1, 1))
-        self.register_buffer("std_C11", std_C.view(-1, 1, 1))
         self.stacks = nn.ModuleList()
+        scales: dict[tuple[tuple[float, ...], tuple[float, ...]], int] = {}  # most often a single one
         order: list[int] = []
+        self.scale_of: list[int] = []
         for group in _grouped(vote):
+            self.scale_of.append(scales.setdefault(vote.scale(group[0].recipe), len(scales)))
             self.stacks.append(_stack(vote, group))
             order += [member.index for member in group]
+        scales_S2C = torch.tensor(list(scales), dtype=torch.float32)
+        self.mean_SC11: Tensor
+        self.std_SC11: Tensor
+        self.register_buffer("mean_SC11", scales_S2C[:, 0, :, None, None].clone())
+        self.register_buffer("std_SC11", scales_S2C[:, 1, :, None, None].clone())
         ascending = sorted(range(len(order)), key=order.__getitem__)
         self.positions = None if ascending == list(range(len(order))) else ascending
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities [M, N, K], float32, of images [N, C, H, W], uint8 or float32 in [0, 1]."""
         unit = images.float() / 255 if images.dtype == torch.uint8 else images
-        batch = ((unit - self.mean_C11) / self.std_C11).contiguous(memory_format=torch.channels_last)
-        logits_BMK = torch.cat([stack(batch).float() for stack in self.stacks], dim=1)
+        batches = [
+            ((unit - mean_C11) / std_C11).contiguous(memory_format=torch.channels_last)
+            for mean_C11, std_C11 in zip(self.mean_SC11, self.std_SC11, strict=True)
+        ]
+        parts = zip(self.stacks, self.scale_of, strict=True)
+        logits_BMK = torch.cat([stack(batches[scale]).float() for stack, scale in parts], dim=1)
         if self.positions is not None:
             logits_BMK = logits_BMK[:, self.positions]
         return logits_BMK.transpose(0, 1).softmax(-1)

@@ -41,7 +41,7 @@ class StoredMember:
 class StoredVote:
     """The headline vote of a run.
 
-    folder: where the run lies. image_shape: (C, H, W). mean_C, std_C: of the training rows on the scale [0, 1].
+    folder: where the run lies. image_shape: (C, H, W). mean_C, std_C: of the training rows on the scale [0, 1]; see `scale`.
     weights_M: how loud each member votes, None where all count the same. stack_size: members per network, by recipe.
     pixels: how pictures become bytes; None in a run of an earlier version, which did not keep it.
     """
@@ -58,6 +58,13 @@ class StoredVote:
     weights_M: DoubleArray | None
     stack_sizes: dict[str, int]
     pixels: PixelRule | None = None
+
+    def scale(self, recipe: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation, per channel, by which the networks of a recipe have their images standardised."""
+        model = self.experiment.group(recipe).model
+        if model.mean is not None and model.std is not None:
+            return model.mean, model.std
+        return tuple(self.mean_C.tolist()), tuple(self.std_C.tolist())
 
 
 def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool = False) -> StoredVote:

@@ -25,7 +25,7 @@ import click
 import yaml
 
 from ensemble.config import Experiment, load_config
-from ensemble.errors import ComputeError, ConfigError
+from ensemble.errors import ComputeError, ConfigError, first_line
 from ensemble.launch.training import guarded, train_and_print
 from ensemble.outside import launcher_variables
 from ensemble.outside.foreign_variables import settle_variables
@@ -94,7 +94,7 @@ def join(experiment: Experiment) -> int:
         )
     except RuntimeError as error:
         raise ComputeError(
-            f"the {world} processes could not join at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {str(error).splitlines()[0][:300]}; all machines must reach each other: set GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME for GPUs) to the network interface between them, now {os.environ.get('GLOO_SOCKET_IFNAME', 'not set')}"
+            f"the {world} processes could not join at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {first_line(error)[:300]}; all machines must reach each other: set GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME for GPUs) to the network interface between them, now {os.environ.get('GLOO_SOCKET_IFNAME', 'not set')}"
         ) from error
     if state.num_processes != world:
         raise ComputeError(

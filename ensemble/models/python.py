@@ -54,7 +54,7 @@ class PythonConfig(Network):
             raise ConfigError(
                 f"model.code is filled in from the files themselves, and is not what {folder / match['file']} and its neighbours hold; leave it out"
             )
-        return {**values, "code": code}
+        return super().complete({**values, "code": code}, folder)
 
     @classmethod
     def of(cls, make: Callable[..., Any], args: Mapping[str, Any]) -> PythonConfig:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,14 +103,35 @@ def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]
         ("vote", VOTES[evaluation.aggregator]),
         ("input", f"{channels} x {height} x {width} pixels (channels, height, width), bytes or floats in [0, 1]"),
     ]
-    if "mean" in dataset:
+    if "mean" in dataset and not (run.config.get("model") or {}).get("mean"):
         rows.append(("standardised with", f"mean {_numbers(dataset['mean'])}, deviation {_numbers(dataset['std'])}"))
     return [
         *rows,
+        *_start_rows(run),
         ("output", f"a probability for each of {len(evaluation.class_names)} classes"),
         ("classes", _class_list(evaluation.class_names)),
         ("parameters in all", f"{sum(m.num_parameters for m in evaluation.members):,}"),
     ]
+
+
+def _start_rows(run: RunFacts) -> Iterator[tuple[str, str]]:
+    """What the members of each group began with, and what of it was not trained."""
+    groups = run.config.get("members") or [run.config]
+    for group in groups:
+        model = group["model"]
+        to_whom = f" of {in_markdown(str(group.get('name') or model['name']))}" if len(groups) > 1 else ""
+        if given := model.get("weights"):
+            digest = model.get("weights_sha256")
+            known = f" (SHA-256 {digest[:16]}...)" if digest else ""
+            yield f"weights{to_whom} at the start", in_markdown(str(given).rpartition("/")[2]) + known
+        elif model.get("pretrained"):
+            yield f"weights{to_whom} at the start", "timm's"
+        if (frozen := model.get("freeze", "none")) != "none":
+            what = "all but the last layer" if frozen == "backbone" else in_markdown(", ".join(frozen))
+            yield f"not trained{to_whom}", what
+        if model.get("mean"):
+            scale = f"mean {_numbers(model['mean'])}, deviation {_numbers(model['std'])}"
+            yield f"standardised{to_whom} with", scale
 
 
 def _data_rows(run: RunFacts, dataset: dict[str, Any], train_rows: int) -> list[tuple[str, str]]:

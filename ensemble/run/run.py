@@ -56,7 +56,7 @@ from ensemble.storage.names import (
 )
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
-from ensemble.training import Trainer, check_batches, check_network, check_precision, largest_stack
+from ensemble.training import Trainer, check_batches, check_network, check_precision, largest_stack, starts
 from ensemble.types import ByteArray, Failure, FloatArray, IntArray
 
 MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
@@ -269,6 +269,9 @@ def train_members(
     Raises StorageError when the folder was begun with other data, QuorumError when the failure policy says stop.
     """
     mean_C, std_C = normalization(dataset, split)
+    given, notes = starts(experiment.groups, _image_shape(dataset), dataset.num_classes)
+    for note in notes:
+        emit(Notice(note))
     _describe(folder, dataset, split, mean_C, std_C)
     driver = Driver(experiment, folder, make_executor, emit)
     method = build_method(
@@ -276,7 +279,8 @@ def train_members(
     )
     try:
         watch_test = any(group.training.watch_test for group in experiment.groups)
-        driver.train(method, _arrays(dataset, split, mean_C, std_C, watch_test), dataset.num_classes)
+        arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given}
+        driver.train(method, arrays, dataset.num_classes)
     finally:
         driver.close()
     folder.write(METHOD, json_bytes({"vote_weights": _weights(method, driver, folder), "report": method.report()}))

@@ -27,7 +27,7 @@ def differences(stored: dict[str, Any], current: dict[str, Any], device: str | N
     A key that the stored one lacks, because an older version wrote it, counts with its default. device: that of the
     run's plan, "cpu" or "cuda", where it is known; what only a GPU heeds does not matter on a CPU.
     """
-    old, new = (_with_ranks(_flat(values)) for values in (_completed(stored), _completed(current)))
+    old, new = (_by_digest(_with_ranks(_flat(values))) for values in (_completed(stored), _completed(current)))
     without_effect = {"compute.cuda_graph"} if device == "cpu" else set()
     return [
         _difference(key, old.get(key, "absent"), new.get(key, "absent"))
@@ -48,6 +48,14 @@ def _with_ranks(values: dict[str, Any]) -> dict[str, Any]:
     """Shares of a GPU change no bit; several GPUs per task, which add up parts of a batch, do."""
     shared = values.get("compute.gpus_per_task")
     return values if shared is None else {**values, "compute.gpus_per_task": max(1.0, float(shared))}
+
+
+def _by_digest(values: dict[str, Any]) -> dict[str, Any]:
+    """A file of weights is known by its digest, wherever it lies."""
+    return {
+        key: None if key.endswith("model.weights") and values.get(f"{key}_sha256") else value
+        for key, value in values.items()
+    }
 
 
 def _completed(stored: dict[str, Any]) -> dict[str, Any]:

@@ -82,6 +82,8 @@ def _chain(network: nn.Module) -> Iterator[nn.Module]:
 def _known(layer: nn.Module) -> bool:
     if not isinstance(layer, StackedLayer) and oddity(layer) is not None:  # twins stand for plain layers only
         return False
+    if not all(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
+        return False  # these kernels always go back through all layers, and take a batch norm's own batch in training
     match layer:
         case StackedConv2d():
             rows, columns = layer.weight.shape[2:]

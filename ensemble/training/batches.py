@@ -18,13 +18,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ensemble.config.network import Network
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.data.augmentation import Draw, augment, draw, spline_taps
 from ensemble.data.counter_random import signed_uniform
 from ensemble.native.kernels import Deformation, Kernels
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import filled, worthwhile
-from ensemble.training.job import Arrays
+from ensemble.training.job import START, Arrays
 from ensemble.training.layers import BatchPlace
 from ensemble.training.orders import Orders
 from ensemble.training.placement import Placement
@@ -56,9 +57,15 @@ class Resident:
     std_C11: Tensor
 
     @classmethod
-    def load(cls, arrays: Arrays, device: torch.device) -> Resident:
-        """Copy to a GPU, share with numpy on a CPU (nothing here ever writes into these tensors)."""
-        tensors = {name: tensor_of(array).to(device).contiguous() for name, array in arrays.items()}
+    def load(cls, arrays: Arrays, device: torch.device, model: Network | None = None) -> Resident:
+        """Copy to a GPU, share with numpy on a CPU (nothing here ever writes into these tensors).
+
+        model: a network that may have a standardisation of its own.
+        """
+        if model is not None and model.mean is not None:
+            arrays = {**arrays, "mean": np.array(model.mean, np.float32), "std": np.array(model.std, np.float32)}
+        images = {name: array for name, array in arrays.items() if not name.startswith(START)}
+        tensors = {name: tensor_of(array).to(device).contiguous() for name, array in images.items()}
         return cls(
             tensors["train_images"], tensors["train_labels"], tensors["validation_rows"], tensors["test_images"],
             tensors.get("test_labels"), tensors["mean"].view(-1, 1, 1), tensors["std"].view(-1, 1, 1),

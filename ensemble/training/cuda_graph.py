@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ensemble.config.recipe import TrainingConfig
+from ensemble.errors import first_line
 from ensemble.training.optimizers import CAPTURABLE
 from ensemble.training.placement import Placement
 
@@ -50,7 +51,15 @@ class StepTable:
         self.step = torch.zeros(1, dtype=torch.int64, device=device)
         self._rows = torch.zeros((steps, 2), device=device)
         self._row = torch.zeros((1, 2), device=device)
-        self.rate, self.averaging = self._row[0]
+        self.rate: Tensor = self._row[0, 0]
+        self.averaging: Tensor = self._row[0, 1]
+        self._multiples: dict[float, Tensor] = {}
+
+    def rate_times(self, factor: float) -> Tensor:
+        """The learning rate times a factor, as a tensor that follows it."""
+        if factor == 1:
+            return self.rate
+        return self._multiples.setdefault(factor, torch.zeros_like(self.rate))
 
     def begin(self, step: int, rates: Sequence[float], averaging: Sequence[float]) -> None:
         """Take the values of an epoch, of which `step` steps are done."""
@@ -60,6 +69,8 @@ class StepTable:
     def read(self) -> None:
         """Read the row of the coming step."""
         torch.index_select(self._rows, 0, self.step, out=self._row)
+        for factor, multiple in self._multiples.items():
+            torch.mul(self.rate, factor, out=multiple)
 
 
 class GraphedStep:
@@ -101,7 +112,7 @@ class GraphedStep:
             worst = max(map(_deviation, self._state(), eager, before))
         except RuntimeError as error:
             # A capture that is broken off raises once more when it ends; the first error says why.
-            self.refused = f"the step cannot be captured ({_first_line(error.__context__ or error)})"
+            self.refused = f"the step cannot be captured ({first_line(error.__context__ or error)})"
         else:
             if worst <= _TOLERANCE:
                 self._replay = replay
@@ -137,10 +148,6 @@ def capture_on_gpu(step: Step) -> Step:
         step()
     replay: Step = graph.replay
     return replay
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _deviation(found: Tensor, wanted: Tensor, before: Tensor) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,14 @@ import numpy.typing as npt
 from ensemble.config.schema import ComputeConfig, Experiment, Group
 from ensemble.errors import ComputeError, ConfigError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 # train_images [N, C, H, W] uint8, train_labels [N] int64, validation_rows [V] int64, test_images [T, C, H, W] uint8,
 # mean [C] and std [C] float32 of the training rows on the scale [0, 1]; test_labels [T] int64 where
-# training.watch_test asks for a test curve.
+# training.watch_test asks for a test curve; under START and a group's name the weights its members start from, as the bytes of
+# a safetensors file [n] uint8, where its network has any.
+START = "start."
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -43,6 +49,16 @@ class Job:
     compute: ComputeConfig
     num_classes: int
     ways: Ways | None = None
+
+
+def given_start(arrays: Arrays, group: str) -> dict[str, Tensor]:
+    """The weights that every member of a group starts from, by name; empty where they are drawn."""
+    if START + group not in arrays:
+        return {}
+    from safetensors.torch import load  # imports torch
+
+    tensors: dict[str, Tensor] = load(arrays[START + group].tobytes())
+    return tensors
 
 
 def device_kind(compute: ComputeConfig) -> str:

@@ -9,7 +9,7 @@ after a step with the largest rate, each member is put at its own share of the w
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ _CLASSES: dict[str, type[torch.optim.Optimizer]] = {
     "adagrad": torch.optim.Adagrad,
     "rmsprop": torch.optim.RMSprop,
 }
+FACTOR = "lr_factor"  # of a group of parameters, beside its "lr"
 FUSED = frozenset({"sgd", "adam", "adamw"})  # one kernel for all weights
 # Whose steps a CUDA graph can hold: the rate is a tensor, and the count of steps lies on the GPU. (Adagrad's are not among
 # them: its fused form can be captured with the newest torch, but the oldest that is supported has none for GPUs.)
@@ -43,10 +44,13 @@ def _without_compiler(cls: type[torch.optim.Optimizer]) -> type[torch.optim.Opti
     return type(cls.__name__, (cls,), {"step": step})
 
 
-def build_optimizer(config: TrainingConfig, stack: Stack, captured: bool = False) -> torch.optim.Optimizer:
-    """The configured optimiser over all stacked parameters, in its fused form where torch has one.
+def build_optimizer(
+    config: TrainingConfig, stack: Stack, captured: bool = False, head: Collection[str] = ()
+) -> torch.optim.Optimizer:
+    """The configured optimiser over all stacked parameters that are trained, in its fused form where torch has one.
 
-    captured: for steps that a CUDA graph holds; only those of CAPTURABLE.
+    captured: for steps that a CUDA graph holds; only those of CAPTURABLE. head: names of the last layer's parameters, as in
+    the unstacked network; the others learn at lr times config.lr_backbone_factor, which their group has under FACTOR.
     """
     options: dict[str, Any] = {key: getattr(config, key) for key in OPTIMIZER_KEYS[config.optimizer]}
     options = {key: value for key, value in options.items() if value is not None}
@@ -54,9 +58,15 @@ def build_optimizer(config: TrainingConfig, stack: Stack, captured: bool = False
         options["fused"] = True
     if captured and config.optimizer != "sgd":  # which keeps no count of steps
         options["capturable"] = True
-    parameters = list(stack.parameters())
+    rest: list[Tensor] = []
+    last: list[Tensor] = []
+    for name, parameter in stack.network.named_parameters():
+        if parameter.requires_grad:
+            (last if config.lr_backbone_factor == 1 or name in head else rest).append(parameter)
+    found = [(last, 1.0), (rest, config.lr_backbone_factor)]
+    groups = [{"params": params, "lr": config.lr * factor, FACTOR: factor} for params, factor in found if params]
     optimizer = _without_compiler(_CLASSES[config.optimizer])
-    return optimizer(parameters, lr=config.lr, weight_decay=config.weight_decay, **options)  # type: ignore[call-arg]
+    return optimizer(groups, lr=config.lr, weight_decay=config.weight_decay, **options)  # type: ignore[call-arg]
 
 
 @torch.no_grad()

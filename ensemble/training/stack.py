@@ -11,12 +11,13 @@ K = 1 takes the same way. Idea: Wang et al. 2021, HFTA, "Horizontally Fused Trai
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ensemble.config.network import Network
 from ensemble.data.counter_random import random_bits
@@ -71,6 +72,25 @@ class Stack(nn.Module):
         self._drawing: tuple[Tensor, BatchPlace] | None = None
         self._keys_K: Tensor | None = None
         self._chain: batch_last.Chain | None = None
+        self._still: list[nn.Module] = []
+
+    def freeze(self, names: Collection[str]) -> None:
+        """Keep the parameters of these names (as in the unstacked network), and the statistics of batch norms among them."""
+        for place, layer in self._places():
+            own = {key: f"{place}.{key}" if place else key for key in {**layer._parameters, **layer._buffers}}
+            for key, parameter in layer._parameters.items():
+                if parameter is not None and own[key] in names:
+                    parameter.requires_grad_(False)
+            if isinstance(layer, StackedBatchNorm | _NormBase) and own and all(name in names for name in own.values()):
+                self._still.append(layer)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Stack:
+        """As of every module, but that frozen batch norms go by their statistics."""
+        super().train(mode)
+        for layer in self._still:
+            layer.eval()
+        return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Stack:  # `to`, `double` and the like
         self._chain = None

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -31,14 +31,15 @@ from ensemble.training.cuda_graph import GraphedStep, StepTable, capture_on_gpu
 from ensemble.training.cuda_graph import obstacle as obstacle_to_capture
 from ensemble.training.filtering import filtered_set
 from ensemble.training.host_copy import on_host
-from ensemble.training.job import Arrays, Job, Ways
+from ensemble.training.job import Arrays, Job, Ways, given_start
 from ensemble.training.keeper import Keeper
 from ensemble.training.layers import StackedBatchNorm
-from ensemble.training.optimizers import MemberRates, build_optimizer, clip_gradients
+from ensemble.training.optimizers import FACTOR, MemberRates, build_optimizer, clip_gradients
 from ensemble.training.placement import Placement
 from ensemble.training.prediction import predict, predict_logits, predict_own, rows_on_gpu
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack
+from ensemble.training.start import trained
 from ensemble.training.trial import draws_itself
 from ensemble.training.ways import use
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
@@ -54,14 +55,14 @@ class StackRun:
         self.task, self.job, self.placement = task, job, placement
         self.recipe, self.members = job.group.training, task.members
         count, device = len(task.members), placement.device
-        self.data = Resident.load(arrays, device)
+        self.data = Resident.load(arrays, device, job.group.model)
         self.validation_labels = self.data.train_labels[self.data.validation_rows]
         seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in task.members]
         image_shape = arrays["train_images"].shape[1:]
         self.stack = Stack.build(job.group.model, image_shape, job.num_classes, seeds).to(device)
-        for k, member in enumerate(task.members):
-            if member.start is not None:
-                self.stack.load_member_state(k, {name: tensor_of(array) for name, array in member.start.items()})
+        self._load_starts(given_start(arrays, job.group.name))
+        parts = trained(job.group, image_shape, job.num_classes)
+        self.stack.freeze(parts.frozen)
         self._choose_kernels()
         # Why steps are no CUDA graph: None where they are, empty where there need be no word about it.
         self.stack.draws_itself = job.group.model.foreign and draws_itself(
@@ -70,7 +71,7 @@ class StackRun:
         self.no_graph = self._obstacle_to_graph() if self._graph_wanted() else ""
         captured = self.no_graph is None
         self.model = placement.prepare(self.stack)
-        self.optimizer = build_optimizer(self.recipe, self.stack, captured)
+        self.optimizer = build_optimizer(self.recipe, self.stack, captured, parts.head)
         self.filtered = [filtered_set(member, job, self.data, placement) for member in task.members if member.filter]
         self.batches = self._batches()
         if device.type == "cuda":
@@ -94,6 +95,13 @@ class StackRun:
         self._saved = self._said = time.perf_counter()
         self._capture_s = 0.0  # what the last checkpoint took
 
+    def _load_starts(self, given: Mapping[str, Tensor]) -> None:
+        """Put the weights that the run was given, and those that a member goes on from, in the place of drawn ones."""
+        for k, member in enumerate(self.members):
+            start = given if member.start is None else {name: tensor_of(array) for name, array in member.start.items()}
+            if start:
+                self.stack.load_member_state(k, {**self.stack.member_state(k), **start})
+
     def _graph_wanted(self) -> bool:
         return self.job.compute.cuda_graph and self.placement.device.type == "cuda"
 
@@ -106,7 +114,7 @@ class StackRun:
         """Take steps by a CUDA graph, or what stands for one, from now on."""
         self.table, self.graphed = StepTable(self.batches.steps_per_epoch, self.placement.device), graphed
         for group in self.optimizer.param_groups:
-            group["lr"] = self.table.rate
+            group["lr"] = self.table.rate_times(group[FACTOR])
 
     def _choose_kernels(self) -> None:
         """Those of the plan; where it says nothing, those for narrow networks if they suit this stack, here."""
@@ -214,7 +222,7 @@ class StackRun:
         rows = self.batches.rows_of(self.step)
         if self.graphed is None:
             for group in self.optimizer.param_groups:
-                group["lr"] = self._rate(self.epoch, self.step) * largest
+                group["lr"] = self._rate(self.epoch, self.step) * largest * group[FACTOR]
             self.plain_step(self.batches.at(self.step * self.batches.batch_size, rows), self._averaging(self.step))
         elif rows == self.batches.rows_of(0):
             self.graphed()

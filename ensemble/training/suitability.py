@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import numpy as np
+import numpy.typing as npt
+
+from ensemble.config.groups import Group
 from ensemble.config.network import Network
+from ensemble.errors import ConfigError
+from ensemble.training.job import START
 
 
 def check_network(model: Network, image_shape: tuple[int, int, int], num_classes: int, several: bool) -> Iterator[str]:
@@ -19,6 +25,37 @@ def check_network(model: Network, image_shape: tuple[int, int, int], num_classes
     yield from check(model, image_shape, num_classes)
     if several and (found := obstacles(model, image_shape, num_classes)):
         yield f"members are trained one by one, since {', '.join(found)} cannot be stacked"
+
+
+def starts(
+    groups: Iterable[Group], image_shape: tuple[int, int, int], num_classes: int
+) -> tuple[dict[str, npt.NDArray[np.uint8]], list[str]]:
+    """The weights that members start from, as `Arrays` have them, and what is worth saying about them.
+
+    Raises ConfigError for weights of another network, and for parts to be frozen that it does not have.
+    """
+    arrays: dict[str, npt.NDArray[np.uint8]] = {}
+    notes = []
+    for group in groups:
+        model, recipe = group.model, group.training
+        if model.mean is not None and len(model.mean) != image_shape[0]:
+            raise ConfigError(
+                f"model.mean has {len(model.mean)} numbers, but the images of this data set have {image_shape[0]} channels; give model.mean and model.std a number for each channel"
+            )
+        if not (model.brings_weights or model.freeze != "none" or recipe.lr_backbone_factor != 1):
+            continue
+        from safetensors.torch import save
+
+        from ensemble.training.start import starting_tensors, told_of_frozen
+
+        frozen = told_of_frozen(group, image_shape, num_classes)
+        if (found := starting_tensors(model, image_shape, num_classes)) is not None:
+            tensors, said = found
+            arrays[START + group.name] = np.frombuffer(save(tensors), np.uint8)
+            notes += [f"{group.name}: {note}" for note in said]
+        if frozen is not None:
+            notes.append(f"{group.name}: {frozen}")
+    return arrays, notes
 
 
 def largest_stack(model: Network, image_shape: tuple[int, int, int], num_classes: int, wanted: int) -> int:

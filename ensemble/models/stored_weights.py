@@ -1,0 +1,85 @@
+"""Files of weights: read as tensors by their names, never as code.
+
+tensors = read_weights(Path("backbone.safetensors"), sha256)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ensemble.errors import ConfigError, first_line
+from ensemble.outside.paths import open_regular
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_INSIDE = ("state_dict", "model_state_dict", "model", "state_dict_ema")  # where training scripts put the weights
+_WRAPPED = ("module.", "_orig_mod.")  # what data-parallel training and torch.compile put before each name
+
+
+def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of what torch.save made of a state_dict, on the CPU.
+
+    sha256: what the file must still be. Raises ConfigError where it cannot be read, is another file by now, or is no file
+    of weights.
+    """
+    try:
+        with open_regular(path) as file:
+            content = file.read()
+    except OSError as error:
+        raise ConfigError(f"model.weights: {path}: cannot be read: {error.strerror}") from error
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ConfigError(f"model.weights: {path}: is another file than it was when the configuration was read")
+    values = _safetensors(path, content) if path.suffix == ".safetensors" else _saved(path, content)
+    tensors = unwrapped({str(name): value for name, value in values.items() if _is_tensor(value)})
+    if not tensors:
+        raise ConfigError(f"model.weights: {path}: holds no tensors; expected the state_dict of a network")
+    return tensors
+
+
+def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Without what wrappers put before every name."""
+    found = dict(tensors)
+    while found and (prefix := next((p for p in _WRAPPED if all(name.startswith(p) for name in found)), None)):
+        found = {name.removeprefix(prefix): tensor for name, tensor in found.items()}
+    return found
+
+
+def _is_tensor(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _safetensors(path: Path, content: bytes) -> Mapping[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors: dict[str, Any] = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ConfigError(f"model.weights: {path}: is no whole safetensors file: {error}") from error
+    return tensors
+
+
+def _saved(path: Path, content: bytes) -> Mapping[str, Any]:
+    """What torch.save wrote, with tensors and plain values only: anything else would be executed to be read."""
+    import torch
+
+    try:
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, by what the file is
+        raise ConfigError(
+            f"model.weights: {path}: cannot be read as weights ({type(error).__name__}: {first_line(error)}); expected what torch.save(network.state_dict(), ...) writes, without Python objects"
+        ) from error
+    if isinstance(found, Mapping) and not any(map(_is_tensor, found.values())):
+        found = next((found[key] for key in _INSIDE if isinstance(found.get(key), Mapping)), found)
+    if not isinstance(found, Mapping):
+        raise ConfigError(
+            f"model.weights: {path}: holds {type(found).__name__}; expected the state_dict of a network, tensors by their names"
+        )
+    return found
