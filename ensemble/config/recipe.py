@@ -136,6 +136,20 @@ class TrainingConfig(Section):
     weight_decay: float = Field(0.0, ge=0)
     schedule: ScheduleConfig = ConstantConfig(name="constant")
     label_smoothing: Fraction = 0.0
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(
+        "none",
+        description="of the loss, by class: balanced, or {name: weight} with 1 for the others; from each member's own rows, with mean 1 over them",
+    )
+    sampling: Literal["shuffled", "balanced"] = Field(
+        "shuffled",
+        description="rows of an epoch: all once, or as many draws in which every class is as likely as the others",
+    )
+    logit_adjustment: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="that times the logarithm of each class's share of the member's rows is added to its logits in the training loss, so that rare classes need a clearer lead (Menon et al. 2021, who use 1)",
+    )
     gradient_clip_norm: float | None = Field(None, gt=0, description="largest gradient norm, per member")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="vote with an exponential average of the weights")
     keep: Literal["last", "best_validation", "best_validation_error"] = Field(
@@ -160,6 +174,16 @@ class TrainingConfig(Section):
         if unused:
             takes = ", ".join(sorted(OPTIMIZER_KEYS[self.optimizer]))
             raise ValueError(f"{', '.join(unused)} has no effect with optimizer {self.optimizer}, which takes {takes}")
+        made_up_for = {
+            "class_weights": self.class_weights == "balanced",
+            "sampling": self.sampling == "balanced",
+            "logit_adjustment": self.logit_adjustment > 0,
+        }
+        if sum(made_up_for.values()) > 1:
+            both = " and ".join(key for key, used in made_up_for.items() if used)
+            raise ValueError(f"{both} each make up for rare classes: use one of them")
+        if self.class_weights == {}:
+            raise ValueError("class_weights is empty; expected none, balanced, or weights by the names of classes")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
         return self

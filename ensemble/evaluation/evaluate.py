@@ -14,6 +14,7 @@ from typing import Any
 from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
 from ensemble.evaluation import sections
 from ensemble.evaluation.aggregation import Decision, decide
+from ensemble.evaluation.balance import balance_of
 from ensemble.evaluation.choosing import Choices, choose_all
 from ensemble.evaluation.decomposition import uncertainty
 from ensemble.evaluation.label_review import ReviewedLabels, reviewed_labels
@@ -107,12 +108,15 @@ def _test_sections(
     best = next(row for row in leaderboard if row.kind == "best_member")
     mean = next(row for row in leaderboard if row.kind == "mean_member")
     confusion_KK = confusion_matrix(labels_N, vote.classes_N, test.num_classes)
+    classes = sections.class_results(confusion_KK, class_names)
+    reference = decide("soft", test.probs_MNK[[choices.reference]])
     return {
         "verdict": give_verdict(headline, best, len(members), test.num_rows),
         "leaderboard": leaderboard,
         "diversity": sections.diversity(test),
         "confusion": tuple(tuple(row) for row in confusion_KK.tolist()),
-        "classes": sections.class_results(confusion_KK, class_names),
+        "classes": classes,
+        "balance": balance_of(vote.classes_N, reference.classes_N, labels_N, classes, seed),
         "size_curve": curve,
         "contributions": contributions,
         "gain_per_second": sections.ensemble_gain_per_second(headline.test_error, mean.test_error, members),

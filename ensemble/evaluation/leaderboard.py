@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.evaluation.aggregation import Decision, decide_scores
+from ensemble.evaluation.balance import balanced_error
 from ensemble.evaluation.calibration import confidence_of, equal_width_bins, expected_calibration_error
 from ensemble.evaluation.label_review import ReviewedLabels
 from ensemble.evaluation.metrics import brier_score, error_rate, vote_log_loss
@@ -80,6 +81,7 @@ class Judge:
             ties=test.ties,
             reviewed_error=NAN if self.review is None else self.review.error(test.classes_N),
             note=note,
+            balanced_error=balanced_error(test.classes_N, labels),
         )
 
 
@@ -138,6 +140,7 @@ def mean_row(rows: Sequence[LeaderboardRow]) -> LeaderboardRow:
         note="no interval: it takes three members whose errors differ"
         if math.isnan(interval.lower)
         else "interval: Student's t over the members",
+        balanced_error=mean("balanced_error"),
     )
 
 

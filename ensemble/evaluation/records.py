@@ -62,6 +62,7 @@ class LeaderboardRow(Record):
     p_holm: p_value adjusted over all lines tested, except the headline, whose test was planned before looking.
     only_this_wrong, only_best_wrong: the discordant counts behind p_value.
     ties: test rows with a tie for the first place. reviewed_error: see LabelReview, NaN without one.
+    balanced_error: test error as the mean over the classes; NaN in judgements of earlier versions.
     """
 
     kind: Kind
@@ -85,6 +86,7 @@ class LeaderboardRow(Record):
     ties: int | None
     reviewed_error: Number
     note: str = ""
+    balanced_error: Number = float("nan")
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,25 @@ class ClassResult(Record):
     error: Number
     lower: Number
     upper: Number
+
+
+@dataclass(frozen=True)
+class Balance(Record):
+    """Balanced errors (means over the classes) on test of the headline vote and of the member that validation picks.
+
+    difference = vote - member, its interval by a bootstrap within each class. classes: those with rows; largest and smallest:
+    rows of those; worst: the class with the highest error of the vote.
+    """
+
+    vote_error: float
+    member_error: float
+    difference: float
+    difference_lower: float
+    difference_upper: float
+    classes: int
+    largest: int
+    smallest: int
+    worst: str
 
 
 @dataclass(frozen=True)
@@ -320,6 +341,7 @@ class Evaluation(Record):
     label_review: LabelReview | None
     warnings: tuple[str, ...]
     cascade: CascadeResult | None = None
+    balance: Balance | None = None
 
     @property
     def headline(self) -> LeaderboardRow:

@@ -49,6 +49,12 @@ class GradientBoostingConfig(MethodSection):
                 "training.label_smoothing",
                 "has no effect with gradient_boosting, whose networks are fitted to gradients and not to labels; leave it out",
             )
+        for key in ("class_weights", "sampling", "logit_adjustment"):
+            if getattr(training, key) != TrainingConfig.model_fields[key].default:
+                yield (
+                    f"training.{key}",
+                    "is not for gradient_boosting, whose line search would undo it: every step is fitted to the sum over all rows; leave it out",
+                )
 
     def build(self, job: MethodJob) -> GradientBoosting:
         labels = job.labels_N[job.train_rows], job.labels_N[job.validation_rows]

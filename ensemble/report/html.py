@@ -115,6 +115,7 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         ),
         "headline": next(f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.headline),
         "gains": gains if len(evaluation.members) > 1 else {},
+        "unequal": wording.unequal(evaluation),
         "whiskers": _whiskers(evaluation.leaderboard),
         "figures": {
             one.plot.name: {"plot": one.plot, "svg": Markup(one.inline)}  # noqa: S704 - drawn by us

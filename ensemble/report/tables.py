@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 MEMBERS_SHOWN = 12
 NAME_WIDTH = 24  # a longer name wraps; the longest short name of one recipe fits
 INTERVAL = "95 % int."
+BALANCED = "bal. %"
 P_NOTE = (
     "p: exact McNemar test against the best member by validation; "
     "adjusted for the number of lines (Holm), except for the headline (*)."
@@ -45,6 +46,7 @@ class Column:
 COLUMNS = (
     Column("error %", lambda row: wording.percent(row.test_error), 9),
     Column(INTERVAL, lambda row: wording.percent_interval(row.lower, row.upper), 8),
+    Column(BALANCED, lambda row: wording.percent(row.balanced_error), 6),
     Column("wrong", lambda row: wording.count(row.wrong), 4),
     Column("val %", lambda row: wording.percent(row.validation_error), 5),
     Column("NLL", lambda row: wording.loss(row.nll), 3),
@@ -141,14 +143,19 @@ def leaderboard_html(evaluation: Evaluation) -> str:
 def notes(evaluation: Evaluation) -> list[str]:
     """What the columns and names mean, as far as the table needs it."""
     found = [P_NOTE, ORACLE_NOTE]
+    if wording.unequal(evaluation):
+        found.append(f"{BALANCED}: the mean over the classes of the share of their test images in error.")
     if _one_size(evaluation):
         found.append(f"Every member has {evaluation.members[0].num_parameters:,} parameters.")
     return found
 
 
 def visible_columns(evaluation: Evaluation) -> list[Column]:
-    """All columns but the parameters where all members have equally many; then a note says how many."""
-    return [column for column in COLUMNS if not (column.title == "params" and _one_size(evaluation))]
+    """All columns but the parameters where all members have equally many (then a note says how many), and the balanced error
+    where the classes are of about equal size."""
+    without = {"params"} if _one_size(evaluation) else set()
+    without |= set() if wording.unequal(evaluation) else {BALANCED}
+    return [column for column in COLUMNS if column.title not in without]
 
 
 def _one_size(evaluation: Evaluation) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from ensemble.evaluation.records import Evaluation, LeaderboardRow
+from ensemble.evaluation.records import Balance, Evaluation, LeaderboardRow
 from ensemble.evaluation.written import (
     NONE,
     count,
@@ -19,10 +19,12 @@ from ensemble.evaluation.written import (
     points,
     seconds,
 )
+from ensemble.outside.names import shown
 
+UNEQUAL = 1.5  # times the smallest class that the largest may have before the two means are told apart
 __all__ = [
     "NONE", "cautions", "context", "count", "large_count", "loss", "p_equation", "p_value", "percent",
-    "percent_interval", "plural", "points", "seconds", "short_name",
+    "percent_interval", "plural", "points", "seconds", "short_name", "unequal",
 ]  # fmt: skip
 
 
@@ -54,7 +56,7 @@ def short_name(row: LeaderboardRow, one_recipe: bool) -> str:
 
 def context(evaluation: Evaluation) -> list[str]:
     """What belongs beside the verdict: out-of-bag error, disagreement, reviewed labels. One sentence each."""
-    lines = []
+    lines = [] if evaluation.balance is None or not unequal(evaluation) else [_balance(evaluation, evaluation.balance)]
     bags, review = evaluation.out_of_bag, evaluation.label_review
     if bags is not None:
         never = f", {plural(bags.never_out, 'row')} never out of bag left out" if bags.never_out else ""
@@ -83,6 +85,27 @@ def context(evaluation: Evaluation) -> list[str]:
             f"{review.wrong_on_doubted} of the errors by the given labels are on doubted ones."
         )
     return lines
+
+
+def unequal(evaluation: Evaluation) -> bool:
+    """True where the mean over the classes says something else than the mean over the images."""
+    balance = evaluation.balance
+    return balance is not None and balance.classes > 1 and balance.largest > UNEQUAL * balance.smallest
+
+
+def _balance(evaluation: Evaluation, balance: Balance) -> str:
+    worst = next(result for result in evaluation.classes if result.name == balance.worst)
+    compared = (
+        f" against {percent(balance.member_error)} % of the single model, a difference of {points(balance.difference)} points "
+        f"(95 % bootstrap interval {points(balance.difference_lower)} to {points(balance.difference_upper)})"
+        if len(evaluation.members) > 1
+        else ""
+    )
+    return (
+        f"Balanced error (the mean over the classes, of which the largest has {balance.largest:,} test images and the smallest {balance.smallest:,}): "
+        f"{percent(balance.vote_error)} %{compared}. Worst class: {shown(worst.name)}, {percent(worst.error)} % "
+        f"({percent_interval(worst.lower, worst.upper)}) of {plural(worst.rows, 'image')}."
+    )
 
 
 def cautions(evaluation: Evaluation) -> list[str]:

@@ -56,7 +56,15 @@ from ensemble.storage.names import (
 )
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
-from ensemble.training import Trainer, check_batches, check_network, check_precision, largest_stack, starts
+from ensemble.training import (
+    Trainer,
+    check_batches,
+    check_network,
+    check_precision,
+    largest_stack,
+    named_class_weights,
+    starts,
+)
 from ensemble.types import ByteArray, Failure, FloatArray, IntArray
 
 MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
@@ -270,6 +278,7 @@ def train_members(
     """
     mean_C, std_C = normalization(dataset, split)
     given, notes = starts(experiment.groups, _image_shape(dataset), dataset.num_classes)
+    weights = named_class_weights(experiment.groups, dataset.class_names)
     for note in notes:
         emit(Notice(note))
     _describe(folder, dataset, split, mean_C, std_C)
@@ -279,7 +288,7 @@ def train_members(
     )
     try:
         watch_test = any(group.training.watch_test for group in experiment.groups)
-        arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given}
+        arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given, **weights}
         driver.train(method, arrays, dataset.num_classes)
     finally:
         driver.close()

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from ensemble.config.network import Network
-from ensemble.config.recipe import AugmentationConfig
+from ensemble.config.recipe import AugmentationConfig, TrainingConfig
 from ensemble.data.augmentation import Draw, augment, draw, spline_taps
 from ensemble.data.counter_random import signed_uniform
 from ensemble.native.kernels import Deformation, Kernels
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import filled, worthwhile
-from ensemble.training.job import START, Arrays
+from ensemble.training.class_balance import chances_of, loss_factors
+from ensemble.training.job import GIVEN, Arrays, FloatVector
 from ensemble.training.layers import BatchPlace
 from ensemble.training.orders import Orders
 from ensemble.training.placement import Placement
@@ -64,7 +65,7 @@ class Resident:
         """
         if model is not None and model.mean is not None:
             arrays = {**arrays, "mean": np.array(model.mean, np.float32), "std": np.array(model.std, np.float32)}
-        images = {name: array for name, array in arrays.items() if not name.startswith(START)}
+        images = {name: array for name, array in arrays.items() if not name.startswith(GIVEN)}
         tensors = {name: tensor_of(array).to(device).contiguous() for name, array in images.items()}
         return cls(
             tensors["train_images"], tensors["train_labels"], tensors["validation_rows"], tensors["test_images"],
@@ -146,6 +147,8 @@ class Batches:
         random_kernels: Kernels | None = None,
         last_epoch: int | None = None,
         least_rows: int = 1,
+        recipe: TrainingConfig | None = None,
+        class_weights_C: FloatVector | None = None,
     ) -> None:
         self._kernels, self._random_kernels = kernels, random_kernels
         self._data, self._members, self._seed = data, members, seed
@@ -171,7 +174,12 @@ class Batches:
             ones = torch.ones(self.rows_per_epoch)
             weights = [ones if m.weights is None or m.resample else tensor_of(m.weights) for m in members]
             self._weights_KR = torch.stack(weights).to(device)
-        self._orders = Orders(members, seed, self.rows_per_epoch, device, last_epoch)
+        labels_KR, recipe = self._labels[self._rows_KR], recipe or TrainingConfig()
+        self.labels_KR = labels_KR
+        if (factors_KR := loss_factors(recipe, labels_KR, class_weights_C)) is not None:
+            self._weights_KR = factors_KR if self._weights_KR is None else self._weights_KR * factors_KR
+        chances = [chances_of(recipe, member, own) for member, own in zip(members, labels_KR, strict=True)]
+        self._orders = Orders(members, chances, seed, self.rows_per_epoch, device, last_epoch)
         self._order_KR = torch.empty((len(members), self.rows_per_epoch), dtype=torch.int64, device=device)
         self._keys_K = torch.zeros(len(members), dtype=torch.int64, device=device)
         self._members_K1 = torch.arange(len(members), device=device).unsqueeze(1)

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 # train_images [N, C, H, W] uint8, train_labels [N] int64, validation_rows [V] int64, test_images [T, C, H, W] uint8,
 # mean [C] and std [C] float32 of the training rows on the scale [0, 1]; test_labels [T] int64 where
-# training.watch_test asks for a test curve; under START and a group's name the weights its members start from, as the bytes of
-# a safetensors file [n] uint8, where its network has any.
-START = "start."
+# training.watch_test asks for a test curve. Under START and a group's name the weights its members start from, as the bytes of
+# a safetensors file [n] uint8, where its network has any; under CLASS_WEIGHTS those of the loss [classes] float64, where it names any.
+START, CLASS_WEIGHTS = "start.", "class_weights."
+GIVEN = (START, CLASS_WEIGHTS)
+FloatVector = npt.NDArray[np.float64]
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 
@@ -59,6 +61,12 @@ def given_start(arrays: Arrays, group: str) -> dict[str, Tensor]:
 
     tensors: dict[str, Tensor] = load(arrays[START + group].tobytes())
     return tensors
+
+
+def given_class_weights(arrays: Arrays, group: str) -> FloatVector | None:
+    """The weights of the loss that a group names, by class; None where it names none."""
+    found = arrays.get(CLASS_WEIGHTS + group)
+    return None if found is None else found.astype(np.float64)
 
 
 def device_kind(compute: ComputeConfig) -> str:

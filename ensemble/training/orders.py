@@ -9,25 +9,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ensemble.seeding import Purpose, member_generator, member_seed
-from ensemble.types import MemberSpec
+from ensemble.types import DoubleArray, MemberSpec
 
 
 class Orders:
-    """Positions in the members' rows, int64 [K, R] on their device: all rows once, or drawn by weight.
+    """Positions in the members' rows, int64 [K, R] on their device: all rows once, or drawn.
 
-    last_epoch: orders are drawn ahead up to this epoch (from 0); None: never.
+    chances: of each row of a member to be drawn, [R]; None for a member that takes all rows once. last_epoch: orders are
+    drawn ahead up to this epoch (from 0); None: never.
     """
 
     def __init__(
-        self, members: Sequence[MemberSpec], seed: int, rows: int, device: torch.device, last_epoch: int | None
+        self,
+        members: Sequence[MemberSpec],
+        chances: Sequence[DoubleArray | None],
+        seed: int,
+        rows: int,
+        device: torch.device,
+        last_epoch: int | None,
     ) -> None:
-        assert all(m.weights is not None for m in members if m.resample), "drawing by weight needs weights"
-        self._members, self._seed, self._rows, self._device = members, seed, rows, device
+        self._members, self._chances, self._seed, self._rows, self._device = members, chances, seed, rows, device
         self._last_epoch = last_epoch
         self._thread = ThreadPoolExecutor(1, "orders") if last_epoch is not None else None
         self._ahead: tuple[int, Future[Tensor]] | None = None
@@ -45,17 +50,16 @@ class Orders:
 
     def _draw(self, epoch: int) -> Tensor:
         if self._thread is None:
-            return torch.stack([self._order(member, epoch) for member in self._members])
+            return torch.stack([self._order(k, epoch) for k in range(len(self._members))])
         drawn = torch.empty((len(self._members), self._rows), dtype=torch.int32, pin_memory=self._device.type == "cuda")
-        for order, member in zip(drawn, self._members, strict=True):
-            order.copy_(self._order(member, epoch))
+        for k, order in enumerate(drawn):
+            order.copy_(self._order(k, epoch))
         return drawn
 
-    def _order(self, member: MemberSpec, epoch: int) -> Tensor:
-        if not member.resample:
-            generator = torch.Generator().manual_seed(member_seed(self._seed, member.index, Purpose.ORDER, epoch))
+    def _order(self, position: int, epoch: int) -> Tensor:
+        member, chances = self._members[position].index, self._chances[position]
+        if chances is None:
+            generator = torch.Generator().manual_seed(member_seed(self._seed, member, Purpose.ORDER, epoch))
             return torch.randperm(self._rows, generator=generator)
-        assert member.weights is not None
-        chances = member.weights.astype(np.float64)
-        drawn = member_generator(self._seed, member.index, Purpose.SAMPLE, epoch)
+        drawn = member_generator(self._seed, member, Purpose.SAMPLE, epoch)
         return torch.from_numpy(drawn.choice(len(chances), len(chances), p=chances / chances.sum()))

@@ -27,11 +27,12 @@ from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import known, suits
 from ensemble.training.batches import Batch, Batches, Resident, tensor_of
 from ensemble.training.checkpoint import capture
+from ensemble.training.class_balance import logit_offsets
 from ensemble.training.cuda_graph import GraphedStep, StepTable, capture_on_gpu
 from ensemble.training.cuda_graph import obstacle as obstacle_to_capture
 from ensemble.training.filtering import filtered_set
 from ensemble.training.host_copy import on_host
-from ensemble.training.job import Arrays, Job, Ways, given_start
+from ensemble.training.job import Arrays, Job, Ways, given_class_weights, given_start
 from ensemble.training.keeper import Keeper
 from ensemble.training.layers import StackedBatchNorm
 from ensemble.training.optimizers import FACTOR, MemberRates, build_optimizer, clip_gradients
@@ -55,6 +56,7 @@ class StackRun:
         self.task, self.job, self.placement = task, job, placement
         self.recipe, self.members = job.group.training, task.members
         count, device = len(task.members), placement.device
+        self._class_weights = given_class_weights(arrays, job.group.name)
         self.data = Resident.load(arrays, device, job.group.model)
         self.validation_labels = self.data.train_labels[self.data.validation_rows]
         seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in task.members]
@@ -74,6 +76,7 @@ class StackRun:
         self.optimizer = build_optimizer(self.recipe, self.stack, captured, parts.head)
         self.filtered = [filtered_set(member, job, self.data, placement) for member in task.members if member.filter]
         self.batches = self._batches()
+        self.offsets_KC = logit_offsets(self.recipe, self.batches.labels_KR, job.num_classes)
         if device.type == "cuda":
             sizes, memory = activation_sizes(job.group.model, image_shape, job.num_classes), placement.memory_bytes
             self.stack.evaluation_rows = rows_on_gpu(sizes, count, self.batches.rows_of(0), memory)
@@ -139,6 +142,7 @@ class StackRun:
         return Batches(
             self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own,
             self.stack.kernels, kernels, self.recipe.epochs - 1 if on_gpu else None, self._least_rows(),
+            self.recipe, self._class_weights,
         )  # fmt: skip
 
     def _least_rows(self) -> int:
@@ -296,6 +300,8 @@ class StackRun:
         """Loss of every sample for every member, [B, K]: cross-entropy, or half the squared distance to targets."""
         if batch.targets_BKC is not None:
             return (logits_BKC - batch.targets_BKC).square().sum(-1) / 2
+        if self.offsets_KC is not None:
+            logits_BKC = logits_BKC + self.offsets_KC
         return F.cross_entropy(
             logits_BKC.flatten(0, 1), batch.labels_BK.flatten(), reduction="none",
             label_smoothing=self.recipe.label_smoothing,

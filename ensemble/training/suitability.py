@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from ensemble.config.groups import Group
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError
-from ensemble.training.job import START
+from ensemble.training.job import CLASS_WEIGHTS, START, FloatVector
 
 
 def check_network(model: Network, image_shape: tuple[int, int, int], num_classes: int, several: bool) -> Iterator[str]:
@@ -56,6 +57,23 @@ def starts(
         if frozen is not None:
             notes.append(f"{group.name}: {frozen}")
     return arrays, notes
+
+
+def named_class_weights(groups: Iterable[Group], class_names: Sequence[str]) -> dict[str, FloatVector]:
+    """The weights that the groups give classes by name, as `Arrays` have them. Raises ConfigError for a class there is not."""
+    arrays = {}
+    for group in groups:
+        given = group.training.class_weights
+        if not isinstance(given, dict):
+            continue
+        for name in given:
+            if name not in class_names:
+                near = difflib.get_close_matches(name, class_names, 3, 0.5) or list(class_names[:10])
+                raise ConfigError(
+                    f"training.class_weights: {name!r} is no class of this data set; there are {', '.join(near)}{', ...' if len(class_names) > len(near) else ''}"
+                )
+        arrays[CLASS_WEIGHTS + group.name] = np.array([given.get(name, 1.0) for name in class_names], np.float64)
+    return arrays
 
 
 def largest_stack(model: Network, image_shape: tuple[int, int, int], num_classes: int, wanted: int) -> int:

@@ -50,6 +50,13 @@ def test_the_page_opens_without_a_problem_and_fits(
     browser.resize(width, 850, mobile)
     browser.open(page_path)
     assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    if not mobile:  # where there is room, no column is out of sight, and the tiles are one row
+        box = "document.querySelector('table.leaderboard').parentElement"
+        assert browser.evaluate(f"{box}.scrollWidth <= {box}.clientWidth")
+        assert (
+            browser.evaluate("new Set([...document.querySelectorAll('.tiles div')].map(tile => tile.offsetTop)).size")
+            == 1
+        )
     assert browser.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     # A figure that is drawn takes up room; one with broken markup has none.
     sizes = browser.evaluate(
