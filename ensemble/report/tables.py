@@ -119,7 +119,8 @@ def leaderboard_markdown(evaluation: Evaluation) -> str:
             mark = "**" if line.style == "bold" else ""
             cells = [f"{mark}{markdown_text(cell)}{mark}" if cell else "" for cell in line.cells]
             lines.append(f"| {' | '.join(cells)} |")
-    texts = [evaluation.verdict.sentence, *wording.context(evaluation), *notes(evaluation)]
+    # A sentence may hold the name of a class.
+    texts = [evaluation.verdict.sentence, *map(markdown_text, wording.context(evaluation)), *notes(evaluation)]
     warnings = [f"Warning: {line}" for line in wording.cautions(evaluation)]
     return "\n\n".join(["\n".join(lines), *texts, *warnings]) + "\n"
 

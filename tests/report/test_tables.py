@@ -49,7 +49,7 @@ def test_no_line_is_wider_than_the_terminal_and_no_number_is_broken(
 def test_eighty_columns_keep_every_column_where_members_are_alike(
     evaluation_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = printed(evaluation_of(), monkeypatch)
+    text = printed(dataclasses.replace(evaluation_of(), balance=None), monkeypatch)  # of classes about equal
     header = next(line for line in text.splitlines() if "error %" in line)
     assert header.split() == ["error", "%", "95", "%", "int.", "wrong", "val", "%", "NLL", "p", "seconds"]
     assert "Every member has 61,706 parameters." in text
@@ -65,10 +65,23 @@ def test_parameters_have_a_column_where_members_differ(evaluation_of: Make, monk
 def test_a_line_says_what_its_record_holds(evaluation_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluation = with_headline(
         evaluation_of(), test_error=0.0039, wrong=39, lower=0.00286, upper=0.00532, validation_error=0.0051,
-        nll=0.01234, p_holm=0.0123, train_seconds=780.4,
+        nll=0.01234, p_holm=0.0123, train_seconds=780.4, balanced_error=0.0047,
     )  # fmt: skip
+    evaluation = dataclasses.replace(evaluation, balance=None)
     cells = line_of(printed(evaluation, monkeypatch), "soft vote *").split()
     assert cells[3:] == ["0.39", "0.29-0.53", "39", "0.51", "0.0123", "0.012", "780"]
+
+
+def test_the_balanced_error_stands_beside_the_error_where_classes_are_unequal(
+    evaluation_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = with_headline(evaluation_of(), balanced_error=0.0047)
+    assert evaluation.balance is not None
+    for largest, shown in ((150, False), (151, True)):
+        balance = dataclasses.replace(evaluation.balance, smallest=100, largest=largest)
+        text = printed(dataclasses.replace(evaluation, balance=balance), monkeypatch, 120)
+        assert ("bal. %" in text) == ("Balanced error" in text) == shown
+        assert ("0.47" in line_of(text, "soft vote *").split()) == shown
 
 
 def test_missing_figures_are_a_dash_and_negative_ends_stay_readable(
