@@ -33,6 +33,18 @@ CONFIG = click.argument("config", type=GivenPath(file=False))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
 
+class _Image(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click only
+    name = "image"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
+        sides = str(value).lower().split("x")
+        if len(sides) != 3 or not all(side.isascii() and side.isdigit() and 0 < int(side) <= 4096 for side in sides):
+            self.fail(f"{value!r} is no size of an image; expected such as 3x224x224", param, ctx)
+        channels, height, width = map(int, sides)
+        return channels, height, width
+
+
+IMAGE = _Image()
 _TRAINING = ("train", "sweep", "reproduce")
 _ALONE = "`ensemble {}` is one process and follows its configuration (a launcher's processes: -m ensemble.launch.accelerate_run)"
 
@@ -171,21 +183,26 @@ def _in_a_line(value: Any) -> str:
 @main.command()
 @click.argument("name", required=False)
 @click.argument("keys", nargs=-1, metavar="[KEY=VALUE]...")
+@click.option("--image", type=IMAGE, metavar="CxHxW", help="What it is built for: channels, height, width of an image.")
+@click.option("--classes", type=click.IntRange(2), help="As many classes.")
 @AS_JSON
-def models(name: str | None, keys: tuple[str, ...], as_json: bool) -> None:
-    """List the networks with their keys, defaults and parameters on MNIST; with a NAME, its layers.
+def models(
+    name: str | None, keys: tuple[str, ...], image: tuple[int, int, int] | None, classes: int | None, as_json: bool
+) -> None:
+    """List the networks with their keys, defaults and parameters on MNIST; with a NAME, its layers and how it trains.
 
-    NAME is one of the networks, with keys such as widths=[16,32], or a configuration file.
+    NAME is one of the networks, with keys such as widths=[16,32]; or FILE.py:NAME, a network of your own, with the
+    arguments it takes; or a configuration file.
     """
     from ensemble.report.layer_table import print_layers
-    from ensemble.report.listings import layers_of, list_models, print_models
+    from ensemble.report.listings import describe_network, list_models, print_models
 
     if name is not None:
-        title, layers = layers_of(name, keys)
+        found = describe_network(name, keys, image, classes)
         if as_json:
-            say(json.dumps([layer.to_json() for layer in layers], indent=1))
+            say(json.dumps(found.to_json(), indent=1))
         else:
-            print_layers(title, layers)
+            print_layers(found.title, found.layers, found.notes)
         return
     rows = list_models()
     if as_json:

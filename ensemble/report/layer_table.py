@@ -10,6 +10,7 @@ input pixels. It is cut off at the image's side.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -44,8 +45,10 @@ def layer_rows(model: nn.Module, image_shape: ImageShape) -> list[LayerRow]:
     field, distance = 1, 1
     mixed = False
 
-    def note(name: str, module: nn.Module, output: Tensor) -> None:
+    def note(name: str, module: nn.Module, output: object) -> None:
         nonlocal field, distance, mixed
+        output = output[0] if isinstance(output, tuple) and output else output  # as attention gives its weights too
+        sizes = tuple(output.shape[1:]) if isinstance(output, Tensor) else ()
         kernel, stride, padding = (_side(module, key) for key in ("kernel_size", "stride", "padding"))
         whole = isinstance(module, nn.Linear | nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d)
         mixed = mixed or whole
@@ -53,9 +56,7 @@ def layer_rows(model: nn.Module, image_shape: ImageShape) -> list[LayerRow]:
             field, distance = field + (kernel - 1) * distance, distance * (stride or 1)
         seen = None if mixed else min(field, max(image_shape[1:]))
         parameters = sum(p.numel() for p in module.parameters(recurse=False))
-        rows.append(
-            LayerRow(name, type(module).__name__, tuple(output.shape[1:]), kernel, stride, padding, seen, parameters)
-        )
+        rows.append(LayerRow(name, type(module).__name__, sizes, kernel, stride, padding, seen, parameters))
 
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
     hooks = [
@@ -72,8 +73,8 @@ def layer_rows(model: nn.Module, image_shape: ImageShape) -> list[LayerRow]:
     return rows
 
 
-def print_layers(title: str, rows: list[LayerRow]) -> None:
-    """The layers as a table on stdout, with the total of the parameters."""
+def print_layers(title: str, rows: list[LayerRow], notes: Sequence[str] = ()) -> None:
+    """The layers as a table on stdout, with the total of the parameters, then the notes."""
     from rich.table import Table
 
     from ensemble.tracking.terminal import open_table_console
@@ -92,6 +93,8 @@ def print_layers(title: str, rows: list[LayerRow]) -> None:
     console.print(title)
     console.print(table)
     console.print(f"{sum(row.parameters for row in rows):,} parameters")
+    for note in notes:
+        console.print(note, soft_wrap=True)
 
 
 def _side(module: nn.Module, key: str) -> int | None:

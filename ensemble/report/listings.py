@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ensemble.config import load_config, parse_experiment
+from ensemble.config.groups import Group
 from ensemble.config.keys import kind_of
 from ensemble.config.network import Network
 from ensemble.config.schema import DataConfig
@@ -21,6 +23,7 @@ from ensemble.errors import ConfigError
 from ensemble.models import ImageShape, build_model, num_parameters
 from ensemble.report.layer_table import LayerRow, layer_rows
 from ensemble.tracking.terminal import open_table_console
+from ensemble.training import check_network, largest_stack, starts
 from ensemble.training.stack import unstackable
 
 _MNIST: tuple[ImageShape, int] = ((1, 28, 28), 10)
@@ -30,7 +33,7 @@ def list_models() -> list[dict[str, Any]]:
     """Every network: name, what it is, keys with defaults, parameters with those defaults on MNIST, stackable."""
     rows = []
     for name, network in Network.registry.all().items():
-        fields = {key: field for key, field in network.model_fields.items() if key != "name"}
+        fields = {key: field for key, field in network.model_fields.items() if key not in Network.model_fields}
         needed = [key for key, field in fields.items() if field.is_required()]
         model = None if needed else build_model(network(name=name), *_MNIST)
         rows.append({
@@ -42,30 +45,58 @@ def list_models() -> list[dict[str, Any]]:
     return rows
 
 
-def layers_of(name: str, keys: Sequence[str]) -> tuple[str, list[LayerRow]]:
-    """Title and layers of a network given by its name and key=value pairs, or of a configuration file.
+@dataclass(frozen=True)
+class Described:
+    """A network as it is shown: a title, its layers, and what a run would say of it."""
 
-    Raises ConfigError for an unknown name or key.
+    title: str
+    layers: list[LayerRow]
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"title": self.title, "layers": [layer.to_json() for layer in self.layers], "notes": self.notes}
+
+
+def describe_network(
+    name: str, keys: Sequence[str], image: ImageShape | None = None, classes: int | None = None
+) -> Described:
+    """A network given by its name and key=value pairs, by FILE.py:NAME and the arguments of that, or by a configuration file.
+
+    image, classes: what it is built for, by default what the configuration's data set has, else as on MNIST. Raises
+    ConfigError for an unknown name or key, and for a network that does not do.
     """
     path = find_configuration(Path(name))
     if path.suffix in (".yaml", ".yml"):
         experiment = load_config(path, keys).experiment
         group = experiment.groups[0]
         info = DATASETS.get(experiment.data.name)
-        shape, classes = (info.image_shape, len(info.class_names)) if info else _MNIST
-        return _titled(f"{group.name} of {name}", group.model, shape, classes)
+        shape, count = (info.image_shape, len(info.class_names)) if info else _MNIST
+        data = experiment.data
+        if data.name == "image_folder" and data.image_size is not None:
+            shape = data.channels or 3, data.image_size, data.image_size
+        return _described(f"{group.name} of {name}", group, image or shape, classes or count)
+    plain = {"name": "listing", "num_members": 2, "method": {"name": "deep_ensemble"}}
+    values = dict(_pair(key) for key in keys)
+    shape, count = image or _MNIST[0], classes or _MNIST[1]
+    if ".py:" in name:
+        file, _, function = name.rpartition(":")
+        model = {"name": "python", "path": f"{Path(file).name}:{function}", "args": values}
+        experiment = parse_experiment({**plain, "model": model}, f"model {name}", folder=Path(file).parent)
+        return _described(name, experiment.groups[0], shape, count)
     if Network.registry.find(name) is None:
         known = ", ".join(Network.registry.all())
-        raise ConfigError(f"no such network: {name}; expected one of {known}, or a configuration file")
-    values = dict(_pair(key) for key in keys)
-    plain = {"name": "listing", "num_members": 1, "method": {"name": "deep_ensemble"}}
+        raise ConfigError(f"no such network: {name}; expected one of {known}, a configuration file, or FILE.py:NAME")
     experiment = parse_experiment({**plain, "model": {"name": name, **values}}, f"model {name}")
-    return _titled(name, experiment.groups[0].model, *_MNIST)
+    return _described(name, experiment.groups[0], shape, count)
 
 
-def _titled(what: str, config: Network, shape: ImageShape, classes: int) -> tuple[str, list[LayerRow]]:
+def _described(what: str, group: Group, shape: ImageShape, classes: int) -> Described:
     title = f"{what}: images {'x'.join(map(str, shape))}, {classes} classes"
-    return title, layer_rows(build_model(config, shape, classes), shape)
+    notes = list(check_network(group.model, shape, classes, several=True))
+    if largest_stack(group.model, shape, classes, 2) == 2:
+        notes.insert(0, "members are computed as one network")
+    _, said = starts([group], shape, classes)
+    return Described(title, layer_rows(build_model(group.model, shape, classes), shape), [*notes, *said])
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -87,6 +118,8 @@ def print_models(rows: list[dict[str, Any]]) -> None:
     console = open_table_console()
     _print_whole(console, table)
     console.print("parameters: on MNIST, with the defaults.")
+    common = [key for key in Network.model_fields if key not in ("name", "weights_sha256")]
+    console.print(f"Every network also takes {', '.join(common)}.")
 
 
 def list_datasets() -> list[dict[str, Any]]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from pydantic import TypeAdapter
 from torch import nn
 
+from ensemble.commands.main import main
 from ensemble.config import load_config
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError
 from ensemble.models import build_model, num_parameters
 from ensemble.report.layer_table import layer_rows
-from ensemble.report.listings import layers_of
+from ensemble.report.listings import describe_network
 from ensemble.training.stack import Stack, unstackable
 
 SEEDS = Path(__file__).resolve().parents[2] / "configs" / "seeds"
@@ -98,7 +101,7 @@ def test_too_small_images_are_refused() -> None:
 
 def test_layer_table_has_the_published_sizes_and_receptive_fields() -> None:
     """Output side and receptive field of every convolution and pooling as the document's table has them."""
-    _, rows = layers_of(str(SEEDS / "tiny_phase1.yaml"), [])
+    rows = describe_network(str(SEEDS / "tiny_phase1.yaml"), []).layers
     spatial = [(r.output[1], r.receptive_field, r.parameters) for r in rows if r.kernel_size is not None]
     assert spatial == [
         (26, 3, 100), (24, 5, 910), (22, 7, 910), (11, 8, 0), (9, 12, 910), (7, 16, 1001), (5, 20, 1200),
@@ -117,10 +120,50 @@ def test_layer_table_of_a_residual_network_counts_the_main_path() -> None:
 
 
 def test_layers_of_a_named_network_take_its_keys() -> None:
-    title, rows = layers_of("mlp", ["widths=[5]"])
+    found = describe_network("mlp", ["widths=[5]"])
+    title, rows = found.title, found.layers
     assert title == "mlp: images 1x28x28, 10 classes"
     assert [row.parameters for row in rows if row.kind == "Linear"] == [785 * 5, 60]
     with pytest.raises(ConfigError, match="no such network: mpl"):
-        layers_of("mpl", [])
+        describe_network("mpl", [])
     with pytest.raises(ConfigError, match="width"):
-        layers_of("mlp", ["width=3"])
+        describe_network("mlp", ["width=3"])
+
+
+def test_a_network_of_one_s_own_is_described_with_what_a_run_would_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nets.py").write_text(
+        "from torch import nn\n"
+        "def chain(num_classes, in_channels, width=4):\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, width, 3), nn.ReLU(), nn.Flatten(), nn.LazyLinear(num_classes))\n"
+        "class Attends(nn.Module):\n"
+        "    def __init__(self, num_classes, in_channels):\n"
+        "        super().__init__()\n"
+        "        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)\n"
+        "        self.first, self.last = nn.Linear(in_channels * 8, 8), nn.Linear(8, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        x = self.first(x.permute(0, 2, 3, 1).flatten(2))\n"
+        "        return self.last(self.attention(x, x, x)[0].mean(1))\n"
+        "def square(num_classes, in_channels):\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, num_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    square = describe_network("nets.py:square", [], (3, 8, 8), 5)
+    assert square.title == "nets.py:square: images 3x8x8, 5 classes"
+    assert [(row.kind, row.output) for row in square.layers] == [
+        ("Conv2d", (4, 6, 6)), ("ReLU", (4, 6, 6)), ("Flatten", (144,)), ("Linear", (5,)),
+    ]  # fmt: skip
+    assert square.notes == ["members are computed as one network"]
+    attends = describe_network(f"{tmp_path}/nets.py:Attends", [], (1, 8, 8), 5)
+    assert [row.kind for row in attends.layers if row.parameters] != []
+    assert attends.notes[0].startswith("members are trained one by one, since attention")
+    with pytest.raises(ConfigError, match=r"chain\(num_classes=10, in_channels=1, wdith=3\): failed: TypeError"):
+        describe_network("nets.py:chain", ["wdith=3"])
+    with pytest.raises(ConfigError, match=r"nets\.py:none: there is no such class or function"):
+        describe_network("nets.py:none", [])
+    done = CliRunner().invoke(main, ["models", "nets.py:square", "--image", "3x8x8", "--classes", "5", "--json"])
+    assert json.loads(done.stdout) == json.loads(json.dumps(square.to_json()))
+    wrong = CliRunner().invoke(main, ["models", "nets.py:square", "--image", "8x8"])
+    assert wrong.exit_code == 2
+    assert "expected such as 3x224x224" in wrong.output
