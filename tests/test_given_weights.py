@@ -22,6 +22,7 @@ import ensemble
 from ensemble.commands.main import main
 from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError
+from ensemble.storage import RunFolder
 from ensemble.training.start import starting_tensors
 from ensemble.training.suitability import starts
 
@@ -60,7 +61,7 @@ def run(*words: str) -> Result:
 
 
 def weights(run: Path, member: int) -> dict[str, Any]:
-    return load_file(run / f"members/{member:04d}/weights.safetensors")
+    return RunFolder.read(run).load_weights(member)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +76,11 @@ def test_every_method_starts_from_them_and_leaves_what_is_frozen(home: Path, met
         "train", "tuned.yaml", "-q", f"method.name={method}", "model.freeze=backbone", "model.new_head=true", *more
     )
     assert done.exit_code == 0, done.output
-    old, members = load_file("old.safetensors"), sorted(Path("runs/tuned/members").iterdir())
+    old, members = load_file("old.safetensors"), RunFolder.read(Path("runs/tuned")).finished()
     assert len(members) >= 2
     for member in members:
-        new = load_file(member / "weights.safetensors")
-        assert [name for name in old if not np.array_equal(old[name], new[name])] == ["11.bias", "11.weight"]
+        new = weights(Path("runs/tuned"), member)
+        assert sorted(name for name in old if not np.array_equal(old[name], new[name])) == ["11.bias", "11.weight"]
 
 
 def test_workers_of_ray_need_no_file_and_give_the_same_bits(home: Path) -> None:
@@ -110,7 +111,7 @@ def test_ranks_that_share_each_batch_leave_what_is_frozen(home: Path) -> None:
     old = load_file("old.safetensors")
     for member in range(2):
         new, alone = weights(home / "runs/tuned", member), weights(home / "inline/tuned", member)
-        assert [name for name in old if not np.array_equal(old[name], new[name])] == ["11.bias", "11.weight"]
+        assert sorted(name for name in old if not np.array_equal(old[name], new[name])) == ["11.bias", "11.weight"]
         for name, array in alone.items():
             np.testing.assert_allclose(new[name], array, rtol=1e-3, atol=1e-4)
 
@@ -216,7 +217,7 @@ def test_a_network_of_one_s_own_and_sweeps_and_the_classifier(home: Path) -> Non
     done = run("train", "own2.yaml", "-q")
     assert done.exit_code == 0, done.output
     old, new = weights(home / "runs/own", 0), weights(home / "runs/own2", 1)
-    assert [name for name in old if not np.array_equal(old[name], new[name])] == ["3.bias", "3.weight"]
+    assert sorted(name for name in old if not np.array_equal(old[name], new[name])) == ["3.bias", "3.weight"]
     sweep = {**KEYS, "model": tuned, "sweep": {"axes": {"model.freeze": ["none", "backbone"], "training.lr": [1e-3]}}}
     Path("sweep.yaml").write_text(json.dumps(sweep))
     done = run("sweep", "sweep.yaml")
@@ -233,8 +234,8 @@ def test_a_network_of_one_s_own_and_sweeps_and_the_classifier(home: Path) -> Non
         model=model, num_members=2, training={"epochs": 1}, folder="tuned", random_state=0
     )
     again.fit(images, np.arange(60) % 3)
-    one, other = load_file(file), load_file(str(next(Path("tuned").rglob(MEMBER))))
-    assert [name for name in one if not np.array_equal(one[name], other[name])] == ["3.bias", "3.weight"]
+    one, other = load_file(file), weights(next(Path("tuned").rglob(MEMBER)).parents[2], 0)
+    assert sorted(name for name in one if not np.array_equal(one[name], other[name])) == ["3.bias", "3.weight"]
 
 
 def test_the_library_s_own_weights_by_name(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -257,12 +258,12 @@ def test_the_library_s_own_weights_by_name(home: Path, monkeypatch: pytest.Monke
     place.mkdir(parents=True, exist_ok=True)
     network = resnet18()
     torch.save(network.state_dict(), place / ResNet18_Weights.DEFAULT.url.rpartition("/")[2])
-    found, notes = starts(experiment.groups, (3, 32, 32), 10)
-    assert notes == [
+    found = starts(experiment.groups, (3, 32, 32), 10)
+    assert found.notes == [
         "resnet18: drawn anew for every member: fc.weight, fc.bias",
         "resnet18: 11,176,512 of 11,181,642 parameters stay as they are (model.freeze)",
     ]
-    assert len(next(iter(found.values()))) > 4 * 11_000_000
+    assert len(found.arrays["start.resnet18"]) > 4 * 11_000_000
     with pytest.raises(ConfigError, match="torchvision has IMAGENET1K_V1, DEFAULT for resnet18; expected one of them"):
         parse_experiment({**KEYS, "name": "x", "model": {**model, "weights": "IMAGENET"}})
 

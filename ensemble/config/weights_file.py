@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ensemble.errors import ConfigError
 from ensemble.outside.paths import given_path, open_regular, read_regular_file
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-_DATASET = "dataset.json"  # of a run folder, see ensemble/storage/names.py
+_DATASET, _SHARED, _MEMBER = "dataset.json", "shared", "member.json"  # of a run folder, see ensemble/storage
 _MOST_BYTES = 2**24  # of that file
 
 
@@ -40,7 +40,7 @@ def complete(values: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
             f"model.weights = {weights!r}: expected a file whose name ends in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
     path = folder / given_path(weights, "model.weights")
-    digest = sha256(path)
+    digest = sha256(files_of(path))
     if values.get("weights_sha256") not in (None, digest):
         raise ConfigError(
             f"model.weights_sha256 is filled in from the file itself, and {path} has {digest}; leave it out"
@@ -48,18 +48,30 @@ def complete(values: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
     return {**_standardisation(path), **values, "weights": str(path.absolute()), "weights_sha256": digest}
 
 
-def sha256(path: Path) -> str:
-    """The digest of a file. Raises ConfigError where it cannot be read."""
+def files_of(path: Path) -> list[Path]:
+    """The file itself; of a member of a run that keeps what its members have alike once, that file too, first."""
+    run, member = path.absolute().parents[2:3], path.parent / _MEMBER
     try:
-        with open_regular(path) as file:
-            digest = hashlib.sha256()
-            while part := file.read(2**20):
-                digest.update(part)
-            return digest.hexdigest()
-    except OSError as error:
-        raise ConfigError(
-            f"model.weights: {path}: cannot be read: {error.strerror}; expected a file of weights, beside the configuration or by its whole path"
-        ) from error
+        recipe = json.loads(read_regular_file(member, _MOST_BYTES))["recipe"]
+        shared = run[0] / _SHARED / f"{recipe}.safetensors"
+        return [shared, path] if shared.is_file() else [path]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return [path]  # it is no member's
+
+
+def sha256(files: Sequence[Path]) -> str:
+    """The digest of files one after the other. Raises ConfigError where one cannot be read."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            with open_regular(path) as file:
+                while part := file.read(2**20):
+                    digest.update(part)
+        except OSError as error:
+            raise ConfigError(
+                f"model.weights: {path}: cannot be read: {error.strerror}; expected a file of weights, beside the configuration or by its whole path"
+            ) from error
+    return digest.hexdigest()
 
 
 def _standardisation(path: Path) -> dict[str, Any]:

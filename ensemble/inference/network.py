@@ -17,8 +17,9 @@ from ensemble.config.schema import Aggregator
 from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import PROBABILITY_FLOOR
 from ensemble.inference.stored import StoredMember, StoredVote
+from ensemble.training.frozen_features import voting_stack
 from ensemble.training.stack import Stack
-from ensemble.training.suitability import largest_stack
+from ensemble.training.suitability import largest_stack, shares_features
 
 # Shares of votes are counted in float32 here, so equal counts may differ by rounding, different ones by 1/M.
 _TIE_TOLERANCE = 1e-6
@@ -101,19 +102,29 @@ def _grouped(vote: StoredVote) -> list[list[StoredMember]]:
     groups: list[list[StoredMember]] = []
     for group in vote.experiment.groups:
         alike = [member for member in vote.members if member.recipe == group.name]
-        size = largest_stack(group.model, vote.image_shape, len(vote.class_names), vote.stack_sizes[group.name])
+        if shares_features(group, vote.image_shape, len(vote.class_names)):
+            size = max(1, len(alike))
+        else:
+            size = largest_stack(group.model, vote.image_shape, len(vote.class_names), vote.stack_sizes[group.name])
         groups += [alike[start : start + size] for start in range(0, len(alike), size)]
     assert sum(map(len, groups)) == len(vote.members), "a member's recipe is not in the configuration"
     return groups
 
 
 def _stack(vote: StoredVote, members: Sequence[StoredMember]) -> Stack:
-    config = vote.experiment.group(members[0].recipe).model
-    stack = Stack.build(config, vote.image_shape, len(vote.class_names), [0] * len(members))
-    for position, member in enumerate(members):
-        state = {name: torch.from_numpy(array.copy()) for name, array in member.weights.items()}
-        _require_fit(member, state, stack.member_state(position))
-        stack.load_member_state(position, state)
+    group, shape, classes = vote.experiment.group(members[0].recipe), vote.image_shape, len(vote.class_names)
+    states = [{name: torch.from_numpy(array.copy()) for name, array in m.weights.items()} for m in members]
+    stack = None
+    if shares_features(group, shape, classes):
+        expected = Stack.build(group.model, shape, classes, [0]).member_state(0)
+        for member, state in zip(members, states, strict=True):
+            _require_fit(member, state, expected)
+        stack = voting_stack(group, shape, classes, states)
+    if stack is None:
+        stack = Stack.build(group.model, shape, classes, [0] * len(members))
+        for position, (member, state) in enumerate(zip(members, states, strict=True)):
+            _require_fit(member, state, stack.member_state(position))
+            stack.load_member_state(position, state)
     stack.eval()
     stack.requires_grad_(False)
     return stack

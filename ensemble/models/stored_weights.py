@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ensemble.config.weights_file import files_of
 from ensemble.errors import ConfigError, first_line
 from ensemble.outside.paths import open_regular
 
@@ -27,18 +28,26 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     sha256: what the file must still be. Raises ConfigError where it cannot be read, is another file by now, or is no file
     of weights.
     """
-    try:
-        with open_regular(path) as file:
-            content = file.read()
-    except OSError as error:
-        raise ConfigError(f"model.weights: {path}: cannot be read: {error.strerror}") from error
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+    digest = hashlib.sha256()
+    values: dict[Any, Any] = {}
+    for file in files_of(path):
+        content = _content(file)
+        digest.update(content)
+        values.update(_safetensors(file, content) if file.suffix == ".safetensors" else _saved(file, content))
+    if sha256 is not None and digest.hexdigest() != sha256:
         raise ConfigError(f"model.weights: {path}: is another file than it was when the configuration was read")
-    values = _safetensors(path, content) if path.suffix == ".safetensors" else _saved(path, content)
     tensors = unwrapped({str(name): value for name, value in values.items() if _is_tensor(value)})
     if not tensors:
         raise ConfigError(f"model.weights: {path}: holds no tensors; expected the state_dict of a network")
     return tensors
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with open_regular(path) as file:
+            return file.read()
+    except OSError as error:
+        raise ConfigError(f"model.weights: {path}: cannot be read: {error.strerror}") from error
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

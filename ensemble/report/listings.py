@@ -23,7 +23,7 @@ from ensemble.errors import ConfigError
 from ensemble.models import ImageShape, build_model, num_parameters
 from ensemble.report.layer_table import LayerRow, layer_rows
 from ensemble.tracking.terminal import open_table_console
-from ensemble.training import check_network, largest_stack, starts
+from ensemble.training import check_network, largest_stack, shares_features, starts
 from ensemble.training.stack import unstackable
 
 _MNIST: tuple[ImageShape, int] = ((1, 28, 28), 10)
@@ -92,11 +92,14 @@ def describe_network(
 
 def _described(what: str, group: Group, shape: ImageShape, classes: int) -> Described:
     title = f"{what}: images {'x'.join(map(str, shape))}, {classes} classes"
-    notes = list(check_network(group.model, shape, classes, several=True))
-    if largest_stack(group.model, shape, classes, 2) == 2:
+    shared = shares_features(group, shape, classes)
+    notes = list(check_network(group.model, shape, classes, several=not shared))
+    if shared:
+        notes.insert(0, "members are last layers on the features of one frozen network, which are computed once")
+    elif largest_stack(group.model, shape, classes, 2) == 2:
         notes.insert(0, "members are computed as one network")
-    _, said = starts([group], shape, classes)
-    return Described(title, layer_rows(build_model(group.model, shape, classes), shape), [*notes, *said])
+    notes += starts([group], shape, classes).notes
+    return Described(title, layer_rows(build_model(group.model, shape, classes), shape), notes)
 
 
 def _pair(text: str) -> tuple[str, Any]:

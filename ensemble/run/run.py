@@ -53,6 +53,7 @@ from ensemble.storage.names import (
     LEADERBOARD,
     METHOD,
     STAGED,
+    shared_weights,
 )
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
@@ -63,6 +64,7 @@ from ensemble.training import (
     check_precision,
     largest_stack,
     named_class_weights,
+    shares_features,
     starts,
 )
 from ensemble.types import ByteArray, Failure, FloatArray, IntArray
@@ -132,7 +134,9 @@ def _checked_networks(experiment: Experiment, dataset: Dataset) -> Iterator[Noti
     """What is worth saying about networks that are not ours. Raises ConfigError for those that do not suit the images."""
     for group in experiment.groups:
         if group.model.foreign:
-            for note in check_network(group.model, _image_shape(dataset), dataset.num_classes, group.count > 1):
+            shape, classes = _image_shape(dataset), dataset.num_classes
+            whole = group.count > 1 and not shares_features(group, shape, classes)
+            for note in check_network(group.model, shape, classes, whole):
                 yield Notice(f"{group.name}: {note}")
 
 
@@ -184,9 +188,13 @@ def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: 
     card = planned_card(experiment.compute, device)
     shape, classes = _image_shape(dataset), dataset.num_classes
     plan = make_plan(experiment, device, slots, card)
-    foreign = [g for g in experiment.groups if g.model.foreign and experiment.compute.stack_size is None]
-    sizes = {g.name: largest_stack(g.model, shape, classes, plan.stack_sizes[g.name]) for g in foreign}
-    plan = replace(plan, stack_sizes={**plan.stack_sizes, **sizes})
+    sizes = dict(plan.stack_sizes)
+    for group in experiment.groups if experiment.compute.stack_size is None else ():
+        if shares_features(group, shape, classes):
+            sizes[group.name] = group.count
+        elif group.model.foreign:
+            sizes[group.name] = largest_stack(group.model, shape, classes, sizes[group.name])
+    plan = replace(plan, stack_sizes=sizes)
     if experiment.compute.kernels == "auto" and card is not None:
         return replace(plan, ways=stored_kernels(plan, experiment, card, _image_shape(dataset), dataset.num_classes))
     if experiment.compute.kernels != "measured":
@@ -277,18 +285,21 @@ def train_members(
     Raises StorageError when the folder was begun with other data, QuorumError when the failure policy says stop.
     """
     mean_C, std_C = normalization(dataset, split)
-    given, notes = starts(experiment.groups, _image_shape(dataset), dataset.num_classes)
+    given = starts(experiment.groups, _image_shape(dataset), dataset.num_classes)
     weights = named_class_weights(experiment.groups, dataset.class_names)
-    for note in notes:
+    for note in given.notes:
         emit(Notice(note))
     _describe(folder, dataset, split, mean_C, std_C)
+    for group, content in given.shared.items():
+        if not folder.has(shared_weights(group)):
+            folder.write(shared_weights(group), content)
     driver = Driver(experiment, folder, make_executor, emit)
     method = build_method(
         experiment, split.train_rows, dataset.train_labels_N, dataset.num_classes, split.validation_rows
     )
     try:
         watch_test = any(group.training.watch_test for group in experiment.groups)
-        arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given, **weights}
+        arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given.arrays, **weights}
         driver.train(method, arrays, dataset.num_classes)
     finally:
         driver.close()

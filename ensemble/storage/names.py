@@ -6,5 +6,13 @@ CONFIG, PLAN, LABELS, EVENTS = "config.yaml", "plan.json", "labels.npz", "events
 DATASET, ENVIRONMENT, METHOD, ROUNDS = "dataset.json", "environment.json", "method.json", "rounds.json"
 EVALUATION, LEADERBOARD, DISPUTED, STAGED = "evaluation.json", "leaderboard.csv", "disputed.npz", "staged.json"
 
+SHARED = "shared/"  # tensors that all members of a group have alike, one file per group
+
+
+def shared_weights(recipe: str) -> str:
+    """Where those of a group lie; its members' own files then hold the others alone."""
+    return f"{SHARED}{recipe}.safetensors"
+
+
 # What every start of `ensemble train` writes anew from the rest.
 DERIVED = frozenset({ENVIRONMENT, METHOD, EVALUATION, LEADERBOARD, DISPUTED, STAGED})

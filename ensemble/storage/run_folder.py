@@ -47,7 +47,7 @@ from ensemble.storage.member_files import (
     require_own,
     same_labels,
 )
-from ensemble.storage.names import CONFIG, DATASET, EVENTS, LABELS, METHOD, PLAN
+from ensemble.storage.names import CONFIG, DATASET, EVENTS, LABELS, METHOD, PLAN, shared_weights
 from ensemble.storage.parsing import checked, json_model, json_object, yaml_mapping
 from ensemble.storage.remote import Mirror, is_address, local_root
 from ensemble.types import MemberResult
@@ -280,7 +280,10 @@ class RunFolder(ListedFolder):
 
     def _weights(self, facts: MemberFile) -> dict[str, Any]:
         path, content = self._own(facts, WEIGHTS)
-        return parse_weights(content, path)
+        shared, own = shared_weights(facts.recipe), parse_weights(content, path)
+        if not self.has(shared):
+            return own
+        return {**parse_weights(self.read_bytes(shared), self.path / shared), **own}
 
     def _own(self, facts: MemberFile, file: str) -> tuple[Path, bytes]:
         """Path and content of one of a member's files, which must be the one it was stored with."""

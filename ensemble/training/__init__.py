@@ -6,7 +6,7 @@ Importing this loads no torch; the first training does.
 """
 
 from ensemble.training.job import Arrays, Job, check_batches, check_precision, device_kind
-from ensemble.training.suitability import check_network, largest_stack, named_class_weights, starts
+from ensemble.training.suitability import check_network, largest_stack, named_class_weights, shares_features, starts
 from ensemble.training.trainer import Trainer
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "device_kind",
     "largest_stack",
     "named_class_weights",
+    "shares_features",
     "starts",
 ]

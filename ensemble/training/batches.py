@@ -47,7 +47,10 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
 
 @dataclass(frozen=True)
 class Resident:
-    """The data set on one device. images: uint8; mean_C1 and std_C1 broadcast over [.., C, H, W]."""
+    """The data set on one device. images: uint8; mean_C1 and std_C1 broadcast over [.., C, H, W].
+
+    ready: the images are float32 as a network takes them, such as features of a frozen backbone.
+    """
 
     train_images: Tensor
     train_labels: Tensor
@@ -56,6 +59,7 @@ class Resident:
     test_labels: Tensor | None
     mean_C11: Tensor
     std_C11: Tensor
+    ready: bool = False
 
     @classmethod
     def load(cls, arrays: Arrays, device: torch.device, model: Network | None = None) -> Resident:
@@ -82,6 +86,8 @@ class Resident:
 
     def standardized(self, images: Tensor) -> Tensor:
         """uint8 images as they come, standardised: what `normalized(unit(images))` gives, in one pass less."""
+        if self.ready:
+            return images
         if len(self.mean_C11) == 1:  # plain numbers are quicker than tensors of one
             return images.float().sub_(self._grey[0]).div_(self._grey[1])
         return images.float().sub_(self.mean_C11 * 255).div_(self.std_C11 * 255)

@@ -149,11 +149,20 @@ class Stack(nn.Module):
         }
         return {**state, **dict(self._lone_tensors())}
 
+    def own_state(self, member: int) -> dict[str, Tensor]:
+        """The same without what all members of the group have alike, where that is kept once."""
+        return self.member_state(member)
+
     @torch.no_grad()
     def load_member_state(self, member: int, state: dict[str, Tensor]) -> None:
         """Overwrite one member's tensors with those of `state`. Raises KeyError for a missing name."""
         for name, tensor in self.member_state(member).items():
             tensor.copy_(state[name])
+
+    @property
+    def parameters_per_member(self) -> int:
+        """How many numbers a member has learnt or was given to predict with, without statistics."""
+        return sum(parameter.numel() for parameter in self.parameters()) // self.num_members
 
     def stacked_layers(self) -> Iterator[tuple[str, StackedLayer]]:
         """The layers that hold something per member, with their names."""

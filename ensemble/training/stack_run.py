@@ -21,6 +21,7 @@ from torch import Tensor
 from ensemble import signals
 from ensemble.config.recipe import AugmentationConfig, PlateauConfig
 from ensemble.events import Notice
+from ensemble.models import ImageShape
 from ensemble.models.work import activation_sizes, needs_two_images
 from ensemble.native.kernels import load
 from ensemble.seeding import Purpose, member_seed
@@ -31,6 +32,7 @@ from ensemble.training.class_balance import logit_offsets
 from ensemble.training.cuda_graph import GraphedStep, StepTable, capture_on_gpu
 from ensemble.training.cuda_graph import obstacle as obstacle_to_capture
 from ensemble.training.filtering import filtered_set
+from ensemble.training.frozen_features import HeadStack, head_layer, on_features
 from ensemble.training.host_copy import on_host
 from ensemble.training.job import Arrays, Job, Ways, given_class_weights, given_start
 from ensemble.training.keeper import Keeper
@@ -40,7 +42,7 @@ from ensemble.training.placement import Placement
 from ensemble.training.prediction import predict, predict_logits, predict_own, rows_on_gpu
 from ensemble.training.schedules import Plateau, factor
 from ensemble.training.stack import Stack
-from ensemble.training.start import trained
+from ensemble.training.start import Trained, trained
 from ensemble.training.trial import draws_itself
 from ensemble.training.ways import use
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
@@ -59,16 +61,14 @@ class StackRun:
         self._class_weights = given_class_weights(arrays, job.group.name)
         self.data = Resident.load(arrays, device, job.group.model)
         self.validation_labels = self.data.train_labels[self.data.validation_rows]
-        seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in task.members]
         image_shape = arrays["train_images"].shape[1:]
-        self.stack = Stack.build(job.group.model, image_shape, job.num_classes, seeds).to(device)
-        self._load_starts(given_start(arrays, job.group.name))
         parts = trained(job.group, image_shape, job.num_classes)
-        self.stack.freeze(parts.frozen)
+        self._build(image_shape, given_start(arrays, job.group.name), parts)
+        on_features = isinstance(self.stack, HeadStack)
         self._choose_kernels()
         # Why steps are no CUDA graph: None where they are, empty where there need be no word about it.
-        self.stack.draws_itself = job.group.model.foreign and draws_itself(
-            job.group.model, image_shape, job.num_classes
+        self.stack.draws_itself = (
+            job.group.model.foreign and not on_features and draws_itself(job.group.model, image_shape, job.num_classes)
         )
         self.no_graph = self._obstacle_to_graph() if self._graph_wanted() else ""
         captured = self.no_graph is None
@@ -77,7 +77,7 @@ class StackRun:
         self.filtered = [filtered_set(member, job, self.data, placement) for member in task.members if member.filter]
         self.batches = self._batches()
         self.offsets_KC = logit_offsets(self.recipe, self.batches.labels_KR, job.num_classes)
-        if device.type == "cuda":
+        if device.type == "cuda" and not on_features:
             sizes, memory = activation_sizes(job.group.model, image_shape, job.num_classes), placement.memory_bytes
             self.stack.evaluation_rows = rows_on_gpu(sizes, count, self.batches.rows_of(0), memory)
         self.plateau = Plateau(self.recipe.schedule, count) if isinstance(self.recipe.schedule, PlateauConfig) else None
@@ -97,6 +97,22 @@ class StackRun:
             self.use_graph(GraphedStep(self.step_on_device, self.tensors, capture_on_gpu))
         self._saved = self._said = time.perf_counter()
         self._capture_s = 0.0  # what the last checkpoint took
+
+    def _build(self, image_shape: ImageShape, given: Mapping[str, Tensor], parts: Trained) -> None:
+        """The members as one network; where they share a frozen backbone, their last layers and the features behind it."""
+        job, device = self.job, self.placement.device
+        if self.placement.ranks == 1 and not any(member.filter for member in self.members):
+            head = head_layer(job.group, image_shape, job.num_classes)
+            found = head and on_features(head, job, self.members, self.data, given, self.placement)
+            if found:
+                self.data, stack = found
+                self.stack: Stack = stack.to(device)
+                self._load_starts(given)
+                return
+        seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in self.members]
+        self.stack = Stack.build(job.group.model, image_shape, job.num_classes, seeds).to(device)
+        self._load_starts(given)
+        self.stack.freeze(parts.frozen)
 
     def _load_starts(self, given: Mapping[str, Tensor]) -> None:
         """Put the weights that the run was given, and those that a member goes on from, in the place of drawn ones."""
@@ -128,6 +144,11 @@ class StackRun:
         by_rule = plain and compute.kernels != "torch" and suits(network)
         ways = self.job.ways or Ways(by_rule, {})
         self.kernel_notices = use(replace(ways, batch_last=ways.batch_last and plain and known(network)), self.stack)
+        if isinstance(self.stack, HeadStack):
+            numbers, images = self.data.train_images.shape[1], len(self.data.train_images) + len(self.data.test_images)
+            self.kernel_notices.append(
+                f"the features of the frozen layers are computed once, {numbers:,} numbers for each of {images:,} images"
+            )
 
     def _batches(self) -> Batches:
         own, augmentation = None, self.recipe.augmentation
@@ -344,9 +365,9 @@ class StackRun:
         own = [tensor_of(member.vote_rows) for member in self.members]
         extra = predict_own(self.stack, self.data, self.data.train_images, own, self.placement)
         votes = on_host([validation, test, *extra])
-        states = [{} if k in self.failures else self.stack.member_state(k) for k in range(len(self.members))]
+        states = [{} if k in self.failures else self.stack.own_state(k) for k in range(len(self.members))]
         weights = iter(on_host([tensor for state in states for tensor in state.values()]))
-        parameters = sum(p.numel() for p in self.stack.parameters()) // len(self.members)
+        parameters = self.stack.parameters_per_member
         for k, member in enumerate(self.members):
             if k in self.failures:
                 yield self.failures[k]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,15 +29,30 @@ def check_network(model: Network, image_shape: tuple[int, int, int], num_classes
         yield f"members are trained one by one, since {', '.join(found)} cannot be stacked"
 
 
-def starts(
-    groups: Iterable[Group], image_shape: tuple[int, int, int], num_classes: int
-) -> tuple[dict[str, npt.NDArray[np.uint8]], list[str]]:
-    """The weights that members start from, as `Arrays` have them, and what is worth saying about them.
+def shares_features(group: Group, image_shape: tuple[int, int, int], num_classes: int) -> bool:
+    """True where the members differ in their last layer alone, so that all of them are one small network."""
+    if group.model.freeze == "none":
+        return False
+    from ensemble.training.frozen_features import head_layer
+
+    return head_layer(group, image_shape, num_classes) is not None
+
+
+@dataclass(frozen=True)
+class Starts:
+    """What members start from: as `Arrays` have it, what is worth saying of it, and the files of what each group's have alike."""
+
+    arrays: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    shared: dict[str, bytes] = field(default_factory=dict)
+
+
+def starts(groups: Iterable[Group], image_shape: tuple[int, int, int], num_classes: int) -> Starts:
+    """The weights that members start from, and of members on features of one frozen backbone that backbone.
 
     Raises ConfigError for weights of another network, and for parts to be frozen that it does not have.
     """
-    arrays: dict[str, npt.NDArray[np.uint8]] = {}
-    notes = []
+    found = Starts()
     for group in groups:
         model, recipe = group.model, group.training
         if model.mean is not None and len(model.mean) != image_shape[0]:
@@ -47,16 +63,19 @@ def starts(
             continue
         from safetensors.torch import save
 
+        from ensemble.training.frozen_features import backbone_of
         from ensemble.training.start import starting_tensors, told_of_frozen
 
         frozen = told_of_frozen(group, image_shape, num_classes)
-        if (found := starting_tensors(model, image_shape, num_classes)) is not None:
-            tensors, said = found
-            arrays[START + group.name] = np.frombuffer(save(tensors), np.uint8)
-            notes += [f"{group.name}: {note}" for note in said]
+        tensors, said = starting_tensors(model, image_shape, num_classes) or ({}, [])
+        if tensors:
+            found.arrays[START + group.name] = np.frombuffer(save(tensors), np.uint8)
+        found.notes.extend(f"{group.name}: {note}" for note in said)
         if frozen is not None:
-            notes.append(f"{group.name}: {frozen}")
-    return arrays, notes
+            found.notes.append(f"{group.name}: {frozen}")
+        if (backbone := backbone_of(group, image_shape, num_classes, tensors)) is not None:
+            found.shared[group.name] = save({name: tensor.contiguous() for name, tensor in backbone.items()})
+    return found
 
 
 def named_class_weights(groups: Iterable[Group], class_names: Sequence[str]) -> dict[str, FloatVector]:

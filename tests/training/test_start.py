@@ -180,7 +180,7 @@ def test_what_is_frozen_stays_as_it_is_to_the_last_bit(
         model, optimizer=optimizer, weight_decay=0.1, ema_decay=0.5, keep="best_validation", lr=0.01,
         gradient_clip_norm=1.0,
     )  # fmt: skip
-    start, _ = starts(config.groups, SHAPE, 10)
+    start = starts(config.groups, SHAPE, 10).arrays
     assert list(start) == [f"{START}cnn"]
     together = results(train(config, specs([0, 1]), {**arrays, **start}))
     alone = results(train(config, specs([1]), {**arrays, **start}))[1]
