@@ -174,6 +174,8 @@ def test_groups_with_scales_of_their_own_answer_as_they_were_trained(home: Path)
     assert run("export", "runs/mixed", "--format", "onnx", "--out", "vote.onnx").exit_code == 0
     card = run("card", "runs/mixed").output
     assert "| weights of tuned at the start | old.safetensors (SHA-256 " in card
+    assert "weights: old.safetensors" in card
+    assert str(home) not in card.partition("```yaml")[2].partition("```")[0]
     assert "| standardised of other with | mean 0.2000, deviation 2.0000 |" in card
     session = onnxruntime.InferenceSession("vote.onnx")
     found = session.run(["probabilities"], {"images": images[:50]})[0]
@@ -189,7 +191,7 @@ def test_groups_with_scales_of_their_own_answer_as_they_were_trained(home: Path)
         (["model.name=lenet5"], "0.weight is [4, 1, 3, 3], but [6, 1, 5, 5] in this network"),
         (["model.mean=[0.5]"], "mean and std belong together"),
         (["model.mean=[0.5, 0.5]", "model.std=[0.5, 0.5]"], "model.mean has 2 numbers, but the images of this data set have 1 channels"),
-        (["model.std=[0]", "model.mean=[0]"], "greater than 0"),
+        (["model.std=[0]", "model.mean=[0]"], "greater than or equal to 0.000001"),
         (["model.freeze=[]"], "freeze is empty"),
         (["model.freeze=head"], "model.freeze"),
         (["model.freeze=[layer9]"], "'layer9' fits no weights of the network"),
@@ -284,3 +286,43 @@ def test_timm_s_weights_without_a_connection(home: Path, monkeypatch: pytest.Mon
         starting_tensors(section, (3, 32, 32), 10)
     with pytest.raises(ConfigError, match="pretrained stands for timm's weights"):
         parse_experiment({**KEYS, "name": "x", "model": {**model, "weights": "old.safetensors"}})
+
+
+def test_a_colour_run_is_a_start_for_grey_images(home: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (60, 28, 28, 3)).astype(np.uint8)
+    np.savez("colour.npz", train_images=images, train_labels=np.arange(60) % 3)
+    data = {"name": "arrays", "path": "colour.npz"}
+    Path("colour.yaml").write_text(json.dumps({**KEYS, "data": data}))
+    assert run("train", "colour.yaml", "-q").exit_code == 0
+    done = run("train", "tuned.yaml", f"model.weights=runs/colour/{MEMBER}")
+    assert done.exit_code == 0, done.output
+    assert "standardised by the average of the numbers for three channels" in done.output
+    assert "the first convolution takes 1 channels, the weights are for 3: summed" in done.output
+
+
+STRANGE = """
+import torch
+from torch import nn
+class Scalar(nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.body, self.norm = nn.Linear(784 * in_channels, 8), nn.BatchNorm1d(8, affine=False)
+        self.register_buffer("scale", torch.tensor(0.5))
+        self.warmth = nn.Parameter(torch.tensor(1.5))
+        self.head = nn.Linear(8, num_classes)
+    def forward(self, x):
+        return self.head(self.norm(self.body(x.flatten(1))).relu() * self.scale) * self.warmth
+"""
+
+
+def test_numbers_without_axes_are_kept_as_they_are(home: Path) -> None:
+    Path("nets.py").write_text(STRANGE)
+    Path("own.yaml").write_text(json.dumps({**KEYS, "model": {"name": "python", "path": "nets.py:Scalar"}}))
+    assert run("train", "own.yaml", "-q").exit_code == 0
+    found = weights(home / "runs/own", 0)
+    assert found["scale"].shape == found["warmth"].shape == found["norm.num_batches_tracked"].shape == ()
+    loaded = ensemble.load("runs/own", trust_code=True)
+    assert loaded.predict_proba(np.zeros((2, 1, 28, 28), np.uint8)).shape == (2, 10)
+    again = {"name": "python", "path": "nets.py:Scalar", "weights": f"runs/own/{MEMBER}"}
+    Path("again.yaml").write_text(json.dumps({**KEYS, "model": again}))
+    assert run("train", "again.yaml", "-q").exit_code == 0

@@ -55,7 +55,7 @@ class Network(Part):
         None,
         description="with std, per channel: how images are standardised (on the scale 0 to 1); without it by the training images, and as they were where the weights say so",
     )
-    std: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(None, description="see mean")
+    std: tuple[Annotated[float, Field(ge=1e-6)], ...] | None = Field(None, description="see mean")
 
     @classmethod
     def complete(cls, values: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
@@ -76,6 +76,18 @@ class Network(Part):
     def brings_weights(self) -> bool:
         """True where the network may not start from random weights: a file or a name is given, or its own code may load some."""
         return self.weights is not None or self.stored_code or not self.registry.is_own(self.name)
+
+    def scale(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and deviation for images of so many channels; None where the data set's are taken.
+
+        What is given for three channels stands for one by its average, and what is given for one for all three.
+        """
+        if self.mean is None or self.std is None:
+            return None
+        if len(self.mean) == channels:
+            return self.mean, self.std
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return (mean,) * channels, (std,) * channels
 
     def named_weights(self) -> Mapping[str, Any] | None:
         """Tensors by their names that the network's own library has; None where weights lie in a file, or there are none.

@@ -61,9 +61,9 @@ class StoredVote:
 
     def scale(self, recipe: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation, per channel, by which the networks of a recipe have their images standardised."""
-        model = self.experiment.group(recipe).model
-        if model.mean is not None and model.std is not None:
-            return model.mean, model.std
+        own = self.experiment.group(recipe).model.scale(self.image_shape[0])
+        if own is not None:
+            return own
         return tuple(self.mean_C.tolist()), tuple(self.std_C.tolist())
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ensemble.config.weights_file import files_of
 from ensemble.errors import ConfigError, first_line
+from ensemble.outside.names import shown
 from ensemble.outside.paths import open_regular
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if sha256 is not None and digest.hexdigest() != sha256:
         raise ConfigError(f"model.weights: {path}: is another file than it was when the configuration was read")
     tensors = unwrapped({str(name): value for name, value in values.items() if _is_tensor(value)})
+    for name, tensor in tensors.items():
+        if odd := _odd(tensor):
+            raise ConfigError(f"model.weights: {path}: {shown(name)} is {odd}; expected a plain tensor of numbers")
     if not tensors:
         raise ConfigError(f"model.weights: {path}: holds no tensors; expected the state_dict of a network")
     return tensors
@@ -64,6 +68,15 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor)
 
 
+def _odd(tensor: Tensor) -> str | None:
+    """What keeps a tensor from being a weight, in words."""
+    if tensor.is_meta:
+        return "on the device meta, without values"
+    if tensor.is_quantized or str(tensor.layout) != "torch.strided":
+        return f"{'quantised' if tensor.is_quantized else tensor.layout}"
+    return "of complex numbers" if tensor.is_complex() else None
+
+
 def _safetensors(path: Path, content: bytes) -> Mapping[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -83,10 +96,11 @@ def _saved(path: Path, content: bytes) -> Mapping[str, Any]:
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of many kinds, by what the file is
         raise ConfigError(
-            f"model.weights: {path}: cannot be read as weights ({type(error).__name__}: {first_line(error)}); expected what torch.save(network.state_dict(), ...) writes, without Python objects"
+            f"model.weights: {path}: cannot be read as weights ({type(error).__name__}: {shown(first_line(error), 300)}); expected what torch.save(network.state_dict(), ...) writes, without Python objects"
         ) from error
-    if isinstance(found, Mapping) and not any(map(_is_tensor, found.values())):
-        found = next((found[key] for key in _INSIDE if isinstance(found.get(key), Mapping)), found)
+    if isinstance(found, Mapping):  # of a whole training: the weights are one of the things in it
+        inside = (found[key] for key in _INSIDE if isinstance(found.get(key), Mapping))
+        found = next((one for one in inside if any(map(_is_tensor, one.values()))), found)
     if not isinstance(found, Mapping):
         raise ConfigError(
             f"model.weights: {path}: holds {type(found).__name__}; expected the state_dict of a network, tensors by their names"

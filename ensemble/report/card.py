@@ -157,7 +157,18 @@ def _recipe(run: RunFacts) -> str:
     wanted = ("seed", "num_members", "method", "data", "model", "training", "members")
     chosen = {key: run.config[key] for key in wanted if run.config.get(key) not in (None, [], ())}
     chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in ("root", "path", "download")}
+    chosen = _with_names_of_files(chosen)
+    if "members" in chosen:
+        chosen["members"] = [_with_names_of_files(group) for group in chosen["members"]]
     return yaml.safe_dump(_without_nothing(chosen), sort_keys=False, default_flow_style=None, width=100).rstrip()
+
+
+def _with_names_of_files(holder: dict[str, Any]) -> dict[str, Any]:
+    """A run or a group whose weights lay in a file: its name without the folders."""
+    model = holder.get("model") or {}
+    if not model.get("weights_sha256"):
+        return holder
+    return {**holder, "model": {**model, "weights": Path(model["weights"]).name}}
 
 
 def _training_rows(run: RunFacts) -> list[tuple[str, str]]:

@@ -83,7 +83,9 @@ def parse_labels(content: bytes, where: Path, classes: int | None) -> Labels:
 def member_contents(result: MemberResult) -> dict[str, bytes]:
     """All files of a member, by name."""
     contents = {
-        WEIGHTS: save_safetensors({name: np.ascontiguousarray(array) for name, array in result.weights.items()}),
+        WEIGHTS: save_safetensors(
+            {name: np.require(array, requirements="C") for name, array in result.weights.items()}
+        ),
         VOTES: npz_bytes({name: getattr(result.votes, name) for name in Votes.__slots__}),
         HISTORY: _history_bytes(result.history),
     }

@@ -67,8 +67,8 @@ class Resident:
 
         model: a network that may have a standardisation of its own.
         """
-        if model is not None and model.mean is not None:
-            arrays = {**arrays, "mean": np.array(model.mean, np.float32), "std": np.array(model.std, np.float32)}
+        if model is not None and (scale := model.scale(arrays["train_images"].shape[1])) is not None:
+            arrays = {**arrays, "mean": np.array(scale[0], np.float32), "std": np.array(scale[1], np.float32)}
         images = {name: array for name, array in arrays.items() if not name.startswith(GIVEN)}
         tensors = {name: tensor_of(array).to(device).contiguous() for name, array in images.items()}
         return cls(

@@ -31,7 +31,7 @@ from ensemble.training.start import head_of, trained
 from ensemble.types import MemberSpec
 
 MOST_BYTES = 4 * 2**30  # of features; beyond, they are computed anew at every step
-_ROWS = 4
+_ROWS = 16  # of the trial: more than the few that somebody may treat otherwise
 
 
 class HeadStack(Stack):
@@ -80,27 +80,36 @@ def _head_layer(model: Network, image_shape: ImageShape, num_classes: int) -> st
     group = Group(name="trial", count=1, model=model, training=TrainingConfig())
     if not trained(group, image_shape, num_classes).frozen.issuperset(rest):
         return None
-    other = build_seeded(model, image_shape, num_classes, 1).state_dict()
+    other = build_seeded(model, image_shape, num_classes, 1)
     given = model.weights is not None or getattr(model, "pretrained", False)
-    if not given and not all(torch.equal(tensor, other[key]) for key, tensor in rest.items()):
+    if not given and not all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in rest.items()):
         return None  # every member has drawn a backbone of its own
-    images = torch.rand((_ROWS, *image_shape), generator=torch.Generator().manual_seed(0))
-    stack = Stack.build(model, image_shape, num_classes, [0])
-    stack.freeze(frozenset(rest))
-    if stack.dropout:
+    other.load_state_dict(network.state_dict())
+    stacks = [Stack(stack_modules([one]), 1) for one in (network, other)]
+    try:
+        return name if _never_change(stacks, name, frozenset(rest), image_shape) else None
+    except Exception:  # the network is a user's
         return None
-    seen = []
+
+
+def _never_change(stacks: Sequence[Stack], head: str, frozen: frozenset[str], image_shape: ImageShape) -> bool:
+    """True where an image has the same features in training and not, in every batch, and in every member with equal weights.
+
+    stacks: two networks of different seeds with the same weights: what no state_dict holds tells them apart.
+    """
+    images = torch.rand((_ROWS, *image_shape), generator=torch.Generator().manual_seed(0))
+    found = []
     with torch.random.fork_rng(devices=[]):  # a network may draw by itself, which the comparison tells
-        for mode in (True, False, True):
-            try:
-                features, answer = _through(stack.train(mode), name, images)
-            except _NotAHeadError:
-                return None
-            if features.dim() != 2 or not torch.equal(stack.network.get_submodule(name)(features), answer):
-                return None
-            seen.append(features)
-    same = all(torch.equal(features, seen[0]) for features in seen[1:])
-    return name if same else None
+        for stack in stacks:
+            stack.freeze(frozen)
+            if stack.dropout:
+                return False
+            for mode, rows in ((True, _ROWS), (False, _ROWS), (True, 3), (True, _ROWS)):
+                features, answer = _through(stack.train(mode), head, images[:rows])
+                if features.dim() != 2 or not torch.equal(stack.network.get_submodule(head)(features), answer):
+                    return False
+                found.append(features[:3])
+    return all(torch.allclose(features, found[0], 1e-4, 1e-5) for features in found)
 
 
 class _NotAHeadError(Exception):

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from ensemble.config.network import Network
 from ensemble.data.counter_random import random_bits
@@ -75,21 +74,32 @@ class Stack(nn.Module):
         self._still: list[nn.Module] = []
 
     def freeze(self, names: Collection[str]) -> None:
-        """Keep the parameters of these names (as in the unstacked network), and the statistics of batch norms among them."""
+        """Keep the parameters of these names (as in the unstacked network), and the buffers of layers among them.
+
+        Such buffers are statistics of batches, as of a batch norm, or the vectors of a spectral norm.
+        """
         for place, layer in self._places():
-            own = {key: f"{place}.{key}" if place else key for key in {**layer._parameters, **layer._buffers}}
-            for key, parameter in layer._parameters.items():
-                if parameter is not None and own[key] in names:
-                    parameter.requires_grad_(False)
-            if isinstance(layer, StackedBatchNorm | _NormBase) and own and all(name in names for name in own.values()):
+            tensors = {
+                key: tensor for key, tensor in {**layer._parameters, **layer._buffers}.items() if tensor is not None
+            }
+            own = {
+                key: f"{place}.{key}" if place else key
+                for key in tensors
+                if key not in layer._non_persistent_buffers_set
+            }
+            for key, name in own.items():
+                if name in names and isinstance(tensors[key], nn.Parameter):
+                    tensors[key].requires_grad_(False)
+            buffers = any(tensor is not None for tensor in layer._buffers.values())
+            if buffers and own and all(name in names for name in own.values()):
                 self._still.append(layer)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Stack:
-        """As of every module, but that frozen batch norms go by their statistics."""
+        """As of every module, but that frozen layers with buffers, such as batch norms, go by them."""
         super().train(mode)
         for layer in self._still:
-            layer.eval()
+            layer.training = False  # of itself alone, not of what it holds
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Stack:  # `to`, `double` and the like

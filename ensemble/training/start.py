@@ -118,12 +118,17 @@ def starting_tensors(
     expected, head = network.state_dict(), head_of(model, image_shape, num_classes)
     what, notes, taken = f"model.weights: {model.weights}", [], {}
     first = _first_convolution(network, image_shape[0])
-    new = []
+    fits = all(name in given and given[name].shape == expected[name].shape for name in head)
+    new = [name for name in expected if name in head] if model.new_head or not fits else []
     for name, mine in expected.items():
         found = given.get(name)
-        if name in head and (model.new_head or found is None or found.shape != mine.shape):
-            new.append(name)
-        elif found is not None and found.shape == mine.shape:
+        if name in new:
+            continue
+        if found is not None and found.is_floating_point() != mine.is_floating_point():
+            raise ConfigError(
+                f"{what}: {name} is {found.dtype}; expected {mine.dtype}, or a type that it can be made of"
+            )
+        if found is not None and found.shape == mine.shape:
             taken[name] = found
         elif found is not None and name == first and _other_channels(found, mine):
             taken[name] = _for_channels(found, mine.shape[1])
@@ -134,12 +139,11 @@ def starting_tensors(
         elif not name.endswith("num_batches_tracked"):
             raise ConfigError(_misfit(what, name, expected, given))
     for name, tensor in taken.items():
-        mine = expected[name]
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        taken[name] = tensor.detach().to(expected[name].dtype).contiguous()
+        if not bool(torch.isfinite(taken[name]).all()):
             raise ConfigError(
-                f"{what}: {name} holds numbers that are not finite; expected the weights of a finished training"
+                f"{what}: {name} holds numbers that are not finite in {expected[name].dtype}; expected the weights of a finished training"
             )
-        taken[name] = tensor.detach().to(mine.dtype).contiguous()
     if new:
         notes.append(f"drawn anew for every member: {_listed(new)}")
     elif not model.new_head:

@@ -55,7 +55,11 @@ def starts(groups: Iterable[Group], image_shape: tuple[int, int, int], num_class
     found = Starts()
     for group in groups:
         model, recipe = group.model, group.training
-        if model.mean is not None and len(model.mean) != image_shape[0]:
+        if model.mean is not None and (len(model.mean), image_shape[0]) in ((1, 3), (3, 1)):
+            found.notes.append(
+                f"{group.name}: standardised by {'the average of the numbers for three channels' if len(model.mean) == 3 else 'the one number for every channel'}"
+            )
+        elif model.mean is not None and len(model.mean) != image_shape[0]:
             raise ConfigError(
                 f"model.mean has {len(model.mean)} numbers, but the images of this data set have {image_shape[0]} channels; give model.mean and model.std a number for each channel"
             )

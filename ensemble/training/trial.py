@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ensemble.config.network import Network
-from ensemble.errors import ConfigError
+from ensemble.errors import ConfigError, first_line
 from ensemble.models import ImageShape, num_parameters
 from ensemble.training.layers import StackedDropout
 from ensemble.training.remembered import once_per_network
@@ -67,12 +67,27 @@ def check(model: Network, image_shape: ImageShape, num_classes: int) -> list[str
         raise ConfigError(
             f"model {model.name}: changes its parameters or buffers in eval mode; expected that only training does, or votes would depend on the order of images"
         )
+    _require_whole_state(model, network, image_shape, num_classes, images)
     notes = []
     if _same(_tensors(network), _tensors(build_seeded(model, image_shape, num_classes, 1).eval())):
         notes.append("all members start from the same weights, since none are drawn")
     if unused := _without_gradient(network, images):
         notes.append(f"weights without a gradient, which stay as they are: {', '.join(unused[:5])}")
     return notes
+
+
+def _require_whole_state(
+    model: Network, network: nn.Module, image_shape: ImageShape, num_classes: int, images: Tensor
+) -> None:
+    """Raises ConfigError where a network of another seed with the same weights answers otherwise, as it would after a run."""
+    other = build_seeded(model, image_shape, num_classes, 1).eval()
+    with torch.no_grad():
+        expected = network(images)
+        other.load_state_dict(network.state_dict())
+        if not torch.allclose(other(images), expected, 1e-3, 1e-4):
+            raise ConfigError(
+                f"model {model.name}: draws tensors that its state_dict does not hold, so no stored member could be used again; expected parameters, or buffers by register_buffer(name, tensor)"
+            )
 
 
 @once_per_network
@@ -172,7 +187,10 @@ def _without_gradient(network: nn.Module, images: Tensor) -> list[str]:
     answer: Tensor = network(images)
     if not answer.requires_grad:
         return [name for name, parameter in network.named_parameters() if parameter.requires_grad]
-    answer.square().sum().backward()  # type: ignore[no-untyped-call]
+    try:
+        answer.square().sum().backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise ConfigError(f"the network has no way back from its answer to its weights: {first_line(error)}") from error
     return [
         name for name, parameter in network.named_parameters() if parameter.requires_grad and parameter.grad is None
     ]

@@ -117,6 +117,66 @@ def test_a_network_that_looks_at_its_last_layer_s_answer_is_trained_whole(
         assert head_layer(experiment(model).groups[0], SHAPE, 10) == head, path
 
 
+HABITS = """
+import torch
+from torch import nn
+class Base(nn.Module):
+    def __init__(self, num_classes, in_channels):
+        super().__init__()
+        self.body, self.norm = nn.Linear(784, 6), self.normalised()
+        self.head = nn.Linear(6, num_classes)
+        self.own()
+    def normalised(self):
+        return nn.Identity()
+    def own(self):
+        pass
+    def features(self, f):
+        return f
+    def forward(self, x):
+        return self.head(self.features(self.norm(self.body(x.flatten(1))).tanh()))
+class OfTheBatch(Base):
+    def features(self, f):
+        return f - f.mean(0)
+class WithoutStatistics(Base):
+    def normalised(self):
+        return nn.BatchNorm1d(6, track_running_stats=False)
+class RarelyDrops(Base):
+    def features(self, f):
+        return nn.functional.dropout(f, 0.5, self.training and len(f) > 8)
+class OfItsOwn(Base):
+    def own(self):
+        self.register_buffer("turn", torch.randn(6, 6), persistent=False)
+    def features(self, f):
+        return f @ self.turn
+class Fails(Base):
+    def features(self, f):
+        raise RuntimeError("not today")
+"""
+
+
+@pytest.mark.parametrize(
+    ("habit", "head"),
+    [
+        ("Base", "head"), ("OfTheBatch", None), ("WithoutStatistics", None), ("RarelyDrops", None), ("OfItsOwn", None),
+        ("Fails", None),
+    ],
+)  # fmt: skip
+def test_features_that_depend_on_more_than_the_image_are_computed_at_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, habit: str, head: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(HABITS)
+    plain = {"name": "python", "path": f"nets.py:{habit}"}
+    model = {**plain, **stored(tmp_path, weights_of(_of_file(plain, tmp_path), SHAPE, 10)), "freeze": "backbone"}
+    assert head_layer(experiment(model).groups[0], SHAPE, 10) == head
+
+
+def _of_file(keys: dict[str, Any], folder: Path) -> dict[str, Any]:
+    section = Network.registry.find("python")
+    assert section is not None
+    return dict(section.complete(keys, folder))
+
+
 def run(*words: str) -> str:
     done = CliRunner().invoke(main, list(words))
     assert done.exit_code == 0, done.output

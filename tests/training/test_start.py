@@ -251,3 +251,65 @@ def test_frozen_batch_norms_stay_still_in_every_mode(tmp_path: Path) -> None:
         stack(images)
     changed = {name for name, tensor in stack.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"network.5.running_mean", "network.5.running_var"}
+
+
+class _Normed(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Conv2d(1, 4, 3))
+        self.older = torch.nn.utils.spectral_norm(torch.nn.Conv2d(4, 4, 3))  # type: ignore[no-untyped-call]
+        self.norm, self.drop = torch.nn.BatchNorm2d(4, affine=False), torch.nn.Dropout(0.5)
+        self.head = torch.nn.Linear(4, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.drop(self.norm(self.older(self.first(x)))).mean((2, 3))
+        answer: torch.Tensor = self.head(features)
+        return answer
+
+
+def test_frozen_statistics_of_every_kind_stay_still() -> None:
+    """Also of a batch norm without weights and of both spectral norms; dropout in between goes on."""
+    network = _Normed()
+    stack = Stack(network, 1)
+    names = [name for name in network.state_dict() if not name.startswith("head")]
+    stack.freeze(names)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for _ in range(3):
+        stack.train()
+        network(torch.rand((8, *SHAPE))).sum().backward()
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert network.drop.training
+    assert {name for name, p in network.named_parameters() if p.grad is not None} == {"head.weight", "head.bias"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.to_sparse(), r"0\.weight is torch\.sparse_coo; expected a plain tensor"),
+        (lambda t: t.to("meta"), r"0\.weight is on the device meta, without values"),
+        (lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8), r"0\.weight is quantised"),
+        (lambda t: t.to(torch.complex64), r"0\.weight is of complex numbers"),
+        (lambda t: (t * 100).to(torch.int8), r"0\.weight is torch\.int8; expected torch\.float32"),
+        (lambda t: t.double() + 1e300, r"0\.weight holds numbers that are not finite in torch\.float32"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_tensors_that_are_no_weights_are_named(tmp_path: Path, change: Any, message: str) -> None:
+    tensors = weights_of(CNN, SHAPE, 10)
+    torch.save({**tensors, "0.weight": change(tensors["0.weight"])}, tmp_path / "w.pth")
+    model = section(**CNN, weights=str(tmp_path / "w.pth"))
+    with pytest.raises(ConfigError, match=message):
+        starting_tensors(model, SHAPE, 10)
+
+
+def test_half_precision_and_whole_trainings_are_taken(tmp_path: Path) -> None:
+    tensors = weights_of(CNN, SHAPE, 10)
+    floats = {k: t.half() if t.is_floating_point() else t for k, t in tensors.items()}
+    torch.save({"state_dict": floats, "epoch": torch.tensor(3)}, tmp_path / "w.pth")
+    found = starting_tensors(section(**CNN, weights=str(tmp_path / "w.pth")), SHAPE, 10)
+    assert found is not None
+    assert all(torch.equal(found[0][name], floats[name].to(tensor.dtype)) for name, tensor in tensors.items())
+    without = {k: t for k, t in tensors.items() if k != "11.bias"}
+    found = starting_tensors(section(**CNN, **stored(tmp_path, without)), SHAPE, 10)
+    assert found is not None
+    assert "11.weight" not in found[0], "a last layer is given whole, or drawn whole"

@@ -309,6 +309,8 @@ def test_a_dropout_in_two_places_draws_twice(tmp_path: Path) -> None:
         ("infinite(k)", "numbers that are not finite"),
         ("frozen_all(k)", "no weights to train"),
         ("Several(k)", "expected a tensor of logits"),
+        ("Hidden(k)", "draws tensors that its state_dict does not hold"),
+        ("InPlace(k)", "no way back from its answer to its weights"),
     ],
 )  # fmt: skip
 def test_what_training_cannot_rely_on_is_refused(body: str, message: str, tmp_path: Path) -> None:
@@ -335,6 +337,25 @@ class Several(nn.Module):
     def forward(self, x):
         y = self.last(x.flatten(1))
         return y, y
+
+class Hidden(nn.Module):
+    def __init__(self, k):
+        super().__init__()
+        self.last, self.turn = nn.Linear(784, k), torch.randn(784, 784)
+
+    def forward(self, x):
+        return self.last(x.flatten(1) @ self.turn)
+
+class InPlace(nn.Module):
+    def __init__(self, k):
+        super().__init__()
+        self.first, self.last = nn.Linear(784, 8), nn.Linear(8, k)
+
+    def forward(self, x):
+        x = self.first(x.flatten(1)).sigmoid()
+        y = self.last(x)
+        x += 1
+        return y
 
 def numpy_weights(k):
     import numpy
