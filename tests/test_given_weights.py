@@ -218,6 +218,10 @@ def test_a_network_of_one_s_own_and_sweeps_and_the_classifier(home: Path) -> Non
     Path("own2.yaml").write_text(json.dumps({**KEYS, "model": tuned}))
     done = run("train", "own2.yaml", "-q")
     assert done.exit_code == 0, done.output
+    random = {**own, "freeze": "backbone"}
+    Path("own3.yaml").write_text(json.dumps({**KEYS, "model": random}))
+    done = run("train", "own3.yaml")
+    assert "which each member has drawn at random: the network loads none of them" in done.output
     old, new = weights(home / "runs/own", 0), weights(home / "runs/own2", 1)
     assert sorted(name for name in old if not np.array_equal(old[name], new[name])) == ["3.bias", "3.weight"]
     sweep = {**KEYS, "model": tuned, "sweep": {"axes": {"model.freeze": ["none", "backbone"], "training.lr": [1e-3]}}}

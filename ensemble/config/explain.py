@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Iterator
+from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -40,10 +41,53 @@ _EXPECTED = {
 
 def explain(error: ValidationError, where: str, places: dict[KeyPath, str]) -> str:
     """All findings, one line each, in the order of the file."""
-    lines = [_line(details, where, places) for details in error.errors(include_url=False)]
+    lines = [_line(details, where, places) for details in _meant(error.errors(include_url=False))]
     unique = list(dict.fromkeys(lines))
     head = f"{where}: {len(unique)} mistake{'s' if len(unique) > 1 else ''} in the configuration"
     return "\n".join([head, *(f"  {line}" for line in unique)])
+
+
+def _meant(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """Of a key that takes a word, a list or a mapping only what is wrong with the form that was given.
+
+    pydantic tries every form, and puts its own name of each into the place of what it finds.
+    """
+    tried: dict[tuple[str | int, ...], set[str]] = {}
+    for details in found:
+        if (at := _form_at(details["loc"])) is not None:
+            tried.setdefault(details["loc"][:at], set()).add(_form(details["loc"][at]))
+    given = {
+        details["loc"][:-1]: details["input"]
+        for details in found
+        if _form_at(details["loc"]) == len(details["loc"]) - 1
+    }
+    for details in found:
+        at = _form_at(details["loc"])
+        if at is None:
+            yield details
+            continue
+        key, form = details["loc"][:at], _form(details["loc"][at])
+        value = given.get(key)
+        wanted = "dict" if isinstance(value, dict) else "tuple" if isinstance(value, list | tuple) else "literal"
+        if form != (wanted if wanted in tried[key] else "literal"):
+            continue
+        context = dict(details.get("ctx", {}))
+        if form == "literal":
+            context["or"] = [words for name, words in _FORMS.items() if name in tried[key]]
+        yield cast("ErrorDetails", {**details, "loc": (*key, *details["loc"][at + 1 :]), "ctx": context})
+
+
+_FORMS = {"tuple": "a list", "dict": "{NAME: NUMBER, ...}"}
+
+
+def _form_at(location: tuple[str | int, ...]) -> int | None:
+    """Where pydantic's name of a form stands in a place; None where there is none."""
+    names = ("literal[", "tuple[", "dict[")
+    return next((i for i, part in enumerate(location) if isinstance(part, str) and part.startswith(names)), None)
+
+
+def _form(part: str | int) -> str:
+    return str(part).partition("[")[0]
 
 
 def _line(details: ErrorDetails, where: str, places: dict[KeyPath, str]) -> str:
@@ -56,8 +100,8 @@ def _line(details: ErrorDetails, where: str, places: dict[KeyPath, str]) -> str:
     if kind == "missing":
         return f"{place}: {key}: missing, and it has no default"
     if kind in ("literal_error", "union_tag_invalid"):
-        choices = _choices(context)
-        return f"{place}: {key}{'.name' if kind == 'union_tag_invalid' else ''} = {shown(_tag_or(value))}: expected one of {', '.join(choices)}{_nearest(str(_tag_or(value)), choices)}"
+        choices, value = _choices(context), value if kind == "literal_error" else _tag_or(value)
+        return f"{place}: {key}{'.name' if kind == 'union_tag_invalid' else ''} = {shown(value)}: expected one of {', '.join([*choices, *(f'or {form}' for form in context.get('or', ()))])}{_nearest(value if isinstance(value, str) else '', choices)}"
     if kind in ("union_tag_not_found", "model_type", "model_attributes_type", "dict_type"):
         return f"{place}: {key}{_section_expected(path, value)}"
     if kind == "value_error":

@@ -73,9 +73,14 @@ class Network(Part):
         return self
 
     @property
+    def has_weights(self) -> bool:
+        """True where weights to start from are named, in a file or in the network's library."""
+        return self.weights is not None
+
+    @property
     def brings_weights(self) -> bool:
-        """True where the network may not start from random weights: a file or a name is given, or its own code may load some."""
-        return self.weights is not None or self.stored_code or not self.registry.is_own(self.name)
+        """True where the network may not start from random weights: some are named, or its own code may load some."""
+        return self.has_weights or self.stored_code or not self.registry.is_own(self.name)
 
     def scale(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """Mean and deviation for images of so many channels; None where the data set's are taken.

@@ -132,8 +132,8 @@ class TimmNetwork(LibraryNetwork):
         return self
 
     @property
-    def brings_weights(self) -> bool:
-        return self.pretrained or super().brings_weights
+    def has_weights(self) -> bool:
+        return self.pretrained or super().has_weights
 
     @classmethod
     def complete(cls, values: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:

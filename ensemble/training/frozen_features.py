@@ -24,6 +24,7 @@ from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batches import Resident
 from ensemble.training.job import Job
 from ensemble.training.placement import Placement
+from ensemble.training.plain import oddity
 from ensemble.training.prediction import CPU_BATCH, in_batches
 from ensemble.training.remembered import once_per_network
 from ensemble.training.stack import Stack, build_seeded, stack_modules
@@ -73,7 +74,7 @@ def _head_layer(model: Network, image_shape: ImageShape, num_classes: int) -> st
     network = build_seeded(model, image_shape, num_classes, 0)
     names = {name.rpartition(".")[0] for name in head}
     layer = network.get_submodule(next(iter(names))) if len(names) == 1 else None
-    if not isinstance(layer, nn.Linear) or type(layer) is not nn.Linear:
+    if not isinstance(layer, nn.Linear) or type(layer) is not nn.Linear or oddity(layer):
         return None
     (name,) = names
     rest = {key: tensor for key, tensor in network.state_dict().items() if key not in head}
@@ -81,8 +82,7 @@ def _head_layer(model: Network, image_shape: ImageShape, num_classes: int) -> st
     if not trained(group, image_shape, num_classes).frozen.issuperset(rest):
         return None
     other = build_seeded(model, image_shape, num_classes, 1)
-    given = model.weights is not None or getattr(model, "pretrained", False)
-    if not given and not all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in rest.items()):
+    if not model.has_weights and not all(torch.equal(tensor, other.state_dict()[key]) for key, tensor in rest.items()):
         return None  # every member has drawn a backbone of its own
     other.load_state_dict(network.state_dict())
     stacks = [Stack(stack_modules([one]), 1) for one in (network, other)]

@@ -54,7 +54,12 @@ def told_of_frozen(group: Group, image_shape: ImageShape, num_classes: int) -> s
     network = build_seeded(group.model, image_shape, num_classes, 0)
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     still = sum(size for name, size in sizes.items() if name in frozen)
-    return f"{still:,} of {sum(sizes.values()):,} parameters stay as they are (model.freeze)"
+    said = f"{still:,} of {sum(sizes.values()):,} parameters stay as they are (model.freeze)"
+    if group.model.has_weights:
+        return said
+    other, mine = build_seeded(group.model, image_shape, num_classes, 1).state_dict(), network.state_dict()
+    drawn = any(not torch.equal(mine[name], other[name]) for name in frozen)
+    return f"{said}, which each member has drawn at random: the network loads none of them" if drawn else said
 
 
 def trained(group: Group, image_shape: ImageShape, num_classes: int) -> Trained:

@@ -26,7 +26,7 @@ def refused(folder: Path, *overrides: str) -> str:
 @pytest.mark.parametrize(
     "override",
     [
-        "training.mixup=0.2", "training.early_stopping=true", "training.class_weights=[1]", "training.dropout=0.1",
+        "training.mixup=0.2", "training.early_stopping=true", "training.focal=1", "training.dropout=0.1",
         "model={name: lenet5, dropout: 0.1}", "model.stem=small", "method.folds=3", "training.schedule={name: step, patience: 3}",
         "compute.gpu=1", "data.augment=true", "foo=1", "tracking.wandb.x=1",
     ],
@@ -74,3 +74,26 @@ def test_edits() -> None:
     assert closest("l", ["lr", "eps"]) == "lr"
     assert closest("baging", ["bagging", "adaboost"]) == "bagging"
     assert closest("mixup", ["eps", "lr"]) is None
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.class_weights=balnced", "= 'balnced': expected one of none, balanced, or {NAME: NUMBER, ...}; did you mean balanced?"),
+        ("training.class_weights={a: -1.0}", "training.class_weights.a = -1.0: expected greater than 0"),
+        ("training.class_weights=[1]", "= [1]: expected one of none, balanced, or {NAME: NUMBER, ...}"),
+        ("model.freeze=backbon", "= 'backbon': expected one of none, backbone, or a list; did you mean backbone?"),
+        ("model.freeze={a: 1}", '= {"a": 1}: expected one of none, backbone, or a list'),
+        ("model.freeze=[[a]]", 'model.freeze.0 = ["a"]: expected text'),
+    ],
+)  # fmt: skip
+def test_of_a_key_with_several_forms_only_the_one_that_was_given_is_explained(
+    tmp_path: Path, override: str, expected: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("num_members: 2\nmethod: {name: bagging}\nmodel: {name: lenet5}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [override])
+    assert expected in str(caught.value)
+    assert "1 mistake in" in str(caught.value)
+    assert "[" not in str(caught.value).partition(" = ")[0].rpartition(": ")[2], "names of types are not for people"

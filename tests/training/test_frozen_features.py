@@ -148,6 +148,9 @@ class OfItsOwn(Base):
         self.register_buffer("turn", torch.randn(6, 6), persistent=False)
     def features(self, f):
         return f @ self.turn
+class HookedHead(Base):
+    def own(self):
+        self.head = nn.utils.spectral_norm(self.head)
 class Fails(Base):
     def features(self, f):
         raise RuntimeError("not today")
@@ -158,7 +161,7 @@ class Fails(Base):
     ("habit", "head"),
     [
         ("Base", "head"), ("OfTheBatch", None), ("WithoutStatistics", None), ("RarelyDrops", None), ("OfItsOwn", None),
-        ("Fails", None),
+        ("HookedHead", None), ("Fails", None),
     ],
 )  # fmt: skip
 def test_features_that_depend_on_more_than_the_image_are_computed_at_every_step(
