@@ -31,6 +31,7 @@ def loss_factors(recipe: TrainingConfig, labels_KR: Tensor, given_C: FloatVector
 
 def chances_of(recipe: TrainingConfig, member: MemberSpec, labels_R: Tensor) -> DoubleArray | None:
     """How likely each row is drawn, of those of a member [R], where an epoch draws its rows; None where it takes all once."""
+    assert member.weights is not None or not member.resample, "drawing by weight needs weights"
     own = member.weights.astype(np.float64) if member.resample and member.weights is not None else None
     if recipe.sampling == "shuffled":
         return own

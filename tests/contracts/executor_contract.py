@@ -154,6 +154,7 @@ class ExecutorContract:
         """And no other one begins. The handlers are installed as by the command line; the signal is a real one."""
         begun: set[str] = set()
         kept: dict[str, bytes] = {}
+        failed: list[Failure] = []
 
         def emit(item: Event | Checkpoint) -> None:
             if isinstance(item, Notice) and item.message.endswith("begins"):
@@ -167,13 +168,19 @@ class ExecutorContract:
         signals.install()
         try:
             with pytest.raises(KeyboardInterrupt):
-                list(executor.run(tasks(*[1] * (executor.slots + 2)), until_stopped, arrays_read_only(), emit))
+                failed.extend(
+                    failure
+                    for outcome in executor.run(
+                        tasks(*[1] * (executor.slots + 2)), until_stopped, arrays_read_only(), emit
+                    )
+                    for failure in outcome.failures
+                )
             taken = signals.waited_s()
         finally:
             signals.clear()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        assert kept == {task: task.encode() for task in begun}, (kept, begun, taken)
+        assert kept == {task: task.encode() for task in begun}, (kept, begun, taken, failed)
         assert len(begun) == executor.slots
         assert taken < 5, f"{taken:.1f} s"
         if executor.name != "accelerate":  # its other ranks have left

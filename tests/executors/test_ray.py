@@ -96,9 +96,13 @@ class TestRay(ExecutorContract):
         assert ended - started < 60
 
     def test_two_slots_run_at_the_same_time_and_processes_are_reused(self, executor: Any) -> None:
-        found, events = self.outcomes(executor, tasks(1, 1, 1, 1), telling)
-        processes = {e.message.split()[0] for e in events if isinstance(e, Notice)}
-        assert len(found) == 4
+        processes: set[str] = set()
+        for _ in range(6):  # a busy machine may take longer to start the second process than the first one trains all
+            found, events = self.outcomes(executor, tasks(1, 1, 1, 1), telling)
+            assert len(found) == 4
+            processes = {e.message.split()[0] for e in events if isinstance(e, Notice)}
+            if len(processes) == 2:
+                break
         assert len(processes) == 2
         assert all("OMP=1" in e.message for e in events if isinstance(e, Notice))
 

@@ -134,13 +134,10 @@ def test_a_member_with_a_loss_that_is_not_finite_does_not_spoil_the_comparison(a
         ("adagrad", "adagrad has no capturable form in torch; expected adadelta, adam, adamax, adamw, rmsprop, sgd"),
     ],
 )
-def test_what_cannot_be_captured_is_named(
-    optimizer: str, reason: str | None, arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_captured_is_named(optimizer: str, reason: str | None, arrays: dict[str, Any]) -> None:
     run = run_of(experiment(optimizer=optimizer), arrays, None)
     assert obstacle(run.recipe, run.placement) == "its device is no GPU"
-    monkeypatch.setattr(Placement, "device", torch.device("cuda"))
-    assert obstacle(run.recipe, run.placement) == reason
+    assert obstacle(run.recipe, replace(run.placement, device=torch.device("cuda"))) == reason
 
 
 def test_on_a_cpu_the_default_is_no_matter(arrays: dict[str, Any]) -> None:
