@@ -206,7 +206,7 @@ def test_mistakes_are_named_before_anything_is_trained(home: Path, change: list[
     done = run("train", "tuned.yaml", "-q", *change)
     assert done.exit_code == 2, done.output
     assert message in " ".join(done.output.split())
-    assert not list(Path().glob("runs/*/members/*"))
+    assert not list(Path().glob("runs/*")), "a mistake leaves no folder behind"
 
 
 def test_a_network_of_one_s_own_and_sweeps_and_the_classifier(home: Path) -> None:

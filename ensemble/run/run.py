@@ -58,6 +58,7 @@ from ensemble.storage.names import (
 from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.event_log import EventLog
 from ensemble.training import (
+    Starts,
     Trainer,
     check_batches,
     check_network,
@@ -105,6 +106,7 @@ def run_ensemble(
     config = experiment.model_dump(mode="json")
     notices = [Notice(f"data: {remark.text}", remark.warning) for remark in dataset.account.remarks()]
     notices += _checked_networks(experiment, dataset)
+    given = _given(experiment, dataset)  # before there is a folder, which a mistake in it would leave behind
 
     def check(stored: RunFolder) -> None:
         require_same_data(stored, dataset, split)
@@ -121,7 +123,7 @@ def run_ensemble(
         for notice in notices:
             emit(notice)
         emit = _with_idle_options(emit, experiment, str(folder.plan()["device"]))
-        driver = train_members(experiment, dataset, split, folder, make_executor, emit)
+        driver = train_members(experiment, dataset, split, folder, make_executor, emit, given)
         failures = tuple(driver.failures.values())
         evaluation = judge(folder)
         _store_judgement(folder, evaluation, dataset.test_images_NCHW[disputed_rows(evaluation)])
@@ -279,14 +281,15 @@ def train_members(
     folder: RunFolder,
     make_executor: MakeExecutor,
     emit: Callable[[Event], None],
+    given: Starts | None = None,
 ) -> Driver:
     """Train what is missing in an open run folder, and store all that voting needs; judging is another matter.
 
+    given: what the members start from and weigh classes by, where that has been found out already.
     Raises StorageError when the folder was begun with other data, QuorumError when the failure policy says stop.
     """
     mean_C, std_C = normalization(dataset, split)
-    given = starts(experiment.groups, _image_shape(dataset), dataset.num_classes)
-    weights = named_class_weights(experiment.groups, dataset.class_names)
+    given = given or _given(experiment, dataset)
     for note in given.notes:
         emit(Notice(note))
     _describe(folder, dataset, split, mean_C, std_C)
@@ -299,12 +302,19 @@ def train_members(
     )
     try:
         watch_test = any(group.training.watch_test for group in experiment.groups)
-        arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given.arrays, **weights}
+        arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given.arrays}
         driver.train(method, arrays, dataset.num_classes)
     finally:
         driver.close()
     folder.write(METHOD, json_bytes({"vote_weights": _weights(method, driver, folder), "report": method.report()}))
     return driver
+
+
+def _given(experiment: Experiment, dataset: Dataset) -> Starts:
+    """What the members start from and weigh classes by. Raises ConfigError where that cannot be had or does not fit."""
+    found = starts(experiment.groups, _image_shape(dataset), dataset.num_classes)
+    found.arrays.update(named_class_weights(experiment.groups, dataset.class_names))
+    return found
 
 
 def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray) -> None:

@@ -6,12 +6,20 @@ Importing this loads no torch; the first training does.
 """
 
 from ensemble.training.job import Arrays, Job, check_batches, check_precision, device_kind
-from ensemble.training.suitability import check_network, largest_stack, named_class_weights, shares_features, starts
+from ensemble.training.suitability import (
+    Starts,
+    check_network,
+    largest_stack,
+    named_class_weights,
+    shares_features,
+    starts,
+)
 from ensemble.training.trainer import Trainer
 
 __all__ = [
     "Arrays",
     "Job",
+    "Starts",
     "Trainer",
     "check_batches",
     "check_network",

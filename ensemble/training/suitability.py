@@ -42,7 +42,7 @@ def shares_features(group: Group, image_shape: tuple[int, int, int], num_classes
 class Starts:
     """What members start from: as `Arrays` have it, what is worth saying of it, and the files of what each group's have alike."""
 
-    arrays: dict[str, npt.NDArray[np.uint8]] = field(default_factory=dict)
+    arrays: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     shared: dict[str, bytes] = field(default_factory=dict)
 
