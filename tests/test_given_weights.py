@@ -153,6 +153,34 @@ def test_a_member_of_a_run_brings_its_standardisation(home: Path, first: Path) -
     assert json.loads(Path("runs/tuned/dataset.json").read_text())["mean"] != facts["mean"]
 
 
+def test_a_start_from_a_tuned_member_keeps_the_scale_that_this_one_had(home: Path) -> None:
+    """Not that of its run's data; where groups differ and their names do not tell, it is asked for."""
+    scaled = {**CNN, "weights": "old.safetensors", "mean": [0.25], "std": [0.5]}
+    Path("tuned.yaml").write_text(json.dumps({**KEYS, "model": scaled}))
+    assert run("train", "tuned.yaml", "-q").exit_code == 0
+    cnn = {**CNN, "widths": (4, 6), "fully_connected": (8,)}
+    model = {**cnn, "weights": f"runs/tuned/{MEMBER}"}
+    made = parse_experiment({**KEYS, "name": "x", "model": model}, folder=home).groups[0].model
+    assert (made.mean, made.std) == ((0.25,), (0.5,))
+    values = {key: value for key, value in KEYS.items() if key not in ("model", "num_members")}
+    named = [{"count": 1, "name": "own", "model": scaled}, {"count": 1, "name": "plain", "model": CNN}]
+    Path("mixed.yaml").write_text(json.dumps({**values, "members": named}))
+    assert run("train", "mixed.yaml", "-q").exit_code == 0
+    facts = json.loads(Path("runs/mixed/dataset.json").read_text())
+    for member, mean in ((0, (0.25,)), (1, tuple(facts["mean"]))):
+        model = {**cnn, "weights": f"runs/mixed/members/{member:04d}/weights.safetensors"}
+        assert parse_experiment({**KEYS, "name": "x", "model": model}, folder=home).groups[0].model.mean == mean
+    unnamed = [{"count": 1, "model": scaled}, {"count": 1, "model": {"name": "lenet5"}}]
+    Path("unnamed.yaml").write_text(json.dumps({**values, "members": unnamed}))
+    assert run("train", "unnamed.yaml", "-q").exit_code == 0
+    given = ["model.weights=runs/unnamed/members/0000/weights.safetensors"]
+    Path("next.yaml").write_text(json.dumps({**KEYS, "model": CNN}))
+    asked = run("config", "next.yaml", *given)
+    assert asked.exit_code == 2
+    assert "give model.mean and model.std" in asked.output
+    assert run("config", "next.yaml", *given, "model.mean=[0.25]", "model.std=[0.5]").exit_code == 0
+
+
 def test_groups_with_scales_of_their_own_answer_as_they_were_trained(home: Path) -> None:
     """Predictions and exported files are compared with the votes of the run."""
     values = {key: value for key, value in KEYS.items() if key not in ("model", "num_members")}

@@ -14,12 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ensemble.errors import ConfigError
 from ensemble.outside.paths import given_path, open_regular, read_regular_file
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-_DATASET, _SHARED, _MEMBER = "dataset.json", "shared", "member.json"  # of a run folder, see ensemble/storage
-_MOST_BYTES = 2**24  # of that file
+# Of a run folder, see ensemble/storage.
+_CONFIG, _DATASET, _SHARED, _MEMBER = "config.yaml", "dataset.json", "shared", "member.json"
+_MOST_BYTES = 2**24  # of one of these
 
 
 def is_file_name(weights: str) -> bool:
@@ -45,18 +48,26 @@ def complete(values: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
         raise ConfigError(
             f"model.weights_sha256 is filled in from the file itself, and {path} has {digest}; leave it out"
         )
-    return {**_standardisation(path), **values, "weights": str(path.absolute()), "weights_sha256": digest}
+    scale = {} if values.get("mean") is not None else _standardisation(path)
+    return {**values, **scale, "weights": str(path.absolute()), "weights_sha256": digest}
 
 
 def files_of(path: Path) -> list[Path]:
     """The file itself; of a member of a run that keeps what its members have alike once, that file too, first."""
-    run, member = path.absolute().parents[2:3], path.parent / _MEMBER
+    found = _run_of(path)
+    shared = found[0] / _SHARED / f"{found[1]}.safetensors" if found else None
+    return [shared, path] if shared is not None and shared.is_file() else [path]
+
+
+def _run_of(path: Path) -> tuple[Path, str] | None:
+    """The run folder and the group of the member whose file this is; None for a file of nobody's."""
+    places = path.absolute().parents
     try:
-        recipe = json.loads(read_regular_file(member, _MOST_BYTES))["recipe"]
-        shared = run[0] / _SHARED / f"{recipe}.safetensors"
-        return [shared, path] if shared.is_file() else [path]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return [path]  # it is no member's
+        recipe = json.loads(read_regular_file(path.parent / _MEMBER, _MOST_BYTES))["recipe"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    known = len(places) > 2 and places[1].name == "members" and isinstance(recipe, str) and Path(recipe).name == recipe
+    return (places[2], recipe) if known else None
 
 
 def sha256(files: Sequence[Path]) -> str:
@@ -75,12 +86,24 @@ def sha256(files: Sequence[Path]) -> str:
 
 
 def _standardisation(path: Path) -> dict[str, Any]:
-    """Mean and deviation by which the images of a run were standardised, where the file is that of one of its members."""
-    facts = path.absolute().parents[2:3]
-    if not facts or path.absolute().parents[1].name != "members":
+    """Mean and deviation by which a member's images were standardised, where the file is that of a run's member.
+
+    Those of its own group, if that had any, else those of the run's data. Raises ConfigError where its group is not known.
+    """
+    if (found := _run_of(path)) is None:
         return {}
+    run, recipe = found
     try:
-        found = json.loads(read_regular_file(facts[0] / _DATASET, _MOST_BYTES))
-        return {key: tuple(map(float, found[key])) for key in ("mean", "std")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # it is no run
+        config = yaml.safe_load(read_regular_file(run / _CONFIG, _MOST_BYTES))
+        groups = config.get("members") or [config]
+        named = [group for group in groups if group.get("name") == recipe] if len(groups) > 1 else groups
+        own = {json.dumps([group["model"].get("mean"), group["model"].get("std")]) for group in named or groups}
+        facts = json.loads(read_regular_file(run / _DATASET, _MOST_BYTES))
+        if len(own) > 1:
+            raise ConfigError(
+                f"model.weights: {path}: the groups of its run standardise images in different ways; give model.mean and model.std"
+            )
+        mean, std = json.loads(own.pop())
+        return {"mean": tuple(map(float, mean or facts["mean"])), "std": tuple(map(float, std or facts["std"]))}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return {}  # of a run that does not say
