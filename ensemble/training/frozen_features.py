@@ -1,7 +1,7 @@
 """Members that share a frozen backbone: its features are computed once, and only the last layers are trained on them.
 
     head = head_layer(group, (3, 224, 224), 10)         # the last layer's name, where that is possible, else None
-    data, stack = on_features(head, job, members, data, given, placement)
+    data, stack = on_features(head, job, members, data, given, placement)     # head: of head_to_train
 
 What comes out is what training the whole network gives, to rounding: with nothing random before the last layer, and batch norms
 that keep their statistics, an image has the same features in every epoch.
@@ -22,14 +22,14 @@ from ensemble.config.recipe import TrainingConfig
 from ensemble.models import ImageShape
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batches import Resident
-from ensemble.training.job import Job
+from ensemble.training.job import Arrays, Job
 from ensemble.training.placement import Placement
 from ensemble.training.plain import oddity
 from ensemble.training.prediction import CPU_BATCH, in_batches
 from ensemble.training.remembered import once_per_network
 from ensemble.training.stack import Stack, build_seeded, stack_modules
 from ensemble.training.start import head_of, trained
-from ensemble.types import MemberSpec
+from ensemble.types import MemberSpec, Task
 
 MOST_BYTES = 4 * 2**30  # of features; beyond, they are computed anew at every step
 _ROWS = 16  # of the trial: more than the few that somebody may treat otherwise
@@ -134,6 +134,22 @@ def _through(stack: Stack, head: str, images: Tensor) -> tuple[Tensor, Tensor]:
     return seen[0], answer
 
 
+def head_to_train(task: Task, job: Job, arrays: Arrays, ranks: int) -> str | None:
+    """The last layer's name where this task's members are trained on features; None where as whole networks.
+
+    That is also so where ranks share each batch, where members have images of their own, and where there are too many features.
+    """
+    shape = arrays["train_images"].shape[1:]
+    if ranks > 1 or any(member.filter for member in task.members):
+        return None
+    if (head := head_layer(job.group, shape, job.num_classes)) is None:
+        return None
+    layer = build_seeded(job.group.model, shape, job.num_classes, 0).get_submodule(head)
+    assert isinstance(layer, nn.Linear), "the last layer is linear"
+    count = len(arrays["train_images"]) + len(arrays["test_images"])
+    return head if 4 * count * layer.in_features <= MOST_BYTES else None
+
+
 def on_features(
     head: str,
     job: Job,
@@ -141,8 +157,8 @@ def on_features(
     data: Resident,
     given: Mapping[str, Tensor],
     placement: Placement,
-) -> tuple[Resident, HeadStack] | None:
-    """The data set as features, and the members' last layers as one network; None where the features would need too much room.
+) -> tuple[Resident, HeadStack]:
+    """The data set as features, and the members' last layers as one network.
 
     Each last layer starts with the weights that it would have in the whole network.
     """
@@ -153,9 +169,6 @@ def on_features(
         layer for seed in seeds if isinstance(layer := build_seeded(*network, seed).get_submodule(head), nn.Linear)
     ]
     assert len(layers) == len(seeds), "the last layer is linear"
-    count = len(data.train_images) + len(data.test_images)
-    if 4 * count * layers[0].in_features > MOST_BYTES:
-        return None
     whole, backbone = _loaded(head, *network, given)
     key = _key(job, data, backbone, placement)
     if _Kept.key != key:

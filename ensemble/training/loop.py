@@ -19,6 +19,7 @@ import torch
 from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.native.kernels import obstacle
 from ensemble.training.checkpoint import fits, outdated, restore
+from ensemble.training.frozen_features import head_to_train
 from ensemble.training.job import Arrays, Job
 from ensemble.training.placement import Placement
 from ensemble.training.stack_run import StackRun
@@ -67,7 +68,8 @@ def _clear_frames(error: BaseException | None) -> None:
 
 def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) -> Iterator[Item]:
     image_shape = arrays["train_images"].shape[1:]
-    found = obstacles(job.group.model, image_shape, job.num_classes) if len(task.members) > 1 else ()
+    whole = len(task.members) > 1 and head_to_train(task, job, arrays, placement.ranks) is None
+    found = obstacles(job.group.model, image_shape, job.num_classes) if whole else ()
     if found:
         yield Notice(f"{task.id}: trained one by one, since {', '.join(found)} cannot be stacked")
         for member in task.members:

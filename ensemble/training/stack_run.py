@@ -32,7 +32,7 @@ from ensemble.training.class_balance import logit_offsets
 from ensemble.training.cuda_graph import GraphedStep, StepTable, capture_on_gpu
 from ensemble.training.cuda_graph import obstacle as obstacle_to_capture
 from ensemble.training.filtering import filtered_set
-from ensemble.training.frozen_features import HeadStack, head_layer, on_features
+from ensemble.training.frozen_features import HeadStack, head_to_train, on_features
 from ensemble.training.host_copy import on_host
 from ensemble.training.job import Arrays, Job, Ways, given_class_weights, given_start
 from ensemble.training.keeper import Keeper
@@ -63,7 +63,8 @@ class StackRun:
         self.validation_labels = self.data.train_labels[self.data.validation_rows]
         image_shape = arrays["train_images"].shape[1:]
         parts = trained(job.group, image_shape, job.num_classes)
-        self._build(image_shape, given_start(arrays, job.group.name), parts)
+        head = head_to_train(task, job, arrays, placement.ranks)
+        self._build(image_shape, given_start(arrays, job.group.name), parts, head)
         on_features = isinstance(self.stack, HeadStack)
         self._choose_kernels()
         # Why steps are no CUDA graph: None where they are, empty where there need be no word about it.
@@ -98,17 +99,14 @@ class StackRun:
         self._saved = self._said = time.perf_counter()
         self._capture_s = 0.0  # what the last checkpoint took
 
-    def _build(self, image_shape: ImageShape, given: Mapping[str, Tensor], parts: Trained) -> None:
+    def _build(self, image_shape: ImageShape, given: Mapping[str, Tensor], parts: Trained, head: str | None) -> None:
         """The members as one network; where they share a frozen backbone, their last layers and the features behind it."""
         job, device = self.job, self.placement.device
-        if self.placement.ranks == 1 and not any(member.filter for member in self.members):
-            head = head_layer(job.group, image_shape, job.num_classes)
-            found = head and on_features(head, job, self.members, self.data, given, self.placement)
-            if found:
-                self.data, stack = found
-                self.stack: Stack = stack.to(device)
-                self._load_starts(given)
-                return
+        if head is not None:
+            self.data, stack = on_features(head, job, self.members, self.data, given, self.placement)
+            self.stack: Stack = stack.to(device)
+            self._load_starts(given)
+            return
         seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in self.members]
         self.stack = Stack.build(job.group.model, image_shape, job.num_classes, seeds).to(device)
         self._load_starts(given)

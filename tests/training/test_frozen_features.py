@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 import ensemble
 from ensemble.commands.main import main
 from ensemble.config.network import Network
+from ensemble.events import Notice
 from ensemble.training import frozen_features
 from ensemble.training.frozen_features import HeadStack, head_layer
 from ensemble.training.suitability import starts
@@ -255,3 +256,21 @@ def test_every_method_trains_last_layers(tmp_path: Path, method: str) -> None:
     np.testing.assert_allclose(trained.ensemble.member_probs(images), votes, atol=1e-5)
     own = load_file(tmp_path / "r/members/0000/weights.safetensors")
     assert (set(own) == {"11.weight", "11.bias"}) == (method != "filter_boosting")  # whose images are each member's own
+
+
+def test_what_cannot_be_stacked_whole_is_one_network_on_features(tmp_path: Path, arrays: dict[str, Any]) -> None:
+    """Its branches are joined; members without a frozen backbone are trained one by one, and say so."""
+    small = {**arrays, "train_images": arrays["train_images"].repeat(2, 2).repeat(2, 3)[:, :, :48, :48]}
+    small["test_images"] = arrays["test_images"].repeat(2, 2).repeat(2, 3)[:, :, :48, :48]
+    model = {"name": "torchvision", "architecture": "shufflenet_v2_x0_5"}
+    frozen = {**model, **stored(tmp_path, weights_of(model, (1, 48, 48), 10)), "freeze": "backbone"}
+    told = {}
+    for name, one in (("whole", model), ("frozen", frozen)):
+        config = experiment(one, epochs=1)
+        given = starts(config.groups, (1, 48, 48), 10).arrays
+        items = train(config, specs([0, 1]), {**small, **given})
+        told[name] = " ".join(item.message for item in items if isinstance(item, Notice))
+        assert len(results(items)) == 2
+    assert "trained one by one" in told["whole"]
+    assert "trained one by one" not in told["frozen"]
+    assert "features of the frozen layers are computed once" in told["frozen"]
