@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     AUGMENT = 3
     DROPOUT = 4
     FILTER = 6
+    BLEND = 7
 
 
 _SPLIT = 5

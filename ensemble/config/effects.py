@@ -83,7 +83,7 @@ def idle_here(experiment: Experiment, device: str, executor: str) -> list[str]:
 
 def _never_moves(group: Group) -> bool:
     """True for a schedule in steps of epochs that a training of so few epochs never reaches."""
-    schedule, epochs = group.training.schedule, group.training.epochs
+    schedule, epochs = group.training.schedule, group.training.epochs - group.training.warmup_epochs
     if schedule.name == "step":
         return schedule.every >= epochs
     return epochs == 1 and schedule.name in ("exponential", "plateau")

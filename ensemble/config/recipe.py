@@ -98,6 +98,30 @@ class AugmentationConfig(Section):
     brightness: float = Field(0.0, ge=0, le=1, description="factor within 1 +- this")
     contrast: float = Field(0.0, ge=0, le=1, description="factor around the image mean within 1 +- this")
     horizontal_flip: bool = Field(False, description="with probability 1/2; refused for characters")
+    crop_area: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="smallest share of the image that a random crop shows, stretched to the whole side, the ratio of its sides within 3/4 to 4/3; 1: no such crop",
+    )
+    erasing_probability: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="that a rectangle of 2 to 33 % of the image becomes the mean colour (Zhong et al. 2020)",
+    )
+    mixup_alpha: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="images and labels are mixed in pairs, in shares of a Beta(alpha, alpha) distribution (Zhang et al. 2018); usual: 0.2",
+    )
+    cutmix_alpha: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="a rectangle of each image comes from another one, its share of the area and of the label likewise (Yun et al. 2019); usual: 1. With mixup_alpha, each image takes one of the two",
+    )
 
     @model_validator(mode="after")
     def _sigma_used(self) -> Self:
@@ -108,8 +132,30 @@ class AugmentationConfig(Section):
     @property
     def active(self) -> bool:
         """True when anything is ever changed."""
-        fields = set(type(self).model_fields) - {"elastic_sigma"}
-        return any(bool(getattr(self, name)) for name in fields)
+        return self.deforms or self.blends
+
+    @property
+    def deforms(self) -> bool:
+        """True when images are changed one by one, before they are standardised."""
+        return self.blending_alone() != self
+
+    @property
+    def blends(self) -> bool:
+        """True when standardised images are covered or mixed."""
+        return self.mixes or self.erasing_probability > 0
+
+    @property
+    def mixes(self) -> bool:
+        """True when images and labels are mixed in pairs."""
+        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
+
+    def blending_alone(self) -> AugmentationConfig:
+        """What is left for images that are deformed already."""
+        return AugmentationConfig(
+            erasing_probability=self.erasing_probability,
+            mixup_alpha=self.mixup_alpha,
+            cutmix_alpha=self.cutmix_alpha,
+        )
 
 
 class TrainingConfig(Section):
@@ -134,7 +180,24 @@ class TrainingConfig(Section):
     rho: Fraction | None = None
     alpha: Fraction | None = None
     weight_decay: float = Field(0.0, ge=0)
+    weight_decay_on: Literal["all", "weights"] = Field(
+        "all", description="weights: not on biases, normalisation layers and other parameters of one axis"
+    )
     schedule: ScheduleConfig = ConstantConfig(name="constant")
+    warmup_epochs: float = Field(
+        0.0,
+        ge=0,
+        description="epochs, or parts of one, in which the rate rises in a straight line to lr; the schedule runs over the rest",
+    )
+    loss: Literal["cross_entropy", "focal"] = Field(
+        "cross_entropy", description="focal: rows that are right already count less (Lin et al. 2017)"
+    )
+    focal_gamma: float | None = Field(
+        None,
+        gt=0,
+        le=20,
+        description="focal: the loss is multiplied by (1 - probability of the label) to that power; without it 2",
+    )
     label_smoothing: Fraction = 0.0
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(
         "none",
@@ -154,6 +217,9 @@ class TrainingConfig(Section):
     ema_decay: float | None = Field(None, gt=0, lt=1, description="vote with an exponential average of the weights")
     keep: Literal["last", "best_validation", "best_validation_error"] = Field(
         "last", description="the weights that vote: of the last epoch, or of the lowest validation loss or error"
+    )
+    early_stopping_epochs: int | None = Field(
+        None, ge=1, description="a member that has not become better on validation for so many epochs trains no further"
     )
     watch_test: bool = Field(
         False, description="note loss and error on the test set after every epoch, for a curve; nothing chooses by it"
@@ -186,4 +252,24 @@ class TrainingConfig(Section):
             raise ValueError("class_weights is empty; expected none, balanced, or weights by the names of classes")
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov needs a momentum above 0")
+        if problem := self._problem_of_course() or self._problem_of_loss():
+            raise ValueError(problem)
         return self
+
+    def _problem_of_course(self) -> str:
+        if self.weight_decay_on != "all" and not self.weight_decay:
+            return f"weight_decay_on {self.weight_decay_on} has no effect without weight_decay"
+        if self.early_stopping_epochs is not None and self.keep == "last":
+            return "early_stopping_epochs needs keep best_validation or best_validation_error, by which it knows what is better; keep is last"
+        if self.warmup_epochs >= self.epochs:
+            return f"warmup_epochs is {self.warmup_epochs:g}; expected less than epochs, {self.epochs}"
+        if self.warmup_epochs and getattr(self.schedule, "warmup_fraction", 0):
+            return f"warmup_epochs and schedule.warmup_fraction of {self.schedule.name} are two warm-ups: leave one of them out"
+        return ""
+
+    def _problem_of_loss(self) -> str:
+        if self.focal_gamma is not None and self.loss != "focal":
+            return f"focal_gamma has no effect with loss {self.loss}; expected focal"
+        if self.loss == "focal" and self.label_smoothing:
+            return "label_smoothing is not defined for the focal loss: leave one of them out"
+        return ""

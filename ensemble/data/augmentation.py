@@ -4,8 +4,8 @@
     draws = draw(config, 64, image_shape, keys_K, first)      # for positions first .. first + 63 in every member's epoch
     images_BCHW = augment(images_BCHW, config, draws)         # B = K * 64, one member's images after the other's
 
-Rotation, scale, shear, shift, crop, flip and elastic deformation are composed into one grid of source coordinates, so
-an image is resampled once, bilinearly, with zeros outside. Brightness and contrast follow.
+Rotation, scale, shear, shift, crops, flip and elastic deformation are composed into one grid of source coordinates, so
+an image is resampled once, bilinearly, with zeros outside. Brightness and contrast follow; `mixing` comes after them.
 
 The parameters of an image depend on its member's key and on its position in the epoch alone (see `counter_random`): not
 on the batch size, the other members, the number of ranks, or the epoch's interruption. Every step afterwards works on
@@ -101,7 +101,7 @@ def draw(
     signed_NB = numbers(keys_K, starts_N[:-1] + first, count, torch.float64).flatten(1)
     spread = limits.spread(signed_NB)
     if limits.moves:
-        source = limits.source(spread, signed_NB)
+        source = limits.source(spread, signed_NB, height, width)
     tones = [(1 + spread[name][0]).float() if name in spread else None for name in ("brightness", "contrast")]
     return Draw(source, noise, *tones)
 
@@ -127,6 +127,7 @@ class _Limits:
     spreads: tuple[tuple[str, tuple[float, ...]], ...]  # names and limits of what is drawn around zero, where it is on
     crop: int
     flip: bool
+    crop_area: float
 
     @classmethod
     def of(cls, config: AugmentationConfig, height: int, width: int) -> _Limits:
@@ -137,17 +138,22 @@ class _Limits:
             "brightness": (config.brightness,), "contrast": (config.contrast,),
         }  # fmt: skip
         spreads = tuple((name, each) for name, each in limits.items() if any(each))
-        return cls(spreads, config.crop_padding, config.horizontal_flip)
+        return cls(spreads, config.crop_padding, config.horizontal_flip, config.crop_area)
 
     @property
     def count(self) -> int:
-        """Numbers that an image takes besides its noise: the spreads, two for a crop, one for a flip."""
-        return sum(len(each) for _, each in self.spreads) + (2 if self.crop else 0) + self.flip
+        """Numbers that an image takes besides its noise: the spreads, two for a crop, one for a flip, four for a stretched crop."""
+        return self._spread + (2 if self.crop else 0) + self.flip + (4 if self.crop_area < 1 else 0)
+
+    @property
+    def _spread(self) -> int:
+        return sum(len(each) for _, each in self.spreads)
 
     @property
     def moves(self) -> bool:
         """Whether any of it changes where a pixel comes from."""
-        return bool(self.crop or self.flip or any(name not in ("brightness", "contrast") for name, _ in self.spreads))
+        own = self.crop or self.flip or self.crop_area < 1
+        return bool(own or any(name not in ("brightness", "contrast") for name, _ in self.spreads))
 
     def spread(self, signed_NB: Tensor) -> dict[str, Tensor]:
         """The spreads by name, [how many, B] each, of the first rows of numbers in [-1, 1)."""
@@ -157,8 +163,8 @@ class _Limits:
         parts = torch.split(signed_NB[: len(limits_N1)] * limits_N1, [len(each) for _, each in self.spreads])
         return dict(zip((name for name, _ in self.spreads), parts, strict=True))
 
-    def source(self, spread: dict[str, Tensor], signed_NB: Tensor) -> Tensor:
-        """source_B23 of the composition: mirror, crop, shear y, shear x, scale, rotate, shift.
+    def source(self, spread: dict[str, Tensor], signed_NB: Tensor, height: int, width: int) -> Tensor:
+        """source_B23 of the composition: stretched crop, mirror, crop, shear y, shear x, scale, rotate, shift.
 
         Forwards that is out = R(angle) scale Sx Sy (mirror(in) - crop) + shift, with y pointing down and a positive
         angle turning counter-clockwise; what the sampling grid needs is its inverse. In float64, so that quarter turns
@@ -177,13 +183,28 @@ class _Limits:
         linear_22B, constant_2B = torch.stack((x_2B, y_2B)), zeros_2B
         if "shift" in spread:
             constant_2B = -(linear_22B * spread["shift"]).sum(1)
+        at = self._spread
         if self.crop:
-            crops_2B = signed_NB[-3:-1] if self.flip else signed_NB[-2:]
-            constant_2B = constant_2B + ((crops_2B + 1) * (self.crop + 0.5)).floor_() - self.crop
+            constant_2B = constant_2B + ((signed_NB[at : at + 2] + 1) * (self.crop + 0.5)).floor_() - self.crop
+            at += 2
         source_23B = torch.cat((linear_22B, constant_2B[:, None]), 1)
         if self.flip:
-            source_23B[0].mul_(2 * signed_NB[-1].floor() + 1)
+            source_23B[0].mul_(2 * signed_NB[at].floor() + 1)
+            at += 1
+        if self.crop_area < 1:
+            self._stretch(source_23B, signed_NB[at : at + 4], (width, height))
         return source_23B.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+
+    def _stretch(self, source_23B: Tensor, signed_4B: Tensor, sides: tuple[int, int]) -> None:
+        """Put a crop of random area, ratio of its sides and place behind the source, in place.
+
+        Area and ratio are drawn as by torchvision's RandomResizedCrop; a side longer than the image's becomes that.
+        """
+        area_B = self.crop_area + (1 - self.crop_area) * (signed_4B[0] + 1) / 2
+        ratio_B = (math.log(4 / 3) * signed_4B[1]).exp()
+        shares_2B = torch.stack(((area_B * ratio_B).sqrt(), (area_B / ratio_B).sqrt())).clamp_(max=1)
+        source_23B.mul_(shares_2B[:, None])
+        source_23B[:, 2].add_(signed_4B[2:] * (1 - shares_2B) * _column(sides, signed_4B.device) / 2)
 
 
 @lru_cache(maxsize=32)

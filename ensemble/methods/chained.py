@@ -50,6 +50,8 @@ class SnapshotConfig(ChainedConfig):
 
     def problem(self, training: TrainingConfig) -> str:
         found = training.schedule.name
+        if training.early_stopping_epochs is not None:
+            return "training.early_stopping_epochs would end snapshot's cycles before their learning rate has fallen: leave it out"
         if found == "cosine":
             return ""
         return f"snapshot takes a member at the end of every falling cycle: expected training.schedule cosine, found {found}"
@@ -73,6 +75,7 @@ class FastGeometricConfig(ChainedConfig):
         schedule = TriangularConfig(name="triangular", low_fraction=self.low_fraction)
         changes = {
             "epochs": self.cycle_epochs, "schedule": schedule, "lr": self.cycle_lr or alike.training.lr,
+            "warmup_epochs": 0.0, "early_stopping_epochs": None,
         }  # fmt: skip
         cycles = {"name": f"{alike.name}_cycle", "count": alike.count - self.chains}
         return first, alike.model_copy(update={**cycles, "training": alike.training.model_copy(update=changes)})

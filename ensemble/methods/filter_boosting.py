@@ -48,7 +48,7 @@ class FilterBoostingConfig(MethodSection):
         return members // 3
 
     def problem(self, training: TrainingConfig) -> str:
-        if training.augmentation.active:
+        if training.augmentation.deforms:
             return ""
         return "filter_boosting draws from an endless source of deformed images: switch on some of training.augmentation, such as rotation_degrees"
 

@@ -44,11 +44,19 @@ class GradientBoostingConfig(MethodSection):
     )
 
     def idle_keys(self, training: TrainingConfig, _members: int | None) -> Iterator[tuple[str, str]]:
-        if training.label_smoothing:
+        for key in ("label_smoothing", "loss"):
+            if getattr(training, key) == TrainingConfig.model_fields[key].default:
+                continue
             yield (
-                "training.label_smoothing",
+                f"training.{key}",
                 "has no effect with gradient_boosting, whose networks are fitted to gradients and not to labels; leave it out",
             )
+        for key in ("mixup_alpha", "cutmix_alpha"):
+            if getattr(training.augmentation, key):
+                yield (
+                    f"training.augmentation.{key}",
+                    "mixes labels, and gradient_boosting fits its networks to gradients; leave it out",
+                )
         for key in ("class_weights", "sampling", "logit_adjustment"):
             if getattr(training, key) != TrainingConfig.model_fields[key].default:
                 yield (

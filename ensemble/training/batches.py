@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from ensemble.config.network import Network
 from ensemble.config.recipe import AugmentationConfig, TrainingConfig
-from ensemble.data.augmentation import Draw, augment, draw, spline_taps
+from ensemble.data.augmentation import Draw, SignedUniform, augment, draw, spline_taps
 from ensemble.data.counter_random import signed_uniform
+from ensemble.data.mixing import Blend, blended, draw_blend
 from ensemble.native.kernels import Deformation, Kernels
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import filled, worthwhile
@@ -105,11 +106,21 @@ class Resident:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """What else is in the images of a batch besides their own: the others' labels and weights, and the own share, [B, K] each."""
+
+    share_BK: Tensor
+    labels_BK: Tensor
+    weights_BK: Tensor | None
+
+
+@dataclass(frozen=True)
 class Batch:
     """One step's data: images [K, B, C, H, W], labels [B, K], weights [B, K], targets [B, K, classes].
 
     place: where it lies in the epoch; with several ranks B is this rank's share of its rows.
     batch_last: None, or B where the images are [K, C, H, W, filled] (see `batch_last`).
+    mixed: None where each image is itself alone.
     """
 
     images: Tensor
@@ -118,11 +129,19 @@ class Batch:
     targets_BKC: Tensor | None
     place: BatchPlace
     batch_last: int | None = None
+    mixed: Mixed | None = None
 
     @property
     def rows(self) -> int:
         """Rows of the whole batch."""
         return self.place.rows
+
+    @property
+    def main_labels_BK(self) -> Tensor:
+        """The label that has the larger share of each image."""
+        if self.mixed is None:
+            return self.labels_BK
+        return torch.where(self.mixed.share_BK >= 0.5, self.labels_BK, self.mixed.labels_BK)
 
 
 class Batches:
@@ -159,6 +178,7 @@ class Batches:
         self._kernels, self._random_kernels = kernels, random_kernels
         self._data, self._members, self._seed = data, members, seed
         self.batch_size, self._augmentation, self._placement = batch_size, augmentation, placement
+        self._deforms, self._blends = augmentation.deforms, augmentation.blends
         device = placement.device
         self._images, self._labels = data.train_images, data.train_labels
         self._image_shape = (data.train_images.shape[1], data.train_images.shape[2], data.train_images.shape[3])
@@ -188,6 +208,7 @@ class Batches:
         self._orders = Orders(members, chances, seed, self.rows_per_epoch, device, last_epoch)
         self._order_KR = torch.empty((len(members), self.rows_per_epoch), dtype=torch.int64, device=device)
         self._keys_K = torch.zeros(len(members), dtype=torch.int64, device=device)
+        self._blend_keys_K = torch.zeros_like(self._keys_K)
         self._members_K1 = torch.arange(len(members), device=device).unsqueeze(1)
         left_over = self.rows_per_epoch % batch_size
         self._joined = left_over if 0 < left_over < least_rows and self.rows_per_epoch > batch_size else 0
@@ -207,9 +228,11 @@ class Batches:
     def begin(self, epoch: int) -> None:
         """Put the rows in the order of an epoch (from 0), and take its keys for augmentation."""
         self._order_KR.copy_(self._orders.of(epoch))
-        if self._augmentation.active:
-            keys = [member_seed(self._seed, member.index, Purpose.AUGMENT, epoch) for member in self._members]
-            self._keys_K.copy_(torch.tensor(keys))
+        wanted = (self._deforms, Purpose.AUGMENT, self._keys_K), (self._blends, Purpose.BLEND, self._blend_keys_K)
+        for used, purpose, keys_K in wanted:
+            if used:
+                keys = [member_seed(self._seed, member.index, purpose, epoch) for member in self._members]
+                keys_K.copy_(torch.tensor(keys))
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of one epoch (from 0) in their order, from `first_step` on."""
@@ -222,11 +245,24 @@ class Batches:
 
         first: an int, or an int64 tensor of one element on the device, which is not read on the host.
         """
-        share, place = self._placement.share, self._place(first, rows)
+        place = self._place(first, rows)
         if isinstance(first, int):
-            order_KB = share(self._order_KR[:, first : first + rows])
+            order_KB = self._order_KR[:, first : first + rows]
         else:
-            order_KB = share(self._order_KR.index_select(1, self._counts[:rows] + first))
+            order_KB = self._order_KR.index_select(1, self._counts[:rows] + first)
+        if not self._blends:
+            return self._gathered(self._placement.share(order_KB), place)
+        blend = draw_blend(
+            self._augmentation, rows, self._image_shape, self._blend_keys_K, place.first, self._numbers(place)
+        )
+        if self._placement.ranks == 1:
+            return _blended(self._gathered(order_KB, place), blend)
+        # The two of a pair may be of different ranks: each rank makes the whole batch and keeps its share.
+        whole = _blended(self._gathered(order_KB, replace(place, part=slice(None)), plain=True), blend)
+        return _part(whole, place)
+
+    def _gathered(self, order_KB: Tensor, place: BatchPlace, plain: bool = False) -> Batch:
+        """The batch of these positions of every member's rows. plain: never with the batch as the last axis."""
         rows_KB = self._rows_KR.gather(1, order_KB)
         labels = self._labels[rows_KB].T
         weights = None if self._weights_KR is None else self._weights_KR.gather(1, order_KB).T
@@ -234,7 +270,7 @@ class Batches:
         if self._targets_KRC is not None:
             targets = self._targets_KRC[self._members_K1, order_KB].transpose(0, 1)
         draws = self._draw(place)
-        if self._kernels is not None and worthwhile(len(labels)):
+        if self._kernels is not None and worthwhile(len(labels)) and not plain:
             images = self._data.gathered(self._images, rows_KB, self._kernels, self._deformation(draws))
             return Batch(images, labels, weights, targets, place, len(labels))
         return Batch(self._gather(rows_KB, draws), labels, weights, targets, place)
@@ -244,14 +280,18 @@ class Batches:
 
     def _draw(self, place: BatchPlace) -> Draw | None:
         """How this rank's share of a batch is deformed: drawn for the whole batch, of which each rank takes its share."""
-        if not self._augmentation.active:
+        if not self._deforms:
             return None
-        numbers = signed_uniform if place.kernels is None else place.kernels.signed_uniform
+        numbers = self._numbers(place)
         draws = draw(self._augmentation, place.rows, self._image_shape, self._keys_K, place.first, numbers)
-        if self._placement.ranks == 1:
+        if place.part == slice(None):
             return draws
         positions = torch.arange(place.rows * len(self._keys_K), device=self._keys_K.device).view(-1, place.rows)
-        return draws.rows(self._placement.share(positions).flatten())
+        return draws.rows(positions[:, place.part].flatten())
+
+    @staticmethod
+    def _numbers(place: BatchPlace) -> SignedUniform:
+        return signed_uniform if place.kernels is None else place.kernels.signed_uniform
 
     def _deformation(self, draws: Draw | None) -> Deformation | None:
         """A draw as the kernels take it."""
@@ -272,3 +312,22 @@ class Batches:
             images = self._data.normalized(augment(self._data.unit(images), self._augmentation, draws))
         members_images: Tensor = torch.unflatten(images, 0, (len(rows_KB), -1))
         return members_images
+
+
+def _blended(batch: Batch, blend: Blend) -> Batch:
+    """The batch with covered and mixed images."""
+    images = blended(batch.images, blend, batch.batch_last)
+    if blend.share_KB is None:
+        return replace(batch, images=images)
+    weights = None if batch.weights_BK is None else batch.weights_BK.flip(0)
+    return replace(batch, images=images, mixed=Mixed(blend.share_KB.T, batch.labels_BK.flip(0), weights))
+
+
+def _part(whole: Batch, place: BatchPlace) -> Batch:
+    """One rank's share of a batch whose images are [K, B, C, H, W]."""
+    part, mixed = place.part, whole.mixed
+    weights, targets = (None if each is None else each[part] for each in (whole.weights_BK, whole.targets_BKC))
+    if mixed is not None:
+        others = None if mixed.weights_BK is None else mixed.weights_BK[part]
+        mixed = Mixed(mixed.share_BK[part], mixed.labels_BK[part], others)
+    return Batch(whole.images[:, part], whole.labels_BK[part], weights, targets, place, None, mixed)

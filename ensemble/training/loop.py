@@ -118,6 +118,6 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
                 record.validation_loss, record.validation_error, record.lr, record.seconds,
                 record.train_error, record.test_loss, record.test_error,
             )  # fmt: skip
-        if not any(run.alive):
+        if not any(run.trains):
             break
     yield from run.results()

@@ -58,15 +58,20 @@ def build_optimizer(
         options["fused"] = True
     if captured and config.optimizer != "sgd":  # which keeps no count of steps
         options["capturable"] = True
-    rest: list[Tensor] = []
-    last: list[Tensor] = []
+    axes = {name: tensor.dim() for name, tensor in Stack.member_state(stack, 0).items()}
+    groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in stack.network.named_parameters():
         if parameter.requires_grad:
-            (last if config.lr_backbone_factor == 1 or name in head else rest).append(parameter)
-    found = [(last, 1.0), (rest, config.lr_backbone_factor)]
-    groups = [{"params": params, "lr": config.lr * factor, FACTOR: factor} for params, factor in found if params]
+            factor = 1.0 if name in head else config.lr_backbone_factor
+            spared = config.weight_decay_on == "weights" and axes[name] <= 1
+            decay = 0.0 if spared else config.weight_decay
+            groups.setdefault((factor, decay), []).append(parameter)
+    described = [
+        {"params": parameters, "lr": config.lr * factor, FACTOR: factor, "weight_decay": decay}
+        for (factor, decay), parameters in groups.items()
+    ]
     optimizer = _without_compiler(_CLASSES[config.optimizer])
-    return optimizer(groups, lr=config.lr, weight_decay=config.weight_decay, **options)  # type: ignore[call-arg]
+    return optimizer(described, lr=config.lr, **options)  # type: ignore[call-arg]
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Learning rates as a function of progress, so that a resumed member needs no scheduler state.
 
-`factor(schedule, step, steps_per_epoch, epochs)` times the configured lr is the rate of that step. The plateau
-schedule alone depends on what was seen; `Plateau` keeps it, one state per member.
+`rate(recipe, step, steps_per_epoch)` is the learning rate of a step, `factor(schedule, step, steps_per_epoch, total)` what the
+schedule alone makes of it. The plateau schedule alone depends on what was seen; `Plateau` keeps it, one state per member.
 """
 
 from __future__ import annotations
@@ -17,14 +17,25 @@ from ensemble.config.recipe import (
     PlateauConfig,
     ScheduleConfig,
     StepConfig,
+    TrainingConfig,
     TriangularConfig,
 )
 
 
-def factor(schedule: ScheduleConfig, step: int, steps_per_epoch: int, epochs: int) -> float:
-    """Rate of batch `step` (from 0, counted over all epochs) as a multiple of the configured lr."""
+def rate(recipe: TrainingConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of batch `step` (from 0, counted over all epochs), before any member's own factor.
+
+    In the warm-up it rises in equal steps, from the first one above zero; the schedule begins after it.
+    """
+    rising, total = round(recipe.warmup_epochs * steps_per_epoch), recipe.epochs * steps_per_epoch
+    if step < rising:
+        return recipe.lr * (step + 1) / (rising + 1)
+    return recipe.lr * factor(recipe.schedule, step - rising, steps_per_epoch, total - rising)
+
+
+def factor(schedule: ScheduleConfig, step: int, steps_per_epoch: int, total: int) -> float:
+    """Rate of batch `step` (from 0) of so many in all, as a multiple of the configured lr."""
     epochs_done = step // steps_per_epoch
-    total = epochs * steps_per_epoch
     match schedule:
         case ConstantConfig() | PlateauConfig():
             return 1.0

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ensemble import signals
-from ensemble.config.recipe import AugmentationConfig, PlateauConfig
+from ensemble.config.recipe import PlateauConfig
 from ensemble.events import Notice
 from ensemble.models import ImageShape
 from ensemble.models.work import activation_sizes, needs_two_images
@@ -40,7 +40,7 @@ from ensemble.training.layers import StackedBatchNorm
 from ensemble.training.optimizers import FACTOR, MemberRates, build_optimizer, clip_gradients
 from ensemble.training.placement import Placement
 from ensemble.training.prediction import predict, predict_logits, predict_own, rows_on_gpu
-from ensemble.training.schedules import Plateau, factor
+from ensemble.training.schedules import Plateau, rate
 from ensemble.training.stack import Stack
 from ensemble.training.start import Trained, trained
 from ensemble.training.trial import draws_itself
@@ -48,6 +48,8 @@ from ensemble.training.ways import use
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
 
 PULSE_S = 5.0  # between signs of life
+FOCAL_GAMMA = 2.0  # Lin et al. 2017
+_SMALLEST_MISSING = 1e-6  # of a probability: below it, powers under 1 would have no gradient
 _CAPTURES_APART = 50  # checkpoints are at least so many times the time that one takes apart
 
 
@@ -154,7 +156,7 @@ class StackRun:
             assert len(self.filtered) == len(self.members), "all members of a stack are filtered, or none"
             images = torch.stack([found.images for found in self.filtered])
             own = images, torch.stack([found.labels for found in self.filtered])
-            augmentation = AugmentationConfig()  # the set is deformed already, and was chosen as it is
+            augmentation = augmentation.blending_alone()  # the set is deformed already, and was chosen as it is
         on_gpu, kernels = self.placement.device.type == "cuda", None
         if not on_gpu and self.job.compute.kernels != "torch" and (augmentation.active or self.stack.dropout):
             kernels = load()
@@ -171,6 +173,18 @@ class StackRun:
         channels, height, width = self.data.train_images.shape[1:]
         shape = channels, height, width
         return 2 if needs_two_images(self.job.group.model, shape, self.job.num_classes) else 1
+
+    @property
+    def trains(self) -> list[bool]:
+        """Which members are alive and have not been stopped early; the others are carried along until their stack ends.
+
+        One that is stopped stays so: neither its kept epoch nor its history changes any more.
+        """
+        patience = self.recipe.early_stopping_epochs
+        return [
+            alive and (patience is None or len(history) - self.keeper.kept_epoch(k) < patience)
+            for k, (alive, history) in enumerate(zip(self.alive, self.histories, strict=True))
+        ]
 
     def tensors(self) -> list[Tensor]:
         """Everything that a step changes, in its place."""
@@ -216,12 +230,13 @@ class StackRun:
             validation_losses, validation_errors = map(self.placement.of_first_rank, self._validate())
             test_losses, test_errors = self._watch_test()
         self._mark_diverged(epoch, train_losses, validation_losses)
-        self.keeper.after_epoch(epoch, validation_losses, validation_errors, self.alive)
+        trained = self.trains
+        self.keeper.after_epoch(epoch, validation_losses, validation_errors, trained)
         if self.plateau:
             self.plateau.update(validation_losses)
         elapsed = time.perf_counter() - started
         self.seconds += elapsed
-        for member in (k for k, alive in enumerate(self.alive) if alive):
+        for member in (k for k, wanted in enumerate(trained) if wanted):
             record = EpochRecord(
                 epoch + 1, train_losses[member], validation_losses[member], validation_errors[member],
                 self._rate(epoch, self.step - 1) * rate_factors[member], elapsed / len(self.members),
@@ -263,7 +278,7 @@ class StackRun:
     def _rate(self, epoch: int, step: int) -> float:
         """The scheduled learning rate of a step, before any member's own factor."""
         steps = self.batches.steps_per_epoch
-        return self.recipe.lr * factor(self.recipe.schedule, epoch * steps + step, steps, self.recipe.epochs)
+        return rate(self.recipe, epoch * steps + step, steps)
 
     def _averaging(self, step: int) -> float:
         return self.keeper.share(self.epoch * self.batches.steps_per_epoch + step)
@@ -300,8 +315,6 @@ class StackRun:
         with self.placement.autocast():
             logits_BKC = self.model(batch.images, batch.batch_last)
         loss_BK = self._losses(logits_BKC.float(), batch)
-        if batch.weights_BK is not None:
-            loss_BK = loss_BK * batch.weights_BK
         loss_K = loss_BK.sum(0) / batch.rows
         self.optimizer.zero_grad(set_to_none=True)
         # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
@@ -312,19 +325,30 @@ class StackRun:
         self.optimizer.step()
         self.rates.after_step()
         self.keeper.after_step(averaging)
-        misses_K = (logits_BKC.detach().argmax(-1) != batch.labels_BK).sum(0)
+        misses_K = (logits_BKC.detach().argmax(-1) != batch.main_labels_BK).sum(0)
         self.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
 
     def _losses(self, logits_BKC: Tensor, batch: Batch) -> Tensor:
         """Loss of every sample for every member, [B, K]: cross-entropy, or half the squared distance to targets."""
         if batch.targets_BKC is not None:
-            return (logits_BKC - batch.targets_BKC).square().sum(-1) / 2
+            return _weighted((logits_BKC - batch.targets_BKC).square().sum(-1) / 2, batch.weights_BK)
         if self.offsets_KC is not None:
             logits_BKC = logits_BKC + self.offsets_KC
-        return F.cross_entropy(
-            logits_BKC.flatten(0, 1), batch.labels_BK.flatten(), reduction="none",
-            label_smoothing=self.recipe.label_smoothing,
-        ).view(batch.labels_BK.shape)  # fmt: skip
+        own_BK = _weighted(self._of_labels(logits_BKC, batch.labels_BK), batch.weights_BK)
+        if (mixed := batch.mixed) is None:
+            return own_BK
+        others_BK = _weighted(self._of_labels(logits_BKC, mixed.labels_BK), mixed.weights_BK)
+        return torch.lerp(others_BK, own_BK, mixed.share_BK)
+
+    def _of_labels(self, logits_BKC: Tensor, labels_BK: Tensor) -> Tensor:
+        """Cross-entropy [B, K] of these labels, or the focal loss: times (1 - probability of the label) ** gamma."""
+        loss_BK = F.cross_entropy(
+            logits_BKC.flatten(0, 1), labels_BK.flatten(), reduction="none", label_smoothing=self.recipe.label_smoothing
+        ).view(labels_BK.shape)
+        if self.recipe.loss == "focal":
+            missing_BK = -torch.expm1(-loss_BK)
+            loss_BK = loss_BK * missing_BK.clamp(min=_SMALLEST_MISSING) ** (self.recipe.focal_gamma or FOCAL_GAMMA)
+        return loss_BK
 
     def _validate(self) -> tuple[list[float], list[float]]:
         return self._score(self.data.train_images, self.data.validation_rows, self.validation_labels)
@@ -347,8 +371,8 @@ class StackRun:
 
     def _mark_diverged(self, epoch: int, train_losses: list[float], validation_losses: list[float]) -> None:
         """Declare members with a non-finite loss failed; the others go on undisturbed beside them."""
-        for member, losses in enumerate(zip(train_losses, validation_losses, strict=True)):
-            if self.alive[member] and not all(abs(loss) < float("inf") for loss in losses):
+        for member, (trains, *losses) in enumerate(zip(self.trains, train_losses, validation_losses, strict=True)):
+            if trains and not all(abs(loss) < float("inf") for loss in losses):
                 self.alive[member] = False
                 reason = f"loss is not finite in epoch {epoch + 1} (training {losses[0]}, validation {losses[1]})"
                 share = self.seconds / len(self.members)
@@ -382,3 +406,7 @@ class StackRun:
 def members_of(task: Task) -> tuple[int, ...]:
     """The indices of a task's members."""
     return tuple(member.index for member in task.members)
+
+
+def _weighted(loss_BK: Tensor, weights_BK: Tensor | None) -> Tensor:
+    return loss_BK if weights_BK is None else loss_BK * weights_BK

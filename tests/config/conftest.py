@@ -38,7 +38,7 @@ def trace(tmp_path: Path) -> Trace:
             *sections, last = key.split(".")
             inner = values
             for section in sections:
-                inner = inner[section]
+                inner = inner.setdefault(section, {})
             inner[last] = value
         digest = hashlib.sha256(repr(sorted(changes.items())).encode()).hexdigest()[:16]
         return traced(parse_experiment(_tuples({**values, "output_dir": str(tmp_path / digest)})))

@@ -46,6 +46,11 @@ EVERYWHERE: dict[str, Any] = {
     "training.ema_decay": 0.5,
     "training.watch_test": True,
     "training.augmentation": {"rotation_degrees": 30},
+    "training.augmentation.erasing_probability": 1.0,
+    "training.augmentation.mixup_alpha": 1.0,
+    "training.augmentation.cutmix_alpha": 1.0,
+    "training.loss": "focal",
+    "training.warmup_epochs": 1.0,
 }
 # Further keys, each with what must stand beside it: a change from (its base) to (its base and the key).
 ALONE: dict[str, tuple[dict[str, Any], Any]] = {
@@ -73,6 +78,9 @@ ALONE: dict[str, tuple[dict[str, Any], Any]] = {
     "training.rho": ({"training.optimizer": "adadelta"}, 0.1),
     "training.alpha": ({"training.optimizer": "rmsprop"}, 0.1),
     "training.logit_adjustment": ({}, 1.0),  # refused beside the other two; where classes are equal its offsets cancel
+    "training.weight_decay_on": ({"training.weight_decay": 0.3}, "weights"),
+    "training.focal_gamma": ({"training.loss": "focal"}, 5.0),
+    "training.early_stopping_epochs": ({"training.keep": "best_validation", "training.lr": 0.3, "training.epochs": 8}, 1),
     "training.keep": ({"training.lr": 0.3, "training.epochs": 8}, "best_validation"),
     "training.schedule.name": ({"training.schedule": {"name": "constant"}}, "cosine"),
     "training.schedule.every": ({"training.schedule": {"name": "step"}, "training.epochs": 3}, 2),
@@ -88,7 +96,7 @@ ALONE: dict[str, tuple[dict[str, Any], Any]] = {
         f"training.augmentation.{key}": ({"training.augmentation": {"rotation_degrees": 1.0}}, value)
         for key, value in {
             "rotation_degrees": 30.0, "scale": 0.3, "shear_degrees": 20.0, "shift": 0.2, "crop_padding": 2,
-            "elastic_alpha": 2.0, "brightness": 0.5, "contrast": 0.5,
+            "elastic_alpha": 2.0, "brightness": 0.5, "contrast": 0.5, "crop_area": 0.3,
         }.items()
     },
     "training.augmentation.elastic_sigma": ({"training.augmentation": {"elastic_alpha": 2.0}}, 1.0),
@@ -194,7 +202,9 @@ def test_common_keys_have_an_effect_with_every_method_or_are_refused(trace: Trac
         if after.startswith("refused"):
             assert key in after, "a refusal names the key"
             assert method == "gradient_boosting"
-            assert key.partition(".")[2] in ("label_smoothing", "class_weights", "sampling")
+            assert key.rpartition(".")[2] in (
+                "label_smoothing", "class_weights", "sampling", "loss", "mixup_alpha", "cutmix_alpha",
+            )  # fmt: skip
 
 
 @pytest.mark.parametrize("key", ALONE)

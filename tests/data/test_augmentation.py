@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import map_coordinates
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.data.augmentation import Draw, augment, draw
 from ensemble.seeding import Purpose, member_seed
+from tests.data.operations import ON_THE_HOST, Operations
 
 MOVING = {"rotation_degrees": 15.0, "scale": 0.2, "shear_degrees": 10.0, "shift": 0.1, "crop_padding": 2}
 EVERYTHING = AugmentationConfig(**MOVING, horizontal_flip=True, elastic_alpha=1.5, brightness=0.3, contrast=0.3)
@@ -23,6 +23,7 @@ CONFIGS = {
     "crop and flip": AugmentationConfig(crop_padding=4, horizontal_flip=True),
     "elastic": AugmentationConfig(elastic_alpha=2.0, elastic_sigma=3.0),
     "tone": AugmentationConfig(brightness=0.4, contrast=0.4),
+    "stretched crop": AugmentationConfig(crop_area=0.2, crop_padding=1, horizontal_flip=True, shift=0.1),
     "everything": EVERYTHING,
 }
 SHAPES = [(1, 28, 28), (3, 32, 32), (1, 27, 20)]
@@ -214,34 +215,14 @@ def test_noise_has_unit_variance_and_no_correlation():
     assert nodes.abs().max() < 5.5 / math.sqrt(4000)
 
 
-class _Operations(TorchDispatchMode):
-    """Names of the operations that are done while it is on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.add(func.overloadpacket.__name__)
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_drawing_does_not_touch_the_host(config):
-    """A CUDA graph refuses numbers read back, tensors made of Python's numbers, and shapes that depend on data."""
     arguments = config, 16, (1, 28, 28), keys(1, 2), torch.tensor(32)
     draw(*arguments)  # puts its constants on the device
-    with _Operations() as done:
+    with Operations() as done:
         draw(*arguments)
     assert "mul" in done.names
-    assert not done.names & {
-        "_local_scalar_dense",
-        "lift_fresh",
-        "lift_fresh_copy",
-        "copy_",
-        "nonzero",
-        "masked_select",
-    }
+    assert not done.names & ON_THE_HOST
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -296,6 +277,26 @@ def test_crop_offsets_are_whole_and_evenly_spread():
         assert values.tolist() == [-2, -1, 0, 1, 2]
         assert counts.min() > 850  # 1000 expected, standard deviation 28
     assert abs(torch.corrcoef(move.T)[0, 1]) < 0.06
+
+
+def test_a_stretched_crop_has_the_area_ratio_and_place_of_torchvision_s():
+    """The source of the corners of a 40 x 20 image: within it, area 0.3 to 1, sides' ratio 3/4 to 4/3 where no side was cut."""
+    drawn = draw(AugmentationConfig(crop_area=0.3), 20_000, (1, 20, 40), keys(4), 0).source_B23
+    width, height = drawn[:, 0, 0].double(), drawn[:, 1, 1].double()
+    assert torch.equal(drawn[:, 0, 1], torch.zeros(20_000))
+    assert torch.equal(drawn[:, 1, 0], torch.zeros(20_000))
+    assert width.max() <= 1
+    assert height.max() <= 1
+    whole = (width < 1) & (height < 1)
+    area, ratio = (width * height)[whole], (width / height)[whole]
+    assert 0.3 - 1e-6 <= area.min() < 0.31
+    assert area.max() > 0.95
+    assert ratio.log().abs().max() <= math.log(4 / 3) + 1e-6
+    assert ratio.log().mean().abs() < 0.01
+    for shift, share, side in ((drawn[:, 0, 2], width, 40), (drawn[:, 1, 2], height, 20)):
+        room = (1 - share) * side / 2
+        assert bool((shift.double().abs() <= room + 1e-4).all()), "the crop lies inside the image"
+        assert (shift.double() / room)[whole].mean().abs() < 0.02
 
 
 def test_half_of_the_samples_are_mirrored():

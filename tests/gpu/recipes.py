@@ -84,6 +84,10 @@ RECIPES = {
     "cropped and flipped": Recipe(
         shape=(3, 32), training={"augmentation": {"crop_padding": 2, "horizontal_flip": True}}
     ),
+    "mixed and covered": _trained(
+        augmentation={"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "erasing_probability": 0.5, "crop_area": 0.5}, quick=True
+    ),
+    "focal, warm-up": _trained(loss="focal", warmup_epochs=0.5),
     "clipping": _trained(gradient_clip_norm=0.5),
     "label smoothing": _trained(label_smoothing=0.1),
     "dropout": Recipe(model={"name": "mlp", "widths": (32, 16), "dropout": 0.3}, quick=True),

@@ -66,5 +66,5 @@ def test_keeping_the_lowest_validation_error(arrays: dict[str, Any]) -> None:
 def test_triangular_schedule() -> None:
     """Eight steps: up to the full rate in the middle, at the low fraction after the last one."""
     schedule = TriangularConfig(name="triangular", low_fraction=0.2)
-    rates = [factor(schedule, step, 4, 2) for step in range(8)]
+    rates = [factor(schedule, step, 4, 8) for step in range(8)]
     assert rates == pytest.approx([0.4, 0.6, 0.8, 1.0, 0.8, 0.6, 0.4, 0.2])

@@ -56,7 +56,19 @@ def test_a_gpu_that_is_not_there() -> None:
 # Network, recipe, rows of a member, and how far weights and losses may lie from those of one process: without batch norm
 # next to nothing; with it rounding grows from step to step, as it does between two libraries (by 1e-3 in two epochs).
 SHARED: dict[str, tuple[dict[str, Any], dict[str, Any], int, float]] = {
-    "lenet5, deformed": ({"name": "lenet5"}, {"augmentation": {"rotation_degrees": 10.0}}, 260, 1e-5),
+    "lenet5, deformed and mixed": (
+        {"name": "lenet5"},
+        {
+            "augmentation": {
+                "rotation_degrees": 10.0,
+                "mixup_alpha": 0.4,
+                "cutmix_alpha": 1.0,
+                "erasing_probability": 0.3,
+            }
+        },
+        260,
+        1e-5,
+    ),
     "cnn, batch norm, dropout": (
         {"name": "cnn", "widths": (6, 8), "batch_norm": True, "dropout": 0.2, "fully_connected": (16,)},
         {"batch_size": 37, "epochs": 1},  # uneven shares; the last batch is of one row, so that one rank has none

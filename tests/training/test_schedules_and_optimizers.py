@@ -61,13 +61,13 @@ CASES: list[tuple[Any, Any, bool]] = [
 
 @pytest.mark.parametrize(("schedule", "make", "per_batch"), CASES, ids=lambda value: getattr(value, "name", ""))
 def test_rates_are_those_of_torch(schedule: Any, make: Any, per_batch: bool) -> None:
-    ours = [factor(schedule, step, STEPS, EPOCHS) for step in range(STEPS * EPOCHS)]
+    ours = [factor(schedule, step, STEPS, STEPS * EPOCHS) for step in range(STEPS * EPOCHS)]
     np.testing.assert_allclose(ours, reference(make, per_batch), rtol=1e-9)
 
 
 def test_warm_up_rises_then_falls() -> None:
     schedule = CosineConfig(name="cosine", warmup_fraction=0.3)
-    rates = [factor(schedule, step, 10, 10) for step in range(100)]
+    rates = [factor(schedule, step, 10, 100) for step in range(100)]
     assert rates[:30] == sorted(rates[:30])
     assert rates[31:] == sorted(rates[31:], reverse=True)
     assert max(rates) <= 1.0

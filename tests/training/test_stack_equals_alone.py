@@ -38,6 +38,7 @@ def compare(config: Any, arrays: dict[str, Any], weights: float, votes: float) -
         np.testing.assert_allclose(together[index].votes.test_NK, alone.votes.test_NK, atol=votes)
         np.testing.assert_allclose(together[index].votes.rows_RK, alone.votes.rows_RK, atol=votes)
         assert together[index].kept_epoch == alone.kept_epoch
+        assert len(together[index].history) == len(alone.history)
 
 
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
@@ -85,6 +86,11 @@ def test_every_optimizer(recipe: dict[str, Any], arrays: dict[str, Any]) -> None
 
 TRICKS: dict[str, dict[str, Any]] = {
     "augmentation": {"augmentation": {"rotation_degrees": 10, "shift": 0.1, "elastic_alpha": 1.0, "brightness": 0.2}},
+    "mixed and covered": {
+        "augmentation": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0, "erasing_probability": 0.5, "crop_area": 0.5}
+    },
+    "focal, warm-up": {"loss": "focal", "warmup_epochs": 0.5},
+    "early stopping": {"early_stopping_epochs": 1, "keep": "best_validation_error", "epochs": 8, "lr": 0.2},
     "clipping": {"gradient_clip_norm": 0.5},
     "smoothing and cosine": {"label_smoothing": 0.1, "schedule": {"name": "cosine", "warmup_fraction": 0.2}},
     "average": {"ema_decay": 0.9},
