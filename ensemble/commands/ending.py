@@ -8,7 +8,7 @@ import shlex
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import click
@@ -27,6 +27,19 @@ from ensemble.outside.names import visible
 
 class PoliteGroup(click.Group):
     """Turns the errors a user can mend into one message and the exit code of their family."""
+
+    def __init__(self, *args: Any, groups: Sequence[tuple[str, Sequence[tuple[str, str]]]] = (), **kwargs: Any) -> None:
+        """groups: for the help, a title each with its commands: an example to type, and what it does."""
+        super().__init__(*args, **kwargs)
+        self._groups = groups
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        longest = max((len(example) for _, commands in self._groups for example, _ in commands), default=0)
+        for title, commands in self._groups:
+            with formatter.section(title):
+                # As wide in every group, so that they are one table.
+                formatter.write_dl([(example.ljust(longest), text) for example, text in commands], col_max=longest)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _visible_usage_errors():

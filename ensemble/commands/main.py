@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from ensemble.run.run import RunOutcome
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+ALL = click.option(
+    "--all", "everything", is_flag=True, help="All lines of the leaderboard, and all that is said about it."
+)
 CONFIG = click.argument("config", type=GivenPath(file=False))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
@@ -49,12 +52,44 @@ _TRAINING = ("train", "sweep", "reproduce")
 _ALONE = "`ensemble {}` is one process and follows its configuration (a launcher's processes: -m ensemble.launch.accelerate_run)"
 
 
-@click.group(cls=PoliteGroup, context_settings={"help_option_names": ["-h", "--help"]})
+# What to type after `ensemble`, and what it does; `ensemble COMMAND --help` has the rest.
+GROUPS = (
+    ("Begin", (
+        ("configs", "list configurations that come along"),
+        ("init photos/", "write a configuration for your pictures"),
+        ("config my.yaml", "show every value, and where it came from"),
+        ("models resnet18", "list networks, or the layers of one"),
+        ("datasets", "list data sets, and which are here"),
+    )),
+    ("Train", (
+        ("train quickstart", "train and judge; again: finish it"),
+        ("sweep my.yaml num_members=4,8", "train many settings, rank them"),
+        ("reproduce lenet5", "published networks beside ours"),
+    )),
+    ("Judge", (
+        ("evaluate quickstart --all", "judge a run again, from its votes"),
+        ("compare run_a run_b", "runs, members, foreign votes, in pairs"),
+        ("report quickstart", "one HTML page, and figures"),
+        ("card quickstart", "the model card, as Markdown"),
+        ("check quickstart", "read every file; name damaged ones"),
+    )),
+    ("Use", (
+        ("predict quickstart photo.png", "what is on a picture"),
+        ("export quickstart --format onnx", "the whole vote as one file"),
+        ("wandb quickstart", "tell Weights & Biases about it again"),
+    )),
+)  # fmt: skip
+
+
+@click.group(cls=PoliteGroup, groups=GROUPS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="ensemble")
 @click.option("--debug", is_flag=True, help="Show whole traces of errors.")
 @click.pass_context
 def main(context: click.Context, debug: bool) -> None:
-    """Train ensembles of image classifiers and judge, with intervals, whether they beat the single model."""
+    """Train ensembles of image classifiers and judge, with intervals, whether they beat the single model.
+
+    Below are examples of all commands: ensemble train quickstart. More about each: ensemble train --help.
+    """
     del debug  # read by _Group
     taken = settle_variables(alone=True)
     if taken and context.invoked_subcommand in _TRAINING:
@@ -67,7 +102,8 @@ def main(context: click.Context, debug: bool) -> None:
 @OVERRIDES
 @AS_JSON
 @click.option("-q", "--quiet", is_flag=True, help="No progress; errors, warnings and the result only.")
-def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) -> None:
+@ALL
+def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, everything: bool) -> None:
     """Train the ensemble of a CONFIG file, then judge it.
 
     CONFIG is a file or the name of a configuration that comes with the package: quickstart; see `ensemble configs`.
@@ -78,7 +114,7 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool) 
 
     experiment = load_config(config, overrides).experiment
     outcome = _train(experiment, quiet)
-    _show(outcome.evaluation, outcome.path, as_json)
+    _show(outcome.evaluation, outcome.path, as_json, everything)
     if outcome.failures or outcome.ended_early:
         from ensemble.report.failures import failure_lines
 
@@ -99,7 +135,8 @@ def _train(experiment: Experiment, quiet: bool) -> RunOutcome:
 )
 @click.option("--write", is_flag=True, help="Also replace the judgement kept in the run folder, for reports.")
 @AS_JSON
-def evaluate(run: str, aggregator: Aggregator | None, write: bool, as_json: bool) -> None:
+@ALL
+def evaluate(run: str, aggregator: Aggregator | None, write: bool, as_json: bool, everything: bool) -> None:
     """Judge a RUN (its folder, or its name under runs/) again from its stored votes."""
     from ensemble.results.judging import find_run, judge
     from ensemble.storage import RunFolder
@@ -111,16 +148,16 @@ def evaluate(run: str, aggregator: Aggregator | None, write: bool, as_json: bool
         evaluation = judge_again(path, aggregator)
     else:
         evaluation = judge(RunFolder.read(path), aggregator)
-    _show(evaluation, path, as_json)
+    _show(evaluation, path, as_json, everything)
 
 
-def _show(evaluation: Evaluation, path: Path, as_json: bool) -> None:
+def _show(evaluation: Evaluation, path: Path, as_json: bool, everything: bool) -> None:
     if as_json:
         say(json.dumps(evaluation.to_json(), indent=1))
         return
     from ensemble.report.tables import print_evaluation
 
-    print_evaluation(evaluation, path)
+    print_evaluation(evaluation, path, everything)
 
 
 @main.command()

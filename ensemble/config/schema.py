@@ -227,6 +227,10 @@ class Experiment(Section):
         description="the vote of the headline; the others are reported too. Without it weighted for adaboost, additive for gradient_boosting, else soft",
     )
     compute: ComputeConfig = ComputeConfig()
+    baseline: bool = Field(
+        False,
+        description="also train one network on all training rows by the same recipe; it does not vote, and the judgement compares the vote with it",
+    )
     failures: FailureConfig = FailureConfig()
     tracking: TrackingConfig = TrackingConfig()
 
@@ -260,6 +264,10 @@ class Experiment(Section):
             if self.model is not None:
                 raise ValueError("give either model (all members alike) or members (groups), not both")
             count = sum(group.count for group in self.members)
+            if self.baseline:
+                raise ValueError(
+                    "baseline is one network by the recipe of all; with groups under members there is no such recipe"
+                )
             if self.num_members not in (None, count):
                 raise ValueError(f"num_members is {self.num_members}, but the groups under members hold {count}")
             names = [group.name for group in self.groups]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
@@ -21,10 +21,27 @@ from ensemble.evaluation.label_review import ReviewedLabels, reviewed_labels
 from ensemble.evaluation.leaderboard import Judge, adjust_p_values, member_rows
 from ensemble.evaluation.metrics import confusion_matrix
 from ensemble.evaluation.out_of_bag import OutOfBag
-from ensemble.evaluation.records import VERSION, Evaluation, LeaderboardRow, MemberFacts
+from ensemble.evaluation.records import VERSION, AgainstBaseline, Evaluation, LeaderboardRow, MemberFacts
 from ensemble.evaluation.screening import duplicate_warnings, finite_members
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, require_choosable
-from ensemble.evaluation.verdict import give_verdict
+from ensemble.evaluation.verdict import against_baseline, give_verdict
+from ensemble.types import FloatArray, IntArray
+
+BASELINE = "one network on all training rows"
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """One network that does not vote: its decisions, and what it took."""
+
+    validation: Decision
+    test: Decision
+    facts: MemberFacts
+
+    @classmethod
+    def of(cls, validation_NK: FloatArray, test_NK: FloatArray, facts: MemberFacts) -> Baseline:
+        """By its probabilities on the two parts."""
+        return cls(decide("soft", validation_NK[None]), decide("soft", test_NK[None]), facts)
 
 
 def evaluate(
@@ -38,6 +55,7 @@ def evaluate(
     class_names: Sequence[str],
     out_of_bag: OutOfBag | None = None,
     *,
+    baseline: Baseline | None = None,
     choose: bool = True,
     seed: int = 0,
 ) -> Evaluation:
@@ -45,7 +63,7 @@ def evaluate(
 
     members: facts in the order of the votes. aggregator: the headline vote. vote_weights_M: the method's own weights
     for the weighted vote; without them it takes log-odds weights from validation. asked_members: how many the
-    configuration wanted. choose: also selection, stacking and temperatures, which take longer. seed: random orders of
+    configuration wanted. baseline: one network on all training rows, which does not vote. choose: also selection, stacking and temperatures, which take longer. seed: random orders of
     the size curve, folds and selections. Raises QuorumError when no member can vote, PeekingError when `validation`
     holds test votes.
     """
@@ -78,7 +96,7 @@ def evaluate(
             *choices.warnings(members),
             *sections.left_out_of_matrices(len(members)),
         ),
-        **_test_sections(validation, test, members, aggregator, choices, dataset, class_names, seed),
+        **_test_sections(validation, test, members, aggregator, choices, dataset, class_names, seed, baseline),
     )
 
 
@@ -91,6 +109,7 @@ def _test_sections(
     dataset: str,
     class_names: Sequence[str],
     seed: int,
+    baseline: Baseline | None,
 ) -> dict[str, Any]:
     """All that is read off the test votes, by its name in the Evaluation."""
     labels_N = test.labels_N
@@ -102,7 +121,7 @@ def _test_sections(
         subsets = pool.submit(sections.subsets, test, aggregator, weights_M, members, seed)
         cascade = pool.submit(sections.cascade, validation, test)
         ambiguities = pool.submit(sections.ambiguities, test)
-        leaderboard = _leaderboard(validation, test, members, aggregator, choices, review)
+        leaderboard = _leaderboard(validation, test, members, aggregator, choices, review, baseline)
     curve, contributions = subsets.result()
     headline = leaderboard[0]
     best = next(row for row in leaderboard if row.kind == "best_member")
@@ -113,6 +132,7 @@ def _test_sections(
     return {
         "verdict": give_verdict(headline, best, len(members), test.num_rows),
         "leaderboard": leaderboard,
+        "baseline": None if baseline is None else _against(baseline, vote, leaderboard, labels_N),
         "diversity": sections.diversity(test),
         "confusion": tuple(tuple(row) for row in confusion_KK.tolist()),
         "classes": classes,
@@ -130,6 +150,15 @@ def _test_sections(
     }
 
 
+def _against(
+    baseline: Baseline, vote: Decision, leaderboard: Sequence[LeaderboardRow], labels_N: IntArray
+) -> AgainstBaseline:
+    wrong_N, other_N = vote.classes_N != labels_N, baseline.test.classes_N != labels_N
+    row = next(row for row in leaderboard if row.kind == "baseline")
+    counts = int((wrong_N & ~other_N).sum()), int((~wrong_N & other_N).sum())
+    return against_baseline(leaderboard[0], row, *counts, len(labels_N))
+
+
 def _leaderboard(
     validation: SplitVotes,
     test: SplitVotes,
@@ -137,6 +166,7 @@ def _leaderboard(
     aggregator: Aggregator,
     choices: Choices,
     review: ReviewedLabels | None,
+    baseline: Baseline | None,
 ) -> tuple[LeaderboardRow, ...]:
     """The headline, the other votes, the chosen ones, then the members."""
     reference_wrong_N = decide("soft", test.probs_MNK[[choices.reference]]).classes_N != test.labels_N
@@ -161,5 +191,9 @@ def _leaderboard(
         rows.append(
             judge.row("chosen", chosen.name, chosen.validation, decision, needed, seconds=spent, note=chosen.note)
         )
-    rows += member_rows(judge, validation, test, members, choices.reference)
+    best, *others = member_rows(judge, validation, test, members, choices.reference)
+    rows.append(best)
+    if baseline is not None:
+        rows.append(judge.row("baseline", BASELINE, baseline.validation, baseline.test, [baseline.facts]))
+    rows += others
     return adjust_p_values(rows)

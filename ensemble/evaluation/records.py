@@ -20,7 +20,7 @@ from ensemble.errors import StorageError
 VERSION = 1
 Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
 Count = int | Number  # a mean row has means where others have counts
-Kind = Literal["vote", "chosen", "best_member", "mean_member", "member", "oracle"]
+Kind = Literal["vote", "chosen", "best_member", "baseline", "mean_member", "member", "oracle"]
 Outcome = Literal["better", "worse", "not distinguishable"]
 
 
@@ -110,6 +110,27 @@ class Verdict(Record):
     difference_upper: float
     sentence: str
     detectable: Number = float("nan")
+
+
+@dataclass(frozen=True)
+class AgainstBaseline(Record):
+    """The headline vote beside one network that was trained on all training rows by the same recipe, and does not vote.
+
+    difference = vote - baseline; negative is better. p_value: of the exact McNemar test, a second question, planned as
+    the verdict's was and not adjusted. detectable: as in Verdict.
+    """
+
+    outcome: Outcome
+    p_value: float
+    only_vote_wrong: int
+    only_baseline_wrong: int
+    vote_error: float
+    baseline_error: float
+    difference: float
+    difference_lower: float
+    difference_upper: float
+    detectable: Number
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -342,6 +363,7 @@ class Evaluation(Record):
     warnings: tuple[str, ...]
     cascade: CascadeResult | None = None
     balance: Balance | None = None
+    baseline: AgainstBaseline | None = None
 
     @property
     def headline(self) -> LeaderboardRow:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import math
 
 from ensemble.evaluation.power import detectable_difference
-from ensemble.evaluation.records import LeaderboardRow, Outcome, Verdict
-from ensemble.evaluation.statistics import paired_difference_interval
+from ensemble.evaluation.records import AgainstBaseline, LeaderboardRow, Outcome, Verdict
+from ensemble.evaluation.statistics import mcnemar_exact, paired_difference_interval
 from ensemble.evaluation.written import ALPHA, p_equation, percent, points
 
-__all__ = ["ALPHA", "give_verdict"]
+__all__ = ["ALPHA", "against_baseline", "give_verdict"]
+
+_CLAIMS: dict[Outcome, str] = {
+    "better": "is better than",
+    "worse": "is worse than",
+    "not distinguishable": "is not distinguishable from",
+}
 
 
 def give_verdict(
@@ -43,6 +49,31 @@ def give_verdict(
     return Verdict(**{**vars(verdict), "sentence": sentence})
 
 
+def against_baseline(
+    vote: LeaderboardRow, baseline: LeaderboardRow, only_vote: int, only_baseline: int, rows: int, alpha: float = ALPHA
+) -> AgainstBaseline:
+    """Compare the headline vote with the one network that does not vote, on the same test rows, by the exact McNemar test.
+
+    only_vote, only_baseline: test rows that only the one of the two gets wrong.
+    """
+    p = mcnemar_exact(only_vote, only_baseline)
+    outcome: Outcome = "not distinguishable"
+    if p < alpha:
+        outcome = "better" if only_vote < only_baseline else "worse"
+    interval = paired_difference_interval(only_vote, only_baseline, rows)
+    detectable = detectable_difference(only_vote + only_baseline, rows, alpha)
+    difference = (only_vote - only_baseline) / rows
+    sentence = (
+        f"One network on all training rows: the {vote.name} {_CLAIMS[outcome]} it, test error {percent(vote.test_error)} % against "
+        f"{percent(baseline.test_error)} %, a difference of {points(difference)} points (95 % interval {points(interval.lower)} to "
+        f"{points(interval.upper)}; only the vote gets {only_vote} wrong, only the network {only_baseline}; {p_equation(p)})."
+    )
+    return AgainstBaseline(
+        outcome, p, only_vote, only_baseline, vote.test_error, baseline.test_error, difference, interval.lower, interval.upper,
+        detectable, sentence,
+    )  # fmt: skip
+
+
 def _alone(headline: LeaderboardRow) -> str:
     return (
         f"There is only one member, so there is nothing to compare: its test error is "
@@ -51,23 +82,18 @@ def _alone(headline: LeaderboardRow) -> str:
 
 
 def _sentence(verdict: Verdict, vote: str, members: int, rows: int) -> str:
-    claim = {
-        "better": "is better than",
-        "worse": "is worse than",
-        "not distinguishable": "is not distinguishable from",
-    }[verdict.outcome]
     sentence = (
-        f"The {vote} of {members} members {claim} the single model that validation picks (member {verdict.member}): "
+        f"The {vote} of {members} members {_CLAIMS[verdict.outcome]} the single model that validation picks (member {verdict.member}): "
         f"test error {percent(verdict.vote_error)} % against {percent(verdict.member_error)} %, a difference of "
         f"{points(verdict.difference)} points (95 % interval {points(verdict.difference_lower)} to "
         f"{points(verdict.difference_upper)}); of {rows:,} test images only the vote gets {verdict.only_vote_wrong} "
         f"wrong, only the single model {verdict.only_member_wrong} (exact McNemar test, {p_equation(verdict.p_value)})."
     )
-    return sentence + _shown_by(verdict, rows) if verdict.outcome == "not distinguishable" else sentence
+    return sentence + _shown_by(verdict.detectable, rows) if verdict.outcome == "not distinguishable" else sentence
 
 
-def _shown_by(verdict: Verdict, rows: int) -> str:
+def _shown_by(detectable: float, rows: int) -> str:
     """What difference could have been seen."""
-    if math.isnan(verdict.detectable):
+    if math.isnan(detectable):
         return f" {rows:,} images are too few to show any difference."
-    return f" So many images show a difference of {percent(verdict.detectable)} points four times in five, a smaller one less often."
+    return f" So many images show a difference of {percent(detectable)} points four times in five, a smaller one less often."

@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from ensemble.evaluation.records import Evaluation, LeaderboardRow
+from ensemble.evaluation.records import Evaluation, Kind, LeaderboardRow
 from ensemble.outside.names import markdown_text, shown
 from ensemble.report import wording
 
@@ -31,6 +32,7 @@ P_NOTE = (
     "p: exact McNemar test against the best member by validation; "
     "adjusted for the number of lines (Holm), except for the headline (*)."
 )
+P_SHORT = "p: exact McNemar test against the best member by validation."
 ORACLE_NOTE = "oracle: picked by its test labels, so nobody could have chosen it beforehand."
 
 
@@ -64,35 +66,51 @@ class Line:
     style: str = ""
 
 
-def print_evaluation(evaluation: Evaluation, path: Path, stream: TextIO | None = None) -> None:
-    """Print leaderboard, verdict, cautions and where the run lies to `stream`, by default stdout."""
+SHORT: tuple[Kind, ...] = ("best_member", "baseline", "mean_member")  # the lines of a short answer, after the headline
+SHORT_COLUMNS = ("error %", INTERVAL, BALANCED, "wrong", "NLL", "p", "seconds")
+
+
+def print_evaluation(
+    evaluation: Evaluation, path: Path, everything: bool = False, stream: TextIO | None = None
+) -> None:
+    """Print verdict, cautions and where the run lies to `stream`, by default stdout, with a few lines of the leaderboard.
+
+    everything: all its lines, and all that is said about it.
+    """
     from ensemble.tracking.terminal import open_table_console
 
     console = open_table_console(stream)
     if console.is_terminal:
-        _show(console, evaluation, path)
+        _show(console, evaluation, path, everything)
         return
     with console.capture() as captured:
-        _show(console, evaluation, path)
+        _show(console, evaluation, path, everything)
     # rich fills every line up with spaces, which a file or a diff has no use for.
     console.file.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
-def _show(console: Console, evaluation: Evaluation, path: Path) -> None:
+def _show(console: Console, evaluation: Evaluation, path: Path, everything: bool) -> None:
     from rich.text import Text
 
     console.print(Text(_title(evaluation), style="bold"))
     console.print()
-    console.print(_rich_table(evaluation, console.width))
+    console.print(_rich_table(evaluation, console.width, everything))
     console.print()
     colour = {"better": "green", "worse": "red", "not distinguishable": "yellow"}[evaluation.verdict.outcome]
     console.print(Text(evaluation.verdict.sentence, style=f"bold {colour}"))
     console.print()
-    for line in (*wording.context(evaluation), *notes(evaluation)):
+    said = (
+        (*wording.context(evaluation), *notes(evaluation)) if everything else (*wording.essentials(evaluation), P_SHORT)
+    )
+    for line in said:
         console.print(Text(line))
     for line in wording.cautions(evaluation):
         console.print(Text(f"warning: {line}", style="yellow"))
-    console.print(Text(f"run: {shown(str(path), 4096)}"), soft_wrap=True)  # one piece, so that it can be copied
+    folder = shown(str(path), 4096)
+    if not everything:
+        typed = shlex.quote(folder)
+        console.print(Text(f"more: ensemble evaluate {typed} --all, ensemble report {typed}"), soft_wrap=True)
+    console.print(Text(f"run: {folder}"), soft_wrap=True)  # one piece, so that it can be copied
 
 
 def leaderboard_csv(evaluation: Evaluation) -> str:
@@ -169,11 +187,13 @@ def _title(evaluation: Evaluation) -> str:
     return f"{shown(evaluation.dataset)}: {members} ({', '.join(recipes)}) on {evaluation.test_rows:,} test images"
 
 
-def _rich_table(evaluation: Evaluation, width: int) -> Table:
+def _rich_table(evaluation: Evaluation, width: int, everything: bool = True) -> Table:
     from rich.table import Table
 
     columns = visible_columns(evaluation)
-    lines = _lines(evaluation, columns)
+    if not everything:
+        columns = [column for column in columns if column.title in SHORT_COLUMNS]
+    lines = _lines(evaluation, columns, everything)
     widths = [
         max(len(cell) for cell in (column.title, *(line.cells[i + 1] for line in lines if line)))
         for i, column in enumerate(columns)
@@ -195,8 +215,8 @@ def _rich_table(evaluation: Evaluation, width: int) -> Table:
     return table
 
 
-def _lines(evaluation: Evaluation, columns: Sequence[Column]) -> list[Line | None]:
-    """Votes, chosen votes and members; None is the gap between them."""
+def _lines(evaluation: Evaluation, columns: Sequence[Column], everything: bool = True) -> list[Line | None]:
+    """Votes, chosen votes and members, or the few lines of a short answer; None is the gap between them."""
     one_recipe = len({member.recipe for member in evaluation.members}) == 1
 
     def line(row: LeaderboardRow) -> Line:
@@ -207,6 +227,9 @@ def _lines(evaluation: Evaluation, columns: Sequence[Column]) -> list[Line | Non
     def of(*kinds: str) -> list[Line | None]:
         return [line(row) for row in evaluation.leaderboard if row.kind in kinds]
 
+    if not everything:
+        return [line(evaluation.headline), *of(*SHORT)]
+
     members = [row for row in evaluation.leaderboard if row.kind == "member"]
     if len(members) <= MEMBERS_SHOWN:
         shown: list[Line | None] = [line(row) for row in members]
@@ -215,7 +238,7 @@ def _lines(evaluation: Evaluation, columns: Sequence[Column]) -> list[Line | Non
         half = MEMBERS_SHOWN // 2
         between = _between(ordered[half:-half], columns)
         shown = [*(line(row) for row in ordered[:half]), between, *(line(row) for row in ordered[-half:])]
-    parts = [of("vote"), of("chosen"), of("best_member", "mean_member"), shown, of("oracle")]
+    parts = [of("vote"), of("chosen"), of(*SHORT), shown, of("oracle")]
     return [entry for part in parts if part for entry in (None, *part)][1:]
 
 

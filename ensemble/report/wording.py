@@ -23,7 +23,7 @@ from ensemble.outside.names import shown
 
 UNEQUAL = 1.5  # times the smallest class that the largest may have before the two means are told apart
 __all__ = [
-    "NONE", "cautions", "context", "count", "large_count", "loss", "p_equation", "p_value", "percent",
+    "NONE", "cautions", "context", "count", "essentials", "large_count", "loss", "p_equation", "p_value", "percent",
     "percent_interval", "plural", "points", "seconds", "short_name", "unequal",
 ]  # fmt: skip
 
@@ -45,6 +45,8 @@ def short_name(row: LeaderboardRow, one_recipe: bool) -> str:
             return f"best by validation ({row.member})"
         case "oracle":
             return f"oracle, by test ({row.member})"
+        case "baseline":
+            return "one network, all rows"
         case "member" if one_recipe:
             return f"member {row.member}"
         case "chosen" if row.name.startswith("temperature after"):
@@ -54,9 +56,17 @@ def short_name(row: LeaderboardRow, one_recipe: bool) -> str:
     return row.name
 
 
+def essentials(evaluation: Evaluation) -> list[str]:
+    """What belongs beside the verdict in the shortest answer: one network on all rows, unequal classes. One sentence each."""
+    lines = [] if evaluation.baseline is None else [evaluation.baseline.sentence]
+    if evaluation.balance is not None and unequal(evaluation):
+        lines.append(_balance(evaluation, evaluation.balance))
+    return lines
+
+
 def context(evaluation: Evaluation) -> list[str]:
-    """What belongs beside the verdict: out-of-bag error, disagreement, reviewed labels. One sentence each."""
-    lines = [] if evaluation.balance is None or not unequal(evaluation) else [_balance(evaluation, evaluation.balance)]
+    """All that belongs beside the verdict, out-of-bag error, disagreement and reviewed labels too. One sentence each."""
+    lines = essentials(evaluation)
     bags, review = evaluation.out_of_bag, evaluation.label_review
     if bags is not None:
         never = f", {plural(bags.never_out, 'row')} never out of bag left out" if bags.never_out else ""

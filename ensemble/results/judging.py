@@ -19,7 +19,7 @@ from ensemble.config.method import MethodSection
 from ensemble.config.schema import Aggregator, aggregator_problem
 from ensemble.config.secrets import secret_in
 from ensemble.errors import ConfigError, QuorumError, StorageError
-from ensemble.evaluation.evaluate import evaluate
+from ensemble.evaluation.evaluate import Baseline, evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
@@ -48,6 +48,7 @@ class Voters:
     labels: Labels
     members: tuple[MemberResult, ...]
     weights_M: DoubleArray | None
+    baseline: MemberResult | None = None  # does not vote
 
     @property
     def validation(self) -> SplitVotes:
@@ -60,7 +61,11 @@ class Voters:
 
     @property
     def facts(self) -> list[MemberFacts]:
-        return [MemberFacts(m.index, m.recipe, m.num_parameters, m.train_seconds, m.kept_epoch) for m in self.members]
+        return [_facts(member) for member in self.members]
+
+
+def _facts(member: MemberResult) -> MemberFacts:
+    return MemberFacts(member.index, member.recipe, member.num_parameters, member.train_seconds, member.kept_epoch)
 
 
 def load_voters(folder: RunFolder, at_least: int | None = None) -> Voters:
@@ -77,7 +82,7 @@ def load_voters(folder: RunFolder, at_least: int | None = None) -> Voters:
         )
     dataset, labels = folder.dataset(), folder.load_labels()
     members = tuple(folder.load_member(index) for index in indices)
-    return Voters(config, dataset, labels, members, method_weights(folder, members))
+    return Voters(config, dataset, labels, members, method_weights(folder, members), folder.load_baseline())
 
 
 def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation:
@@ -99,6 +104,7 @@ def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation
         dataset=voters.dataset.name,
         class_names=tuple(voters.dataset.class_names),
         out_of_bag=_out_of_bag(voters) if _judged_on_others(voters.config) else None,
+        baseline=_baseline(voters.baseline),
     )
 
 
@@ -152,6 +158,7 @@ def headline_figures(evaluation: Evaluation) -> dict[str, float]:
         "test_nll": vote.nll,
         "best_member_test_error": verdict.member_error,
         "mean_member_test_error": mean.test_error,
+        "baseline_test_error": math.nan if evaluation.baseline is None else evaluation.baseline.baseline_error,
         "p_value": verdict.p_value,
     }
     return {name: value for name, value in figures.items() if math.isfinite(value)}
@@ -188,6 +195,10 @@ def method_weights(folder: RunFolder, members: Sequence[MemberResult]) -> Double
             f"{folder.path / METHOD}: damaged: no vote weight for member {missing[0]}; {what_to_do(METHOD)}"
         )
     return np.array([weights[str(member.index)] for member in members])
+
+
+def _baseline(found: MemberResult | None) -> Baseline | None:
+    return None if found is None else Baseline.of(found.votes.validation_NK, found.votes.test_NK, _facts(found))
 
 
 def _judged_on_others(config: JudgedConfig) -> bool:

@@ -11,7 +11,8 @@ from pydantic import ConfigDict, RootModel
 
 from ensemble.config import Experiment
 from ensemble.errors import QuorumError, StorageError
-from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunStarted
+from ensemble.evaluation import written
+from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, Notice, RunStarted, TaskStarted
 from ensemble.executors import Executor
 from ensemble.executors.base import Outcome, ended
 from ensemble.methods import Method
@@ -21,7 +22,9 @@ from ensemble.storage.atomic import json_bytes
 from ensemble.storage.names import PLAN, ROUNDS
 from ensemble.storage.parsing import checked, json_value
 from ensemble.training import Arrays, Trainer
-from ensemble.types import Checkpoint, Failure, MemberSpec, Task
+from ensemble.types import Checkpoint, Failure, IntArray, MemberSpec, Task
+
+BASELINE = "baseline"  # the task of the network that does not vote
 
 
 class ClosedRounds(RootModel[list[list[int]]]):
@@ -53,11 +56,12 @@ class Driver:
         self._noticed: set[str] = set()  # notices of tasks, many of which may have the same to say
         self._used: Counter[tuple[str, str]] = Counter()  # tries by task and kind of failure
         self._lost: dict[int, tuple[int, float]] = {}  # tries and seconds by member
+        self._baseline = experiment.total_members  # its index: the first that no member has
         self._make_executor = make_executor
         self._executor: Executor | None = None
 
-    def train(self, method: Method, arrays: Arrays, num_classes: int) -> None:
-        """Ask, train, tell, until the method has no more to ask."""
+    def train(self, method: Method, arrays: Arrays, num_classes: int, train_rows: IntArray) -> None:
+        """Ask, train, tell, until the method has no more to ask. train_rows: all that a member may be fitted to."""
         trainer = Trainer.create(self.experiment, self.plan.device, num_classes, self.plan.ways)
         closed = self._closed_rounds()
         previous: list[int] = []
@@ -70,6 +74,8 @@ class Driver:
                 self.folder.write(ROUNDS, json_bytes(closed))
             wanted = {m.index for m in members} if number == len(closed) else set(closed[number])
             todo = [task for task in pack(members, self.plan) if self._unfinished(task, wanted)]
+            if number == 0:
+                todo += self._baseline_task(train_rows)
             if len(todo) > 1:
                 todo = longest_first(todo, self.experiment, arrays["train_images"].shape[1:], num_classes)
             if self._executor is None:
@@ -81,6 +87,13 @@ class Driver:
             self._listen(method)
         if not self.failures:
             self.folder.drop_all_checkpoints()  # a start that was stopped may have left some of finished tasks
+
+    def _baseline_task(self, rows: IntArray) -> list[Task]:
+        """One network of the first group on all rows, where it is wanted and not stored."""
+        if not self.experiment.baseline or self.folder.has_baseline():
+            return []
+        recipe = self.experiment.groups[0].name
+        return [Task(BASELINE, recipe, (MemberSpec(self._baseline, recipe, rows),))]
 
     def _closed_rounds(self) -> list[list[int]]:
         """The members each earlier round was told of, for the rounds that a later one was built upon.
@@ -132,6 +145,9 @@ class Driver:
             tasks = self._repack([*again, *left.values()])
 
     def _store(self, outcome: Outcome) -> None:
+        if outcome.task.id == BASELINE:
+            self._store_baseline(outcome)
+            return
         new = [result for result in outcome.results if result.index not in self.folder.finished()]
         self.folder.save_members(new)
         self.trained += len(new)
@@ -144,6 +160,14 @@ class Driver:
             ))  # fmt: skip
         if not outcome.failures:
             self.folder.drop_checkpoints(outcome.task.id)
+
+    def _store_baseline(self, outcome: Outcome) -> None:
+        for result in outcome.results:
+            self.folder.save_baseline(result)
+            error = written.percent(result.history[result.kept_epoch - 1].validation_error)
+            self.emit(Notice(f"baseline: one network on all training rows finished, validation error {error} %"))
+        if not outcome.failures:
+            self.folder.drop_checkpoints(BASELINE)
 
     def _fits(self, task: Task) -> bool:
         """False once the plan has smaller stacks than this task, because one of its size ran out of memory."""
@@ -167,10 +191,16 @@ class Driver:
         if isinstance(item, Checkpoint):
             self.folder.save_checkpoint(item.task, item.content)
         elif not isinstance(item, Notice):
-            self.emit(item)
+            if not self._of_baseline(item):  # what is counted and drawn are members
+                self.emit(item)
         elif item.message not in self._noticed:
             self._noticed.add(item.message)
             self.emit(item)
+
+    def _of_baseline(self, event: Event) -> bool:
+        if isinstance(event, TaskStarted):
+            return event.task == BASELINE
+        return isinstance(event, EpochFinished) and event.member == self._baseline
 
     def _tries_again(self, outcome: Outcome) -> bool:
         """Apply the failure policy to a task that has ended: True where it is to be tried again.
@@ -198,6 +228,10 @@ class Driver:
         smaller = failure.kind == "out_of_memory" and policy.policy == "retry" and len(task.members) > 1
         retry = smaller or self._used[task.id, failure.kind] <= policy.retries(failure.kind)
         decision = "retry" if retry else "stop" if policy.policy == "stop" else "drop"
+        if failure.index == self._baseline:
+            then = "it is tried again" if retry else "the vote is not compared with it"
+            self.emit(Notice(f"baseline: {failure.kind}: {failure.reason}; {then}", warning=True))
+            return retry
         self.failures[failure.index] = replace(failure, tries=tries, seconds_lost=lost)
         self.emit(MemberFailed(failure.index, failure.kind, failure.reason, tries, failure.seconds_lost, decision))
         if failure.details:

@@ -303,7 +303,7 @@ def train_members(
     try:
         watch_test = any(group.training.watch_test for group in experiment.groups)
         arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given.arrays}
-        driver.train(method, arrays, dataset.num_classes)
+        driver.train(method, arrays, dataset.num_classes, split.train_rows)
     finally:
         driver.close()
     folder.write(METHOD, json_bytes({"vote_weights": _weights(method, driver, folder), "report": method.report()}))

@@ -98,10 +98,10 @@ def member_contents(result: MemberResult) -> dict[str, bytes]:
     return {**contents, MEMBER: json_bytes(facts)}
 
 
-def parse_member(content: bytes, where: Path, index: int) -> MemberFile:
-    """member.json of the member with that index."""
+def parse_member(content: bytes, where: Path, index: int | None) -> MemberFile:
+    """member.json of the member with that index. None: whatever it is."""
     facts = json_model(content, where, MemberFile)
-    if facts.index != index:
+    if index is not None and facts.index != index:
         raise StorageError(f"{where}: damaged: of member {facts.index}; expected member {index}")
     return facts
 

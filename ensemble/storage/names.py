@@ -7,6 +7,7 @@ DATASET, ENVIRONMENT, METHOD, ROUNDS = "dataset.json", "environment.json", "meth
 EVALUATION, LEADERBOARD, DISPUTED, STAGED = "evaluation.json", "leaderboard.csv", "disputed.npz", "staged.json"
 
 SHARED = "shared/"  # tensors that all members of a group have alike, one file per group
+BASELINE = "baseline/"  # the network that does not vote, in the files of a member
 
 
 def shared_weights(recipe: str) -> str:

@@ -47,7 +47,7 @@ from ensemble.storage.member_files import (
     require_own,
     same_labels,
 )
-from ensemble.storage.names import CONFIG, DATASET, EVENTS, LABELS, METHOD, PLAN, shared_weights
+from ensemble.storage.names import BASELINE, CONFIG, DATASET, EVENTS, LABELS, METHOD, PLAN, shared_weights
 from ensemble.storage.parsing import checked, json_model, json_object, yaml_mapping
 from ensemble.storage.remote import Mirror, is_address, local_root
 from ensemble.types import MemberResult
@@ -148,17 +148,21 @@ class RunFolder(ListedFolder):
         hit = {error.name for error in found}
         for index in sorted(self.finished()):
             if f"{member_folder(index)}/{MEMBER}" not in hit:
-                found += self._foreign_files(index, hit)
+                found += self._foreign_files(member_folder(index), self._member(index), hit)
+        if self.has_baseline() and f"{BASELINE}{MEMBER}" not in hit:
+            found += self._foreign_files(BASELINE.rstrip("/"), self._baseline(), hit)
         return found
 
-    def _foreign_files(self, index: int, hit: set[str]) -> list[Damaged]:
+    def _foreign_files(self, folder: str, facts: MemberFile, hit: set[str]) -> list[Damaged]:
         """Files of a member that the manifest lists, but that are not those it was stored with."""
-        facts, found = self._member(index), []
+        found = []
         for file, digest in facts.files_sha256.items():
-            name = f"{member_folder(index)}/{file}"
+            name = f"{folder}/{file}"
             if name not in hit and name in self._files and self._files[name].sha256 != digest:
                 found.append(
-                    Damaged(name, f"{self.path / name}: damaged: not the file that member {index} was stored with")
+                    Damaged(
+                        name, f"{self.path / name}: damaged: not the file that member {facts.index} was stored with"
+                    )
                 )
         return found
 
@@ -253,14 +257,16 @@ class RunFolder(ListedFolder):
 
     def load_member(self, index: int, weights: bool = False) -> MemberResult:
         """A stored member; its weights only on request. Raises StorageError when damaged or not of this run."""
-        facts = self._member(index)
-        votes_file, votes = self._own(facts, VOTES)
-        history_file, history = self._own(facts, HISTORY)
+        return self._result(member_folder(index), self._member(index), weights)
+
+    def _result(self, folder: str, facts: MemberFile, weights: bool) -> MemberResult:
+        votes_file, votes = self._own(folder, facts, VOTES)
+        history_file, history = self._own(folder, facts, HISTORY)
         return MemberResult(
             index=facts.index,
             recipe=facts.recipe,
             votes=parse_votes(votes, votes_file, self._expectation()),
-            weights=self._weights(facts) if weights else {},
+            weights=self._weights(folder, facts) if weights else {},
             history=parse_history(history, history_file),
             num_parameters=facts.num_parameters,
             train_seconds=facts.train_seconds,
@@ -272,22 +278,43 @@ class RunFolder(ListedFolder):
 
     def load_weights(self, index: int) -> dict[str, Any]:
         """A member's tensors as numpy arrays, named as in its network's state_dict."""
-        return self._weights(self._member(index))
+        return self._weights(member_folder(index), self._member(index))
+
+    # The network that does not vote
+
+    def save_baseline(self, result: MemberResult) -> None:
+        """Store all that the baseline left."""
+        self.write_all({f"{BASELINE}{file}": content for file, content in member_contents(result).items()})
+
+    def drop_baseline(self) -> None:
+        """Forget it, so that it is trained again."""
+        self.forget([f"{BASELINE}{file}" for file in MEMBER_FILES])
+
+    def has_baseline(self) -> bool:
+        """Whether it is stored."""
+        return self.has(f"{BASELINE}{MEMBER}")
+
+    def load_baseline(self, weights: bool = False) -> MemberResult | None:
+        """The stored baseline, None without one. Raises StorageError when damaged or not of this run."""
+        return self._result(BASELINE.rstrip("/"), self._baseline(), weights) if self.has_baseline() else None
+
+    def _baseline(self) -> MemberFile:
+        return parse_member(self.read_bytes(f"{BASELINE}{MEMBER}"), self.path / BASELINE / MEMBER, None)
 
     def _member(self, index: int) -> MemberFile:
         name = f"{member_folder(index)}/{MEMBER}"
         return parse_member(self.read_bytes(name), self.path / name, index)
 
-    def _weights(self, facts: MemberFile) -> dict[str, Any]:
-        path, content = self._own(facts, WEIGHTS)
+    def _weights(self, folder: str, facts: MemberFile) -> dict[str, Any]:
+        path, content = self._own(folder, facts, WEIGHTS)
         shared, own = shared_weights(facts.recipe), parse_weights(content, path)
         if not self.has(shared):
             return own
         return {**parse_weights(self.read_bytes(shared), self.path / shared), **own}
 
-    def _own(self, facts: MemberFile, file: str) -> tuple[Path, bytes]:
+    def _own(self, folder: str, facts: MemberFile, file: str) -> tuple[Path, bytes]:
         """Path and content of one of a member's files, which must be the one it was stored with."""
-        name = f"{member_folder(facts.index)}/{file}"
+        name = f"{folder}/{file}"
         content = self.read_bytes(name)
         require_own(facts, file, content, self.path / name)
         return self.path / name, content

@@ -29,6 +29,7 @@ def figures(evaluation: Json) -> dict[str, Any]:
         "error/test_upper": headline["upper"],
         "error/validation": headline["validation_error"],
         "error/mean_member": by_kind.get("mean_member", {}).get("test_error"),
+        "error/baseline": by_kind.get("baseline", {}).get("test_error"),
         "error/best_member": by_kind.get("best_member", {}).get("test_error"),
         "nll/test": headline["nll"],
         "brier/test": headline["brier"],

@@ -56,6 +56,7 @@ EVERYWHERE: dict[str, Any] = {
 ALONE: dict[str, tuple[dict[str, Any], Any]] = {
     "seed": ({}, 1),
     "num_members": ({}, 1),
+    "baseline": ({}, True),
     "data.validation_fraction": ({}, 0.3),
     "data.max_train_rows": ({}, 80),
     "compute.threads_per_task": ({}, 2),  # said in the plan and to the console
