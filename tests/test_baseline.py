@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from ensemble import load_ensemble
 from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import EpochFinished, MemberFinished, Notice, TaskStarted
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
-from ensemble import load_ensemble
 from ensemble.report.html import write_report
 from ensemble.report.tables import leaderboard_markdown
 from ensemble.results.judging import judge
@@ -130,7 +130,11 @@ def test_nothing_is_said_of_it_as_of_a_member(tmp_path: Path) -> None:
     events = [event for _, event in read_events(run(tmp_path, baseline=True).path / "events.jsonl")]
     assert {event.member for event in events if isinstance(event, EpochFinished | MemberFinished)} == {0, 1, 2, 3}
     assert not [event for event in events if isinstance(event, TaskStarted) and 4 in event.members]
-    assert [event.message for event in events if isinstance(event, Notice) and event.message.startswith("baseline: one network")]
+    assert [
+        event.message
+        for event in events
+        if isinstance(event, Notice) and event.message.startswith("baseline: one network")
+    ]
 
 
 class Failing(InlineExecutor):

@@ -58,6 +58,8 @@ class Dataset:
     flippable: bool
     pixels: PixelRule = field(default_factory=PixelRule)
     account: Account = field(default_factory=Account)
+    train_files: tuple[str, ...] = ()  # of each image, below data.root; empty where they are no files
+    test_files: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -137,6 +139,8 @@ def _of_parts(name: str, parts: Parts) -> Dataset:
         flippable=True,
         pixels=parts.pixels,
         account=parts.account,
+        train_files=parts.train.files,
+        test_files=parts.test.files,
     )
 
 

@@ -64,7 +64,7 @@ def load_image_folder(config: DataConfig) -> Parts:
     accounts, parts = [], []
     for name, (listed, reading) in found.items():
         labels_N = listed.labels_N[reading.usable_N]
-        parts.append(Part(reader.images(reading, rule), labels_N))
+        parts.append(Part(reader.images(reading, rule), labels_N, _files(root, reading.usable(listed.files))))
         accounts.append(_account(name, listed, reading, labels_N, class_names))
     if layout.train_root.parent == root and layout.train_root != root:
         accounts[0].left_out[""] = (*accounts[0].left_out.get("", ()), *beside(root))
@@ -85,7 +85,8 @@ def _divided(whole: _Listed, class_names: tuple[str, ...], reader: PictureReader
     test_N = held_back(labels_N, names, class_names, config)
     rows = np.flatnonzero(~test_N)
     rule = reader.rule([extremes for n in rows if (extremes := reading.extremes[n]) is not None], shown(whole.root))
-    train, test = parts_of(reader.images(reading, rule), labels_N, test_N)
+    files = _files(whole.root, reading.usable(whole.files))
+    train, test = parts_of(reader.images(reading, rule), labels_N, test_N, files)
     account = _account(shown(whole.root.name), whole, reading, labels_N, class_names)
     split = Remark(f"{len(test.labels_N):,} of these are held back as the test part (data.test_fraction)")
     remarks = pixel_remarks(rule, [reading], [train.images_NCHW, test.images_NCHW])
@@ -94,6 +95,11 @@ def _divided(whole: _Listed, class_names: tuple[str, ...], reader: PictureReader
             Remark(f"{len(reading.faults):,} damaged pictures are in no part, so that nothing judges them", True)
         )
     return Parts(train, test, class_names, rule, Account((account,), (split, *remarks)))
+
+
+def _files(root: Path, paths: Sequence[Path]) -> tuple[str, ...]:
+    """Paths below data.root; bytes that are no text are written as \\xNN."""
+    return tuple(os.fsencode(path.relative_to(root).as_posix()).decode(errors="backslashreplace") for path in paths)
 
 
 def _listed(root: Path, folders: dict[str, Path], class_names: tuple[str, ...]) -> _Listed:

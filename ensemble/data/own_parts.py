@@ -25,10 +25,11 @@ TEST_FRACTION = 0.2  # without data.test_fraction
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Images and their class numbers."""
+    """Images and their class numbers. files: of each image, where they are files; below the data set's folder."""
 
     images_NCHW: ByteArray
     labels_N: IntArray
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +68,9 @@ def held_back(
     return test_N
 
 
-def parts_of(images: npt.NDArray[Any], labels_N: IntArray, test_N: npt.NDArray[np.bool_]) -> tuple[Part, Part]:
-    """Training and test part of images [N, C, H, W] that are bytes already."""
-    return Part(images[~test_N], labels_N[~test_N]), Part(images[test_N], labels_N[test_N])
+def parts_of(
+    images: npt.NDArray[Any], labels_N: IntArray, test_N: npt.NDArray[np.bool_], files: Sequence[str] = ()
+) -> tuple[Part, Part]:
+    """Training and test part of images [N, C, H, W] that are bytes already. files: of each image, or none."""
+    train, test = (tuple(files[int(n)] for n in np.flatnonzero(own_N)) if files else () for own_N in (~test_N, test_N))
+    return Part(images[~test_N], labels_N[~test_N], train), Part(images[test_N], labels_N[test_N], test)

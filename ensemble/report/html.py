@@ -38,6 +38,7 @@ from ensemble.storage.atomic import write_bytes
 from ensemble.types import ByteArray
 
 REPORT, FIGURES = "report.html", "figures"
+WRONG_SHOWN = 100
 INLINE_ELSEWHERE = ("confusion", "disputed")  # the page has these as a table and as real images
 AMBIGUITIES = {
     "brier": "Brier score, mean probability",
@@ -113,6 +114,9 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "best_member": next(
             f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.kind == "best_member"
         ),
+        "baseline": next(
+            (f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.kind == "baseline"), ""
+        ),
         "headline": next(f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.headline),
         "gains": gains if len(evaluation.members) > 1 else {},
         "unequal": wording.unequal(evaluation),
@@ -126,6 +130,7 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "confusion_shades": _confusion_shades(evaluation.confusion) if whole else [],
         "largest": [] if whole else largest_confusions(evaluation)[:CONFUSIONS_SHOWN],
         "worst": [] if whole else worst_classes(evaluation)[:CLASSES_SHOWN],
+        **_wrong_part(run),
         "cut": cut_classes(evaluation),
         "how_shown": how_shown(len(next(iter(run.images.values())))) if run.images else "",
         "failed": wording.plural(len(run.failures), "member"),
@@ -213,6 +218,14 @@ def _whiskers(rows: Sequence[LeaderboardRow]) -> list[tuple[float, float, float]
     return [
         None if math.isnan(row.lower) else (place(row.lower), place(row.test_error), place(row.upper)) for row in rows
     ]
+
+
+def _wrong_part(run: RunFacts) -> dict[str, Any]:
+    """The test images that the vote gets wrong, the surest first, and the file of every disputed one."""
+    test = [one for one in run.predictions if one.part == "test"]
+    wrong = sorted((one for one in test if not one.right), key=lambda one: -one.probability)
+    files = {one.row: one.file for one in test if one.file}
+    return {"wrong": wrong[:WRONG_SHOWN], "wrong_count": len(wrong), "files": files, "kept_predictions": bool(test)}
 
 
 def _confusion_shades(confusion: Sequence[Sequence[int]]) -> list[list[int]]:

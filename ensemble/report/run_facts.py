@@ -18,6 +18,7 @@ from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted
 from ensemble.outside.names import shell_word
 from ensemble.results.judging import stored_evaluation
+from ensemble.results.predictions import Prediction, read_predictions
 from ensemble.results.run_data import disputed_images
 from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
@@ -46,7 +47,8 @@ class RunFacts:
 
     record: evaluation.json as it lies on disk, which every number on the page is taken from. histories: by member.
     images: test row -> CHW, of the disputed rows, empty where the run kept none. places: where tasks ran.
-    remarks: what is to be known of the data, such as pictures that were left out.
+    remarks: what is to be known of the data, such as pictures that were left out. predictions: what the vote says of every
+    image; empty in older runs.
     """
 
     name: str
@@ -63,6 +65,7 @@ class RunFacts:
     places: tuple[str, ...]
     wall_seconds: float | None
     remarks: tuple[str, ...] = ()
+    predictions: tuple[Prediction, ...] = ()
 
     @property
     def commands(self) -> tuple[tuple[str, str], ...]:
@@ -104,6 +107,7 @@ def read_run(path: Path) -> RunFacts:
         places=tuple(sorted({_place(event) for event in events if isinstance(event, TaskStarted)})),
         wall_seconds=ends[-1].seconds if ends else None,
         remarks=_remarks(folder),
+        predictions=tuple(read_predictions(folder)),
     )
 
 

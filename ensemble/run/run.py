@@ -36,6 +36,7 @@ from ensemble.executors.choose import connected, expected_slots, measure_ways, p
 from ensemble.methods import Method, build_method
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.results.judging import headline_figures, judge, staged_points
+from ensemble.results.predictions import files_csv, predictions_csv
 from ensemble.results.run_data import labels_of, require_same_data, test_images
 from ensemble.run.driver import Driver, MakeExecutor
 from ensemble.run.environment import describe_environment
@@ -50,8 +51,10 @@ from ensemble.storage.names import (
     ENVIRONMENT,
     EVALUATION,
     EVENTS,
+    FILES,
     LEADERBOARD,
     METHOD,
+    PREDICTIONS,
     STAGED,
     shared_weights,
 )
@@ -238,6 +241,7 @@ def _store_judgement(folder: RunFolder, evaluation: Evaluation, images_NCHW: Byt
         {
             EVALUATION: json_bytes(evaluation.to_json()),
             LEADERBOARD: leaderboard_csv(evaluation).encode(),
+            PREDICTIONS: predictions_csv(folder, evaluation).encode(),
             DISPUTED: npz_bytes({"rows": disputed_rows(evaluation), "images": images_NCHW}),
         }
     )
@@ -327,6 +331,8 @@ def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatAr
         "pixels": dataset.pixels.to_json(), "pictures": dataset.account.to_json(),
     }  # fmt: skip
     contents = {ENVIRONMENT: json_bytes(describe_environment())}
+    if dataset.test_files:
+        contents[FILES] = files_csv(dataset.train_files, dataset.test_files).encode()
     if not folder.has(DATASET) or not described.keys() <= folder.dataset().model_dump(exclude_none=True).keys():
         contents[DATASET] = json_bytes(described)  # new, or of a version that noted less
     folder.write_all(contents)

@@ -5,6 +5,8 @@ from __future__ import annotations
 CONFIG, PLAN, LABELS, EVENTS = "config.yaml", "plan.json", "labels.npz", "events.jsonl"
 DATASET, ENVIRONMENT, METHOD, ROUNDS = "dataset.json", "environment.json", "method.json", "rounds.json"
 EVALUATION, LEADERBOARD, DISPUTED, STAGED = "evaluation.json", "leaderboard.csv", "disputed.npz", "staged.json"
+PREDICTIONS = "predictions.csv"  # what the vote says of every image
+FILES = "pictures.csv"  # the file of every image, where images are files
 
 SHARED = "shared/"  # tensors that all members of a group have alike, one file per group
 BASELINE = "baseline/"  # the network that does not vote, in the files of a member
@@ -16,4 +18,4 @@ def shared_weights(recipe: str) -> str:
 
 
 # What every start of `ensemble train` writes anew from the rest.
-DERIVED = frozenset({ENVIRONMENT, METHOD, EVALUATION, LEADERBOARD, DISPUTED, STAGED})
+DERIVED = frozenset({ENVIRONMENT, METHOD, EVALUATION, LEADERBOARD, DISPUTED, STAGED, PREDICTIONS, FILES})

@@ -71,7 +71,7 @@ def test_page_and_figures(nasty_run: Path) -> None:
 def test_terminal_markdown_and_notebook_of_a_run(nasty_run: Path) -> None:
     evaluation = Evaluation.from_json(json.loads((nasty_run / "evaluation.json").read_text()))
     stream = io.StringIO()
-    print_evaluation(evaluation, nasty_run, stream)
+    print_evaluation(evaluation, nasty_run, True, stream)
     for text in (stream.getvalue(), leaderboard_markdown(evaluation), leaderboard_html(evaluation)):
         assert_harmless(text)
     assert list(evaluation.class_names) == list(NASTY)  # JSON keeps names as they are

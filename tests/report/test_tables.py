@@ -14,15 +14,18 @@ from pathlib import Path
 import pytest
 
 from ensemble.evaluation.records import Evaluation, LabelReview
+from ensemble.evaluation.verdict import against_baseline
 from ensemble.report.tables import leaderboard_csv, leaderboard_markdown, print_evaluation
 
 Make = Callable[..., Evaluation]
 
 
-def printed(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, width: int = 80) -> str:
+def printed(
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, width: int = 80, everything: bool = True
+) -> str:
     monkeypatch.setenv("COLUMNS", str(width))
     stream = io.StringIO()
-    print_evaluation(evaluation, Path("runs/demo"), stream)
+    print_evaluation(evaluation, Path("runs/demo"), everything, stream)
     return stream.getvalue()
 
 
@@ -33,6 +36,55 @@ def line_of(text: str, name: str) -> str:
 def with_headline(evaluation: Evaluation, **changes: object) -> Evaluation:
     first = dataclasses.replace(evaluation.leaderboard[0], **changes)
     return dataclasses.replace(evaluation, leaderboard=(first, *evaluation.leaderboard[1:]))
+
+
+def with_baseline(evaluation: Evaluation) -> Evaluation:
+    vote, best = evaluation.headline, next(row for row in evaluation.leaderboard if row.kind == "best_member")
+    row = dataclasses.replace(best, kind="baseline", name="one network on all training rows", member=None)
+    place = evaluation.leaderboard.index(best) + 1
+    return dataclasses.replace(
+        evaluation,
+        leaderboard=(*evaluation.leaderboard[:place], row, *evaluation.leaderboard[place:]),
+        baseline=against_baseline(vote, row, 3, 20, evaluation.test_rows),
+    )
+
+
+@pytest.mark.parametrize("members", [2, 20])
+def test_the_short_answer_fits_a_small_terminal(
+    evaluation_of: Make, monkeypatch: pytest.MonkeyPatch, members: int
+) -> None:
+    """80 x 24, with a line for the next command; unequal classes and a baseline make it longest."""
+    evaluation = with_baseline(evaluation_of(members=members))
+    text = printed(evaluation, monkeypatch, 80, everything=False)
+    lines = text.splitlines()
+    assert len(lines) <= 23
+    assert max(map(len, lines)) <= 80
+    first = [line.split("  ")[0] for line in lines[3:7]]
+    assert first[0] == "soft vote *"
+    assert first[1].startswith("best by validation (")
+    assert first[2:] == ["one network, all rows", "mean member"]
+    flowing = " ".join(text.split())
+    assert evaluation.verdict.sentence in flowing
+    assert evaluation.baseline is not None
+    assert evaluation.baseline.sentence in flowing
+    assert "Worst class:" in flowing
+    assert "ensemble evaluate runs/demo --all, ensemble report runs/demo" in text
+    assert not [line for line in lines if line.startswith(("hard vote", "greedy", "member 0", "oracle", "Cascade"))]
+
+
+def test_the_short_answer_keeps_its_warnings(evaluation_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluation = dataclasses.replace(evaluation_of(), degraded=True, warnings=("members 0 and 1 are the same",))
+    text = printed(evaluation, monkeypatch, everything=False)
+    assert "warning: degraded" in text
+    assert "warning: members 0 and 1 are the same" in text
+
+
+def test_all_lines_have_the_baseline_beside_the_single_members(
+    evaluation_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = printed(with_baseline(evaluation_of()), monkeypatch).splitlines()
+    place = next(i for i, line in enumerate(lines) if line.startswith("one network, all rows"))
+    assert lines[place - 1].startswith("best by validation")
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
