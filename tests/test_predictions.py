@@ -43,7 +43,9 @@ def test_the_lines_give_the_headline_s_errors(aggregator: str, tmp_path: Path) -
     labels = folder.load_labels()
     validation = [int(line["row"]) for line in found if line["part"] == "validation"]
     assert validation == labels.validation_rows.tolist()
-    assert [int(line["label"]) for line in found if line["part"] == "validation"] == labels.train_labels_N[validation].tolist()
+    assert [int(line["label"]) for line in found if line["part"] == "validation"] == labels.train_labels_N[
+        validation
+    ].tolist()
 
 
 def test_probability_and_disagreement_are_those_of_the_members(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def folder_of_pictures(root: Path, parts: tuple[str, ...] = ("",), each: int = 8
     for part in parts:
         for name, level in (("dark", 40), ("bright, very", 200)):
             for n in range(each):
-                path = root / part / name / f"{part}_{n} \"x\",\n.png"
+                path = root / part / name / f'{part}_{n} "x",\n.png'
                 path.parent.mkdir(parents=True, exist_ok=True)
                 pixels = (level + values.integers(-30, 30, (8, 8))).astype(np.uint8)
                 pixels[0, 0] = n * 10 + (100 if name == "dark" else 0)
@@ -136,7 +138,11 @@ def test_a_run_of_an_earlier_version_says_how_to_make_them(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("predictions.csv", b"part,row\n1,2\n"), ("predictions.csv", b"\xff\xfe"), ("pictures.csv", b"part,row,file\ntest,5,x\n")],
+    [
+        ("predictions.csv", b"part,row\n1,2\n"),
+        ("predictions.csv", b"\xff\xfe"),
+        ("pictures.csv", b"part,row,file\ntest,5,x\n"),
+    ],
 )
 def test_tables_that_are_something_else_are_named(name: str, content: bytes, tmp_path: Path) -> None:
     path = run(tmp_path, training=SMALL).path

@@ -42,6 +42,13 @@ FILE = GivenPath()
     default=None,
     help="Dark on light, or light on dark; without it the image itself tells.",
 )
+@click.option(
+    "--doubt",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Call answers doubtful that are less sure than this share of the validation images; 0: none.",
+)
 @AGGREGATOR
 @TRUST
 def predict(
@@ -50,6 +57,7 @@ def predict(
     as_json: bool,
     figure: Path | None,
     invert: bool | None,
+    doubt: float,
     aggregator: Aggregator | None,
     trust_code: bool,
 ) -> None:
@@ -61,7 +69,7 @@ def predict(
     """
     if images.count("-") > 1:
         raise ConfigError("- stands twice, but stdin holds one image; name it once")
-    from ensemble.inference.answers import answers_json, answers_text, ask_all
+    from ensemble.inference.answers import answers_json, answers_text, ask_all, doubt_note
     from ensemble.inference.figure import check_figure, write_figure
     from ensemble.inference.prepare import Preparation, find_pictures
     from ensemble.inference.trained import load_ensemble
@@ -77,9 +85,11 @@ def predict(
     for note in (*asked.notes, *notes):
         say(f"note: {note}", err=True)
     if as_json:
-        say(json.dumps(answers_json(answers, trained.class_names), indent=1))
+        say(json.dumps(answers_json(answers, trained.class_names, doubt), indent=1))
     elif answers:
-        say(answers_text(answers))
+        say(answers_text(answers, doubt))
+    if doubts := doubt_note(answers, doubt):
+        say(f"note: {doubts}", err=True)
     if figure is not None and answers:
         write_figure(figure, answers, trained.class_names)
         say(f"figure: {figure}", err=True)

@@ -44,6 +44,11 @@ class Decision:
     counted: bool = False
 
     @property
+    def confidences_N(self) -> DoubleArray:
+        """The probability of each row's predicted class."""
+        return np.take_along_axis(self.probs_NK, self.classes_N[:, None], axis=1)[:, 0]
+
+    @property
     def ties(self) -> int:
         return int(self.tied_N.sum())
 

@@ -19,6 +19,7 @@ from ensemble.types import DoubleArray
 if TYPE_CHECKING:
     from ensemble.inference.trained import TrainedEnsemble
 
+DOUBT = 0.05  # of the validation images count as doubtful, and so do pictures of which the vote is no surer
 VOTES_SHOWN = 12  # up to so many members are listed one by one, more are counted
 
 
@@ -34,7 +35,11 @@ class MemberVote:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The vote on one picture. agreeing: members whose own favourite is the answer. picture: kept for figures only."""
+    """The vote on one picture.
+
+    agreeing: members whose own favourite is the answer. surer_than: share of the validation images of which the vote was less
+    sure. picture: kept for figures only.
+    """
 
     name: str
     inverted: bool
@@ -44,7 +49,12 @@ class Answer:
     probs_K: DoubleArray
     agreeing: int
     votes: tuple[MemberVote, ...]
+    surer_than: float
     picture: Prepared | None
+
+    def doubtful(self, doubt: float) -> bool:
+        """Whether it is among the least sure, as far as that share of the validation images goes."""
+        return self.surer_than < doubt
 
     @property
     def probability(self) -> float:
@@ -74,7 +84,7 @@ def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared]) -> list[Answer]:
     """The ensemble's answers, in the order of the pictures."""
     probs_MNK = trained.member_probs(np.stack([picture.image_CHW for picture in pictures]))
     decision = trained.decide_votes(probs_MNK)
-    favourites_MN = favourites(probs_MNK)
+    favourites_MN, surer_N = favourites(probs_MNK), trained.surer_than(decision)
     names = trained.class_names
     answers = []
     for n, picture in enumerate(pictures):
@@ -95,13 +105,14 @@ def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared]) -> list[Answer]:
                 decision.probs_NK[n].copy(),
                 agreeing,
                 votes,
+                float(surer_N[n]),
                 kept,
             )
         )
     return answers
 
 
-def answers_json(answers: Sequence[Answer], class_names: Sequence[str]) -> list[dict[str, Any]]:
+def answers_json(answers: Sequence[Answer], class_names: Sequence[str], doubt: float = DOUBT) -> list[dict[str, Any]]:
     """Plain JSON values, probabilities as fractions with all digits."""
     return [
         {
@@ -109,6 +120,8 @@ def answers_json(answers: Sequence[Answer], class_names: Sequence[str]) -> list[
             "class": answer.class_name,
             "class_number": answer.class_number,
             "probability": answer.probability,
+            "surer_than": answer.surer_than,
+            "doubtful": answer.doubtful(doubt),
             "agreement": answer.agreeing / len(answer.votes),
             "probabilities": dict(zip(class_names, answer.probs_K.tolist(), strict=True)),
             "votes": [
@@ -122,24 +135,35 @@ def answers_json(answers: Sequence[Answer], class_names: Sequence[str]) -> list[
     ]
 
 
-def answers_text(answers: Sequence[Answer]) -> str:
-    """One line per picture: name, class, probability, how many members agree, what each member says."""
-    head = ("image", "class", "probability", "agree", "members say")
+def doubt_note(answers: Sequence[Answer], doubt: float) -> str | None:
+    """What "doubtful" means, where anything is."""
+    count = sum(answer.doubtful(doubt) for answer in answers)
+    if not count:
+        return None
+    which = f"{count} of {len(answers)} answers are" if len(answers) > 1 else "the answer is"
+    return f"{which} doubtful: the vote is less sure of them than of {percent(1 - doubt)} of its validation images (--doubt {doubt:g})"
+
+
+def answers_text(answers: Sequence[Answer], doubt: float = DOUBT) -> str:
+    """One line per picture: name, class, probability, whether it is doubtful, how many members agree, what each member says."""
+    head = ("image", "class", "probability", "doubt", "agree", "members say")
     rows = [
         (
             shown(answer.name, LONGEST_PATH),
             shown(answer.class_name),
             percent(answer.probability),
+            "doubtful" if answer.doubtful(doubt) else "",
             f"{answer.agreeing} of {len(answer.votes)}",
             _votes_text(answer.votes),
         )
         for answer in answers
     ]
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(4)]
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(5)]
     lines = []
     for row in (head, *rows):
-        cells = [row[0].ljust(widths[0]), row[1].ljust(widths[1]), row[2].rjust(widths[2]), row[3].rjust(widths[3])]
-        lines.append("  ".join([*cells, row[4]]).rstrip())
+        left = [row[column].ljust(widths[column]) for column in (0, 1)]
+        right = [row[2].rjust(widths[2]), row[3].ljust(widths[3]), row[4].rjust(widths[4])]
+        lines.append("  ".join([*left, *right, row[5]]).rstrip())
     return "\n".join(lines)
 
 

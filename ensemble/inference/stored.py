@@ -5,7 +5,7 @@ vote = read_vote(Path("runs/quickstart"))
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from ensemble.config.loading import parse_stored
 from ensemble.config.schema import WEIGHING, Aggregator, aggregator_problem
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import ConfigError, StorageError
+from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.screening import finite_members
 from ensemble.results.judging import Voters, load_voters
@@ -43,7 +44,8 @@ class StoredVote:
 
     folder: where the run lies. image_shape: (C, H, W). mean_C, std_C: of the training rows on the scale [0, 1]; see `scale`.
     weights_M: how loud each member votes, None where all count the same. stack_size: members per network, by recipe.
-    pixels: how pictures become bytes; None in a run of an earlier version, which did not keep it.
+    pixels: how pictures become bytes; None in a run of an earlier version, which did not keep it. confidences_N: of the vote on
+    every validation image, the probability of the class that it names, ascending.
     """
 
     folder: Path
@@ -58,6 +60,7 @@ class StoredVote:
     weights_M: DoubleArray | None
     stack_sizes: dict[str, int]
     pixels: PixelRule | None = None
+    confidences_N: DoubleArray = field(default_factory=lambda: np.empty(0))
 
     def scale(self, recipe: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation, per channel, by which the networks of a recipe have their images standardised."""
@@ -87,6 +90,7 @@ def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool
         raise ConfigError(problem)
     assert described.image_shape is not None, "looked for before"
     channels, height, width = described.image_shape
+    weights_M = _weights(voters, chosen) if chosen in WEIGHING else None
     return StoredVote(
         folder=path,
         experiment=experiment,
@@ -97,9 +101,10 @@ def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool
         std_C=np.asarray(described.std, np.float32),
         members=tuple(_member(folder, member, experiment) for member in voters.members),
         aggregator=chosen,
-        weights_M=_weights(voters, chosen) if chosen in WEIGHING else None,
+        weights_M=weights_M,
         stack_sizes=_stack_sizes(folder, experiment),
         pixels=_pixels(folder, described),
+        confidences_N=np.sort(decide(chosen, voters.validation.probs_MNK, weights_M).confidences_N),
     )
 
 

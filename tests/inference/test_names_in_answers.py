@@ -23,7 +23,7 @@ def answers(request):
         picture = Prepared(name, np.zeros((9, 7), np.uint8), np.zeros((request.param, 8, 8), np.uint8), False, False)
         probs_K = np.full(len(NASTY), 1e-6)
         probs_K[k] = 1 - 1e-6 * (len(NASTY) - 1)
-        made.append(Answer(name, False, False, name, k, probs_K, 1, (MemberVote(0, "mlp", name, 0.9),), picture))
+        made.append(Answer(name, False, False, name, k, probs_K, 1, (MemberVote(0, "mlp", name, 0.9),), 0.5, picture))
     return made
 
 

@@ -20,6 +20,8 @@ from ensemble.data import load_dataset
 from ensemble.data.pictures import open_picture
 from ensemble.inference.answers import ask_all, percent
 from ensemble.inference.prepare import Preparation, prepare
+from ensemble.results.judging import load_voters
+from ensemble.storage import RunFolder
 from tests.inference.conftest import train
 from tests.inference.drawn_digits import draw, photograph
 
@@ -101,7 +103,7 @@ def test_text_has_one_line_per_picture(ask, tmp_path):
     draw(1).save(tmp_path / "one.png")
     draw(0).save(tmp_path / "nought.png")
     lines = ask(tmp_path / "one.png", tmp_path / "nought.png").stdout.splitlines()
-    assert lines[0].split() == ["image", "class", "probability", "agree", "members", "say"]
+    assert lines[0].split() == ["image", "class", "probability", "doubt", "agree", "members", "say"]
     assert len(lines) == 3
     assert "one.png" in lines[1]
     assert " of 4" in lines[1]
@@ -219,3 +221,37 @@ def test_drawings_and_photographs_are_read(mnist_root, tmp_path):
     images = np.stack([prepare(picture, "x", "mnist", (1, 28, 28)).image_CHW for picture in pictures])
     right = (trained.predict(images) == np.tile(np.arange(10), len(kinds))).mean()
     assert right >= 0.9
+
+
+def test_doubtful_answers_are_those_less_sure_than_a_share_of_the_validation_images(
+    ask, run_path, test_images, tmp_path
+):
+    trained, folder = load_ensemble(run_path), RunFolder.read(run_path)
+    stored = load_voters(folder).validation.probs_MNK
+    sure = np.sort(trained.decide_votes(stored).probs_NK.max(1))
+    assert len(sure) > 50
+    expected = trained.decide(test_images[:40])
+    share = [(sure < probs.max()).mean() for probs in expected.probs_NK]
+    for n in range(40):
+        Image.fromarray(test_images[n, 0]).save(tmp_path / f"{n:02d}.png")
+    answers = json.loads(ask(tmp_path, "--json", "--no-invert", "--doubt", "0.3").stdout)
+    np.testing.assert_allclose([answer["surer_than"] for answer in answers], share, atol=1.5 / len(sure))
+    doubtful = [answer["doubtful"] for answer in answers]
+    assert doubtful == [answer["surer_than"] < 0.3 for answer in answers]
+    assert 0 < sum(doubtful) < 40
+    done = ask(tmp_path, "--no-invert", "--doubt", "0.3")
+    assert [line.split()[4] == "doubtful" for line in done.stdout.splitlines()[1:]] == doubtful
+    assert (
+        f"note: {sum(doubtful)} of 40 answers are doubtful: the vote is less sure of them than of 70.0 %" in done.stderr
+    )
+    calm = ask(tmp_path, "--no-invert", "--doubt", "0")
+    assert " doubtful" not in calm.output
+    assert ask(tmp_path, "--doubt", "2").exit_code == 2
+
+
+def test_validation_images_are_called_doubtful_as_often_as_asked_for(run_path):
+    trained = load_ensemble(run_path)
+    decision = trained.decide_votes(load_voters(RunFolder.read(run_path)).validation.probs_MNK)
+    for doubt in (0.05, 0.2, 0.5):
+        found = (trained.surer_than(decision) < doubt).mean()
+        assert found == pytest.approx(doubt, abs=2 / len(decision.classes_N))

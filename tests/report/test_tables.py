@@ -20,9 +20,7 @@ from ensemble.report.tables import leaderboard_csv, leaderboard_markdown, print_
 Make = Callable[..., Evaluation]
 
 
-def printed(
-    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, width: int = 80, everything: bool = True
-) -> str:
+def printed(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, width: int = 80, everything: bool = True) -> str:
     monkeypatch.setenv("COLUMNS", str(width))
     stream = io.StringIO()
     print_evaluation(evaluation, Path("runs/demo"), everything, stream)
