@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -26,6 +27,7 @@ def init(source: str, out: Path | None) -> None:
     SOURCE is a folder with one folder of pictures per class, an .npz file with train_images and train_labels, or one of
     `ensemble datasets`.
     """
+    from ensemble.config.json_schema import FILE
     from ensemble.data.survey import survey
     from ensemble.errors import ConfigError
 
@@ -38,10 +40,20 @@ def init(source: str, out: Path | None) -> None:
         raise ConfigError(f"{target}: is there already; give another name by --out, or remove it") from error
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written: {error.strerror or error}") from error
+    _write_schema(target.parent / FILE)
     for note in found.notes:
         say(f"note: {note}", err=True)
     say(f"wrote {target}; next: ensemble train {target}", err=True)
     say(target)
+
+
+def _write_schema(path: Path) -> None:
+    """The schema that the configuration's first line names, for editors; nothing else needs it."""
+    from ensemble.config.json_schema import TITLE, json_schema
+
+    with contextlib.suppress(OSError, ValueError):
+        if not path.exists() or json.loads(path.read_text()).get("title") == TITLE:
+            path.write_text(json.dumps(json_schema(), indent=1) + "\n")
 
 
 def _plain(name: str) -> str:
@@ -51,6 +63,8 @@ def _plain(name: str) -> str:
 
 def configuration(found: Survey, target: Path) -> str:
     """The text of the file."""
+    from ensemble.config.json_schema import FILE
+
     channels, side, _ = found.image_shape
     batch_size = max(16, min(128, 1 << max(0, (found.train_images // 40).bit_length() - 1)))
     tests = f"{found.test_images:,} to test" if found.test_images else "a fifth of them is held back to test"
@@ -58,11 +72,13 @@ def configuration(found: Survey, target: Path) -> str:
     data = "\n".join(f"  {key}: {json.dumps(value)}" for key, value in found.data.items())
     size = "  # image_size: larger shows more detail and costs with its square\n" if "image_size" in found.data else ""
     return f"""\
+# yaml-language-server: $schema={FILE}
 # ensemble train {target}
 # A place to start from, not a tuned recipe. `ensemble config {target}` shows every key, its value and where it came from;
 # any key can be changed for one run, as in: ensemble train {target} num_members=8 training.epochs=40
 name: {json.dumps(_plain(found.name))}
 num_members: 5
+baseline: true # one more network, on all rows, beside the vote
 method: {{name: bagging}} # each member on its own draw of the rows; deep_ensemble: each on all of them; others: README
 # {found.train_images:,} images to train, {tests}; {shape}.
 data:

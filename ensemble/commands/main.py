@@ -186,9 +186,25 @@ def wandb(run: str, mode: Literal["online", "offline"] | None) -> None:
         raise SystemExit(EXIT_DEGRADED)
 
 
+def _print_schema(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from ensemble.config.json_schema import json_schema
+
+        say(json.dumps(json_schema(), indent=1))
+        context.exit()
+
+
 @main.command("config")
 @CONFIG
 @OVERRIDES
+@click.option(
+    "--schema",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_schema,
+    help="Print the JSON Schema of configurations, for editors, and do nothing else.",
+)
 @AS_JSON
 def show_config(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show every resolved value of a CONFIG file and where it came from."""

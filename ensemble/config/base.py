@@ -18,7 +18,8 @@ import functools
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from ensemble.registry import Registry
@@ -76,6 +77,13 @@ class Part(Section):
             lambda value, serialise: serialise(value), schema=core_schema.any_schema()
         )
         return core_schema.no_info_plain_validator_function(cls.choose, serialization=as_it_is)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        if not cls.stands_for_all():
+            return handler(schema)
+        cls.registry.all()
+        return handler(_union(tuple(cls.choices())).core_schema)
 
 
 @functools.lru_cache
