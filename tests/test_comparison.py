@@ -137,6 +137,20 @@ def test_the_command_prints_table_json_and_markdown(run: Path, tmp_path: Path) -
     assert (record["reference"], len(record["pairs"])) == ("bag", 6)
 
 
+def test_a_table_as_latex_is_replaced_by_its_own_newer_version_only(run: Path, tmp_path: Path) -> None:
+    words = ["compare", f"{run}:members", str(run), "--out", str(tmp_path / "table.tex")]
+    for _ in range(2):
+        assert CliRunner().invoke(main, words).exit_code == 0
+    lines = (tmp_path / "table.tex").read_text().splitlines()
+    rows = [line for line in lines if line.endswith(r" \\")]
+    assert len(rows) == 1 + 4 + 2
+    assert {line.count(" & ") for line in rows} == {9}
+    assert rows[-1].startswith(r"\textbf{joint")
+    other = CliRunner().invoke(main, [*words, "--aggregator", "hard"])
+    assert other.exit_code == 2
+    assert "is there already" in other.output
+
+
 @pytest.mark.timed
 def test_fifty_members_take_less_than_five_seconds(tmp_path: Path) -> None:
     labels_N = np.random.default_rng(0).integers(0, 10, 10_000)

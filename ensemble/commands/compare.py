@@ -27,7 +27,9 @@ FILE = GivenPath()
 )
 @click.option("--reference", help="Line all others are tested against; by default the first.")
 @click.option("--labels", type=FILE, help="True classes of the test rows, where no ITEM has them.")
-@click.option("--out", type=FILE, help="Also write the table as Markdown here.")
+@click.option(
+    "--out", type=FILE, help="Also write the table here: as LaTeX where the name ends in .tex, else as Markdown."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
 def compare(
     items: tuple[str, ...],
@@ -49,7 +51,7 @@ def compare(
 
     Rows are the test images in the data set's order.
     """  # fmt: skip
-    from ensemble.report.compared import comparison_markdown, print_comparison
+    from ensemble.report.compared import comparison_latex, comparison_markdown, print_comparison
     from ensemble.report.keeping import mark_of, refuse_other
     from ensemble.results.comparison import compare_items
     from ensemble.storage.atomic import write_bytes
@@ -59,7 +61,8 @@ def compare(
         refuse_other(out, mark, "the table of another comparison")
     comparison = compare_items(items, aggregator, reference, labels)
     if out is not None:
-        write_bytes(out, comparison_markdown(comparison, mark).encode())
+        written = comparison_latex if out.suffix == ".tex" else comparison_markdown
+        write_bytes(out, written(comparison, mark).encode())
     if as_json:
         say(json.dumps(comparison.to_json(), indent=1))
     else:

@@ -162,9 +162,9 @@ def _show(evaluation: Evaluation, path: Path, as_json: bool, everything: bool) -
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--out", type=GivenPath(), help="Write the page here, and no figures beside the run.")
+@click.option("--out", type=GivenPath(), help="Write the page here, and no figures or tables beside the run.")
 def report(runs: tuple[str, ...], out: Path | None) -> None:
-    """Write one self-contained HTML page about one or several RUNS, and their figures as PNG and SVG."""
+    """Write one self-contained HTML page about one or several RUNS; their figures as PNG and SVG, tables as LaTeX and CSV."""
     from ensemble.report.html import write_report
     from ensemble.results.judging import find_run
 

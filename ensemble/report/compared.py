@@ -10,6 +10,7 @@ from ensemble.evaluation.comparing import ComparedLine, Comparison
 from ensemble.evaluation.written import ALPHA
 from ensemble.outside.names import in_markdown, shown
 from ensemble.report import wording
+from ensemble.report.paper_tables import PaperTable, latex
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,6 +126,15 @@ def _print_pairs(console: Console, comparison: Comparison) -> None:
         table.add_row(f"{shown(pair.first)} - {shown(pair.second)}", *counts, wording.p_value(pair.p_holm))
     console.print(table)
     console.print()
+
+
+def comparison_latex(comparison: Comparison, mark: str = "") -> str:
+    """The table as LaTeX; its caption is the sentence on the joint vote, where there is one. mark: see `keeping`."""
+    texts = [sentence(comparison, line) for line in comparison.lines if line.kind == "joint"]
+    rows = tuple(cells(line) for line in comparison.lines)
+    bold = frozenset(place for place, line in enumerate(comparison.lines) if line.kind == "joint")
+    caption = " ".join([*texts, *notes(comparison)])
+    return latex(PaperTable("comparison", caption, HEADERS, rows, "", bold), mark)
 
 
 def comparison_markdown(comparison: Comparison, mark: str = "") -> str:

@@ -33,6 +33,7 @@ from ensemble.report.class_tables import (
 from ensemble.report.figures import RenderedFigure, render_figures, write_figures
 from ensemble.report.fonts import missing_note
 from ensemble.report.keeping import mark_of, refuse_other
+from ensemble.report.paper_tables import TABLES, write_tables
 from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.storage.atomic import write_bytes
 from ensemble.types import ByteArray
@@ -54,7 +55,7 @@ def write_report(
     """Write the report of one or several runs; returns the page's path.
 
     out: the file to write, and nothing else; without it report.html in the run's folder, for several runs in the folder
-    above the first, and figures/ in each run's folder. tell: takes a line about whatever the page or the figures had to
+    above the first, and figures/ and tables/ in each run's folder. tell: takes a line about whatever the page or the figures had to
     leave out. Raises StorageError for a path that is no judged run, ConfigError for no run at all, the same one twice,
     or a file that is there and is not this report.
     """
@@ -73,6 +74,7 @@ def write_report(
     if beside:
         for run, drawn in zip(runs, figures, strict=True):
             write_figures(drawn, run.path / FIGURES)
+            write_tables(run.evaluation, run.path / TABLES)
     write_bytes(out, page)
     for run, drawn in zip(runs, figures, strict=True):
         for line in notices(run, drawn):

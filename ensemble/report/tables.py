@@ -143,6 +143,17 @@ def leaderboard_markdown(evaluation: Evaluation) -> str:
     return "\n\n".join(["\n".join(lines), *texts, *warnings]) + "\n"
 
 
+def leaderboard_cells(
+    evaluation: Evaluation,
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...] | None, ...], frozenset[int]]:
+    """Headers, lines (None is the gap between groups) and which lines stand out, as the terminal has them."""
+    columns = visible_columns(evaluation)
+    lines = _lines(evaluation, columns)
+    bold = frozenset(place for place, line in enumerate(lines) if line is not None and line.style == "bold")
+    rows = tuple(None if line is None else line.cells for line in lines)
+    return ("", *(column.title for column in columns)), rows, bold
+
+
 def leaderboard_html(evaluation: Evaluation) -> str:
     """The leaderboard and the verdict for a notebook: a plain table, which takes the notebook's own looks."""
     columns = visible_columns(evaluation)

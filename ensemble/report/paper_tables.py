@@ -1,0 +1,119 @@
+"""The tables of a run for papers and spreadsheets: tables/NAME.tex and NAME.csv beside its figures.
+
+The LaTeX needs \\\\usepackage{booktabs}. The CSV has the numbers with all digits, rates as fractions; the LaTeX has them as the page does.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ensemble.evaluation.records import ClassResult, Evaluation, PairMeasure, SizePoint
+from ensemble.outside.names import shown
+from ensemble.report import wording
+from ensemble.report.tables import leaderboard_cells, leaderboard_csv
+from ensemble.storage.atomic import write_bytes
+
+TABLES = "tables"
+_SIGNS = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table as LaTeX shows it, and as CSV text. None among the rows is a rule between groups; bold: which rows stand out."""
+
+    name: str
+    caption: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...] | None, ...]
+    csv: str
+    bold: frozenset[int] = frozenset()
+
+
+def escaped(text: str) -> str:
+    """Text in which nothing is a command of LaTeX."""
+    return "".join(_SIGNS.get(sign, sign) for sign in shown(text, 4096))
+
+
+def latex(table: PaperTable, mark: str = "") -> str:
+    """The table as a LaTeX float. mark: by which the file is known again, see `keeping`."""
+    lines = []
+    for place, row in enumerate(table.rows):
+        if row is None:
+            lines.append(r"\midrule")
+            continue
+        cells = [escaped(cell) for cell in row]
+        if place in table.bold:
+            cells = [rf"\textbf{{{cell}}}" if cell else "" for cell in cells]
+        lines.append(" & ".join(cells) + r" \\")
+    head = " & ".join(map(escaped, table.headers)) + r" \\"
+    return "\n".join([
+        *([f"% {mark}"] if mark else []),
+        r"\begin{table}", r"\centering", rf"\caption{{{escaped(table.caption)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.headers) - 1)}}}", r"\toprule", head, r"\midrule", *lines, r"\bottomrule",
+        r"\end{tabular}", r"\end{table}", "",
+    ])  # fmt: skip
+
+
+def run_tables(evaluation: Evaluation) -> list[PaperTable]:
+    """Leaderboard, classes, error by number of members, and measures of diversity."""
+    headers, rows, bold = leaderboard_cells(evaluation)
+    classes = [
+        (one.name, f"{one.rows:,}", f"{one.wrong:,}", wording.percent(one.error), wording.percent_interval(one.lower, one.upper))
+        for one in evaluation.classes
+    ]  # fmt: skip
+    sizes = [
+        (
+            str(one.size), wording.percent(one.mean), wording.percent_interval(one.lower, one.upper),
+            wording.percent(one.best), wording.percent(one.worst),
+        )
+        for one in evaluation.size_curve
+    ]  # fmt: skip
+    pairs = [
+        (one.name.replace("_", " "), wording.loss(one.mean), wording.loss(one.lowest), wording.loss(one.highest))
+        for one in evaluation.diversity.measures
+    ]
+    return [
+        PaperTable("leaderboard", evaluation.verdict.sentence, headers, rows, leaderboard_csv(evaluation), bold),
+        PaperTable(
+            "classes", "Test error of the vote by class.", ("class", "images", "wrong", "error %", "95 % int."),
+            tuple(classes), _csv(ClassResult, evaluation.classes),
+        ),
+        PaperTable(
+            "size_curve", "Test error of the vote by number of members: mean over random orders, 5th to 95th percentile.",
+            ("members", "error %", "5 to 95 %", "best", "worst"), tuple(sizes), _csv(SizePoint, evaluation.size_curve),
+        ),
+        PaperTable(
+            "diversity", "Measures of diversity over all pairs of members, on the test images.",
+            ("measure", "mean", "lowest", "highest"), tuple(pairs), _csv(PairMeasure, evaluation.diversity.measures),
+        ),
+    ]  # fmt: skip
+
+
+def write_tables(evaluation: Evaluation, folder: Path) -> list[Path]:
+    """Write NAME.tex and NAME.csv of each; returns the paths."""
+    paths = []
+    for table in run_tables(evaluation):
+        for suffix, text in ((".tex", latex(table)), (".csv", table.csv)):
+            write_bytes(folder / f"{table.name}{suffix}", text.encode())
+            paths.append(folder / f"{table.name}{suffix}")
+    return paths
+
+
+def _csv(kind: type[Any], records: Sequence[Any]) -> str:
+    """Records with one line each; what does not exist is empty."""
+    text, names = io.StringIO(), [field.name for field in fields(kind)]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for record in records:
+        values = [getattr(record, name) for name in names]
+        writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in values])
+    return text.getvalue()
