@@ -80,8 +80,17 @@ def test_what_a_run_holds(run: ensemble.Run, digits: tuple[Any, ...], tmp_path: 
     assert page.parent == run.path
     assert "mine" in page.read_text()
     assert "<table" in run._repr_html_()
+    assert "soft" in run.ensemble._repr_html_()
     with pytest.raises(ValueError, match="part: found 'train'; expected 'validation' or 'test'"):
         run.votes("train")  # type: ignore[arg-type]
+
+
+def test_predictions_are_the_lines_of_the_run_s_list(run: ensemble.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    lines = run.predictions()
+    test = [line for line in lines if line["part"] == "test"]
+    assert len(lines) == 100 + 40
+    assert np.mean([not line["right"] for line in test]) == run.evaluation.headline.test_error
 
 
 @pytest.mark.parametrize("pandas", [True, False])

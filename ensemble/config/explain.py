@@ -26,6 +26,18 @@ _OTHER_NAMES = {
     "scheduler": "schedule",
     "clip": "gradient_clip_norm",
     "augment": "augmentation",
+    "mixup": "mixup_alpha",
+    "cutmix": "cutmix_alpha",
+    "random_erasing": "erasing_probability",
+    "reprob": "erasing_probability",
+    "random_resized_crop": "crop_area",
+    "hflip": "horizontal_flip",
+    "early_stopping": "early_stopping_epochs",
+    "patience": "early_stopping_epochs",
+    "warmup": "warmup_epochs",
+    "ema": "ema_decay",
+    "wd": "weight_decay",
+    "criterion": "loss",
 }
 
 
@@ -168,6 +180,8 @@ def _nearest_key(location: tuple[str | int, ...]) -> str:
     if near := closest(name, siblings):
         return f"; did you mean {'.'.join(map(str, (*parent, near)))}?"
     here = tuple(part for part in parent if isinstance(part, str))
+    if name != refused and (below := [key for key in all_keys() if key[-1] == name and key[: len(here)] == here]):
+        return f"; did you mean {'.'.join(below[0])}?"
     # A key that one network lacks and another has is no help: only what lies in other sections.
     elsewhere = [key for key in all_keys() if key[0] != "members" and (key[: len(here)] != here or not here)]
     near = closest(name, sorted({key[-1] for key in elsewhere}))

@@ -8,6 +8,7 @@ trained.member_probs(images)       # [M, N, K], what each member says
 from __future__ import annotations
 
 import os
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.inference.images import as_batch
 from ensemble.inference.network import Members, VoteNetwork
 from ensemble.inference.stored import StoredVote, read_vote
+from ensemble.outside.names import shown
 from ensemble.outside.paths import given_path
 from ensemble.training.prediction import in_batches
 from ensemble.types import DoubleArray, FloatArray, IntArray
 
+_NAMED = 20  # classes that a notebook shows
 # As at training: large enough to keep the device busy, small enough for a CPU's cache.
 _BATCH = {"cpu": 256, "cuda": 4096}
 
@@ -62,6 +65,19 @@ class TrainedEnsemble:
             f"TrainedEnsemble({len(self.vote.members)} members ({recipes}), {self.vote.aggregator} vote, "
             f"{len(self.class_names)} classes, images {list(self.image_shape)})"
         )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: who votes on what."""
+        facts = {
+            "run": str(self.vote.folder), "vote": self.vote.aggregator, "members": ", ".join(map(str, self.member_indices)),
+            "networks": ", ".join(dict.fromkeys(member.recipe for member in self.vote.members)),
+            "images": f"{' x '.join(map(str, self.image_shape))} of {self.vote.dataset}",
+            "classes": ", ".join(shown(name) for name in self.class_names[:_NAMED]) + (", ..." if len(self.class_names) > _NAMED else ""),
+        }  # fmt: skip
+        rows = (
+            f'<tr><th style="text-align: left">{name}</th><td>{escape(text)}</td></tr>' for name, text in facts.items()
+        )
+        return f"<table>{''.join(rows)}</table>"
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.results.comparison import compare_items
 from ensemble.results.judging import Voters, find_run, judge, load_voters, stored_evaluation
+from ensemble.results.predictions import read_predictions
 from ensemble.storage import RunFolder
 from ensemble.storage.names import EVALUATION
 from ensemble.types import FloatArray, IntArray
@@ -81,6 +82,13 @@ class Run:
         """Class numbers [N] of the rows of a part, in the order of `votes`."""
         return self._split(part).labels_N
 
+    def predictions(self) -> Any:
+        """What the vote says of every test and validation image, a row each: the lines of predictions.csv.
+
+        The columns are those of `results.predictions.Prediction`; nothing in a run that keeps no such list.
+        """
+        return _table([asdict(one) for one in read_predictions(self._folder)])
+
     def history(self) -> Any:
         """Every epoch of every finished member, a row each. Losses in nats, errors as fractions."""
         finished = sorted(self._folder.finished())
@@ -91,7 +99,7 @@ class Run:
         ])  # fmt: skip
 
     def report(self, out: str | os.PathLike[str] | None = None) -> Path:
-        """Write the page (and, without `out`, the figures beside the run); returns where the page is."""
+        """Write the page (and, without `out`, figures and tables beside the run); returns where the page is."""
         from ensemble.report.html import write_report
 
         return write_report([self.path], None if out is None else Path(out))

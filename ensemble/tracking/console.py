@@ -79,7 +79,7 @@ class PlainConsole:
         return (
             f"member {event.member:04d}  epoch {event.epoch:{width}d}/{event.epochs}"
             f"  train loss {event.train_loss:.4f}  validation error {percent(event.validation_error)}"
-            f"  left {duration(left)}"
+            + ("" if left is None else f"  left {duration(left)}")
         )
 
 

@@ -26,11 +26,11 @@ class RunningMember:
     epoch: int = 0
     train_loss: float | None = None
     validation_error: float | None = None
-    marks: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_EPOCHS + 1))
+    marks: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_EPOCHS + 1))  # when epochs ended
 
     def seconds_left(self, now: float) -> float | None:
-        """Time until the last epoch ends, or None before the first one ended."""
-        if self.epoch == 0 or len(self.marks) < 2:
+        """Time until the last epoch ends, or None before a second one has been timed."""
+        if len(self.marks) < 2:
             return None
         per_epoch = (self.marks[-1] - self.marks[0]) / (len(self.marks) - 1)
         return max(0.0, (self.epochs - self.epoch) * per_epoch - (now - self.marks[-1]))
@@ -54,8 +54,9 @@ class Progress:
         self._counted: set[int] = set()  # members that finished in this driver session
         self._dropped: set[int] = set()
         self._errors: dict[int, float] = {}
-        self._began: float | None = None
-        self._trained = 0
+        self._began: float | None = None  # when the first epoch ended, after imports and warming up
+        self._warming: set[int] = set()  # members in their first epoch then, which says nothing of the pace
+        self._trained = 0  # member-epochs since
         self._last = 0.0
 
     def update(self, event: Event, time: float) -> None:
@@ -66,7 +67,7 @@ class Progress:
                 self.run = event
                 self.finished = event.finished
             case TaskStarted():
-                self._start(event, time)
+                self._start(event)
             case EpochFinished():
                 self._epoch(event, time)
             case MemberFinished():
@@ -79,23 +80,20 @@ class Progress:
             case _:
                 pass
 
-    def _start(self, task: TaskStarted, time: float) -> None:
-        self._began = time if self._began is None else self._began
+    def _start(self, task: TaskStarted) -> None:
         for index in task.members:
             place = f"{task.host} {task.device}".strip()
-            member = RunningMember(index, task.recipe, task.epochs, place)
-            member.marks.append(time)
-            self.running[index] = member
+            self.running[index] = RunningMember(index, task.recipe, task.epochs, place)
             self._epochs[index] = task.epochs
             self._done[index] = 0
             self._reopen(index)
 
     def _epoch(self, event: EpochFinished, time: float) -> None:
-        self._began = time - event.seconds if self._began is None else self._began
+        if self._began is None:
+            self._began, self._warming = time, set(self.running) | {event.member}
         member = self.running.get(event.member)
         if member is None:  # its task's start was not heard
             member = RunningMember(event.member, "", event.epochs, "")
-            member.marks.append(time - event.seconds)
             self.running[event.member] = member
             self._reopen(event.member)
         member.epoch, member.epochs = event.epoch, event.epochs
@@ -103,7 +101,10 @@ class Progress:
         member.marks.append(time)
         self._epochs[event.member] = event.epochs
         self._done[event.member] = event.epoch
-        self._trained += 1
+        if event.member in self._warming:
+            self._warming.discard(event.member)
+        else:
+            self._trained += 1
 
     def _reopen(self, index: int) -> None:
         """A member that had ended is trained again: its stack gets another try."""
@@ -157,7 +158,7 @@ class Progress:
         return round(behind), round(needed)
 
     def seconds_left(self, now: float) -> float | None:
-        """Time until the last member ends at the pace so far, or None before the first epoch ended."""
+        """Time until the last member ends at the pace so far, or None while that is not known: the first epoch says nothing of it."""
         if self._began is None or self._trained == 0:
             return None
         behind, needed = self.epochs

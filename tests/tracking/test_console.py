@@ -87,8 +87,8 @@ def test_a_piped_run_tells_its_story():
     assert lines[:4] == [
         "bag: bagging, 3 members; inline, 1 slot",
         "training members 0000-0001: lenet5, 3 epochs on host cpu",
-        "member 0000  epoch 1/3  train loss 1.5000  validation error 10.00 %  left 0:01",
-        "member 0001  epoch 1/3  train loss 1.5000  validation error 13.33 %  left 0:02",
+        "member 0000  epoch 1/3  train loss 1.5000  validation error 10.00 %",
+        "member 0001  epoch 1/3  train loss 1.5000  validation error 13.33 %",
     ]
     assert "member 0001  finished: validation error 6.67 % after epoch 2, 0:08" in lines
     assert "note: the last slot is slow" in lines
@@ -152,9 +152,14 @@ def test_one_line_per_running_member_and_a_total(width):
         *(["on"] if width == 120 else []),
         *["epoch", "train", "loss", "val.", "error", "left"],
     ]
-    assert re.match(r"0000 +lenet5 +(node cuda:0 +)?\S+ +1/20 +1\.5000 +10\.00 % +1:34", member)
+    assert re.match(r"0000 +lenet5 +(node cuda:0 +)?\S+ +1/20 +1\.5000 +10\.00 % +…", member), (
+        "one epoch says nothing of the pace"
+    )
     assert re.match(r"total .* 1/80 ", total)
     assert status.startswith("0 of 5 finished · 1 running · 3 waiting · 1 failed · 0:06 elapsed")
+    progress.update(epoch(0, 2, 20), T0 + 9.0)
+    member = screen(progress, width, 24, now=T0 + 9.0)[1]
+    assert re.search(r" 2/20 .* 1:12$", member), "18 epochs of 4 s"
 
 
 @pytest.mark.parametrize("height", [8, 24, 50])

@@ -31,14 +31,20 @@ def after(*timed):
     return progress
 
 
-def test_before_the_first_epoch_nobody_knows_the_time_left():
+def test_before_the_second_epoch_nobody_knows_the_time_left():
+    """The first one holds imports and warming up: 100 s here, and then 1 s each."""
     progress = after((0.0, started()), (0.0, task(0)))
     assert progress.running[0].seconds_left(5.0) is None
     assert progress.seconds_left(5.0) is None
+    progress.update(epoch(0, 1), 100.0)
+    assert progress.running[0].seconds_left(100.0) is None
+    assert progress.seconds_left(100.0) is None
+    progress.update(epoch(0, 2), 101.0)
+    assert progress.running[0].seconds_left(101.0) == pytest.approx(8.0)
 
 
 def test_a_members_time_left_is_measured_on_the_clock_not_on_its_share():
-    # Two epochs took 4 s each on the clock (their share said 1 s); 8 remain, and 1 s has passed since.
+    # An epoch took 4 s on the clock (its share said 1 s); 8 remain, and 1 s has passed since.
     progress = after((100.0, started()), (100.0, task(0)), (104.0, epoch(0, 1)), (108.0, epoch(0, 2)))
     assert progress.running[0].seconds_left(109.0) == pytest.approx(8 * 4.0 - 1.0)
 
@@ -51,12 +57,12 @@ def test_only_recent_epochs_set_the_pace():
 
 
 def test_time_left_never_falls_below_zero():
-    progress = after((0.0, started(1)), (0.0, task(0)), (1.0, epoch(0, 9)))
+    progress = after((0.0, started(1)), (0.0, task(0)), (1.0, epoch(0, 8)), (2.0, epoch(0, 9)))
     assert progress.running[0].seconds_left(1000.0) == 0.0
 
 
 def test_the_run_s_time_left_at_its_own_pace():
-    # Two members side by side: 4 of 40 member-epochs in 4 s, so 36 more take 36 s.
+    # Two members side by side: 2 member-epochs in the 2 s since their first ones, so 36 more take 36 s.
     progress = after(
         (0.0, started()), (0.0, task(0)), (0.0, task(1)),
         (2.0, epoch(0, 1)), (2.0, epoch(1, 1)), (4.0, epoch(0, 2)), (4.0, epoch(1, 2)),
@@ -67,10 +73,10 @@ def test_the_run_s_time_left_at_its_own_pace():
 
 
 def test_finished_members_of_an_earlier_start_count_as_done_but_not_for_the_pace():
-    progress = after((0.0, started(4, finished=3)), (0.0, task(3)), (2.0, epoch(3, 1)))
+    progress = after((0.0, started(4, finished=3)), (0.0, task(3)), (2.0, epoch(3, 1)), (4.0, epoch(3, 2)))
     assert (progress.finished, progress.waiting, len(progress.running)) == (3, 0, 1)
-    assert progress.epochs == (31, 40)
-    assert progress.seconds_left(2.0) == pytest.approx(18.0)
+    assert progress.epochs == (32, 40)
+    assert progress.seconds_left(4.0) == pytest.approx(16.0)
 
 
 def test_a_dropped_member_is_needed_no_more_and_a_retried_one_starts_again():
