@@ -1,4 +1,4 @@
-"""The commands that use what was trained: `ensemble predict | export | card`. `cli` adds them to the others."""
+"""The commands that use what was trained: `ensemble predict | export | card | cost`. `cli` adds them to the others."""
 
 from __future__ import annotations
 
@@ -152,4 +152,28 @@ def card(run: str, out: Path | None) -> None:
         say(f"card: {out}", err=True)
 
 
-COMMANDS = (predict, export, card)
+@click.command()
+@RUN
+@AGGREGATOR
+@TRUST
+@AS_JSON
+def cost(run: str, aggregator: Aggregator | None, trust_code: bool, as_json: bool) -> None:
+    """Measure what a prediction of a RUN takes on this machine: the whole vote, and the single model that validation picks.
+
+    From images as bytes to probabilities, in one process; medians over about a second each.
+    """
+    from ensemble.inference.cost import costs_text, machine, measure
+    from ensemble.inference.trained import load_ensemble
+    from ensemble.results.judging import find_run, judge
+    from ensemble.storage import RunFolder
+
+    path = find_run(run, Path("runs"))
+    trained = load_ensemble(path, aggregator=aggregator, trust_code=trust_code)
+    costs = measure(trained, judge(RunFolder.read(path), aggregator))
+    if as_json:
+        say(json.dumps({"machine": machine(), "costs": [one.to_json() for one in costs]}, indent=1))
+    else:
+        say(f"{machine()}\n\n{costs_text(costs)}")
+
+
+COMMANDS = (predict, export, card, cost)

@@ -1,4 +1,4 @@
-"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | wandb | config | configs | init | models | datasets`.
+"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | cost | wandb | config | configs | init | models | datasets`.
 
 Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
 inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".
@@ -76,6 +76,7 @@ GROUPS = (
     ("Use", (
         ("predict quickstart photo.png", "what is on a picture"),
         ("export quickstart --format onnx", "the whole vote as one file"),
+        ("cost quickstart", "what a prediction takes on this machine"),
         ("wandb quickstart", "tell Weights & Biases about it again"),
     )),
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """What difference a test set could have shown: the power of the exact McNemar test.
 
     detectable_difference(46, 355)     # 0.062: from 6.2 points on, four times in five
+    needed_rows(0.01, 46 / 355)        # as many rows would show a point
 
 "Not distinguishable" says little without it: a small test set cannot tell good ensembles from single networks.
 """
@@ -30,6 +31,25 @@ def detectable_difference(discordant: int, total: int, alpha: float = 0.05, powe
     for _ in range(_STEPS):
         middle = (low + high) / 2
         if mcnemar_power(middle, max(share, middle), total, alpha) < power:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def needed_rows(difference: float, discordant_share: float, alpha: float = 0.05, power: float = POWER) -> int | None:
+    """About how many test rows find a true difference of two error rates with this probability, to three digits.
+
+    difference: positive, at most the share of rows that only one of the two gets wrong. None where ten million do not, or there is
+    nothing to find.
+    """
+    most = 10_000_000
+    if difference <= 0 or mcnemar_power(difference, discordant_share, most, alpha) < power:
+        return None
+    low, high = 1, most
+    while high - low > 1 + high // 1000:
+        middle = (low + high) // 2
+        if mcnemar_power(difference, discordant_share, middle, alpha) < power:
             low = middle
         else:
             high = middle

@@ -137,6 +137,7 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "how_shown": how_shown(len(next(iter(run.images.values())))) if run.images else "",
         "failed": wording.plural(len(run.failures), "member"),
         "cautions": wording.cautions(evaluation),
+        "outlook": wording.outlook(evaluation),
         "ambiguities": AMBIGUITIES,
         "decisions": DECISIONS,
         "recipes": list(dict.fromkeys(member.recipe for member in evaluation.members)),

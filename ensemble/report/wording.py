@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from ensemble.evaluation.power import needed_rows
 from ensemble.evaluation.records import Balance, Evaluation, LeaderboardRow
 from ensemble.evaluation.written import (
     NONE,
@@ -23,7 +24,7 @@ from ensemble.outside.names import shown
 
 UNEQUAL = 1.5  # times the smallest class that the largest may have before the two means are told apart
 __all__ = [
-    "NONE", "cautions", "context", "count", "essentials", "large_count", "loss", "p_equation", "p_value", "percent",
+    "NONE", "cautions", "context", "count", "essentials", "large_count", "loss", "outlook", "p_equation", "p_value", "percent",
     "percent_interval", "plural", "points", "seconds", "short_name", "unequal",
 ]  # fmt: skip
 
@@ -94,7 +95,33 @@ def context(evaluation: Evaluation) -> list[str]:
             f"{review.corrected} labels corrected, {review.left_out} images left out as unclear, "
             f"{review.wrong_on_doubted} of the errors by the given labels are on doubted ones."
         )
+    return lines + outlook(evaluation)
+
+
+def outlook(evaluation: Evaluation) -> list[str]:
+    """What more of something would bring, as far as the votes say: members, and test images where nothing was decided."""
+    lines, curve = [], {point.size: point for point in evaluation.size_curve}
+    last = max((size for size in curve if 2 * size in curve), default=0)
+    steps = [size for size in (last / 2, last) if 2 * size in curve and size in curve]
+    if len(evaluation.members) >= 4:
+        falls = [f"from {size} to {2 * size} by {points(curve[2 * size].mean - curve[size].mean)}" for size in steps]
+        lines.append(
+            f"More members: the vote's error changed {', '.join(falls)} points on average (over random choices of the members); later steps are smaller as a rule."
+        )
+    verdict = evaluation.verdict
+    if verdict.outcome == "not distinguishable" and len(evaluation.members) > 1:
+        share = (verdict.only_vote_wrong + verdict.only_member_wrong) / max(1, evaluation.test_rows)
+        if (rows := needed_rows(abs(verdict.difference), share)) is not None:
+            lines.append(
+                f"More test images: were the difference of {points(verdict.difference)} points true, about {_rounded(rows):,} images would show it four times in five."
+            )
     return lines
+
+
+def _rounded(number: int) -> int:
+    """Two digits of it, upwards."""
+    place = int(10 ** max(0, len(str(number)) - 2))
+    return -(-number // place) * place
 
 
 def unequal(evaluation: Evaluation) -> bool:

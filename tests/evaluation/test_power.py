@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ensemble.evaluation.power import POWER, detectable_difference, mcnemar_power
+from ensemble.evaluation.power import POWER, detectable_difference, mcnemar_power, needed_rows
 from ensemble.evaluation.statistics import mcnemar_exact
 
 
@@ -57,3 +57,18 @@ def test_too_few_rows_show_nothing() -> None:
 
 def test_large_sets_take_no_time() -> None:
     assert 0 < detectable_difference(100_000, 1_000_000) < 0.01
+
+
+@pytest.mark.parametrize(("difference", "share"), [(0.005, 0.01), (0.01, 0.05), (0.02, 0.02), (0.05, 0.3)])
+def test_needed_rows_find_it_and_a_hundredth_fewer_do_not(difference: float, share: float) -> None:
+    rows = needed_rows(difference, share)
+    assert rows is not None
+    assert mcnemar_power(difference, share, rows) >= 0.8
+    assert mcnemar_power(difference, share, round(rows * 0.97)) < 0.81
+    # The other way round: with so many rows, about this difference is the smallest that is found.
+    assert detectable_difference(round(share * rows), rows) == pytest.approx(difference, rel=0.03)
+
+
+def test_what_nothing_finds_needs_no_rows() -> None:
+    assert needed_rows(0.0, 0.1) is None
+    assert needed_rows(1e-6, 0.5) is None

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ensemble.evaluation.power import mcnemar_power
 from ensemble.evaluation.records import Evaluation, LabelReview
 from ensemble.evaluation.verdict import against_baseline
 from ensemble.report.tables import leaderboard_csv, leaderboard_markdown, print_evaluation
+from ensemble.report.wording import outlook
 
 Make = Callable[..., Evaluation]
 
@@ -247,3 +249,23 @@ def test_markdown_is_a_table_with_the_same_figures(evaluation_of: Make) -> None:
     head = evaluation.headline
     assert table[2].startswith(rf"| **soft vote \*** | **{100 * head.test_error:.2f}** |")
     assert evaluation.verdict.sentence in leaderboard_markdown(evaluation)
+
+
+def test_what_would_help_is_read_off_the_curve_and_the_test(evaluation_of: Make) -> None:
+    evaluation = evaluation_of(members=8)
+    curve = {point.size: point.mean for point in evaluation.size_curve}
+    more, *images = outlook(evaluation)
+    assert (
+        f"from 2 to 4 by {100 * (curve[4] - curve[2]):+.2f}, from 4 to 8 by {100 * (curve[8] - curve[4]):+.2f} points"
+        in more
+    )
+    assert bool(images) == (evaluation.verdict.outcome == "not distinguishable" and evaluation.verdict.difference != 0)
+    undecided = dataclasses.replace(
+        evaluation.verdict, outcome="not distinguishable", only_vote_wrong=4, only_member_wrong=10, difference=-6 / 400
+    )
+    sentence = outlook(dataclasses.replace(evaluation, verdict=undecided))[1]
+    rows = int(re.search(r"about ([\d,]+) images", sentence)[1].replace(",", ""))  # type: ignore[index]
+    assert rows > 400
+    assert mcnemar_power(6 / 400, 14 / 400, rows) >= 0.8
+    assert mcnemar_power(6 / 400, 14 / 400, round(0.85 * rows)) < 0.8
+    assert outlook(evaluation_of(members=2)) == [] or "More members" not in outlook(evaluation_of(members=2))[0]
