@@ -102,7 +102,7 @@ def outlook(evaluation: Evaluation) -> list[str]:
     """What more of something would bring, as far as the votes say: members, and test images where nothing was decided."""
     lines, curve = [], {point.size: point for point in evaluation.size_curve}
     last = max((size for size in curve if 2 * size in curve), default=0)
-    steps = [size for size in (last / 2, last) if 2 * size in curve and size in curve]
+    steps = [size for size in (0 if last % 2 else last // 2, last) if size in curve and 2 * size in curve]
     if len(evaluation.members) >= 4:
         falls = [f"from {size} to {2 * size} by {points(curve[2 * size].mean - curve[size].mean)}" for size in steps]
         lines.append(
