@@ -7,6 +7,7 @@ inside the commands, so that help and configuration errors come at once. Exit co
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ from ensemble.errors import (
     ConfigError,
 )
 from ensemble.outside.foreign_variables import settle_variables
+from ensemble.outside.long_work import heard
 
 if TYPE_CHECKING:
     from ensemble.config import Experiment
@@ -96,6 +98,7 @@ def main(context: click.Context, debug: bool) -> None:
     if taken and context.invoked_subcommand in _TRAINING:
         say(f"note: {', '.join(taken)}: set, but not heeded; {_ALONE.format(context.invoked_subcommand)}", err=True)
     signals.install()
+    context.with_resource(heard(lambda line: say(line, err=True)))
 
 
 @main.command()
@@ -114,7 +117,8 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, 
     from ensemble.config import load_config
 
     experiment = load_config(config, overrides).experiment
-    outcome = _train(experiment, quiet)
+    with heard(None) if quiet else nullcontext():
+        outcome = _train(experiment, quiet)
     _show(outcome.evaluation, outcome.path, as_json, everything)
     if outcome.failures or outcome.ended_early:
         from ensemble.report.failures import failure_lines

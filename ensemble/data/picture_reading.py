@@ -25,6 +25,7 @@ from ensemble.data.account import Remark
 from ensemble.data.pictures import Decoded, decode, fitted, plain, quiet_decoding
 from ensemble.data.pixel_rule import Extremes, PixelRule, check_floats, whole_range
 from ensemble.errors import DataError
+from ensemble.outside.long_work import working
 from ensemble.types import ByteArray
 
 COLOURS = 3  # channels without data.channels
@@ -89,7 +90,7 @@ class PictureReader:
             except DataError as error:
                 return str(error)
 
-        found = in_threads(first, range(len(files)))
+        found = in_threads(first, range(len(files)), "reading pictures")
         seen = [facts for facts in found if not isinstance(facts, str)]
         return Reading(
             files=files,
@@ -114,17 +115,23 @@ class PictureReader:
         def second(row: int) -> None:
             reading.images_NCHW[row] = self._fitted(decode(reading.files[row]), rule)
 
-        in_threads(second, rows)
+        in_threads(second, rows, "reading pictures of more than 8 bits")
         return reading.images_NCHW[reading.usable_N] if reading.faults else reading.images_NCHW
 
     def _fitted(self, decoded: Decoded, rule: PixelRule) -> ByteArray:
         return fitted(plain(decoded, rule), self._channels, (self._side, self._side))
 
 
-def in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """The function of every item, in their order. Pillow decodes outside the interpreter's lock."""
-    with quiet_decoding(), ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        return list(pool.map(function, items))
+def in_threads(function: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:
+    """The function of every item, in their order. Pillow decodes outside the interpreter's lock. what: is said of it, if it takes long."""
+    with quiet_decoding(), working(what, len(items)) as done, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+
+        def and_count(item: T) -> R:
+            result = function(item)
+            done()
+            return result
+
+        return list(pool.map(and_count, items))
 
 
 def pixel_remarks(rule: PixelRule, readings: Sequence[Reading], images: Sequence[ByteArray]) -> list[Remark]:

@@ -117,7 +117,7 @@ def _opened(files: Sequence[Path]) -> tuple[list[Decoded], list[str]]:
             return error
 
     with quiet_decoding():
-        found = in_threads(attempt, files[:SAMPLE])
+        found = in_threads(attempt, files[:SAMPLE], "looking at pictures")
     good = [each for each in found if isinstance(each, Decoded)]
     bad = [each for each in found if isinstance(each, DataError)]
     if not good:

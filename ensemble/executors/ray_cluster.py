@@ -20,6 +20,8 @@ from ensemble.executors.knocking import host_and_port, knock
 from ensemble.executors.native_calls import run_interruptibly
 from ensemble.outside import launcher_variables
 from ensemble.outside.foreign_variables import settle_variables
+from ensemble.outside.long_work import working
+from ensemble.outside.names import shown
 
 # With a cluster that does not let go; then the end of this process ends a local one.
 _PATIENCE_S = 15.0
@@ -103,8 +105,9 @@ def _connect(address: str | None) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is None:
-            _start_local(options)
-        elif not run_interruptibly(lambda: ray.init(address=address, **options), _CONNECT_S):
+            with working("starting Ray"):
+                _start_local(options)
+        elif not _joined(address, options):
             raise ComputeError(
                 f"the Ray cluster at {address} has not let this process in for {_CONNECT_S:g} s; check that its head is well and of the same Ray version ({ray.__version__}), or use compute.executor=inline"
             )
@@ -113,6 +116,11 @@ def _connect(address: str | None) -> None:
         raise ComputeError(
             f"{where} could not be reached: {error}; {_remedy(error)}, or use compute.executor=inline"
         ) from error
+
+
+def _joined(address: str, options: dict[str, Any]) -> bool:
+    with working(f"connecting to the Ray cluster at {shown(address)}"):
+        return run_interruptibly(lambda: ray.init(address=address, **options), _CONNECT_S)
 
 
 def _remedy(error: Exception) -> str:
@@ -183,14 +191,28 @@ def wait_for_slots(
     on_cluster = bool(compute.ray_address or launcher_variables.ray_address())
     deadline = time.monotonic() + (compute.placement_timeout_s if on_cluster else 0.0)
     demand: list[Any] = []
-    while (fits := slots_of_cluster(compute, device, workers, avoided)) == 0 and time.monotonic() < deadline:
-        demand = demand or _demand(compute, device, workers)
-        signals.check()
-        time.sleep(0.5)
+    with working("waiting for a node that can hold a task"):
+        fits = _wait(compute, device, workers, avoided, deadline, demand)
     for task in demand:
         ray.cancel(task, force=True)
     if fits == 0:
         raise ComputeError(_no_room(compute, device, workers))
+    return fits
+
+
+def _wait(
+    compute: ComputeConfig,
+    device: str,
+    workers: int | None,
+    avoided: Collection[str],
+    deadline: float,
+    demand: list[Any],
+) -> int:
+    """Slots, once there are any or the time is over. demand: takes the empty tasks that show an autoscaler what is wanted."""
+    while (fits := slots_of_cluster(compute, device, workers, avoided)) == 0 and time.monotonic() < deadline:
+        demand += [] if demand else _demand(compute, device, workers)
+        signals.check()
+        time.sleep(0.5)
     return fits
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from ensemble.evaluation import written
 from ensemble.evaluation.splits import favourites
 from ensemble.inference.prepare import Preparation, Prepared
+from ensemble.outside.long_work import working
 from ensemble.outside.names import LONGEST_PATH, shown
 from ensemble.types import DoubleArray
 
@@ -71,12 +72,15 @@ def ask_all(
     answers: list[Answer] = []
     faults: list[str] = []
     notes: list[str] = []
-    for start in range(0, len(pictures), BATCH):
-        read = preparation.read_all(pictures[start : start + BATCH])
-        faults += [fault for fault in read if isinstance(fault, str)]
-        if prepared := [picture for picture in read if isinstance(picture, Prepared)]:
-            answers += ask(trained, prepared)
-            notes += [picture.note for picture in prepared if picture.note is not None]
+    with working("answering", len(pictures)) as done:
+        for start in range(0, len(pictures), BATCH):
+            read = preparation.read_all(pictures[start : start + BATCH])
+            faults += [fault for fault in read if isinstance(fault, str)]
+            if prepared := [picture for picture in read if isinstance(picture, Prepared)]:
+                answers += ask(trained, prepared)
+                notes += [picture.note for picture in prepared if picture.note is not None]
+            for _ in read:
+                done()
     return answers, faults, notes
 
 

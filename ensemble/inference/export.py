@@ -24,6 +24,7 @@ from ensemble.errors import ComputeError, first_line
 from ensemble.inference.export_check import Asker, Checked, ask_onnx, ask_torch_export, check_export
 from ensemble.inference.network import VoteNetwork
 from ensemble.inference.trained import TrainedEnsemble
+from ensemble.outside.long_work import working
 from ensemble.storage.atomic import write_bytes
 
 Format = Literal["torch_export", "onnx"]
@@ -60,8 +61,10 @@ def export_ensemble(trained: TrainedEnsemble, file_format: Format, path: Path) -
     form = FORMATS[file_format]
     network = trained.network()
     example = torch.zeros((2, *trained.image_shape), dtype=torch.uint8)
-    content = form.write(network, example, _facts(trained))
-    checked = check_export(trained, form.ask(content), f"{path} (--format {file_format})")
+    with working("writing the network"):
+        content = form.write(network, example, _facts(trained))
+    with working("comparing the file with the run"):
+        checked = check_export(trained, form.ask(content), f"{path} (--format {file_format})")
     write_bytes(path, content)
     return Exported(path, len(content), checked)
 

@@ -97,7 +97,7 @@ class Preparation:
             except DataError as error:
                 return str(error)
 
-        return in_threads(one, pictures)
+        return in_threads(one, pictures, "reading pictures")
 
 
 def find_pictures(sources: Sequence[str], stdin: Callable[[], bytes]) -> Asked:

@@ -11,6 +11,7 @@ import click
 from ensemble import signals
 from ensemble.config import Experiment
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED, EnsembleError
+from ensemble.outside.long_work import heard
 from ensemble.report.failures import failure_lines
 from ensemble.report.tables import print_evaluation
 from ensemble.run.driver import MakeExecutor
@@ -20,9 +21,10 @@ from ensemble.tracking.build import build_trackers
 
 def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
     """Train, judge and print; returns the exit code. Raises what the run raises."""
-    outcome = run_ensemble(
-        experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, "progress")
-    )
+    with heard(lambda line: click.echo(line, err=True)):
+        outcome = run_ensemble(
+            experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, "progress")
+        )
     print_evaluation(outcome.evaluation, outcome.path)
     for line in failure_lines(outcome.failures, outcome.ended_early, outcome.path):
         click.echo(line, err=True)

@@ -20,6 +20,7 @@ from markupsafe import Markup
 from ensemble.data.showing import how_shown, viewable
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import DisputedRow, LeaderboardRow
+from ensemble.outside.long_work import working
 from ensemble.outside.names import shown
 from ensemble.report import wording
 from ensemble.report.class_tables import (
@@ -69,7 +70,11 @@ def write_report(
     if not own:
         refuse_other(out, mark, "the report of other runs")
     runs = [read_run(path) for path in paths]
-    figures = [render_figures(run, f"run{i}") for i, run in enumerate(runs)]
+    figures = []
+    with working("drawing the figures of runs", len(runs)) as done:
+        for i, run in enumerate(runs):
+            figures.append(render_figures(run, f"run{i}"))
+            done()
     page = render_page(runs, figures, mark).encode()
     if beside:
         for run, drawn in zip(runs, figures, strict=True):

@@ -24,6 +24,7 @@ from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.staged import StagedPoint, staged_errors
+from ensemble.outside.long_work import working
 from ensemble.outside.paths import given_path
 from ensemble.results.missing import why_missing
 from ensemble.storage import Labels, RunFolder
@@ -94,6 +95,11 @@ def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation
     voters = load_voters(folder)
     if aggregator is not None and (problem := aggregator_problem(aggregator, voters.config.method.name)):
         raise ConfigError(problem)
+    with working("judging"):
+        return _judged(voters, aggregator)
+
+
+def _judged(voters: Voters, aggregator: Aggregator | None) -> Evaluation:
     return evaluate(
         validation=voters.validation,
         test=voters.test,
