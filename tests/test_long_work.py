@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ensemble.config import parse_experiment
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset, picture_reading
 from ensemble.outside import long_work
 from ensemble.outside.long_work import heard, working
+from ensemble.run import compose
+from ensemble.tracking.build import Console
+from tests.test_run import CONFIG
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +100,20 @@ def test_reading_a_folder_of_pictures_says_how_far_it_is(tmp_path: Path, monkeyp
     with heard(lines.append):
         load_dataset(DataConfig(name="image_folder", root=str(tmp_path), image_size=8, channels=1))
     assert any(line.startswith("reading pictures: ") and " of 40, " in line for line in lines)
+
+
+@pytest.mark.parametrize(("console", "said"), [("silent", False), ("warnings", False), ("progress", True)])
+def test_a_quiet_run_says_nothing(
+    console: Console, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whichever command: `-q` of train, sweep and reproduce is this console."""
+
+    def slow(*_given: object, **_more: object) -> None:
+        with working("doing"):
+            time.sleep(0.12)
+
+    monkeypatch.setattr(compose, "run_ensemble", slow)
+    lines: list[str] = []
+    with heard(lines.append):
+        compose.run_experiment(parse_experiment({**CONFIG, "output_dir": str(tmp_path)}), console)
+    assert bool(lines) == said

@@ -7,7 +7,6 @@ inside the commands, so that help and configuration errors come at once. Exit co
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -117,8 +116,7 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, 
     from ensemble.config import load_config
 
     experiment = load_config(config, overrides).experiment
-    with heard(None) if quiet else nullcontext():
-        outcome = _train(experiment, quiet)
+    outcome = _train(experiment, quiet)
     _show(outcome.evaluation, outcome.path, as_json, everything)
     if outcome.failures or outcome.ended_early:
         from ensemble.report.failures import failure_lines

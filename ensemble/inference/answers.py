@@ -38,8 +38,8 @@ class MemberVote:
 class Answer:
     """The vote on one picture.
 
-    agreeing: members whose own favourite is the answer. surer_than: share of the validation images of which the vote was less
-    sure. picture: kept for figures only.
+    agreeing: members whose own favourite is the answer. surer_than: share of the validation images of which the vote was no
+    surer. picture: kept for figures only.
     """
 
     name: str

@@ -25,6 +25,7 @@ from ensemble.outside.paths import given_path
 from ensemble.training.prediction import in_batches
 from ensemble.types import DoubleArray, FloatArray, IntArray
 
+_ROUNDING = 1e-6  # of probabilities, between a stored vote and the same one now
 _NAMED = 20  # classes that a notebook shows
 # As at training: large enough to keep the device busy, small enough for a CPU's cache.
 _BATCH = {"cpu": 256, "cuda": 4096}
@@ -112,12 +113,17 @@ class TrainedEnsemble:
         return self.decide_votes(self.member_probs(images))
 
     def surer_than(self, decision: Decision) -> DoubleArray:
-        """For every image, the share of the validation images of which the vote was less sure: [N], in [0, 1].
+        """For every image, the share of the validation images of which the vote was no surer: [N], in [0, 1].
 
-        Of a new image like those, every share is as likely as any other; one below 0.05 is among the least sure twentieth.
+        Of a new image like those, every share is as likely as any other; one below 0.05 is among the least sure twentieth. Where many
+        validation images have the same probability, such as 1 of a hard vote, an image with that one counts as sure as all of them.
+        Rounding of the probabilities, which differs between stacks, counts for nothing. Without validation images all are 1.
         """
-        places_N = np.searchsorted(self.vote.confidences_N, decision.confidences_N)
-        shares_N: DoubleArray = places_N / max(1, len(self.vote.confidences_N))
+        known_N = self.vote.confidences_N
+        if not len(known_N):
+            return np.ones_like(decision.confidences_N)
+        places_N = np.searchsorted(known_N, decision.confidences_N + _ROUNDING, side="right")
+        shares_N: DoubleArray = places_N / len(known_N)
         return shares_N
 
     def decide_votes(self, probs_MNK: FloatArray) -> Decision:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from ensemble.config import Experiment
 from ensemble.data import Dataset
 from ensemble.executors import build_executor
+from ensemble.outside.long_work import heard
 from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.tracking.base import Tracker
 from ensemble.tracking.build import Console, build_trackers
@@ -20,9 +22,10 @@ def run_experiment(
     console: what is said meanwhile on stderr, see `build_trackers`. trackers: further listeners. dataset: instead of the
     one that the experiment names.
     """
-    return run_ensemble(
-        experiment,
-        lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images),
-        lambda folder: [*build_trackers(experiment, folder.path, console), *trackers],
-        dataset,
-    )
+    with nullcontext() if console == "progress" else heard(None):
+        return run_ensemble(
+            experiment,
+            lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images),
+            lambda folder: [*build_trackers(experiment, folder.path, console), *trackers],
+            dataset,
+        )

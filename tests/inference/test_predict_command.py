@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -18,8 +19,10 @@ from ensemble.commands.main import main
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
 from ensemble.data.pictures import open_picture
+from ensemble.evaluation.aggregation import Decision
 from ensemble.inference.answers import ask_all, percent
 from ensemble.inference.prepare import Preparation, prepare
+from ensemble.inference.trained import TrainedEnsemble
 from ensemble.results.judging import load_voters
 from ensemble.storage import RunFolder
 from tests.inference.conftest import train
@@ -231,7 +234,7 @@ def test_doubtful_answers_are_those_less_sure_than_a_share_of_the_validation_ima
     sure = np.sort(trained.decide_votes(stored).probs_NK.max(1))
     assert len(sure) > 50
     expected = trained.decide(test_images[:40])
-    share = [(sure < probs.max()).mean() for probs in expected.probs_NK]
+    share = [(sure <= probs.max()).mean() for probs in expected.probs_NK]
     for n in range(40):
         Image.fromarray(test_images[n, 0]).save(tmp_path / f"{n:02d}.png")
     answers = json.loads(ask(tmp_path, "--json", "--no-invert", "--doubt", "0.3").stdout)
@@ -247,6 +250,21 @@ def test_doubtful_answers_are_those_less_sure_than_a_share_of_the_validation_ima
     calm = ask(tmp_path, "--no-invert", "--doubt", "0")
     assert " doubtful" not in calm.output
     assert ask(tmp_path, "--doubt", "2").exit_code == 2
+
+
+def test_an_answer_as_sure_as_most_validation_images_is_not_doubted(run_path):
+    """Shares of counted votes are the same for many images, most of them 1: such an answer is as sure as can be."""
+    trained = load_ensemble(run_path, aggregator="hard")
+    known = trained.vote.confidences_N
+    assert (known == 1).mean() > 0.3
+    whole = np.zeros((2, 10))
+    whole[0, 3], whole[1, :2] = 1.0, 0.5
+    decision = Decision(whole, np.array([3, 0]), np.array([False, True]), True)
+    sure, split = trained.surer_than(decision)
+    assert sure == 1.0
+    assert split == (known <= 0.5).mean()
+    none = TrainedEnsemble(dataclasses.replace(trained.vote, confidences_N=np.empty(0)))
+    assert none.surer_than(decision).tolist() == [1.0, 1.0]
 
 
 def test_validation_images_are_called_doubtful_as_often_as_asked_for(run_path):
