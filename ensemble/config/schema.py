@@ -40,6 +40,7 @@ DATA_KEYS: dict[str, frozenset[str]] = {
     "value_range": frozenset({"image_folder", "arrays"}),
     "ground": frozenset({"image_folder", "arrays"}),
     "on_bad_image": frozenset({"image_folder"}),
+    "storage": frozenset({"image_folder"}),
 }
 
 
@@ -83,6 +84,10 @@ class DataConfig(Section):
     on_bad_image: Literal["stop", "skip"] | None = Field(
         None,
         description="image_folder: what to do about pictures that cannot be read; skip: go on without them, counted by class; without it stop",
+    )
+    storage: Literal["auto", "memory", "mapped"] | None = Field(
+        None,
+        description="image_folder: memory: decode the pictures at every start; mapped: decode them once into a file of this machine's cache, which may be larger than memory; without it auto: mapped from 64 MiB of decoded images on",
     )
     download: bool = Field(True, description="fetch missing files")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images, stratified by class")

@@ -4,8 +4,8 @@
     split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
     mean_C, std_C = normalization(dataset, split)
 
-Images are held as uint8 in memory, whole: 47 MB for MNIST. There is no loader process and no image library between
-them and the network. The arrays are read-only, because tasks share them.
+Images are uint8 arrays, in memory (47 MB for MNIST) or mapped from a file of pictures that were decoded once (`mapped`). There is no
+loader process and no image library between them and the network. The arrays are read-only, because tasks share them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from ensemble.data.downloads import fetch_idx_files
 from ensemble.data.files import data_root, load_or_fetch
 from ensemble.data.idx import read_idx_dataset
 from ensemble.data.image_folder import load_image_folder
-from ensemble.data.own_parts import Parts
+from ensemble.data.mapped import place_of, remembered
+from ensemble.data.own_parts import Parts, pixels_sha256
 from ensemble.data.picture_tree import few
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
@@ -39,6 +40,7 @@ from ensemble.outside.paths import given_path
 from ensemble.types import ByteArray, FloatArray, IntArray
 
 T = TypeVar("T", bound=np.generic)
+COUNTED_PIXELS = 1 << 22  # of a channel at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -182,13 +184,10 @@ def split_rows(
 
 def normalization(dataset: Dataset, split: Split) -> tuple[FloatArray, FloatArray]:
     """mean_C and std_C (population) of the training rows' pixels in [0, 1]; validation and test are not looked at."""
-    channels = dataset.image_shape[0]
+    rows_sha256 = hashlib.sha256(np.ascontiguousarray(split.train_rows).data).hexdigest()[:32]
+    images, rows = dataset.train_images_NCHW, split.train_rows
+    histogram_CV = np.array(remembered(images, f"levels-{rows_sha256}", lambda: _histogram(images, rows)), np.int64)
     values = np.arange(256) / 255.0
-    histogram_CV = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(split.train_rows), 4096):  # counting needs 8 bytes per pixel, so not all at once
-        images = dataset.train_images_NCHW[split.train_rows[start : start + 4096]]
-        for c in range(channels):
-            histogram_CV[c] += np.bincount(images[:, c].ravel(), minlength=256)
     share_CV = histogram_CV / histogram_CV.sum(axis=1, keepdims=True)
     mean_C = share_CV @ values
     std_C = np.sqrt((share_CV * (values - mean_C[:, None]) ** 2).sum(axis=1))
@@ -198,11 +197,22 @@ def normalization(dataset: Dataset, split: Split) -> tuple[FloatArray, FloatArra
 
 def images_digest(dataset: Dataset) -> str:
     """SHA-256 of all training and test pixels: whether a run goes on with the images it began with."""
-    digest = hashlib.sha256()
-    for images_NCHW in (dataset.train_images_NCHW, dataset.test_images_NCHW):
-        digest.update(repr(images_NCHW.shape).encode())
-        digest.update(images_NCHW.reshape(-1).data)
-    return digest.hexdigest()
+    train, test = place_of(dataset.train_images_NCHW), place_of(dataset.test_images_NCHW)
+    if train is not None and test is not None and train.sha256 == test.sha256:
+        return train.sha256
+    return pixels_sha256(dataset.train_images_NCHW, dataset.test_images_NCHW)
+
+
+def _histogram(images_NCHW: ByteArray, rows: IntArray) -> list[list[int]]:
+    """How often each level occurs in each channel of these rows: [C][256]."""
+    channels, height, width = images_NCHW.shape[1:]
+    histogram_CV = np.zeros((channels, 256), np.int64)
+    at_once = max(1, COUNTED_PIXELS // (height * width))
+    for start in range(0, len(rows), at_once):  # counting needs 8 bytes per pixel, so not all at once
+        images = images_NCHW[rows[start : start + at_once]]
+        for c in range(channels):
+            histogram_CV[c] += np.bincount(images[:, c].ravel(), minlength=256)
+    return [[int(count) for count in levels] for levels in histogram_CV]
 
 
 def _shares(counts_K: IntArray, total: int) -> IntArray:
@@ -218,6 +228,7 @@ def _shares(counts_K: IntArray, total: int) -> IntArray:
 
 def _shared(array: npt.NDArray[T]) -> npt.NDArray[T]:
     """The array, contiguous and read-only."""
-    array = np.ascontiguousarray(array)
+    if not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
     array.flags.writeable = False
     return array

@@ -68,6 +68,15 @@ def held_back(
     return test_N
 
 
+def pixels_sha256(*parts_NCHW: ByteArray) -> str:
+    """SHA-256 of all pixels of these images, and of their shapes."""
+    digest = hashlib.sha256()
+    for images_NCHW in parts_NCHW:
+        digest.update(repr(images_NCHW.shape).encode())
+        digest.update(images_NCHW.reshape(-1).data)
+    return digest.hexdigest()
+
+
 def parts_of(
     images: npt.NDArray[Any], labels_N: IntArray, test_N: npt.NDArray[np.bool_], files: Sequence[str] = ()
 ) -> tuple[Part, Part]:
