@@ -1,9 +1,9 @@
 """Reads the pictures of a data set by one rule, in threads.
 
     reader = PictureReader(config)
-    reading = reader.read(files, InMemory(shape))      # bytes are ready; wider values wait for the rule
-    rule = reader.rule(extremes, "flowers")            # chosen from the training pictures, or by data.value_range
-    reader.read_wide(reading, rule)
+    reading = reader.read(decode, rows, InMemory(shape))   # bytes are ready; wider values wait for the rule
+    rule = reader.rule(extremes, "flowers")                # chosen from the training pictures, or by data.value_range
+    reader.read_wide(decode, reading, rule)
 
 The range of wider values is known only when all training pictures have been seen, so those are decoded twice.
 """
@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 from ensemble.config.schema import DataConfig
 from ensemble.data.account import Remark
-from ensemble.data.pictures import Decoded, decode, fitted, plain, quiet_decoding
+from ensemble.data.pictures import Decoded, fitted, plain, quiet_decoding
 from ensemble.data.pixel_rule import Extremes, PixelRule, check_floats, whole_range
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
@@ -37,6 +36,9 @@ R = TypeVar("R")
 # What is noted of a picture: what is wrong with it, or [smallest and largest value where it has more than 8 bits, whether these
 # are floats], whether it is transparent, whether its file holds several.
 Fact = str | list[Any]
+
+
+Decode = Callable[[int], Decoded]  # the picture of a row; raises DataError
 
 
 class Room(Protocol):
@@ -73,13 +75,13 @@ class InMemory:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Pictures as first read. images: those of all files, whose rows of wide and faulty ones are not filled yet.
+    """Pictures as first read. images: those of all `rows` of a listing; places of wide and faulty ones are not filled yet.
 
     wide: row -> smallest and largest value of a picture with more than 8 bits. faults: row -> what is wrong.
     transparent, several: how many have transparent parts, and how many files hold more than one picture.
     """
 
-    files: Sequence[Path]
+    rows: Sequence[int]
     images_NCHW: ByteArray
     wide: dict[int, Extremes]
     faults: dict[int, str]
@@ -100,14 +102,19 @@ class PictureReader:
         """(C, H, W) of every image."""
         return self._channels, self._side, self._side
 
-    def read(self, files: Sequence[Path], room: Room) -> Reading:
-        """Decode all files that the room does not have yet; none of them stops the others."""
+    @property
+    def told(self) -> list[Any]:
+        """All that decides how a picture becomes an image, besides the pixel rule, as JSON values."""
+        return [*self.image_shape]
 
-        def first(row: int) -> Fact:
+    def read(self, decode: Decode, rows: Sequence[int], room: Room) -> Reading:
+        """Decode all pictures that the room does not have yet; none of them stops the others."""
+
+        def first(place: int) -> Fact:
             try:
-                decoded = decode(files[row])
+                decoded = decode(rows[place])
                 if decoded.extremes is None:
-                    room.images_NCHW[row] = self._fitted(decoded, self._given)
+                    room.images_NCHW[place] = self._fitted(decoded, self._given)
                 elif decoded.extremes.floats:  # wide ones wait for the rule
                     check_floats(decoded.extremes, self._given.value_range, decoded.name)
                 extremes = decoded.extremes and [decoded.extremes.low, decoded.extremes.high, decoded.extremes.floats]
@@ -116,19 +123,23 @@ class PictureReader:
                 return str(error)
 
         known = len(room.facts)
-        if known < len(files):
+        if known < len(rows):
             try:
-                with threads("reading pictures", len(files) - known) as every:
-                    for start in range(known, len(files), room.shard_rows):
-                        room.note(every(first, range(start, min(start + room.shard_rows, len(files)))))
+                with threads("reading pictures", len(rows) - known) as every:
+                    for start in range(known, len(rows), room.shard_rows):
+                        room.note(every(first, range(start, min(start + room.shard_rows, len(rows)))))
             finally:
                 room.close()
         seen = [fact for fact in room.facts if not isinstance(fact, str)]
         return Reading(
-            files=files,
+            rows=rows,
             images_NCHW=room.images_NCHW,
-            wide={n: Extremes(*fact[0]) for n, fact in enumerate(room.facts) if not isinstance(fact, str) and fact[0]},
-            faults={n: fact for n, fact in enumerate(room.facts) if isinstance(fact, str)},
+            wide={
+                row: Extremes(*fact[0])
+                for row, fact in zip(rows, room.facts, strict=True)
+                if not isinstance(fact, str) and fact[0]
+            },
+            faults={row: fact for row, fact in zip(rows, room.facts, strict=True) if isinstance(fact, str)},
             transparent=sum(fact[1] for fact in seen),
             several=sum(fact[2] for fact in seen),
         )
@@ -140,13 +151,14 @@ class PictureReader:
             return self._given
         return replace(self._given, wide_range=whole_range(whole, f"{where}: pictures of more than 8 bits"))
 
-    def read_wide(self, reading: Reading, rule: PixelRule) -> None:
-        """Fill the rows that waited for the rule."""
+    def read_wide(self, decode: Decode, reading: Reading, rule: PixelRule) -> None:
+        """Fill the places that waited for the rule."""
 
-        def second(row: int) -> None:
-            reading.images_NCHW[row] = self._fitted(decode(reading.files[row]), rule)
+        def second(place: int) -> None:
+            reading.images_NCHW[place] = self._fitted(decode(reading.rows[place]), rule)
 
-        in_threads(second, list(reading.wide), "reading pictures of more than 8 bits")
+        places = [place for place, row in enumerate(reading.rows) if row in reading.wide]
+        in_threads(second, places, "reading pictures of more than 8 bits")
 
     def _fitted(self, decoded: Decoded, rule: PixelRule) -> ByteArray:
         return fitted(plain(decoded, rule), self._channels, (self._side, self._side))

@@ -27,7 +27,7 @@ from ensemble.data import (
     images_digest,
     load_dataset,
     normalization,
-    split_rows,
+    split_of,
 )
 from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
@@ -103,9 +103,7 @@ def run_ensemble(
     dataset = load_dataset(experiment.data) if dataset is None else dataset
     for group in experiment.groups:
         check_augmentation(group.training.augmentation, dataset)
-    split = split_rows(
-        dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed, dataset.class_names
-    )
+    split = split_of(dataset, experiment.data, experiment.seed)
     config = experiment.model_dump(mode="json")
     notices = [Notice(f"data: {remark.text}", remark.warning) for remark in dataset.account.remarks()]
     notices += _checked_networks(experiment, dataset)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import ensemble.data.picture_reading as picture_reading
+import ensemble.data.listing as listing
 from ensemble.config.schema import DataConfig
 from ensemble.data import Dataset, images_digest, load_dataset, normalization, split_rows
 from ensemble.data.arriving import absent, present
@@ -110,7 +110,7 @@ def test_mapped_is_memory_when_decoded_and_when_found_again(kind, tmp_path, monk
     memory = load_dataset(config(tmp_path / "photos", "memory", **keys))
     mapped = load_dataset(config(tmp_path / "photos", "mapped", **keys))
     assert_same(mapped, memory)
-    monkeypatch.setattr(picture_reading, "decode", None)  # a second start decodes nothing
+    monkeypatch.setattr(listing, "decode", None)  # a second start decodes nothing
     again = load_dataset(config(tmp_path / "photos", "mapped", **keys))
     assert_same(again, memory)
     found = kept()
@@ -139,7 +139,7 @@ def test_damage_stops_at_every_start_and_is_decoded_once(tmp_path, monkeypatch):
     for _ in range(2):
         with pytest.raises(DataError, match="7 of 60 pictures cannot be used"):
             load_dataset(config(tmp_path / "photos", "mapped"))
-    monkeypatch.setattr(picture_reading, "decode", None)
+    monkeypatch.setattr(listing, "decode", None)
     mapped = load_dataset(config(tmp_path / "photos", "mapped", **keys))
     monkeypatch.undo()
     assert len(mapped.train_labels_N) + len(mapped.test_labels_N) == 53
@@ -184,7 +184,7 @@ def test_a_damaged_folder_is_decoded_anew(damage, tmp_path, cache):
 
 SLOWLY = """
 import os, sys, time
-import ensemble.data.picture_reading as reading
+import ensemble.data.listing as reading
 import ensemble.data.prepared as prepared
 from ensemble.config.schema import DataConfig
 from ensemble.data import images_digest, load_dataset
@@ -308,7 +308,7 @@ def _without_room(root: str, storage: str, answers: multiprocessing.Queue[str]) 
 
 @pytest.mark.parametrize("storage", ["mapped", "auto"])
 def test_no_room_for_decoded_pictures(storage, tmp_path, cache, monkeypatch):
-    monkeypatch.setattr("ensemble.data.image_folder.MAPPED_FROM", 1)
+    monkeypatch.setattr("ensemble.data.decoding.MAPPED_FROM", 1)
     write(tmp_path / "photos")
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
@@ -329,7 +329,7 @@ def test_auto_maps_from_a_size_on(tmp_path, monkeypatch):
     write(tmp_path / "photos")
     size = 36 * 3 * SIDE * SIDE
     for limit, is_mapped in ((size + 1, False), (size, True)):
-        monkeypatch.setattr("ensemble.data.image_folder.MAPPED_FROM", limit)
+        monkeypatch.setattr("ensemble.data.decoding.MAPPED_FROM", limit)
         for storage in ("auto", None):
             images = load_dataset(config(tmp_path / "photos", storage)).train_images_NCHW
             assert (place_of(images) is not None) == is_mapped
@@ -337,7 +337,7 @@ def test_auto_maps_from_a_size_on(tmp_path, monkeypatch):
 
 def test_memory_that_is_not_there_is_said_before_anything_is_read(tmp_path, monkeypatch):
     write(tmp_path / "photos")
-    monkeypatch.setattr("ensemble.data.image_folder.available_memory", lambda: 20_000)
+    monkeypatch.setattr("ensemble.data.decoding.available_memory", lambda: 20_000)
     with pytest.raises(
         DataError, match=r"36 pictures need .* GiB of memory as 16x16 pixels in 3 channels.*storage=mapped"
     ):
