@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ensemble.config.network import Network
 from ensemble.config.recipe import AugmentationConfig, TrainingConfig
-from ensemble.data.augmentation import Draw, SignedUniform, augment, draw, spline_taps
-from ensemble.data.counter_random import signed_uniform
+from ensemble.data.augmentation import Draw, augment, draw, spline_taps
+from ensemble.data.counter_random import SignedUniform, signed_uniform
 from ensemble.data.mapped import place_of, stays_in_memory, will_need
 from ensemble.data.mixing import Blend, blended, draw_blend
 from ensemble.native.kernels import Deformation, Kernels
