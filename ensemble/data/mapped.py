@@ -88,15 +88,26 @@ def place_of(images: object) -> Place | None:
     return images.place if isinstance(images, MappedImages) else None
 
 
+def read_at_random(images: npt.NDArray[np.generic]) -> None:
+    """Tell the system that rows of mapped images will be read in no order, so that it reads what is looked at and nothing beside it.
+
+    It would else read up to megabytes around every row. Reading then waits for each page, unless it is asked for with `will_need`.
+    """
+    if isinstance(images, MappedImages) and images.memory is not None:
+        images.memory.madvise(mmap.MADV_RANDOM)
+
+
 def will_need(images: npt.NDArray[np.generic], rows: IntArray) -> None:
     """Let the system read these rows of mapped images while other work goes on; of others nothing needs to be read."""
-    if not isinstance(images, MappedImages) or images.memory is None:
+    if not isinstance(images, MappedImages) or images.memory is None or not len(rows):
         return
-    each = images.nbytes // max(1, len(images))
+    each = images.nbytes // len(images)
     starts = np.unique(rows) * each
-    firsts = starts // mmap.PAGESIZE * mmap.PAGESIZE
-    for first, size in zip(firsts.tolist(), (starts + each - firsts).tolist(), strict=True):
-        images.memory.madvise(mmap.MADV_WILLNEED, first, size)
+    firsts, ends = starts // mmap.PAGESIZE * mmap.PAGESIZE, starts + each
+    apart = np.concatenate([[True], firsts[1:] > ends[:-1]])  # neighbours are asked for at once
+    last = np.concatenate([apart[1:], [True]])
+    for first, end in zip(firsts[apart].tolist(), ends[last].tolist(), strict=True):
+        images.memory.madvise(mmap.MADV_WILLNEED, first, end - first)
 
 
 def stays_in_memory(images: npt.NDArray[np.generic]) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -42,14 +43,18 @@ Decode = Callable[[int], Decoded]  # the picture of a row; raises DataError
 
 
 class Room(Protocol):
-    """Where decoded images are kept. facts: of the rows that are there, the first ones. shard_rows: rows between two notes."""
+    """Where decoded images are kept. facts: of the rows that are there, the first ones. shard_rows: rows at a time."""
 
     images_NCHW: ByteArray
     facts: list[Any]
     shard_rows: int
 
-    def note(self, facts: Sequence[Fact]) -> None:
-        """The next rows are complete."""
+    def shard(self, rows: int) -> ByteArray:
+        """Where the next rows are decoded to."""
+        ...
+
+    def add(self, facts: Sequence[Fact]) -> None:
+        """The rows of the shard are complete."""
         ...
 
     def close(self) -> None:
@@ -65,7 +70,11 @@ class InMemory:
         self.facts: list[Any] = []
         self.shard_rows = max(1, shape[0])
 
-    def note(self, facts: Sequence[Fact]) -> None:
+    def shard(self, rows: int) -> ByteArray:
+        """See Room."""
+        return self.images_NCHW[len(self.facts) : len(self.facts) + rows]
+
+    def add(self, facts: Sequence[Fact]) -> None:
         """See Room."""
         self.facts += facts
 
@@ -110,11 +119,11 @@ class PictureReader:
     def read(self, decode: Decode, rows: Sequence[int], room: Room) -> Reading:
         """Decode all pictures that the room does not have yet; none of them stops the others."""
 
-        def first(place: int) -> Fact:
+        def read_into(images: ByteArray, first: int, place: int) -> Fact:
             try:
-                decoded = decode(rows[place])
+                decoded = decode(rows[first + place])
                 if decoded.extremes is None:
-                    room.images_NCHW[place] = self._fitted(decoded, self._given)
+                    images[place] = self._fitted(decoded, self._given)
                 elif decoded.extremes.floats:  # wide ones wait for the rule
                     check_floats(decoded.extremes, self._given.value_range, decoded.name)
                 extremes = decoded.extremes and [decoded.extremes.low, decoded.extremes.high, decoded.extremes.floats]
@@ -127,7 +136,8 @@ class PictureReader:
             try:
                 with threads("reading pictures", len(rows) - known) as every:
                     for start in range(known, len(rows), room.shard_rows):
-                        room.note(every(first, range(start, min(start + room.shard_rows, len(rows)))))
+                        count = min(room.shard_rows, len(rows) - start)
+                        room.add(every(partial(read_into, room.shard(count), start), range(count)))
             finally:
                 room.close()
         seen = [fact for fact in room.facts if not isinstance(fact, str)]

@@ -3,12 +3,12 @@
     with prepared(key) as folder:                 # one process at a time; others wait
         if folder.finished() is None:
             part = folder.part("train", shape)         # rows that an earlier start has decoded are there already
-            part.images_NCHW[row] = ...
-            part.note(facts_of_rows)                   # the next rows are complete
+            part.shard(rows)[...] = ...
+            part.add(facts_of_rows)                    # the next rows are complete
             folder.finish(index)
 
 A folder lies in the cache under a key of the files' names, sizes and times and of how pictures are read. What is noted is on the disk
-before the note is, so that a kill costs the rows since the last note and nothing else.
+before the note is, so that a kill costs the rows since the last note, some seconds of decoding, and nothing else.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ from ensemble.types import ByteArray, IntArray
 
 ROOM = "pictures"  # in the cache
 LOCK, NOTES, SUFFIX = "lock", ".notes", ".u8"
-SHARD_BYTES = 1 << 26  # decoded between two notes
+SHARD_BYTES = 1 << 25  # decoded at a time
+NOTE_EVERY_S = 5.0  # what a kill may cost
 Shape = tuple[int, int, int, int]
 
 
 class Part:
-    """Images that are being decoded. images_NCHW: uint8, on the disk. facts: of the rows that were noted, first row first."""
+    """Images that are being decoded. images_NCHW: uint8, on the disk. facts: of the rows that are there, first row first."""
 
     def __init__(self, folder: Path, name: str, shape: Shape) -> None:
         """Raises OSError where the disk has no room for it."""
@@ -52,34 +53,71 @@ class Part:
             _reserve(self.path, size)  # or a full disk would end the process with a signal
         self.images_NCHW: ByteArray = np.memmap(self.path, np.uint8, "r+", shape=shape)
         self.shard_rows = max(1, SHARD_BYTES // int(np.prod(shape[1:])))
-        self._writer = ThreadPoolExecutor(1)
-        self._pending: Future[None] | None = None
+        self._shape, self._shards = shape[1:], 0
+        self._buffers: list[ByteArray] = []
+        self._threads: ThreadPoolExecutor | None = None
+        self._writing: Future[None] | None = None
+        self._noting: Future[None] | None = None
+        self._unnoted: list[Any] = []  # facts of rows that were written since the last note
+        self._noted_at = time.monotonic()
 
-    def note(self, facts: Sequence[Any]) -> None:
-        """The next rows are complete; facts: a JSON value of each. Decoding may go on while they are written."""
-        self._wait()
-        self._pending = self._writer.submit(self._write, list(facts))
+    def shard(self, rows: int) -> ByteArray:
+        """Where the next rows are decoded to."""
+        if len(self._buffers) < 2:  # one is written while the other is filled
+            self._buffers.append(np.empty((self.shard_rows, *self._shape), np.uint8))
+        return self._buffers[self._shards % 2][:rows]
+
+    def add(self, facts: Sequence[Any]) -> None:
+        """The rows of the shard are complete; facts: a JSON value of each. The next shard may be filled while they are written."""
+        filled, first = self.shard(len(facts)), len(self.facts)
+        self._threads = self._threads or ThreadPoolExecutor(2, "pictures")
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._threads.submit(self._write, first, filled, list(facts))
         self.facts += facts
+        self._shards += 1
+        if time.monotonic() - self._noted_at >= NOTE_EVERY_S and (self._noting is None or self._noting.done()):
+            self._writing.result()
+            self._begin_note(self._threads)
 
     def close(self) -> None:
-        """All that was noted is on the disk. Raises OSError where it could not be written."""
+        """All rows that were added are on the disk. Raises OSError where they could not be written."""
+        if self._threads is None:
+            return
         try:
-            self._wait()
-            self.images_NCHW.flush()  # type: ignore[attr-defined]  # a memmap
+            if self._writing is not None:
+                self._writing.result()
+            self._begin_note(self._threads)
+            if self._noting is not None:
+                self._noting.result()
         finally:
-            self._writer.shutdown()
+            self._threads.shutdown()
+            self._buffers.clear()
 
-    def _wait(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+    def _write(self, first: int, rows: ByteArray, facts: Sequence[Any]) -> None:
+        with self.path.open("rb+", buffering=0) as file:
+            file.seek(first * rows[0].nbytes)
+            left = memoryview(rows.reshape(-1))  # type: ignore[arg-type]  # numpy's arrays are buffers
+            while left:
+                left = left[file.write(left) :]
+        self._unnoted += facts
 
-    def _write(self, facts: Sequence[Any]) -> None:
-        self.images_NCHW.flush()  # type: ignore[attr-defined]  # a memmap
-        with self._notes.open("a") as file:
-            file.writelines(json.dumps(fact) + "\n" for fact in facts)
-            file.flush()
-            os.fsync(file.fileno())
+    def _begin_note(self, threads: ThreadPoolExecutor) -> None:
+        """Note what was written, while decoding goes on."""
+        if self._noting is not None:
+            self._noting.result()
+        facts, self._unnoted = self._unnoted, []
+        self._noted_at = time.monotonic()
+        self._noting = threads.submit(self._note, facts)
+
+    def _note(self, facts: Sequence[Any]) -> None:
+        """What was written reaches the disk before the note of it does."""
+        with self.path.open("rb+") as file:
+            os.fdatasync(file.fileno())
+        with self._notes.open("a") as notes:
+            notes.writelines(json.dumps(fact) + "\n" for fact in facts)
+            notes.flush()
+            os.fsync(notes.fileno())
 
 
 class PreparedFolder:

@@ -9,7 +9,7 @@ after a restart.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,7 +22,7 @@ from ensemble.config.network import Network
 from ensemble.config.recipe import AugmentationConfig, TrainingConfig
 from ensemble.data.augmentation import Draw, augment, draw, spline_taps
 from ensemble.data.counter_random import SignedUniform, signed_uniform
-from ensemble.data.mapped import place_of, stays_in_memory, will_need
+from ensemble.data.mapped import place_of, read_at_random, stays_in_memory, will_need
 from ensemble.data.mixing import Blend, blended, draw_blend
 from ensemble.native.kernels import Deformation, Kernels
 from ensemble.seeding import Purpose, member_seed
@@ -51,8 +51,8 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
 class Resident:
     """The data set on one device. images: uint8; mean_C1 and std_C1 broadcast over [.., C, H, W].
 
-    ready: the images are float32 as a network takes them, such as features of a frozen backbone. ahead: training images that are
-    mapped from a file, of which the next batch is asked for before it is needed.
+    ready: the images are float32 as a network takes them, such as features of a frozen backbone.
+    files: images that are mapped from a file, of which those of the next batch are asked for before they are needed.
     """
 
     train_images: Tensor
@@ -63,7 +63,7 @@ class Resident:
     mean_C11: Tensor
     std_C11: Tensor
     ready: bool = False
-    ahead: npt.NDArray[np.generic] | None = None
+    files: tuple[tuple[Tensor, npt.NDArray[np.generic]], ...] = ()
 
     @classmethod
     def load(cls, arrays: Arrays, device: torch.device, model: Network | None = None) -> Resident:
@@ -78,8 +78,17 @@ class Resident:
         return cls(
             tensors["train_images"], tensors["train_labels"], tensors["validation_rows"], tensors["test_images"],
             tensors.get("test_labels"), tensors["mean"].view(-1, 1, 1), tensors["std"].view(-1, 1, 1),
-            ahead=arrays["train_images"] if device.type == "cpu" and place_of(arrays["train_images"]) is not None else None,
+            files=tuple(_files(arrays, tensors)) if device.type == "cpu" else (),
         )  # fmt: skip
+
+    def file_of(self, images: Tensor) -> npt.NDArray[np.generic] | None:
+        """The mapped file that these images are; None of images that are in memory."""
+        return next((array for tensor, array in self.files if tensor is images), None)
+
+    def will_need(self, images: Tensor, rows: Tensor) -> None:
+        """Let the system read these rows while other work goes on, where the images are in a file."""
+        if (array := self.file_of(images)) is not None:
+            will_need(array, rows.flatten().numpy())
 
     def unit(self, images: Tensor) -> Tensor:
         """uint8 images as float32 in [0, 1]."""
@@ -107,6 +116,13 @@ class Resident:
     @cached_property
     def _grey(self) -> tuple[float, float]:
         return float(self.mean_C11) * 255, float(self.std_C11) * 255
+
+
+def _files(arrays: Arrays, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, npt.NDArray[np.generic]]]:
+    for name in ("train_images", "test_images"):
+        if place_of(arrays[name]) is not None:
+            read_at_random(arrays[name])
+            yield tensors[name], arrays[name]
 
 
 @dataclass(frozen=True)
@@ -214,7 +230,7 @@ class Batches:
         self._keys_K = torch.zeros(len(members), dtype=torch.int64, device=device)
         self._blend_keys_K = torch.zeros_like(self._keys_K)
         self._members_K1 = torch.arange(len(members), device=device).unsqueeze(1)
-        self._ahead, self._begun = data.ahead if own is None else None, False
+        self._ahead, self._begun = data.file_of(data.train_images) if own is None else None, False
         left_over = self.rows_per_epoch % batch_size
         self._joined = left_over if 0 < left_over < least_rows and self.rows_per_epoch > batch_size else 0
         self._counts = torch.arange(batch_size + self._joined, device=device)
@@ -275,7 +291,7 @@ class Batches:
         """Let the system read the images of the batch from this position on."""
         if self._ahead is not None:
             order_KB = self._order_KR[:, first : first + self.batch_size]
-            will_need(self._ahead, self._rows_KR.gather(1, order_KB).numpy().ravel())
+            will_need(self._ahead, self._rows_KR.gather(1, order_KB).flatten().numpy())
 
     def _gathered(self, order_KB: Tensor, place: BatchPlace, plain: bool = False) -> Batch:
         """The batch of these positions of every member's rows. plain: never with the batch as the last axis."""

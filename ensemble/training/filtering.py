@@ -108,6 +108,7 @@ def _source(member: MemberSpec, job: Job, data: Resident, passes: int) -> Iterat
         rows = tensor_of(member.rows)[torch.randperm(len(member.rows), generator=seeded(seed))].to(device)
         for first in range(0, len(rows), BATCH):
             chosen = rows[first : first + BATCH]
+            data.will_need(data.train_images, rows[first : first + 2 * BATCH])
             images = data.unit(data.train_images[chosen])
             images = augment(images, config, draw(config, len(chosen), shape, keys_1, first))
             yield images.mul_(255).round_().clamp_(0, 255).to(torch.uint8), data.train_labels[chosen]

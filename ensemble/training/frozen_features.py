@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ensemble.config.groups import Group
 from ensemble.config.network import Network
 from ensemble.config.recipe import TrainingConfig
+from ensemble.data.mapped import place_of
 from ensemble.models import ImageShape
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batches import Resident
@@ -243,6 +244,9 @@ def _key(job: Job, data: Resident, backbone: Mapping[str, Tensor], placement: Pl
     ]
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        if (place := place_of(data.file_of(tensor))) is not None:
+            digest.update(f"{place.sha256} {place.part}".encode())
+            continue
         digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
@@ -252,6 +256,7 @@ def _features(stack: Stack, head: str, data: Resident, placement: Placement) -> 
 
     def of(images: Tensor) -> Tensor:
         def part(start: int, end: int) -> Tensor:
+            data.will_need(images, torch.arange(start, min(2 * end - start, len(images))))
             with placement.autocast():
                 features, _ = _through(stack, head, data.standardized(images[start:end]))
             return features.float()

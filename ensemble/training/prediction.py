@@ -58,7 +58,11 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
     count = len(images) if rows is None else rows.shape[-1]
     kernels = stack.kernels
 
+    def ask_for(start: int, end: int) -> None:
+        data.will_need(images, torch.arange(start, min(end, count)) if rows is None else rows[..., start:end])
+
     def logits(start: int, end: int) -> Tensor:
+        ask_for(end, 2 * end - start)
         if kernels is not None and worthwhile(end - start):
             part = torch.arange(start, end) if rows is None else rows[..., start:end]
             x = data.gathered(images, part.reshape(-1, end - start), kernels)
@@ -74,6 +78,7 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
         size = stack.evaluation_rows or CPU_BATCH
     else:
         size = CPU_BATCH if kernels is None else BATCH_LAST_BATCH
+        ask_for(0, size)
     parts = list(in_batches(logits, count, size))
     stack.train()
     return torch.cat(parts, dim=1)

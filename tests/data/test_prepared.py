@@ -188,7 +188,7 @@ import ensemble.data.listing as reading
 import ensemble.data.prepared as prepared
 from ensemble.config.schema import DataConfig
 from ensemble.data import images_digest, load_dataset
-prepared.SHARD_BYTES = 5 * 3 * 16 * 16
+prepared.SHARD_BYTES, prepared.NOTE_EVERY_S = 5 * 3 * 16 * 16, 0.0
 plain, log = reading.decode, open(sys.argv[2], "a", buffering=1)
 def decode(source, name=""):
     log.write(f"{source}\\n")
