@@ -17,6 +17,7 @@ from ensemble.training.stack import Stack
 CPU_BATCH, GPU_BATCH = 256, 4096
 _FEWEST = 16  # rows of a batch that is not halved any more
 _GPU_SHARE = 64  # prediction may always take one part in so many of a GPU's memory
+_CPU_SPARE = 1 << 30  # bytes that it may always take elsewhere
 BATCH_LAST_BATCH = 128  # of the kernels of that name
 _ALIVE = 4  # activations of the largest size at a time: beside the way through a block, in, out, and one laid out anew
 _KEPT = 0.9  # training keeps at least this share of what its layers give
@@ -74,10 +75,9 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
         logits_KBC: Tensor = logits_BKC.float().transpose(0, 1)
         return logits_KBC
 
-    if placement.device.type == "cuda":
-        size = stack.evaluation_rows or CPU_BATCH
-    else:
-        size = CPU_BATCH if kernels is None else BATCH_LAST_BATCH
+    size = stack.evaluation_rows or CPU_BATCH
+    if placement.device.type != "cuda":
+        size = min(size, CPU_BATCH if kernels is None else BATCH_LAST_BATCH)
         ask_for(0, size)
     parts = list(in_batches(logits, count, size))
     stack.train()
@@ -105,10 +105,10 @@ def in_batches(compute: Callable[[int, int], Tensor], count: int, size: int) -> 
         start = max(end, 1)
 
 
-def rows_on_gpu(sizes: Sequence[int], num_members: int, training_rows: int, memory: int) -> int:
+def evaluation_rows(sizes: Sequence[int], num_members: int, training_rows: int, gpu_memory: int | None) -> int:
     """How many images to evaluate at a time, so that a stack that can be trained can also be evaluated.
 
-    sizes: see `models.work.activation_sizes`. training_rows: of a training batch. memory: of the GPU, in bytes.
+    sizes: see `models.work.activation_sizes`. training_rows: of a training batch. gpu_memory: in bytes; None on a CPU.
 
     Training keeps what every layer gives for the way back; evaluation only a block's input, what a layer reads and writes,
     and a copy in another memory layout: four times the largest activation. All of it is known beforehand and the same at
@@ -116,5 +116,6 @@ def rows_on_gpu(sizes: Sequence[int], num_members: int, training_rows: int, memo
     """
     at_a_time = _ALIVE * max(sizes)
     as_training = training_rows * max(1.0, _KEPT * sum(sizes) / at_a_time)
-    spare = memory / _GPU_SHARE / (4 * num_members * at_a_time)
-    return int(min(GPU_BATCH, max(as_training, spare)))
+    spare = _CPU_SPARE if gpu_memory is None else gpu_memory / _GPU_SHARE
+    most = CPU_BATCH if gpu_memory is None else GPU_BATCH
+    return max(1, int(min(most, max(as_training, spare / (4 * num_members * at_a_time)))))

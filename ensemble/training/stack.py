@@ -57,7 +57,7 @@ class Stack(nn.Module):
     """The wide network of K members.
 
     batch_last: compute by the kernels of that name (see `batch_last.suits`), where this machine has them.
-    evaluation_rows: images to evaluate at a time on a GPU, see `prediction.rows_on_gpu`.
+    evaluation_rows: images to evaluate at a time, see the function of that name in `prediction`.
     draws_itself: a single member whose network draws random numbers by other means than dropout layers (`trial`); torch's
     generators then start from the member, the epoch and the batch, and are left as they were.
     """

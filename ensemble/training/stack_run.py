@@ -40,7 +40,8 @@ from ensemble.training.layers import StackedBatchNorm
 from ensemble.training.losses import sample_losses
 from ensemble.training.optimizers import FACTOR, MemberRates, build_optimizer, clip_gradients
 from ensemble.training.placement import Placement
-from ensemble.training.prediction import predict, predict_logits, predict_own, rows_on_gpu
+from ensemble.training.prediction import evaluation_rows, predict, predict_logits, predict_own
+from ensemble.training.remembered import once_per_network
 from ensemble.training.schedules import Plateau, rate
 from ensemble.training.stack import Stack
 from ensemble.training.start import Trained, trained
@@ -50,6 +51,7 @@ from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse
 
 PULSE_S = 5.0  # between signs of life
 _CAPTURES_APART = 50  # checkpoints are at least so many times the time that one takes apart
+_activation_sizes = once_per_network(activation_sizes)
 
 
 class StackRun:
@@ -79,9 +81,10 @@ class StackRun:
         self.filtered = [filtered_set(member, job, self.data, placement) for member in task.members if member.filter]
         self.batches = self._batches()
         self.offsets_KC = logit_offsets(self.recipe, self.batches.labels_KR, job.num_classes)
-        if device.type == "cuda" and not on_features:
-            sizes, memory = activation_sizes(job.group.model, image_shape, job.num_classes), placement.memory_bytes
-            self.stack.evaluation_rows = rows_on_gpu(sizes, count, self.batches.rows_of(0), memory)
+        if not on_features:
+            sizes = _activation_sizes(job.group.model, image_shape, job.num_classes)
+            memory = placement.memory_bytes if device.type == "cuda" else None
+            self.stack.evaluation_rows = evaluation_rows(sizes, count, self.batches.rows_of(0), memory)
         self.plateau = Plateau(self.recipe.schedule, count) if isinstance(self.recipe.schedule, PlateauConfig) else None
         self.rates = MemberRates(self.stack, captured=captured and self.plateau is not None)
         self.keeper = Keeper(self.stack, self.recipe)

@@ -82,8 +82,22 @@ def test_a_stack_that_can_be_trained_can_be_evaluated(model: dict[str, Any], mem
     """What is alive at a time (four of the largest activations, or the share that is always free) stays below training's."""
     config, gib = experiment(model).groups[0].model, 1 << 30
     sizes = activation_sizes(config, (3, 32, 32), 10)
-    rows = prediction.rows_on_gpu(sizes, members, 128, 16 * gib)
+    rows = prediction.evaluation_rows(sizes, members, 128, 16 * gib)
     at_a_time, kept_by_training = 4 * members * rows * 4 * max(sizes), 4 * members * 128 * sum(sizes)
     assert 128 <= rows <= 4096
     assert at_a_time <= max(kept_by_training, gib / 4, 4 * members * 128 * 4 * max(sizes))
-    assert rows == prediction.rows_on_gpu(sizes, members, 128, 16 * gib)  # a function of the plan and the card alone
+    assert rows == prediction.evaluation_rows(
+        sizes, members, 128, 16 * gib
+    )  # a function of the plan and the card alone
+
+
+@pytest.mark.parametrize(("side", "members", "batch", "rows"), [
+    (28, 8, 128, 256),  # as many as ever
+    (28, 64, 128, 222),  # a GiB for four activations of 6 x 28 x 28 of each member
+    (224, 8, 16, 27),
+    (448, 64, 4, 4),  # no fewer than are trained at a time
+])  # fmt: skip
+def test_evaluation_on_a_cpu_needs_no_more_than_training_or_a_gibibyte(side, members, batch, rows) -> None:
+    sizes = activation_sizes(experiment({"name": "lenet5"}).groups[0].model, (1, side, side), 10)
+    assert max(sizes) == 6 * side * side
+    assert prediction.evaluation_rows(sizes, members, batch, None) == rows
