@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,12 +29,14 @@ DataName = Literal[
     "digits", "mnist", "fashion_mnist", "kmnist", "emnist_digits", "emnist_letters", "qmnist", "cifar10",
     "image_folder", "arrays",
 ]  # fmt: skip
+Side = Annotated[int, Field(ge=4, le=4096)]
 # Data sets that take each optional key of the data section; elsewhere the key would have no effect.
 DATA_KEYS: dict[str, frozenset[str]] = {
     "root": frozenset(get_args(DataName)) - {"digits", "arrays"},
     "path": frozenset({"arrays"}),
     "channels": frozenset({"image_folder"}),
     "image_size": frozenset({"image_folder"}),
+    "resize": frozenset({"image_folder"}),
     "test_fraction": frozenset({"image_folder", "arrays"}),
     "layout": frozenset({"arrays"}),
     "value_range": frozenset({"image_folder", "arrays"}),
@@ -63,8 +65,12 @@ class DataConfig(Section):
     )
     path: str | None = Field(None, description="arrays: the .npz file with images and labels")
     channels: Literal[1, 3] | None = Field(None, description="image_folder: 1 grey, 3 colour; without it 3")
-    image_size: int | None = Field(
-        None, ge=4, le=4096, description="image_folder: side in pixels; images become squares"
+    image_size: Side | tuple[Side, Side] | None = Field(
+        None, description="image_folder: height and width in pixels, such as [160, 224]; one number for squares"
+    )
+    resize: Literal["crop", "pad", "squash"] | None = Field(
+        None,
+        description="image_folder: how pictures of other proportions are brought to image_size; crop: scaled until they cover it, the middle cut out; pad: scaled until they fit into it, bars of data.ground beside them; squash: height and width scaled each by itself; without it crop",
     )
     test_fraction: float | None = Field(
         None, gt=0, lt=1, description="share held back for the test where the data come without; without it 0.2"
@@ -78,7 +84,8 @@ class DataConfig(Section):
         description="own data: the values that are black and white; without it 0 to 255 for bytes, 0 to 1 for floats, and for wider whole numbers 0 to the largest number of as many bits as the training images need",
     )
     ground: Literal["white", "black"] | None = Field(
-        None, description="own data: what transparent parts of pictures are laid on; without it white"
+        None,
+        description="own data: what transparent parts of pictures are laid on, and the bars of data.resize pad; without it white",
     )
     on_bad_image: Literal["stop", "skip"] | None = Field(
         None,
@@ -102,6 +109,12 @@ class DataConfig(Section):
         if self.name == "image_folder" and (self.root is None or self.image_size is None):
             raise ValueError("data set image_folder needs root, a folder with one folder per class, and image_size")
         return self
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Height and width in pixels of the images of an image_folder, whichever way image_size is written."""
+        assert self.image_size is not None
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 class ComputeConfig(Section):

@@ -191,7 +191,7 @@ OWN_DATA: dict[str, OwnData] = {
     for own in (
         OwnData(
             "image_folder", "your pictures, one folder per class, or train/ and test/ with one each",
-            "root, image_size, channels, test_fraction, value_range, ground, on_bad_image",
+            "root, image_size, resize, channels, test_fraction, value_range, ground, on_bad_image",
         ),
         OwnData(
             "arrays", "your .npz with train_images, train_labels (test_images, test_labels, class_names)",

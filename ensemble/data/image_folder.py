@@ -3,7 +3,7 @@
     flowers/rose/1.jpg  flowers/tulip/2.png ...                    a test part is split off
     flowers/train/rose/1.jpg ... flowers/test/rose/9.jpg ...       the parts are given
 
-Pictures become uint8 squares of data.image_size pixels, grey or RGB (data.channels), and are held in memory. What lies
+Pictures become uint8 images of data.image_size pixels (brought to it as data.resize says), grey or RGB (data.channels), and are held in memory. What lies
 in the folders is used or accounted for (`account`); all pictures are read by one rule (`pixel_rule`).
 """
 

@@ -68,16 +68,16 @@ class Reading:
 
 
 class PictureReader:
-    """Squares of data.image_size pixels with data.channels, by the rule that the configuration and training give."""
+    """Images of data.image_size pixels with data.channels, by the rule that the configuration and training give."""
 
     def __init__(self, config: DataConfig) -> None:
-        assert config.image_size is not None
-        self._channels, self._side = config.channels or COLOURS, config.image_size
-        self._given = PixelRule(value_range=config.value_range, ground=config.ground or "white")
+        self._channels, self._size = config.channels or COLOURS, config.height_width
+        ground, resize = config.ground or "white", config.resize or "crop"
+        self._given = PixelRule(value_range=config.value_range, ground=ground, resize=resize)
 
     def read(self, files: Sequence[Path]) -> Reading:
         """Decode all files; none of them stops the others."""
-        images = np.empty((len(files), self._channels, self._side, self._side), np.uint8)
+        images = np.empty((len(files), self._channels, *self._size), np.uint8)
 
         def first(row: int) -> tuple[Extremes | None, bool, bool] | str:
             try:
@@ -119,7 +119,7 @@ class PictureReader:
         return reading.images_NCHW[reading.usable_N] if reading.faults else reading.images_NCHW
 
     def _fitted(self, decoded: Decoded, rule: PixelRule) -> ByteArray:
-        return fitted(plain(decoded, rule), self._channels, (self._side, self._side))
+        return fitted(plain(decoded, rule), self._channels, self._size, rule)
 
 
 def in_threads(function: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:

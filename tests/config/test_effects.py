@@ -145,6 +145,7 @@ REVIEWED: dict[str, str] = {
     "data.path": "refused with other data sets than arrays (DATA_KEYS)",
     "data.channels": "refused with other data sets than image_folder (DATA_KEYS)",
     "data.image_size": "refused with other data sets than image_folder (DATA_KEYS)",
+    "data.resize": "refused with other data sets than image_folder (DATA_KEYS); tests/data/test_resize.py",
     "data.layout": "refused with other data sets than arrays (DATA_KEYS)",
     "data.value_range": "refused with data sets that are not one's own (DATA_KEYS)",
     "data.ground": "refused with data sets that are not one's own (DATA_KEYS)",
