@@ -9,6 +9,7 @@ import difflib
 from typing import Any
 
 from ensemble.config.loading import parse_stored
+from ensemble.config.one_spelling import one_spelling
 from ensemble.errors import ConfigError
 
 # Dotted keys (or their parents) that cannot change a member.
@@ -60,7 +61,7 @@ def _by_digest(values: dict[str, Any]) -> dict[str, Any]:
 
 def _completed(stored: dict[str, Any]) -> dict[str, Any]:
     try:
-        return parse_stored(stored).model_dump(mode="json")
+        return one_spelling(parse_stored(stored).model_dump(mode="json"))
     except ConfigError:  # of a version with other keys: compared as it is
         return stored
 
