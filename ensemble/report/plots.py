@@ -178,7 +178,8 @@ def disputed(axes: Axes, run: RunFacts) -> None:
         left, top = i % across, i // across
         image = viewable(run.images[row.row])
         look = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.ndim == 2 else {}
-        extent = (left + 0.17, left + 0.83, top + 0.66, top)
+        down, across_it = (0.33 * side / max(image.shape[:2]) for side in image.shape[:2])
+        extent = (left + 0.5 - across_it, left + 0.5 + across_it, top + 0.33 + down, top + 0.33 - down)
         axes.imshow(image, extent=extent, interpolation="nearest", aspect="auto", **look)
         ranked = sorted(
             ((votes, k) for k, votes in enumerate(row.votes) if votes), key=lambda pair: (-pair[0], pair[1])
