@@ -21,6 +21,8 @@ NEUTRAL = frozenset({
     "data.layout", "data.value_range", "data.ground", "data.on_bad_image",
 })  # fmt: skip
 
+_LEFT_OUT = {"data.resize": "crop"}  # what `one_spelling` leaves out
+
 
 def differences(stored: dict[str, Any], current: dict[str, Any], device: str | None = None) -> list[str]:
     """Lines "key: old -> new" for every difference that matters between two resolved configurations.
@@ -31,7 +33,7 @@ def differences(stored: dict[str, Any], current: dict[str, Any], device: str | N
     old, new = (_by_digest(_with_ranks(_flat(values))) for values in (_completed(stored), _completed(current)))
     without_effect = {"compute.cuda_graph"} if device == "cpu" else set()
     return [
-        _difference(key, old.get(key, "absent"), new.get(key, "absent"))
+        _difference(key, *(values.get(key, _LEFT_OUT.get(key, "absent")) for values in (old, new)))
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _neutral(key) and key not in without_effect
     ]

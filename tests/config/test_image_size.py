@@ -122,6 +122,7 @@ def test_a_run_is_the_same_however_its_square_is_written_and_cropping_named() ->
     assert len({config_hash(older), *map(config_hash, dumped)}) == 5
     for config, key in zip(dumped, ("resize", "resize", "image_size", "image_size"), strict=True):
         assert [line.partition(":")[0] for line in differences(older, config)] == [f"data.{key}"]
+    assert differences(older, dumped[0]) == ["data.resize: 'crop' in the folder, 'pad' now"]
 
 
 def test_a_sweep_over_sizes_and_resizes(tmp_path: Path) -> None:
