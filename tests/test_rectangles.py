@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.figure import Figure
 from PIL import Image
 
 from ensemble import load_ensemble
@@ -19,7 +20,9 @@ from ensemble.config.schema import DataConfig
 from ensemble.data import Dataset, load_dataset
 from ensemble.errors import ConfigError
 from ensemble.inference.export import preprocessing
+from ensemble.report import plots
 from ensemble.report.card import model_card
+from ensemble.report.run_facts import read_run
 from tests.inference.conftest import train
 
 SIZES = [(20, 28), (28, 20)]
@@ -168,6 +171,15 @@ def test_a_report_shows_images_in_their_proportions(padded: Path) -> None:
     shown = re.findall(r'alt="test image \d+" width="(\d+)" height="(\d+)"', (padded / "report.html").read_text())
     assert shown
     assert set(shown) == {("84", "60")}
+
+
+def test_a_sheet_of_disputed_images_keeps_their_proportions(padded: Path) -> None:
+    figure = Figure(figsize=(7.5, 5.6))
+    axes = figure.add_axes((0, 0, 1, 1))
+    plots.disputed(axes, read_run(padded))
+    boxes = [image.get_window_extent() for image in axes.images]
+    assert boxes
+    assert [box.width / box.height for box in boxes] == pytest.approx([28 / 20] * len(boxes), rel=1e-6)
 
 
 def test_a_run_is_not_gone_on_with_when_pictures_are_fitted_otherwise(tmp_path: Path) -> None:
