@@ -29,7 +29,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensemble.config import Experiment, parse_experiment
-from ensemble.data import Dataset, split_rows
+from ensemble.data import Dataset, split_of
 from ensemble.data.channel_axis import Layout, to_channels_first
 from ensemble.errors import ConfigError, DataError
 from ensemble.events import Event
@@ -211,9 +211,7 @@ def _train(experiment: Experiment, dataset: Dataset) -> Path:
     """Train all members in a run folder; returns it. The number of torch's threads is left as it was."""
     import torch
 
-    split = split_rows(
-        dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed, dataset.class_names
-    )
+    split = split_of(dataset, experiment.data, experiment.seed)
     plan = complete_plan(experiment, dataset, device_kind(experiment.compute))
     config = experiment.model_dump(mode="json")
     threads = torch.get_num_threads()

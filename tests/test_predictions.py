@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from PIL import Image
 
 from ensemble.errors import StorageError
 from ensemble.report.html import write_report
-from ensemble.results.predictions import read_files, read_predictions
+from ensemble.results.judging import judge_voters, load_voters
+from ensemble.results.predictions import predictions_csv, read_files, read_predictions
 from ensemble.run.run import judge_again
 from ensemble.storage import RunFolder
 from tests.test_baseline import run
@@ -65,6 +68,42 @@ def test_methods_with_weights_of_their_own(method: str, tmp_path: Path) -> None:
     outcome = run(tmp_path, method={"name": method}, num_members=4, training=SMALL)
     wrong = [line["right"] == "0" for line in lines(outcome.path) if line["part"] == "test"]
     assert np.mean(wrong) == outcome.evaluation.headline.test_error
+
+
+@pytest.mark.parametrize("method", ["bagging", "adaboost"])
+def test_a_member_without_finite_votes_has_no_part_in_them(method: str, tmp_path: Path) -> None:
+    """The vote and its weights are those of the judgement, which leaves the member out."""
+    folder = RunFolder.read(run(tmp_path, method={"name": method}, num_members=4, training=SMALL).path)
+    voters = load_voters(folder)
+    broken = voters.members[1].votes.test_NK.copy()
+    broken[0] = np.nan
+    poisoned = replace(voters.members[1], votes=replace(voters.members[1].votes, test_NK=broken))
+    voters = replace(voters, members=(voters.members[0], poisoned, *voters.members[2:]))
+    evaluation = judge_voters(voters, "weighted")
+    finite = voters.finite()
+    assert [member.index for member in finite.members] == [member.index for member in evaluation.members] == [0, 2, 3]
+    weights = finite.vote_weights("weighted")
+    assert weights is not None
+    assert tuple(weights) == next(c.values for c in evaluation.choices if c.name.startswith("weights of the weighted"))
+    assert finite.vote_weights("soft") is None
+    found = csv.DictReader(predictions_csv(voters, evaluation, {}).splitlines())
+    wrong = [line["right"] == "0" for line in found if line["part"] == "test"]
+    assert np.mean(wrong) == evaluation.headline.test_error
+
+
+def test_votes_are_read_once_for_all_that_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = run(tmp_path, method={"name": "gradient_boosting"}, num_members=4, training=SMALL).path
+    real, read = RunFolder.load_member, Counter[int]()
+
+    def counted(self: RunFolder, index: int, weights: bool = False) -> Any:
+        read[index] += 1
+        return real(self, index, weights)
+
+    monkeypatch.setattr(RunFolder, "load_member", counted)
+    before = {name: (path / name).read_bytes() for name in ("predictions.csv", "staged.json", "evaluation.json")}
+    judge_again(path)
+    assert set(read.values()) == {1}
+    assert before == {name: (path / name).read_bytes() for name in before}
 
 
 def folder_of_pictures(root: Path, parts: tuple[str, ...] = ("",), each: int = 8) -> None:

@@ -18,7 +18,7 @@ from ensemble.errors import QuorumError
 from ensemble.events import MemberFailed, Notice
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
-from ensemble.results.judging import staged_points, voting_members
+from ensemble.results.judging import load_voters, staged_points, voting_members
 from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.tracking.event_log import read_events
@@ -95,7 +95,7 @@ def test_what_a_boosted_run_leaves_behind(whole: RunOutcome) -> None:
     staged = json.loads(folder.read_bytes("staged.json"))
     assert [point["members"] for point in staged] == [2, 4, 6]
     assert staged[-1]["error"] == whole.evaluation.headline.test_error
-    assert staged_points(folder)[0].error == staged[0]["error"]
+    assert staged_points(folder, load_voters(folder))[0].error == staged[0]["error"]
 
 
 @pytest.mark.parametrize("done", [1, 2])

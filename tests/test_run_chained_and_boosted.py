@@ -15,7 +15,7 @@ from ensemble.config import Experiment, parse_experiment
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
 from ensemble.inference.trained import load_ensemble
-from ensemble.results.judging import staged_points
+from ensemble.results.judging import load_voters, staged_points
 from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.types import Task
@@ -96,7 +96,7 @@ def test_gradient_boosting_s_vote_is_its_sum(tmp_path: Path) -> None:
     labels = folder.load_labels().test_labels_N
     sums = np.cumsum([w * f for w, f in zip(weights, logs, strict=True)], axis=0)
     staged = [float((s.argmax(1) != labels).mean()) for s in sums]
-    assert [point.error for point in staged_points(folder)] == pytest.approx(staged)
+    assert [point.error for point in staged_points(folder, load_voters(folder))] == pytest.approx(staged)
     evaluation = json.loads(folder.read_bytes("evaluation.json"))
     headline = next(row for row in evaluation["leaderboard"] if row["headline"])
     assert headline["name"] == "additive vote"

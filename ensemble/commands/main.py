@@ -1,4 +1,4 @@
-"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | cost | wandb | config | configs | init | models | datasets`.
+"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | cost | wandb | config | configs | init | models | datasets | data`.
 
 Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
 inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ensemble import __version__, signals
-from ensemble.commands import check, compare, configs, inference, init, reproduce, sweep
+from ensemble.commands import check, compare, configs, data, inference, init, reproduce, sweep
 from ensemble.commands.ending import PoliteGroup, open_missing_streams, output_finished
 from ensemble.commands.words import GivenPath, say
 from ensemble.errors import (
@@ -61,6 +61,7 @@ GROUPS = (
         ("config my.yaml", "show every value, and where it came from"),
         ("models resnet18", "list networks, or the layers of one"),
         ("datasets", "list data sets, and which are here"),
+        ("data ls", "pictures kept decoded; data prepare, rm"),
     )),
     ("Train", (
         ("train quickstart", "train and judge; again: finish it"),
@@ -284,6 +285,7 @@ for _command in (
     *check.COMMANDS,
     *compare.COMMANDS,
     *configs.COMMANDS,
+    *data.COMMANDS,
     *inference.COMMANDS,
     *init.COMMANDS,
     *reproduce.COMMANDS,

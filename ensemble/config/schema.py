@@ -27,21 +27,27 @@ AGGREGATORS: tuple[Aggregator, ...] = ("soft", "hard", "weighted", "geometric", 
 WEIGHING: frozenset[Aggregator] = frozenset({"weighted", "additive"})  # votes in which members have weights
 DataName = Literal[
     "digits", "mnist", "fashion_mnist", "kmnist", "emnist_digits", "emnist_letters", "qmnist", "cifar10",
-    "image_folder", "arrays",
+    "image_folder", "table", "arrays",
 ]  # fmt: skip
 Side = Annotated[int, Field(ge=4, le=4096)]
+PICTURES = frozenset({"image_folder", "table"})  # data sets of picture files
 # Data sets that take each optional key of the data section; elsewhere the key would have no effect.
 DATA_KEYS: dict[str, frozenset[str]] = {
     "root": frozenset(get_args(DataName)) - {"digits", "arrays"},
-    "path": frozenset({"arrays"}),
-    "channels": frozenset({"image_folder"}),
-    "image_size": frozenset({"image_folder"}),
-    "resize": frozenset({"image_folder"}),
-    "test_fraction": frozenset({"image_folder", "arrays"}),
+    "path": frozenset({"table", "arrays"}),
+    "image_column": frozenset({"table"}),
+    "label_column": frozenset({"table"}),
+    "split_column": frozenset({"table"}),
+    "group_column": frozenset({"table"}),
+    "channels": PICTURES,
+    "image_size": PICTURES,
+    "resize": PICTURES,
+    "test_fraction": PICTURES | {"arrays"},
     "layout": frozenset({"arrays"}),
-    "value_range": frozenset({"image_folder", "arrays"}),
-    "ground": frozenset({"image_folder", "arrays"}),
-    "on_bad_image": frozenset({"image_folder"}),
+    "value_range": PICTURES | {"arrays"},
+    "ground": PICTURES | {"arrays"},
+    "on_bad_image": PICTURES,
+    "storage": PICTURES,
 }
 
 
@@ -61,16 +67,32 @@ class DataConfig(Section):
     name: DataName = "digits"
     root: str | None = Field(
         None,
-        description="folder of the data sets; without it $ENSEMBLE_DATA, else ./data. image_folder: the folder itself",
+        description="folder of the data sets; without it $ENSEMBLE_DATA, else ./data. image_folder: the folder itself; table: the folder of its files",
     )
-    path: str | None = Field(None, description="arrays: the .npz file with images and labels")
-    channels: Literal[1, 3] | None = Field(None, description="image_folder: 1 grey, 3 colour; without it 3")
+    path: str | None = Field(
+        None, description="arrays: the .npz file with images and labels; table: the .csv, .tsv or .parquet file"
+    )
+    image_column: str | None = Field(
+        None, min_length=1, description="table: the column with the picture files, seen from root or the table's folder"
+    )
+    label_column: str | None = Field(None, min_length=1, description="table: the column with the classes")
+    split_column: str | None = Field(
+        None,
+        min_length=1,
+        description="table: the column that says train, val or test; without it a test part is split off",
+    )
+    group_column: str | None = Field(
+        None,
+        min_length=1,
+        description="table: the column whose equal values keep rows together, such as all pictures of a patient, where a test or validation part is split off",
+    )
+    channels: Literal[1, 3] | None = Field(None, description="own pictures: 1 grey, 3 colour; without it 3")
     image_size: Side | tuple[Side, Side] | None = Field(
-        None, description="image_folder: height and width in pixels, such as [160, 224]; one number for squares"
+        None, description="own pictures: height and width in pixels, such as [160, 224]; one number for squares"
     )
     resize: Literal["crop", "pad", "squash"] | None = Field(
         None,
-        description="image_folder: how pictures of other proportions are brought to image_size; crop: scaled until they cover it, the middle cut out; pad: scaled until they fit into it, bars of data.ground beside them; squash: height and width scaled each by itself; without it crop",
+        description="own pictures: how pictures of other proportions are brought to image_size; crop: scaled until they cover it, the middle cut out; pad: scaled until they fit into it, bars of data.ground beside them; squash: height and width scaled each by itself; without it crop",
     )
     test_fraction: float | None = Field(
         None, gt=0, lt=1, description="share held back for the test where the data come without; without it 0.2"
@@ -89,7 +111,11 @@ class DataConfig(Section):
     )
     on_bad_image: Literal["stop", "skip"] | None = Field(
         None,
-        description="image_folder: what to do about pictures that cannot be read; skip: go on without them, counted by class; without it stop",
+        description="own pictures: what to do about pictures that cannot be read; skip: go on without them, counted by class; without it stop",
+    )
+    storage: Literal["auto", "memory", "mapped"] | None = Field(
+        None,
+        description="own pictures: memory: decode the pictures at every start; mapped: decode them once into a file of this machine's cache, which may be larger than memory; without it auto: mapped from 64 MiB of decoded images on",
     )
     download: bool = Field(True, description="fetch missing files")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images, stratified by class")
@@ -108,11 +134,15 @@ class DataConfig(Section):
             raise ValueError("data set arrays needs path, the .npz file with train_images and train_labels")
         if self.name == "image_folder" and (self.root is None or self.image_size is None):
             raise ValueError("data set image_folder needs root, a folder with one folder per class, and image_size")
+        if self.name == "table" and None in (self.path, self.image_column, self.label_column, self.image_size):
+            raise ValueError(
+                "data set table needs path, a .csv, .tsv or .parquet file, image_column and label_column, the names of its columns, and image_size"
+            )
         return self
 
     @property
     def height_width(self) -> tuple[int, int]:
-        """Height and width in pixels of the images of an image_folder, whichever way image_size is written."""
+        """Height and width in pixels of the images of one's own pictures, whichever way image_size is written."""
         assert self.image_size is not None
         return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 

@@ -77,7 +77,7 @@ def parts_of_arrays(arrays: Arrays, path: Path, config: DataConfig) -> Parts:
             Remark(f"images of {described(values)}" + (f" ({layout})" if arrays["train_images"].ndim == 4 else "")),
             *split,
             *_range_remarks(found, rule),
-            *level_remarks(train.images_NCHW),
+            *level_remarks(int(train.images_NCHW.min()), int(train.images_NCHW.max())),
         ),
     )
     kept = rule if rule.wide_range != BYTES else replace(rule, wide_range=None)  # of pictures wider ones have their own

@@ -20,7 +20,6 @@ rounding of float32; `spline_taps` is what they take of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -29,15 +28,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
-from ensemble.data.counter_random import signed_uniform
+from ensemble.data.counter_random import SignedUniform, signed_uniform, stream_starts
 
 # A uniform cubic B-spline with nodes `s` apart has a standard deviation of s / sqrt(3).
 NODE_SPACING_IN_SIGMAS = math.sqrt(3.0)
-
-# Number j of the image at position p of an epoch has the counter j * 2^40 + p; the noise follows the last of them.
-_STREAM = 1 << 40
-# `signed_uniform`, or what computes the same bits faster.
-SignedUniform = Callable[[Tensor, Tensor, int, torch.dtype], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +83,7 @@ def draw(
     """
     _, height, width = image_shape
     limits = _Limits.of(config, height, width)
-    starts_N = _streams(limits.count + 1, keys_K.device)
+    starts_N = stream_starts(limits.count + 1, keys_K.device)  # the noise comes last
     noise, source = None, None
     if config.elastic_alpha:
         nodes = (2, _nodes(height, config.elastic_sigma), _nodes(width, config.elastic_sigma))
@@ -212,12 +206,6 @@ class _Limits:
 def _column(numbers: tuple[float, ...], device: torch.device) -> Tensor:
     """Numbers as a float64 tensor [N, 1]; kept, because a CUDA graph cannot copy them from the host."""
     return torch.tensor(numbers, dtype=torch.float64)[:, None].to(device)
-
-
-@lru_cache(maxsize=32)
-def _streams(count: int, device: torch.device) -> Tensor:
-    """Where the streams of an image's numbers begin: int64 [count]; kept for the same reason."""
-    return (torch.arange(count) * _STREAM).to(device)
 
 
 def _resample(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:

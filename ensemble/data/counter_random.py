@@ -13,8 +13,16 @@ numbers overlap with a probability of about M^2 L / 2^64, which stays below 1e-4
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
+
 import torch
 from torch import Tensor
+
+# `signed_uniform`, or what computes the same bits faster.
+SignedUniform = Callable[[Tensor, Tensor, int, torch.dtype], Tensor]
+
+_STREAM = 1 << 40  # number j of the image at position p of an epoch has the counter j * 2^40 + p
 
 
 def _as_int64(number: int) -> int:
@@ -47,6 +55,15 @@ def signed_uniform(keys_K: Tensor, starts_N: Tensor, count: int, dtype: torch.dt
     places = 11 if dtype == torch.float64 else 40
     whole = random_bits(keys_K, starts_N, count).bitwise_right_shift_(places)  # keeps the sign
     return whole.to(dtype).mul_(2.0 ** (places - 63))  # both exact
+
+
+@lru_cache(maxsize=32)
+def stream_starts(count: int, device: torch.device) -> Tensor:
+    """Where the streams of an image's first `count` numbers begin: int64 [count].
+
+    Kept, because a CUDA graph cannot copy them from the host.
+    """
+    return (torch.arange(count) * _STREAM).to(device)
 
 
 def _shifted(bits: Tensor, places: int) -> Tensor:

@@ -1,11 +1,11 @@
 """Data sets as arrays of bytes, and their division into training and validation rows.
 
     dataset = load_dataset(experiment.data)
-    split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
+    split = split_of(dataset, experiment.data, experiment.seed)
     mean_C, std_C = normalization(dataset, split)
 
-Images are held as uint8 in memory, whole: 47 MB for MNIST. There is no loader process and no image library between
-them and the network. The arrays are read-only, because tasks share them.
+Images are uint8 arrays, in memory (47 MB for MNIST) or mapped from a file of pictures that were decoded once (`mapped`). There is no
+loader process and no image library between them and the network. The arrays are read-only, because tasks share them.
 """
 
 from __future__ import annotations
@@ -25,20 +25,25 @@ from ensemble.data.account import Account
 from ensemble.data.array_file import Arrays, load_array_file, parts_of_arrays
 from ensemble.data.catalogue import DATASETS, OWN_DATA
 from ensemble.data.cifar10 import cifar10_folder, fetch_cifar10, read_cifar10
+from ensemble.data.decoding import decoded_parts
 from ensemble.data.digits import load_digits_28
 from ensemble.data.downloads import fetch_idx_files
 from ensemble.data.files import data_root, load_or_fetch
+from ensemble.data.grouping import lacking, whole_groups
 from ensemble.data.idx import read_idx_dataset
-from ensemble.data.image_folder import load_image_folder
-from ensemble.data.own_parts import Parts
+from ensemble.data.image_folder import list_image_folder
+from ensemble.data.mapped import place_of, remembered
+from ensemble.data.own_parts import Parts, pixels_sha256
 from ensemble.data.picture_tree import few
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
+from ensemble.data.table import list_table
 from ensemble.errors import DataError
 from ensemble.outside.paths import given_path
 from ensemble.types import ByteArray, FloatArray, IntArray
 
 T = TypeVar("T", bound=np.generic)
+COUNTED_PIXELS = 1 << 22  # of a channel at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +65,10 @@ class Dataset:
     account: Account = field(default_factory=Account)
     train_files: tuple[str, ...] = ()  # of each image, below data.root; empty where they are no files
     test_files: tuple[str, ...] = ()
+    validation_rows: IntArray | None = None  # of the training part, where such a part is given
+    groups_N: IntArray | None = (
+        None  # number of the group of each training row, where the rows of a group stay together
+    )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -118,8 +127,13 @@ def load_dataset(config: DataConfig) -> Dataset:
 
 def _own(config: DataConfig) -> Dataset:
     """A data set of the user's own, named after its folder or file. Whether flips keep a class the user must know."""
-    parts = load_image_folder(config) if config.name == "image_folder" else load_array_file(config)
-    place = given_path(config.root or config.path or "", "data.root or data.path").resolve()
+    if config.name == "arrays":
+        parts = load_array_file(config)
+    else:
+        parts = decoded_parts(list_table(config) if config.name == "table" else list_image_folder(config))
+    place = given_path(
+        (config.path if config.name == "table" else config.root or config.path) or "", "data.root or data.path"
+    ).resolve()
     return _of_parts(f"{shown(place.name)} ({config.name})", parts)
 
 
@@ -141,17 +155,35 @@ def _of_parts(name: str, parts: Parts) -> Dataset:
         account=parts.account,
         train_files=parts.train.files,
         test_files=parts.test.files,
+        validation_rows=parts.validation_rows,
+        groups_N=parts.groups_N,
     )
 
 
+def split_of(dataset: Dataset, config: DataConfig, seed: int) -> Split:
+    """The training rows of a data set divided as `split_rows` does, or as it comes divided itself."""
+    return split_rows(
+        dataset.train_labels_N, dataset.num_classes, config, seed, dataset.class_names, dataset.validation_rows,
+        dataset.groups_N,
+    )  # fmt: skip
+
+
 def split_rows(
-    labels_N: IntArray, num_classes: int, config: DataConfig, seed: int, class_names: Sequence[str] = ()
+    labels_N: IntArray,
+    num_classes: int,
+    config: DataConfig,
+    seed: int,
+    class_names: Sequence[str] = (),
+    validation_rows: IntArray | None = None,
+    groups_N: IntArray | None = None,
 ) -> Split:
     """Divides the training rows by class, as validation_fraction and max_train_rows say.
 
     The same seed always divides the same way. Both parts hold every class, in proportion (largest remainders);
     max_train_rows thins the training part only, so that runs with fewer rows are judged on the same validation rows.
-    class_names: for messages. Raises DataError when a class is too rare for both parts.
+    class_names: for messages. validation_rows: those that are given for it; then none is drawn. groups_N: number of each row's
+    group; groups are drawn whole, so that the parts hold the classes nearly in proportion. Raises DataError when a class is too
+    rare for both parts.
     """
     counts_K = np.bincount(labels_N, minlength=num_classes)
     names = class_names or [str(k) for k in range(num_classes)]
@@ -160,8 +192,25 @@ def split_rows(
             f"data set {config.name}: training and validation each need an image of every class; found "
             f"{few(rare)} training images, expected at least 2 of each. Add images of these classes, or leave the classes out"
         )
-    validation = max(round(config.validation_fraction * len(labels_N)), num_classes)
-    validation_K = np.minimum(_shares(counts_K, validation), counts_K - 1)
+    generator = seeding.split_generator(seed)
+    held_out_N: npt.NDArray[np.bool_] | None = None
+    if validation_rows is not None:
+        held_out_N = np.zeros(len(labels_N), bool)
+        held_out_N[validation_rows] = True
+    elif groups_N is not None:
+        wanted_K = np.maximum(np.round(config.validation_fraction * counts_K), 1).astype(np.int64)
+        held_out_N = whole_groups(labels_N, groups_N, generator.permutation(int(groups_N.max()) + 1), wanted_K)
+    if held_out_N is not None and (lost := lacking(labels_N, held_out_N, num_classes)):
+        what = "the given validation part" if validation_rows is not None else "whole groups (data.group_column)"
+        raise DataError(
+            f"data set {config.name}: training and validation each need an image of every class, but with {what} one of them has "
+            f"none of {few([names[k] for k in lost])}; add images of these classes, or divide the data in another way"
+        )
+    if held_out_N is None:
+        validation = max(round(config.validation_fraction * len(labels_N)), num_classes)
+        validation_K = np.minimum(_shares(counts_K, validation), counts_K - 1)
+    else:
+        validation_K = np.bincount(labels_N[held_out_N], minlength=num_classes)
     train_K = counts_K - validation_K
     if config.max_train_rows is not None:
         if config.max_train_rows < num_classes:
@@ -170,11 +219,12 @@ def split_rows(
                 f"image of every class of {config.name}"
             )
         train_K = np.minimum(_shares(train_K, min(config.max_train_rows, int(train_K.sum()))), train_K)
-    generator = seeding.split_generator(seed)
     train: list[IntArray] = []
     held_out: list[IntArray] = []
     for k in range(num_classes):
         rows = generator.permutation(np.flatnonzero(labels_N == k))
+        if held_out_N is not None:
+            rows = np.concatenate([rows[held_out_N[rows]], rows[~held_out_N[rows]]])
         held_out.append(rows[: validation_K[k]])
         train.append(rows[validation_K[k] :][: train_K[k]])
     return Split(np.sort(np.concatenate(train)), np.sort(np.concatenate(held_out)))
@@ -182,13 +232,10 @@ def split_rows(
 
 def normalization(dataset: Dataset, split: Split) -> tuple[FloatArray, FloatArray]:
     """mean_C and std_C (population) of the training rows' pixels in [0, 1]; validation and test are not looked at."""
-    channels = dataset.image_shape[0]
+    rows_sha256 = hashlib.sha256(np.ascontiguousarray(split.train_rows).data).hexdigest()[:32]
+    images, rows = dataset.train_images_NCHW, split.train_rows
+    histogram_CV = np.array(remembered(images, f"levels-{rows_sha256}", lambda: _histogram(images, rows)), np.int64)
     values = np.arange(256) / 255.0
-    histogram_CV = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(split.train_rows), 4096):  # counting needs 8 bytes per pixel, so not all at once
-        images = dataset.train_images_NCHW[split.train_rows[start : start + 4096]]
-        for c in range(channels):
-            histogram_CV[c] += np.bincount(images[:, c].ravel(), minlength=256)
     share_CV = histogram_CV / histogram_CV.sum(axis=1, keepdims=True)
     mean_C = share_CV @ values
     std_C = np.sqrt((share_CV * (values - mean_C[:, None]) ** 2).sum(axis=1))
@@ -198,11 +245,22 @@ def normalization(dataset: Dataset, split: Split) -> tuple[FloatArray, FloatArra
 
 def images_digest(dataset: Dataset) -> str:
     """SHA-256 of all training and test pixels: whether a run goes on with the images it began with."""
-    digest = hashlib.sha256()
-    for images_NCHW in (dataset.train_images_NCHW, dataset.test_images_NCHW):
-        digest.update(repr(images_NCHW.shape).encode())
-        digest.update(images_NCHW.reshape(-1).data)
-    return digest.hexdigest()
+    train, test = place_of(dataset.train_images_NCHW), place_of(dataset.test_images_NCHW)
+    if train is not None and test is not None and train.sha256 == test.sha256:
+        return train.sha256
+    return pixels_sha256(dataset.train_images_NCHW, dataset.test_images_NCHW)
+
+
+def _histogram(images_NCHW: ByteArray, rows: IntArray) -> list[list[int]]:
+    """How often each level occurs in each channel of these rows: [C][256]."""
+    channels, height, width = images_NCHW.shape[1:]
+    histogram_CV = np.zeros((channels, 256), np.int64)
+    at_once = max(1, COUNTED_PIXELS // (height * width))
+    for start in range(0, len(rows), at_once):  # counting needs 8 bytes per pixel, so not all at once
+        images = images_NCHW[rows[start : start + at_once]]
+        for c in range(channels):
+            histogram_CV[c] += np.bincount(images[:, c].ravel(), minlength=256)
+    return [[int(count) for count in levels] for levels in histogram_CV]
 
 
 def _shares(counts_K: IntArray, total: int) -> IntArray:
@@ -218,6 +276,7 @@ def _shares(counts_K: IntArray, total: int) -> IntArray:
 
 def _shared(array: npt.NDArray[T]) -> npt.NDArray[T]:
     """The array, contiguous and read-only."""
-    array = np.ascontiguousarray(array)
+    if not array.flags.c_contiguous:
+        array = np.ascontiguousarray(array)
     array.flags.writeable = False
     return array

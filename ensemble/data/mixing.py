@@ -22,7 +22,6 @@ which one is its other half on the batch size as well.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -30,14 +29,13 @@ import torch
 from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
-from ensemble.data.counter_random import signed_uniform
+from ensemble.data.counter_random import SignedUniform, signed_uniform, stream_starts
 
-_STREAM = 1 << 40  # number j of the image at position p has the counter j * 2^40 + p, whatever else is switched on
+# Which of an image's numbers says what, whatever else is switched on.
 _SHARE, _WHICH, _Y, _X, _COVERS, _AREA, _RATIO, _TOP, _LEFT = range(9)
 _KNOTS = 4096  # of the table of a Beta distribution's quantiles
 _SMALLEST, _LARGEST, _RATIO_MOST = 0.02, 0.33, 1 / 0.3  # of random erasing, as published
 
-SignedUniform = Callable[[Tensor, Tensor, int, torch.dtype], Tensor]
 Box = tuple[Tensor, Tensor, Tensor, Tensor]  # the first and the last but one row, and so with columns: [K, B] each
 
 
@@ -68,7 +66,7 @@ def draw_blend(
     The arguments are those of `augmentation.draw`; so is what may be recorded in a CUDA graph.
     """
     _, height, width = image_shape
-    starts_N = _streams(keys_K.device) + first
+    starts_N = stream_starts(_LEFT + 1, keys_K.device) + first
     uniform_NKB = (numbers(keys_K, starts_N, count, torch.float64) + 1) / 2
     covered, share, cut, box = None, None, None, None
     if config.erasing_probability:
@@ -165,9 +163,3 @@ def _quantiles(alpha: float, device: torch.device) -> Tensor:
 
     places = torch.arange(_KNOTS + 1, dtype=torch.float64) / _KNOTS
     return torch.from_numpy(betaincinv(alpha, alpha, places.numpy())).to(device)
-
-
-@lru_cache(maxsize=32)
-def _streams(device: torch.device) -> Tensor:
-    """Where the streams of an image's numbers begin: int64 [9]; kept for the same reason."""
-    return (torch.arange(_LEFT + 1) * _STREAM).to(device)

@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ensemble.config.schema import DataConfig
 from ensemble.data.account import Account
+from ensemble.data.grouping import lacking, whole_groups
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import DataError
 from ensemble.types import ByteArray, IntArray
 
+PartName = Literal["train", "validation", "test"]
 TEST_FRACTION = 0.2  # without data.test_fraction
 
 
@@ -34,22 +36,33 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """A data set of somebody's own. pixels: how its values became bytes. account: what was read and what was not."""
+    """A data set of somebody's own. pixels: how its values became bytes. account: what was read and what was not.
+
+    validation_rows: of the training part, where such a part is given. groups_N: number of the group of each training row, where
+    the rows of a group stay together.
+    """
 
     train: Part
     test: Part
     class_names: tuple[str, ...]
     pixels: PixelRule
     account: Account
+    validation_rows: IntArray | None = None
+    groups_N: IntArray | None = None
 
 
 def held_back(
-    labels_N: IntArray, names: Sequence[str], class_names: Sequence[str], config: DataConfig
+    labels_N: IntArray,
+    names: Sequence[str],
+    class_names: Sequence[str],
+    config: DataConfig,
+    groups: Sequence[str] | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Which rows are the test part: data.test_fraction of every class, at least one and never all but two.
 
-    names: one per image, by which the choice is made. Raises DataError when a class has fewer than three images: one
-    each for training, validation and test.
+    names: one per image, by which the choice is made. groups: one per image; those of a group are held back together or not at
+    all, by the group's name. Raises DataError when a class has fewer than three images (one each for training, validation and
+    test), or where groups leave no image of a class to either side.
     """
     fraction = TEST_FRACTION if config.test_fraction is None else config.test_fraction
     counts_K = np.bincount(labels_N, minlength=len(class_names))
@@ -58,6 +71,8 @@ def held_back(
             f"data set {config.name}: too few images of a class to divide into training, validation and test: "
             f"{', '.join(rare[:5])}; expected at least 3 of each. Add images, or give a test part of your own"
         )
+    if groups is not None:
+        return _groups_held_back(labels_N, groups, class_names, fraction)
     digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
     ranks = np.array([int.from_bytes(digest[:7], "big") for digest in digests], np.int64)
     test_N = np.zeros(len(names), bool)
@@ -65,6 +80,32 @@ def held_back(
         rows = np.flatnonzero(labels_N == k)
         kept_back = min(max(round(fraction * count), 1), count - 2)
         test_N[rows[np.argsort(ranks[rows], kind="stable")[:kept_back]]] = True
+    return test_N
+
+
+def pixels_sha256(*parts_NCHW: ByteArray) -> str:
+    """SHA-256 of all pixels of these images, and of their shapes."""
+    digest = hashlib.sha256()
+    for images_NCHW in parts_NCHW:
+        digest.update(repr(images_NCHW.shape).encode())
+        digest.update(images_NCHW.reshape(-1).data)
+    return digest.hexdigest()
+
+
+def _groups_held_back(
+    labels_N: IntArray, groups: Sequence[str], class_names: Sequence[str], fraction: float
+) -> npt.NDArray[np.bool_]:
+    names, groups_N = np.unique(groups, return_inverse=True)
+    digests = [hashlib.sha256(str(name).encode("utf-8", "surrogateescape")).digest() for name in names]
+    order_G = np.array(sorted(range(len(names)), key=digests.__getitem__), np.int64)
+    counts_K = np.bincount(labels_N, minlength=len(class_names))
+    test_N = whole_groups(labels_N, groups_N, order_G, np.maximum(np.round(fraction * counts_K), 1).astype(np.int64))
+    if lost := lacking(labels_N, test_N, len(class_names)):
+        raise DataError(
+            f"data.group_column: no way was found to hold back whole groups as a test part and keep every class in both parts: "
+            f"{class_names[lost[0]]} is in {len(set(np.asarray(groups_N)[labels_N == lost[0]].tolist()))} groups; give a test part "
+            "(data.split_column), another data.test_fraction, or smaller groups"
+        )
     return test_N
 
 

@@ -1,9 +1,9 @@
 """Reads the pictures of a data set by one rule, in threads.
 
     reader = PictureReader(config)
-    reading = reader.read(files)                       # bytes are ready; wider values wait for the rule
-    rule = reader.rule(reading.extremes, "flowers")    # chosen from the training pictures, or by data.value_range
-    images_NCHW = reader.images(reading, rule)
+    reading = reader.read(decode, rows, InMemory(shape))   # bytes are ready; wider values wait for the rule
+    rule = reader.rule(extremes, "flowers")                # chosen from the training pictures, or by data.value_range
+    reader.read_wide(decode, reading, rule)
 
 The range of wider values is known only when all training pictures have been seen, so those are decoded twice.
 """
@@ -11,18 +11,18 @@ The range of wider values is known only when all training pictures have been see
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ensemble.config.schema import DataConfig
 from ensemble.data.account import Remark
-from ensemble.data.pictures import Decoded, decode, fitted, plain, quiet_decoding
+from ensemble.data.pictures import Decoded, fitted, plain, quiet_decoding
 from ensemble.data.pixel_rule import Extremes, PixelRule, check_floats, whole_range
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
@@ -33,72 +33,115 @@ FEW_LEVELS = 48  # of 256: less than so many say that most of the range is empty
 
 T = TypeVar("T")
 R = TypeVar("R")
+# What is noted of a picture: what is wrong with it, or [smallest and largest value where it has more than 8 bits, whether these
+# are floats], whether it is transparent, whether its file holds several.
+Fact = str | list[Any]
+
+
+Decode = Callable[[int], Decoded]  # the picture of a row; raises DataError
+
+
+class Room(Protocol):
+    """Where decoded images are kept. facts: of the rows that are there, the first ones. shard_rows: rows between two notes."""
+
+    images_NCHW: ByteArray
+    facts: list[Any]
+    shard_rows: int
+
+    def note(self, facts: Sequence[Fact]) -> None:
+        """The next rows are complete."""
+        ...
+
+    def close(self) -> None:
+        """All rows are."""
+        ...
+
+
+class InMemory:
+    """Images in memory, for this process."""
+
+    def __init__(self, shape: tuple[int, int, int, int]) -> None:
+        self.images_NCHW: ByteArray = np.empty(shape, np.uint8)
+        self.facts: list[Any] = []
+        self.shard_rows = max(1, shape[0])
+
+    def note(self, facts: Sequence[Fact]) -> None:
+        """See Room."""
+        self.facts += facts
+
+    def close(self) -> None:
+        """See Room."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """Pictures as first read. images: those of all files, whose rows of wide and faulty ones are not filled yet.
+    """Pictures as first read. images: those of all `rows` of a listing; places of wide and faulty ones are not filled yet.
 
     wide: row -> smallest and largest value of a picture with more than 8 bits. faults: row -> what is wrong.
     transparent, several: how many have transparent parts, and how many files hold more than one picture.
     """
 
-    files: Sequence[Path]
+    rows: Sequence[int]
     images_NCHW: ByteArray
     wide: dict[int, Extremes]
     faults: dict[int, str]
     transparent: int
     several: int
 
-    @property
-    def usable_N(self) -> npt.NDArray[np.bool_]:
-        """Which files could be read."""
-        usable = np.ones(len(self.files), bool)
-        usable[list(self.faults)] = False
-        return usable
-
-    @property
-    def extremes(self) -> list[Extremes | None]:
-        """One per usable file: None of bytes."""
-        return [self.wide.get(int(row)) for row in np.flatnonzero(self.usable_N)]
-
-    def usable(self, items: Sequence[T]) -> list[T]:
-        """Those of the usable files."""
-        return [items[int(row)] for row in np.flatnonzero(self.usable_N)]
-
 
 class PictureReader:
-    """Images of data.image_size pixels with data.channels, by the rule that the configuration and training give."""
+    """Pictures of data.image_size with data.channels, by the rule that the configuration and training give."""
 
     def __init__(self, config: DataConfig) -> None:
         self._channels, self._size = config.channels or COLOURS, config.height_width
         ground, resize = config.ground or "white", config.resize or "crop"
         self._given = PixelRule(value_range=config.value_range, ground=ground, resize=resize)
 
-    def read(self, files: Sequence[Path]) -> Reading:
-        """Decode all files; none of them stops the others."""
-        images = np.empty((len(files), self._channels, *self._size), np.uint8)
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self._channels, *self._size
 
-        def first(row: int) -> tuple[Extremes | None, bool, bool] | str:
+    @property
+    def told(self) -> list[Any]:
+        """All that decides how a picture becomes an image, besides the pixel rule, as JSON values."""
+        return [*self.image_shape, self._given.resize]
+
+    def read(self, decode: Decode, rows: Sequence[int], room: Room) -> Reading:
+        """Decode all pictures that the room does not have yet; none of them stops the others."""
+
+        def first(place: int) -> Fact:
             try:
-                decoded = decode(files[row])
+                decoded = decode(rows[place])
                 if decoded.extremes is None:
-                    images[row] = self._fitted(decoded, self._given)
+                    room.images_NCHW[place] = self._fitted(decoded, self._given)
                 elif decoded.extremes.floats:  # wide ones wait for the rule
                     check_floats(decoded.extremes, self._given.value_range, decoded.name)
-                return decoded.extremes, decoded.transparent, decoded.frames > 1
+                extremes = decoded.extremes and [decoded.extremes.low, decoded.extremes.high, decoded.extremes.floats]
+                return [extremes, decoded.transparent, decoded.frames > 1]
             except DataError as error:
                 return str(error)
 
-        found = in_threads(first, range(len(files)), "reading pictures")
-        seen = [facts for facts in found if not isinstance(facts, str)]
+        known = len(room.facts)
+        if known < len(rows):
+            try:
+                with threads("reading pictures", len(rows) - known) as every:
+                    for start in range(known, len(rows), room.shard_rows):
+                        room.note(every(first, range(start, min(start + room.shard_rows, len(rows)))))
+            finally:
+                room.close()
+        seen = [fact for fact in room.facts if not isinstance(fact, str)]
         return Reading(
-            files=files,
-            images_NCHW=images,
-            wide={n: facts[0] for n, facts in enumerate(found) if not isinstance(facts, str) and facts[0] is not None},
-            faults={n: fault for n, fault in enumerate(found) if isinstance(fault, str)},
-            transparent=sum(facts[1] for facts in seen),
-            several=sum(facts[2] for facts in seen),
+            rows=rows,
+            images_NCHW=room.images_NCHW,
+            wide={
+                row: Extremes(*fact[0])
+                for row, fact in zip(rows, room.facts, strict=True)
+                if not isinstance(fact, str) and fact[0]
+            },
+            faults={row: fact for row, fact in zip(rows, room.facts, strict=True) if isinstance(fact, str)},
+            transparent=sum(fact[1] for fact in seen),
+            several=sum(fact[2] for fact in seen),
         )
 
     def rule(self, training: Iterable[Extremes | None], where: str) -> PixelRule:
@@ -108,34 +151,54 @@ class PictureReader:
             return self._given
         return replace(self._given, wide_range=whole_range(whole, f"{where}: pictures of more than 8 bits"))
 
-    def images(self, reading: Reading, rule: PixelRule) -> ByteArray:
-        """All usable images [N, C, H, W]."""
-        rows = list(reading.wide)
+    def read_wide(self, decode: Decode, reading: Reading, rule: PixelRule) -> None:
+        """Fill the places that waited for the rule."""
 
-        def second(row: int) -> None:
-            reading.images_NCHW[row] = self._fitted(decode(reading.files[row]), rule)
+        def second(place: int) -> None:
+            reading.images_NCHW[place] = self._fitted(decode(reading.rows[place]), rule)
 
-        in_threads(second, rows, "reading pictures of more than 8 bits")
-        return reading.images_NCHW[reading.usable_N] if reading.faults else reading.images_NCHW
+        places = [place for place, row in enumerate(reading.rows) if row in reading.wide]
+        in_threads(second, places, "reading pictures of more than 8 bits")
 
     def _fitted(self, decoded: Decoded, rule: PixelRule) -> ByteArray:
         return fitted(plain(decoded, rule), self._channels, self._size, rule)
 
 
+class Every(Protocol):
+    """A function of every item, in their order."""
+
+    def __call__(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """All results."""
+        ...
+
+
+@contextmanager
+def threads(what: str, total: int) -> Iterator[Every]:
+    """Inside, a function of every item, in their order. Pillow decodes outside the interpreter's lock.
+
+    what: is said of it, if it takes long. total: items in all.
+    """
+    with quiet_decoding(), working(what, total) as done, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+
+        def every(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+            def and_count(item: T) -> R:
+                result = function(item)
+                done()
+                return result
+
+            return list(pool.map(and_count, items))
+
+        yield every
+
+
 def in_threads(function: Callable[[T], R], items: Sequence[T], what: str) -> list[R]:
-    """The function of every item, in their order. Pillow decodes outside the interpreter's lock. what: is said of it, if it takes long."""
-    with quiet_decoding(), working(what, len(items)) as done, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-
-        def and_count(item: T) -> R:
-            result = function(item)
-            done()
-            return result
-
-        return list(pool.map(and_count, items))
+    """The function of every item, in their order; see `threads`."""
+    with threads(what, len(items)) as every:
+        return every(function, items)
 
 
-def pixel_remarks(rule: PixelRule, readings: Sequence[Reading], images: Sequence[ByteArray]) -> list[Remark]:
-    """How the values were read, where that is no matter of course. images: the training images first."""
+def pixel_remarks(rule: PixelRule, readings: Sequence[Reading]) -> list[Remark]:
+    """How the values were read, where that is no matter of course."""
     said = []
     wide = [found for reading in readings for found in reading.wide.values()]
     whole = Extremes.over(found for found in wide if not found.floats)
@@ -154,7 +217,7 @@ def pixel_remarks(rule: PixelRule, readings: Sequence[Reading], images: Sequence
         )
     if several := sum(reading.several for reading in readings):
         said.append(Remark(f"{several:,} files hold several pictures, of which the first is read", True))
-    return [*said, *level_remarks(images[0])]
+    return said
 
 
 def range_remark(what: str, found: Extremes, rule: PixelRule, dtype: npt.DTypeLike) -> Remark:
@@ -168,9 +231,8 @@ def range_remark(what: str, found: Extremes, rule: PixelRule, dtype: npt.DTypeLi
     return Remark(f"{text} (data.value_range)")
 
 
-def level_remarks(images: ByteArray) -> list[Remark]:
-    """A note when the training images use only a small part of the 256 levels."""
-    low, high = int(images.min()), int(images.max())
+def level_remarks(low: int, high: int) -> list[Remark]:
+    """A note when the training images, from their darkest to their brightest level, use only a small part of the 256."""
     if high - low >= FEW_LEVELS:
         return []
     return [

@@ -5,7 +5,7 @@ vote = read_vote(Path("runs/quickstart"))
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,11 @@ import numpy.typing as npt
 
 from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
-from ensemble.config.schema import WEIGHING, Aggregator, aggregator_problem
+from ensemble.config.schema import Aggregator, aggregator_problem
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.aggregation import decide
-from ensemble.evaluation.choosing import choose_all
-from ensemble.evaluation.screening import finite_members
-from ensemble.results.judging import Voters, load_voters
+from ensemble.results.judging import load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.descriptions import DatasetFacts
 from ensemble.storage.manifest import member_folder
@@ -84,13 +82,13 @@ def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool
             f"{path}: the network of this run is Python code that its folder holds (model.code in {CONFIG}), and using it would execute that; read it, then give --trust-code (in Python trust_code=True)"
         )
     described = _described(folder)
-    voters = _finite(load_voters(folder))
+    voters = load_voters(folder).finite()
     chosen: Aggregator = aggregator or experiment.aggregator
     if problem := aggregator_problem(chosen, experiment.method.name):
         raise ConfigError(problem)
     assert described.image_shape is not None, "looked for before"
     channels, height, width = described.image_shape
-    weights_M = _weights(voters, chosen) if chosen in WEIGHING else None
+    weights_M = voters.vote_weights(chosen)
     return StoredVote(
         folder=path,
         experiment=experiment,
@@ -129,20 +127,6 @@ def _described(folder: RunFolder) -> DatasetFacts:
             "the run's `ensemble train` again: it retrains nothing that is finished and writes the file anew"
         )
     return described
-
-
-def _finite(voters: Voters) -> Voters:
-    """Those whose votes are all finite, as the judgement has them."""
-    votes = [member.votes for member in voters.members]
-    kept = {"validation": np.stack([v.validation_NK for v in votes]), "test": np.stack([v.test_NK for v in votes])}
-    positions, _ = finite_members(kept, voters.facts)
-    members = tuple(voters.members[position] for position in positions)
-    return replace(voters, members=members, weights_M=None if voters.weights_M is None else voters.weights_M[positions])
-
-
-def _weights(voters: Voters, aggregator: Aggregator) -> DoubleArray:
-    """The weights of the weighted or additive vote, from the method or from validation, as the judgement has them."""
-    return choose_all(voters.validation, aggregator, voters.weights_M, choose=False, seed=0).weights_M
 
 
 def _member(folder: RunFolder, member: MemberResult, experiment: Experiment) -> StoredMember:

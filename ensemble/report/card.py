@@ -140,7 +140,7 @@ def _data_rows(run: RunFacts, dataset: dict[str, Any], train_rows: int) -> list[
     rows = [("data set", shown(run.evaluation.dataset) + (f", {info.title}" if info else ", the trainer's own images"))]
     if info:
         rows.append(("source", info.source))
-    if run.config["data"]["name"] == "image_folder":
+    if run.config["data"].get("image_size") is not None:
         resize: Resize = (dataset.get("pixels") or {}).get("resize", "crop")
         rows.append(("pictures of other proportions", f"{RESIZED[resize]}, at training and by `ensemble predict`"))
     rows += [

@@ -5,17 +5,13 @@ The LaTeX needs \\\\usepackage{booktabs}. The CSV has the numbers with all digit
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ensemble.evaluation.records import ClassResult, Evaluation, PairMeasure, SizePoint
 from ensemble.outside.names import shown
 from ensemble.report import wording
+from ensemble.report.records_csv import records_csv
 from ensemble.report.tables import leaderboard_cells, leaderboard_csv
 from ensemble.storage.atomic import write_bytes
 
@@ -85,15 +81,15 @@ def run_tables(evaluation: Evaluation) -> list[PaperTable]:
         PaperTable("leaderboard", evaluation.verdict.sentence, headers, rows, leaderboard_csv(evaluation), bold),
         PaperTable(
             "classes", "Test error of the vote by class.", ("class", "images", "wrong", "error %", "95 % int."),
-            tuple(classes), _csv(ClassResult, evaluation.classes),
+            tuple(classes), records_csv(ClassResult, evaluation.classes),
         ),
         PaperTable(
             "size_curve", "Test error of the vote by number of members: mean over random orders, 5th to 95th percentile.",
-            ("members", "error %", "5 to 95 %", "best", "worst"), tuple(sizes), _csv(SizePoint, evaluation.size_curve),
+            ("members", "error %", "5 to 95 %", "best", "worst"), tuple(sizes), records_csv(SizePoint, evaluation.size_curve),
         ),
         PaperTable(
             "diversity", "Measures of diversity over all pairs of members, on the test images.",
-            ("measure", "mean", "lowest", "highest"), tuple(pairs), _csv(PairMeasure, evaluation.diversity.measures),
+            ("measure", "mean", "lowest", "highest"), tuple(pairs), records_csv(PairMeasure, evaluation.diversity.measures),
         ),
     ]  # fmt: skip
 
@@ -106,14 +102,3 @@ def write_tables(evaluation: Evaluation, folder: Path) -> list[Path]:
             write_bytes(folder / f"{table.name}{suffix}", text.encode())
             paths.append(folder / f"{table.name}{suffix}")
     return paths
-
-
-def _csv(kind: type[Any], records: Sequence[Any]) -> str:
-    """Records with one line each; what does not exist is empty."""
-    text, names = io.StringIO(), [field.name for field in fields(kind)]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for record in records:
-        values = [getattr(record, name) for name in names]
-        writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in values])
-    return text.getvalue()

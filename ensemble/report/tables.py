@@ -6,12 +6,9 @@ terminal loses columns, the least needed first, and never wraps a number.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, TextIO
 from ensemble.evaluation.records import Evaluation, Kind, LeaderboardRow
 from ensemble.outside.names import markdown_text, shown
 from ensemble.report import wording
+from ensemble.report.records_csv import records_csv
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,14 +113,7 @@ def _show(console: Console, evaluation: Evaluation, path: Path, everything: bool
 
 def leaderboard_csv(evaluation: Evaluation) -> str:
     """Every field of every line, rates as fractions with all digits; what does not exist is empty."""
-    text = io.StringIO()
-    names = [field.name for field in fields(LeaderboardRow)]
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    for row in evaluation.leaderboard:
-        values = [getattr(row, name) for name in names]
-        writer.writerow(["" if isinstance(value, float) and math.isnan(value) else value for value in values])
-    return text.getvalue()
+    return records_csv(LeaderboardRow, evaluation.leaderboard)
 
 
 def leaderboard_markdown(evaluation: Evaluation) -> str:

@@ -24,12 +24,9 @@ import numpy.typing as npt
 from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
 from ensemble.data.regular_files import open_regular
 from ensemble.errors import ConfigError, DataError
-from ensemble.evaluation.aggregation import Decision, decide
-from ensemble.evaluation.choosing import choose_all
+from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.comparing import Comparison, System, compare, single_system
 from ensemble.evaluation.metrics import error_rate
-from ensemble.evaluation.screening import finite_members
-from ensemble.evaluation.splits import SplitVotes
 from ensemble.outside.paths import given_path
 from ensemble.results.judging import find_run, load_voters
 from ensemble.storage import RunFolder
@@ -119,24 +116,13 @@ def _run(item: str, folder: RunFolder, which: str) -> _Source:
             for m in positions
         )
     else:
-        finite, _ = finite_members({"validation": validation.probs_MNK, "test": test.probs_MNK}, voters.facts)
-        weights = voters.weights_M
-        aggregator = voters.config.aggregator
-        validation, test = validation.members(finite), test.members(finite)
-        before, after = _headline(validation, test, aggregator, None if weights is None else weights[finite])
+        finite, aggregator = voters.finite(), voters.config.aggregator
+        validation, test, weights_M = finite.validation, finite.test, finite.vote_weights(aggregator)
+        before, after = (decide(aggregator, votes.probs_MNK, weights_M) for votes in (validation, test))
         error = error_rate(before.classes_N, validation.labels_N)
         seconds = float(sum(member.train_seconds for member in members))
         systems = (System(folder.path.name, "run", after, test.probs_MNK, error, seconds),)
     return _Source(item, systems, labels.test_labels_N, voters.dataset.name)
-
-
-def _headline(
-    validation: SplitVotes, test: SplitVotes, aggregator: Aggregator, method_weights_M: npt.NDArray[Any] | None
-) -> tuple[Decision, Decision]:
-    """The vote a run was configured with, on validation and on test, as its own judgement has it."""
-    weights_M = choose_all(validation, aggregator, method_weights_M, choose=False, seed=0).weights_M
-    used = weights_M if aggregator in WEIGHING else None
-    return decide(aggregator, validation.probs_MNK, used), decide(aggregator, test.probs_MNK, used)
 
 
 def _file(path: Path) -> _Source:

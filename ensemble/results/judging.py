@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ensemble.config.method import MethodSection
-from ensemble.config.schema import Aggregator, aggregator_problem
+from ensemble.config.schema import WEIGHING, Aggregator, aggregator_problem
 from ensemble.config.secrets import secret_in
 from ensemble.errors import ConfigError, QuorumError, StorageError
+from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.evaluate import Baseline, evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation, MemberFacts
+from ensemble.evaluation.screening import finite_members
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.staged import StagedPoint, staged_errors
 from ensemble.outside.long_work import working
@@ -64,6 +66,24 @@ class Voters:
     def facts(self) -> list[MemberFacts]:
         return [_facts(member) for member in self.members]
 
+    def finite(self) -> Voters:
+        """Those whose votes are all finite, which are those that vote. Raises QuorumError where there are none."""
+        # Arrays, not SplitVotes, which need a row: a stored classifier has no test images.
+        validation_MNK = np.stack([member.votes.validation_NK for member in self.members])
+        test_MNK = np.stack([member.votes.test_NK for member in self.members])
+        positions, _ = finite_members({"validation": validation_MNK, "test": test_MNK}, self.facts)
+        weights_M = None if self.weights_M is None else self.weights_M[positions]
+        return replace(self, members=tuple(self.members[m] for m in positions), weights_M=weights_M)
+
+    def vote_weights(self, aggregator: Aggregator) -> DoubleArray | None:
+        """What each member's vote counts: from the method or from validation; None in a vote that has no weights.
+
+        All votes must be finite. The weights are those of the judgement.
+        """
+        if aggregator not in WEIGHING:
+            return None
+        return choose_all(self.validation, aggregator, self.weights_M, choose=False, seed=0).weights_M
+
 
 def _facts(member: MemberResult) -> MemberFacts:
     return MemberFacts(member.index, member.recipe, member.num_parameters, member.train_seconds, member.kept_epoch)
@@ -92,26 +112,26 @@ def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation
     Raises QuorumError when fewer members finished than failures.min_members, StorageError when a file is damaged,
     ConfigError for a vote that there is not or that the run's method does not have.
     """
-    voters = load_voters(folder)
+    return judge_voters(load_voters(folder), aggregator)
+
+
+def judge_voters(voters: Voters, aggregator: Aggregator | None = None) -> Evaluation:
+    """The same for members whose votes are loaded already."""
     if aggregator is not None and (problem := aggregator_problem(aggregator, voters.config.method.name)):
         raise ConfigError(problem)
     with working("judging"):
-        return _judged(voters, aggregator)
-
-
-def _judged(voters: Voters, aggregator: Aggregator | None) -> Evaluation:
-    return evaluate(
-        validation=voters.validation,
-        test=voters.test,
-        members=voters.facts,
-        aggregator=aggregator or voters.config.aggregator,
-        vote_weights_M=voters.weights_M,
-        asked_members=voters.config.asked_members,
-        dataset=voters.dataset.name,
-        class_names=tuple(voters.dataset.class_names),
-        out_of_bag=_out_of_bag(voters) if _judged_on_others(voters.config) else None,
-        baseline=_baseline(voters.baseline),
-    )
+        return evaluate(
+            validation=voters.validation,
+            test=voters.test,
+            members=voters.facts,
+            aggregator=aggregator or voters.config.aggregator,
+            vote_weights_M=voters.weights_M,
+            asked_members=voters.config.asked_members,
+            dataset=voters.dataset.name,
+            class_names=tuple(voters.dataset.class_names),
+            out_of_bag=_out_of_bag(voters) if _judged_on_others(voters.config) else None,
+            baseline=_baseline(voters.baseline),
+        )
 
 
 def stored_evaluation(folder: RunFolder) -> tuple[dict[str, Any], Evaluation]:
@@ -133,12 +153,14 @@ def voting_members(folder: RunFolder) -> list[int]:
     return sorted(folder.finished() - folder.method().dropped)
 
 
-def staged_points(folder: RunFolder) -> tuple[StagedPoint, ...]:
-    """The test error after every round of a method that weighs its members; empty for any other method."""
+def staged_points(folder: RunFolder, voters: Voters) -> tuple[StagedPoint, ...]:
+    """The test error after every round of a method that weighs its members; empty for any other method.
+
+    voters: those of this folder.
+    """
     method = folder.method()
     if method.vote_weights is None:
         return ()
-    voters = load_voters(folder)
     positions = {member.index: position for position, member in enumerate(voters.members)}
     groups: dict[int, list[int]] = {}
     for kept in method.rounds:

@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ensemble.config.schema import WEIGHING
 from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import decide
-from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.splits import SplitVotes
-from ensemble.results.judging import load_voters
+from ensemble.results.judging import Voters
 from ensemble.storage import RunFolder
 from ensemble.storage.names import FILES, PREDICTIONS
-from ensemble.types import IntArray
+from ensemble.types import DoubleArray, IntArray
 
 COLUMNS = ("part", "row", "file", "label", "vote", "right", "probability", "disagreement")
 PARTS = ("train", "test")  # of the list of files
@@ -46,17 +44,16 @@ class Prediction:
     disagreement: float
 
 
-def predictions_csv(folder: RunFolder, evaluation: Evaluation) -> str:
-    """The lines for the headline vote of a judged run, every probability with four digits."""
-    voters = load_voters(folder)
-    places = {member.index: place for place, member in enumerate(voters.members)}
-    kept = [places[member.index] for member in evaluation.members]
-    validation, test = voters.validation.members(kept), voters.test.members(kept)
-    weights_M = None
-    if evaluation.aggregator in WEIGHING:
-        own = None if voters.weights_M is None else voters.weights_M[kept]
-        weights_M = choose_all(validation, evaluation.aggregator, own, False, 0).weights_M
-    files, text = read_files(folder), io.StringIO()
+def predictions_csv(voters: Voters, evaluation: Evaluation, files: Mapping[str, Sequence[str]]) -> str:
+    """The lines for the headline vote, every probability with four digits.
+
+    voters: those that the evaluation is of. files: of the run, see `read_files`.
+    """
+    voters = voters.finite()
+    indices = [member.index for member in voters.members]
+    assert indices == [member.index for member in evaluation.members], "the evaluation is of other members"
+    weights_M = voters.vote_weights(evaluation.aggregator)
+    test, validation, text = voters.test, voters.validation, io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     parts = (("test", test, np.arange(test.num_rows)), ("validation", validation, voters.labels.validation_rows))
@@ -67,19 +64,22 @@ def predictions_csv(folder: RunFolder, evaluation: Evaluation) -> str:
 
 
 def _lines(
-    part: str, votes: SplitVotes, rows_N: IntArray, files: Sequence[str], evaluation: Evaluation, weights_M: object
+    part: str,
+    votes: SplitVotes,
+    rows_N: IntArray,
+    files: Sequence[str],
+    evaluation: Evaluation,
+    weights_M: DoubleArray | None,
 ) -> list[tuple[object, ...]]:
-    decision = decide(evaluation.aggregator, votes.probs_MNK, weights_M)  # type: ignore[arg-type]
-    classes_N, names = decision.classes_N, evaluation.class_names
-    probs_N = decision.probs_NK[np.arange(len(classes_N)), classes_N]
-    others_N = (votes.probs_MNK.argmax(-1) != classes_N).mean(0)
+    decision, names = decide(evaluation.aggregator, votes.probs_MNK, weights_M), evaluation.class_names
+    others_N = (votes.favourites_MN != decision.classes_N).mean(0)
     return [
         (part, row, files[row] if files else "", names[label], names[vote], int(label == vote), f"{p:.4f}", f"{d:.4g}")
         for row, label, vote, p, d in zip(
             rows_N.tolist(),
             votes.labels_N.tolist(),
-            classes_N.tolist(),
-            probs_N.tolist(),
+            decision.classes_N.tolist(),
+            decision.confidences_N.tolist(),
             others_N.tolist(),
             strict=True,
         )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ensemble.config.loading import parse_stored
-from ensemble.data import Dataset, Split, images_digest, load_dataset, split_rows
+from ensemble.data import Dataset, Split, images_digest, load_dataset, split_of
 from ensemble.errors import StorageError
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.atomic import read_npz
@@ -25,7 +25,7 @@ def load_run_data(folder: RunFolder) -> Dataset:
     """The data set of a run. Raises DataError when it is not there, StorageError when it is not what it was."""
     experiment = parse_stored(folder.config(), str(folder.path / CONFIG))
     dataset = load_dataset(experiment.data)
-    split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
+    split = split_of(dataset, experiment.data, experiment.seed)
     require_same_data(folder, dataset, split)
     return dataset
 

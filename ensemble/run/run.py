@@ -28,7 +28,7 @@ from ensemble.data import (
     images_digest,
     load_dataset,
     normalization,
-    split_rows,
+    split_of,
 )
 from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
@@ -36,8 +36,8 @@ from ensemble.events import Event, Notice, RunFinished, RunStarted
 from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device, stays_here
 from ensemble.methods import Method, build_method
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
-from ensemble.results.judging import headline_figures, judge, staged_points
-from ensemble.results.predictions import files_csv, predictions_csv
+from ensemble.results.judging import Voters, headline_figures, judge_voters, load_voters, staged_points
+from ensemble.results.predictions import files_csv, predictions_csv, read_files
 from ensemble.results.run_data import labels_of, require_same_data, test_images
 from ensemble.run.driver import Driver, MakeExecutor
 from ensemble.run.environment import describe_environment
@@ -104,9 +104,7 @@ def run_ensemble(
     dataset = load_dataset(experiment.data) if dataset is None else dataset
     for group in experiment.groups:
         check_augmentation(group.training.augmentation, dataset)
-    split = split_rows(
-        dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed, dataset.class_names
-    )
+    split = split_of(dataset, experiment.data, experiment.seed)
     config = experiment.model_dump(mode="json")
     notices = [Notice(f"data: {remark.text}", remark.warning) for remark in dataset.account.remarks()]
     notices += _checked_networks(experiment, dataset)
@@ -129,8 +127,9 @@ def run_ensemble(
         emit = _with_idle_options(emit, experiment, str(folder.plan()["device"]))
         driver = train_members(experiment, dataset, split, folder, make_executor, emit, given)
         failures = tuple(driver.failures.values())
-        evaluation = judge(folder)
-        _store_judgement(folder, evaluation, dataset.test_images_NCHW[disputed_rows(evaluation)])
+        voters = load_voters(folder)
+        evaluation = judge_voters(voters)
+        _store_judgement(folder, voters, evaluation, dataset.test_images_NCHW[disputed_rows(evaluation)])
         seconds = time.monotonic() - started
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
     return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
@@ -230,10 +229,11 @@ def judge_again(path: Path, aggregator: Aggregator | None = None) -> Evaluation:
     the data set: DataError when it is not there, StorageError when it is not what it was.
     """
     stored = RunFolder.read(path)
-    evaluation = judge(stored, aggregator)
+    voters = load_voters(stored)
+    evaluation = judge_voters(voters, aggregator)
     images = test_images(stored, disputed_rows(evaluation).tolist())
     with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
-        _store_judgement(folder, evaluation, images)
+        _store_judgement(folder, voters, evaluation, images)
     return evaluation
 
 
@@ -242,15 +242,15 @@ def disputed_rows(evaluation: Evaluation) -> IntArray:
     return np.array([disputed.row for disputed in evaluation.disputed], np.int64)
 
 
-def _store_judgement(folder: RunFolder, evaluation: Evaluation, images_NCHW: ByteArray) -> None:
+def _store_judgement(folder: RunFolder, voters: Voters, evaluation: Evaluation, images_NCHW: ByteArray) -> None:
     """images_NCHW: of the disputed rows, in their order."""
-    if staged := staged_points(folder):
+    if staged := staged_points(folder, voters):
         folder.write(STAGED, json_bytes([asdict(point) for point in staged]))
     folder.write_all(
         {
             EVALUATION: json_bytes(evaluation.to_json()),
             LEADERBOARD: leaderboard_csv(evaluation).encode(),
-            PREDICTIONS: predictions_csv(folder, evaluation).encode(),
+            PREDICTIONS: predictions_csv(voters, evaluation, read_files(folder)).encode(),
             DISPUTED: npz_bytes({"rows": disputed_rows(evaluation), "images": images_NCHW}),
         }
     )

@@ -18,7 +18,7 @@ NEUTRAL = frozenset({
     "compute.slots", "compute.ray_address", "compute.placement_timeout_s", "compute.device",
     "compute.checkpoint_every_s", "compute.hang_timeout_s",
     # How the images are read: whether that gives the same ones is told by their digest, which the run keeps.
-    "data.layout", "data.value_range", "data.ground", "data.on_bad_image",
+    "data.layout", "data.value_range", "data.ground", "data.on_bad_image", "data.storage",
 })  # fmt: skip
 
 _LEFT_OUT = {"data.resize": "crop"}  # what `one_spelling` leaves out

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from ensemble.config.network import Network
 from ensemble.config.recipe import AugmentationConfig, TrainingConfig
-from ensemble.data.augmentation import Draw, SignedUniform, augment, draw, spline_taps
-from ensemble.data.counter_random import signed_uniform
+from ensemble.data.augmentation import Draw, augment, draw, spline_taps
+from ensemble.data.counter_random import SignedUniform, signed_uniform
+from ensemble.data.mapped import place_of, stays_in_memory, will_need
 from ensemble.data.mixing import Blend, blended, draw_blend
 from ensemble.native.kernels import Deformation, Kernels
 from ensemble.seeding import Purpose, member_seed
@@ -50,7 +51,8 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
 class Resident:
     """The data set on one device. images: uint8; mean_C1 and std_C1 broadcast over [.., C, H, W].
 
-    ready: the images are float32 as a network takes them, such as features of a frozen backbone.
+    ready: the images are float32 as a network takes them, such as features of a frozen backbone. ahead: training images that are
+    mapped from a file, of which the next batch is asked for before it is needed.
     """
 
     train_images: Tensor
@@ -61,6 +63,7 @@ class Resident:
     mean_C11: Tensor
     std_C11: Tensor
     ready: bool = False
+    ahead: npt.NDArray[np.generic] | None = None
 
     @classmethod
     def load(cls, arrays: Arrays, device: torch.device, model: Network | None = None) -> Resident:
@@ -75,6 +78,7 @@ class Resident:
         return cls(
             tensors["train_images"], tensors["train_labels"], tensors["validation_rows"], tensors["test_images"],
             tensors.get("test_labels"), tensors["mean"].view(-1, 1, 1), tensors["std"].view(-1, 1, 1),
+            ahead=arrays["train_images"] if device.type == "cpu" and place_of(arrays["train_images"]) is not None else None,
         )  # fmt: skip
 
     def unit(self, images: Tensor) -> Tensor:
@@ -210,6 +214,7 @@ class Batches:
         self._keys_K = torch.zeros(len(members), dtype=torch.int64, device=device)
         self._blend_keys_K = torch.zeros_like(self._keys_K)
         self._members_K1 = torch.arange(len(members), device=device).unsqueeze(1)
+        self._ahead, self._begun = data.ahead if own is None else None, False
         left_over = self.rows_per_epoch % batch_size
         self._joined = left_over if 0 < left_over < least_rows and self.rows_per_epoch > batch_size else 0
         self._counts = torch.arange(batch_size + self._joined, device=device)
@@ -227,7 +232,11 @@ class Batches:
 
     def begin(self, epoch: int) -> None:
         """Put the rows in the order of an epoch (from 0), and take its keys for augmentation."""
+        if self._begun and self._ahead is not None and stays_in_memory(self._ahead):
+            self._ahead = None  # one epoch has read all of it
+        self._begun = True
         self._order_KR.copy_(self._orders.of(epoch))
+        self._ask_for(0)
         wanted = (self._deforms, Purpose.AUGMENT, self._keys_K), (self._blends, Purpose.BLEND, self._blend_keys_K)
         for used, purpose, keys_K in wanted:
             if used:
@@ -248,6 +257,7 @@ class Batches:
         place = self._place(first, rows)
         if isinstance(first, int):
             order_KB = self._order_KR[:, first : first + rows]
+            self._ask_for(first + rows)
         else:
             order_KB = self._order_KR.index_select(1, self._counts[:rows] + first)
         if not self._blends:
@@ -260,6 +270,12 @@ class Batches:
         # The two of a pair may be of different ranks: each rank makes the whole batch and keeps its share.
         whole = _blended(self._gathered(order_KB, replace(place, part=slice(None)), plain=True), blend)
         return _part(whole, place)
+
+    def _ask_for(self, first: int) -> None:
+        """Let the system read the images of the batch from this position on."""
+        if self._ahead is not None:
+            order_KB = self._order_KR[:, first : first + self.batch_size]
+            will_need(self._ahead, self._rows_KR.gather(1, order_KB).numpy().ravel())
 
     def _gathered(self, order_KB: Tensor, place: BatchPlace, plain: bool = False) -> Batch:
         """The batch of these positions of every member's rows. plain: never with the batch as the last axis."""

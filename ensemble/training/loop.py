@@ -11,18 +11,20 @@ import gc
 import os
 import platform
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 import torch
 
+from ensemble.data.arriving import absent, present
 from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.native.kernels import obstacle
 from ensemble.training.checkpoint import fits, outdated, restore
 from ensemble.training.frozen_features import head_to_train
 from ensemble.training.job import Arrays, Job
 from ensemble.training.placement import Placement
-from ensemble.training.stack_run import StackRun
+from ensemble.training.stack_run import PULSE_S, StackRun
 from ensemble.training.trial import obstacles
 from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Stopped, Task
 
@@ -38,6 +40,7 @@ def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
     """
     placement = Placement.create(job.compute)
     try:
+        arrays = yield from _present(task, arrays)
         yield from _train_placed(task, job, arrays, placement)
     except Exception as error:
         _clear_frames(error)
@@ -45,6 +48,18 @@ def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
     finally:
         _free_memory(placement)
         torch.set_flush_denormal(False)  # it holds for the whole process, which may be the user's own
+
+
+def _present(task: Task, arrays: Arrays) -> Generator[Item, None, Arrays]:
+    """The arrays, with mapped images that this machine does not have yet; says in between that it lives."""
+    if not absent(arrays):
+        return arrays
+    yield Notice(f"{platform.node()} reads the pictures, which it does not have decoded yet")
+    with ThreadPoolExecutor(1, "pictures") as pool:
+        reading = pool.submit(present, arrays)
+        while not wait([reading], PULSE_S).done:
+            yield Pulse(task.id)
+        return reading.result()
 
 
 def _free_memory(placement: Placement) -> None:

@@ -37,6 +37,7 @@ from ensemble.training.host_copy import on_host
 from ensemble.training.job import Arrays, Job, Ways, given_class_weights, given_start
 from ensemble.training.keeper import Keeper
 from ensemble.training.layers import StackedBatchNorm
+from ensemble.training.losses import sample_losses
 from ensemble.training.optimizers import FACTOR, MemberRates, build_optimizer, clip_gradients
 from ensemble.training.placement import Placement
 from ensemble.training.prediction import predict, predict_logits, predict_own, rows_on_gpu
@@ -48,8 +49,6 @@ from ensemble.training.ways import use
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
 
 PULSE_S = 5.0  # between signs of life
-FOCAL_GAMMA = 2.0  # Lin et al. 2017
-_SMALLEST_MISSING = 1e-6  # of a probability: below it, powers under 1 would have no gradient
 _CAPTURES_APART = 50  # checkpoints are at least so many times the time that one takes apart
 
 
@@ -314,7 +313,7 @@ class StackRun:
         self.stack.place_dropout(batch.place)
         with self.placement.autocast():
             logits_BKC = self.model(batch.images, batch.batch_last)
-        loss_BK = self._losses(logits_BKC.float(), batch)
+        loss_BK = sample_losses(self.recipe, logits_BKC.float(), batch, self.offsets_KC)
         loss_K = loss_BK.sum(0) / batch.rows
         self.optimizer.zero_grad(set_to_none=True)
         # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
@@ -327,28 +326,6 @@ class StackRun:
         self.keeper.after_step(averaging)
         misses_K = (logits_BKC.detach().argmax(-1) != batch.main_labels_BK).sum(0)
         self.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
-
-    def _losses(self, logits_BKC: Tensor, batch: Batch) -> Tensor:
-        """Loss of every sample for every member, [B, K]: cross-entropy, or half the squared distance to targets."""
-        if batch.targets_BKC is not None:
-            return _weighted((logits_BKC - batch.targets_BKC).square().sum(-1) / 2, batch.weights_BK)
-        if self.offsets_KC is not None:
-            logits_BKC = logits_BKC + self.offsets_KC
-        own_BK = _weighted(self._of_labels(logits_BKC, batch.labels_BK), batch.weights_BK)
-        if (mixed := batch.mixed) is None:
-            return own_BK
-        others_BK = _weighted(self._of_labels(logits_BKC, mixed.labels_BK), mixed.weights_BK)
-        return torch.lerp(others_BK, own_BK, mixed.share_BK)
-
-    def _of_labels(self, logits_BKC: Tensor, labels_BK: Tensor) -> Tensor:
-        """Cross-entropy [B, K] of these labels, or the focal loss: times (1 - probability of the label) ** gamma."""
-        loss_BK = F.cross_entropy(
-            logits_BKC.flatten(0, 1), labels_BK.flatten(), reduction="none", label_smoothing=self.recipe.label_smoothing
-        ).view(labels_BK.shape)
-        if self.recipe.loss == "focal":
-            missing_BK = -torch.expm1(-loss_BK)
-            loss_BK = loss_BK * missing_BK.clamp(min=_SMALLEST_MISSING) ** (self.recipe.focal_gamma or FOCAL_GAMMA)
-        return loss_BK
 
     def _validate(self) -> tuple[list[float], list[float]]:
         return self._score(self.data.train_images, self.data.validation_rows, self.validation_labels)
@@ -406,7 +383,3 @@ class StackRun:
 def members_of(task: Task) -> tuple[int, ...]:
     """The indices of a task's members."""
     return tuple(member.index for member in task.members)
-
-
-def _weighted(loss_BK: Tensor, weights_BK: Tensor | None) -> Tensor:
-    return loss_BK if weights_BK is None else loss_BK * weights_BK

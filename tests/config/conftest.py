@@ -13,7 +13,7 @@ import pytest
 
 from ensemble.config import Experiment, parse_experiment
 from ensemble.config.effects import idle_here
-from ensemble.data import load_dataset, split_rows
+from ensemble.data import load_dataset, split_of
 from ensemble.executors import InlineExecutor
 from ensemble.run.run import first_plan, train_members
 from ensemble.storage import RunFolder
@@ -52,7 +52,7 @@ _loaded = functools.lru_cache(load_dataset)  # digits are read from text
 def traced(experiment: Experiment) -> str:
     """The run of an experiment in this process, in a text."""
     dataset = _loaded(experiment.data)
-    split = split_rows(dataset.train_labels_N, dataset.num_classes, experiment.data, experiment.seed)
+    split = split_of(dataset, experiment.data, experiment.seed)
     plan = first_plan(experiment, dataset, len(split.train_rows))
     said = idle_here(experiment, plan.device, "inline")
     with RunFolder.open(

@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from ensemble.config.schema import DataConfig
-from ensemble.data import load_dataset
+from ensemble.data import load_dataset, split_of
 from ensemble.errors import DataError
 
 COLOURS = {"blue": (0, 0, 255), "green": (0, 255, 0), "red": (255, 0, 0)}
@@ -74,8 +74,24 @@ def test_given_parts_are_used(tmp_path):
     with pytest.raises(DataError, match=r"test_fraction: found 0\.5, but .*test is the test part"):
         load_dataset(folder(tmp_path, test_fraction=0.5))
     (tmp_path / "val" / "blue").mkdir(parents=True)
-    with pytest.raises(DataError, match="found the folders val beside train"):
+    with pytest.raises(DataError, match="val: found no folder of green, red; expected one of every class"):
         load_dataset(folder(tmp_path))
+
+
+@pytest.mark.parametrize("given", [("train", "val"), ("train", "valid", "test"), ("Training", "Validation", "Testing")])
+def test_a_given_validation_part_is_the_one_to_choose_by(given, tmp_path):
+    counts = dict(zip(given, (10, 3, 2), strict=False))
+    for name, count in counts.items():
+        write_pictures(tmp_path / name, count, suffix="bmp")
+    data = load_dataset(folder(tmp_path))
+    tests = 6  # two of each class, given or a fifth of ten held back
+    assert (len(data.train_labels_N), len(data.test_labels_N)) == (30 + 9 - (0 if len(given) == 3 else tests), tests)
+    for seed in (0, 1):
+        split = split_of(data, folder(tmp_path), seed)
+        files = [data.train_files[row] for row in split.validation_rows]
+        assert [Path(file).parts[0] for file in files] == [given[1]] * 9
+        assert not {data.train_files[row] for row in split.train_rows} & set(files)
+        assert len(split.train_rows) + 9 == len(data.train_labels_N)
 
 
 def test_a_class_may_be_called_train(tmp_path):

@@ -156,6 +156,25 @@ def test_training_and_predicting_read_the_same(tmp_path: Path, resize: Any, size
                 assert (image[:, 0] == (0 if ground else 255)).all(), "a bar above the widest picture"
 
 
+@pytest.mark.parametrize("storage", ["memory", "mapped"])
+def test_prepared_pictures_of_one_way_are_not_taken_for_those_of_another(
+    tmp_path: Path, storage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "cache"))
+    root = folder(tmp_path / "set")
+
+    def read(resize: Any, storage: Any) -> Bytes:
+        config = DataConfig(name="image_folder", root=str(root), image_size=(12, 18), resize=resize, storage=storage)
+        data = load_dataset(config)
+        assert data.pixels.resize == resize
+        return np.array(data.train_images_NCHW)
+
+    for _ in range(2):  # the second time from what is kept
+        for resize in ("crop", "pad", "squash"):
+            np.testing.assert_array_equal(read(resize, storage), read(resize, "memory"))
+    assert not np.array_equal(read("crop", storage), read("pad", storage))
+
+
 def test_a_square_may_be_written_in_both_ways(tmp_path: Path) -> None:
     root = folder(tmp_path / "set")
     one, two = (

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from ensemble.training import Trainer
+from ensemble.training.losses import label_losses
 from ensemble.training.placement import Placement
 from ensemble.training.stack_run import StackRun
 from ensemble.types import Task
@@ -69,7 +70,7 @@ def test_focal_of_certain_rows_has_a_finite_gradient(arrays: dict[str, Any]) -> 
     logits = torch.zeros(4, 2, 10)
     logits[..., 3] = 200.0
     logits.requires_grad_()
-    run._of_labels(logits, torch.full((4, 2), 3)).sum().backward()
+    label_losses(run.recipe, logits, torch.full((4, 2), 3)).sum().backward()
     assert logits.grad is not None
     assert bool(logits.grad.isfinite().all())
 

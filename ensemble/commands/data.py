@@ -1,0 +1,87 @@
+"""`ensemble data prepare | ls | rm`: pictures that this machine keeps decoded. `main` adds it to the other commands."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import click
+
+from ensemble.commands.words import GivenPath, say
+from ensemble.errors import ConfigError
+
+
+@click.group()
+def data() -> None:
+    """Pictures that this machine keeps decoded, for data.storage mapped."""
+
+
+@data.command()
+@click.argument("config", type=GivenPath(file=False))
+@click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+def prepare(config: Path, overrides: tuple[str, ...]) -> None:
+    """Decode the pictures of a CONFIG now, once, so that every later start has them; a killed one goes on where it was.
+
+    Values of the file are replaced by KEY=VALUE, for example data.image_size=224.
+    """
+    from ensemble.config import load_config
+    from ensemble.config.schema import DATA_KEYS
+    from ensemble.data import load_dataset
+    from ensemble.data.mapped import place_of
+
+    wanted = load_config(config, overrides).experiment.data
+    if wanted.name not in DATA_KEYS["storage"]:
+        raise ConfigError(
+            f"data.name is {wanted.name}, which is not decoded; expected one of {', '.join(sorted(DATA_KEYS['storage']))}"
+        )
+    if wanted.storage == "memory":
+        raise ConfigError("data.storage is memory, which keeps nothing; leave it out, or set it to mapped")
+    dataset = load_dataset(wanted.model_copy(update={"storage": "mapped"}))
+    for remark in dataset.account.remarks():
+        say(f"data: {remark.text}", err=True)
+    place = place_of(dataset.train_images_NCHW)
+    assert place is not None, "mapped pictures lie somewhere"
+    say(place.folder)
+
+
+@data.command("ls")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
+def list_kept(as_json: bool) -> None:
+    """List what is kept decoded on this machine, last used first."""
+    from ensemble.data.prepared import kept
+
+    found = kept()
+    if as_json:
+        rows = [
+            {
+                "key": each.key, "root": each.root, "shape": each.shape, "bytes": each.bytes_used, "used": each.used,
+                "complete": each.complete,
+            }
+            for each in found
+        ]  # fmt: skip
+        say(json.dumps(rows, indent=1))
+        return
+    if not found:
+        say("nothing is kept decoded on this machine")
+    for each in found:
+        what = "x".join(map(str, each.shape)) if each.complete else "not complete"
+        day = time.strftime("%Y-%m-%d", time.localtime(each.used))
+        say(f"{each.key}  {each.bytes_used / 2**20:10,.1f} MiB  last used {day}  {what}  {each.root}")
+
+
+@data.command()
+@click.argument("keys", nargs=-1, metavar="[KEY]...")
+@click.option("--all", "everything", is_flag=True, help="All that is listed.")
+def rm(keys: tuple[str, ...], everything: bool) -> None:
+    """Remove what is kept decoded under these KEYS of `ensemble data ls`; the pictures themselves stay."""
+    from ensemble.data.prepared import kept, remove
+
+    if everything == bool(keys):
+        raise click.UsageError("give the KEYs to remove, or --all")
+    for key in [each.key for each in kept()] if everything else keys:
+        remove(key)
+        say(f"{key}: removed")
+
+
+COMMANDS = (data,)

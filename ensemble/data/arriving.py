@@ -1,0 +1,47 @@
+"""Mapped images on the machine where they are needed: the pictures are read there, once, where they are not yet.
+
+arrays = present(arrays)      # in the process that trains
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+from ensemble.config.schema import DataConfig
+from ensemble.data.dataset import load_dataset
+from ensemble.data.mapped import Absent, Place, place_of
+from ensemble.errors import DataError
+
+
+def present(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays, with images that this machine lacks prepared from the pictures' own folder.
+
+    Raises DataError where that is not here, or holds other pictures.
+    """
+    return {name: _prepared(array.place) if isinstance(array, Absent) else array for name, array in arrays.items()}
+
+
+def absent(arrays: Mapping[str, Any]) -> bool:
+    """True where `present` has something to do, which may take as long as reading all pictures."""
+    return any(isinstance(array, Absent) for array in arrays.values())
+
+
+def _prepared(place: Place) -> Any:
+    config = DataConfig.model_validate_json(place.source)
+    try:
+        dataset = load_dataset(config)
+    except DataError as error:
+        raise DataError(
+            f"{platform.node()} has no decoded pictures and cannot read them from {config.root}: {error}; put the folder where "
+            "every node sees it under the same path, or set data.storage=memory, which sends the pictures to the nodes"
+        ) from error
+    images = {"train": dataset.train_images_NCHW, "test": dataset.test_images_NCHW}[place.part]
+    here = place_of(images)
+    if here is None or here.sha256 != place.sha256:
+        raise DataError(
+            f"{config.root} on {platform.node()} holds other pictures than where the run was started, or another version of "
+            "Pillow reads them; make them the same, or set data.storage=memory, which sends the pictures to the nodes"
+        )
+    return images

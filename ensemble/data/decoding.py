@@ -1,0 +1,204 @@
+"""Images made of listed pictures: in memory at every start, or once into files of this machine (data.storage).
+
+    parts = decoded_parts(listing)
+
+Both ways give the same bits, the same account and the same errors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ensemble.data.account import Remark
+from ensemble.data.listing import Listing
+from ensemble.data.mapped import Place, map_images
+from ensemble.data.own_parts import Part, Parts, pixels_sha256
+from ensemble.data.picture_reading import InMemory, PictureReader, Room, level_remarks, pixel_remarks
+from ensemble.data.pixel_rule import PixelRule
+from ensemble.data.prepared import PreparedFolder, prepared
+from ensemble.errors import DataError
+from ensemble.outside.long_work import working
+from ensemble.outside.memory import available_memory
+from ensemble.types import ByteArray, IntArray
+
+FORMAT = 1  # of prepared folders; a new number where the same pictures would be decoded to other bytes
+MAPPED_FROM = 1 << 26  # bytes of decoded images from which data.storage auto maps them
+
+MakeRoom = Callable[[str, tuple[int, int, int, int]], Room]
+Choose = Callable[[str, Sequence[ByteArray], IntArray, IntArray], ByteArray]
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """The images of both parts, and what was found on the way. faults: row of the listing -> what is wrong with the file."""
+
+    images_NCHW: Mapping[str, ByteArray]
+    faults: Mapping[int, str]
+    rule: PixelRule
+    remarks: Sequence[Remark]
+
+
+def decoded_parts(listing: Listing) -> Parts:
+    """Training and test part of what is listed. Raises DataError naming the pictures at fault, or where there is no room for them."""
+    reader, storage = PictureReader(listing.config), listing.config.storage
+    wants = len(listing.pictures) * int(np.prod(reader.image_shape))
+    mapped = storage == "mapped" or (storage in (None, "auto") and wants >= MAPPED_FROM)
+    decoded = (_mapped(listing, reader, wants) if mapped else None) or _in_memory(listing, reader, wants)
+    listing.check_damage(decoded.faults)
+    rows = listing.rows_without(decoded.faults)
+    train, test = (
+        Part(decoded.images_NCHW[name], listing.labels_N[rows[name]], listing.names(rows[name]))
+        for name in ("train", "test")
+    )
+    groups = None if listing.groups is None else [listing.groups[row] for row in rows["train"].tolist()]
+    return Parts(
+        train,
+        test,
+        listing.class_names,
+        decoded.rule,
+        listing.account(decoded.faults, decoded.remarks, len(rows["test"])),
+        validation_rows=listing.validation_rows(decoded.faults),
+        groups_N=None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64),
+    )
+
+
+def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose: Choose) -> _Decoded:
+    """Read all pictures, each part into its room.
+
+    choose: makes the images of a part of rows of several arrays, where damaged files have left gaps.
+    """
+    pictures, expected = listing.pictures, listing.rows_without({})
+    readings = {
+        name: reader.read(pictures.decode, rows.tolist(), make_room(name, (len(rows), *reader.image_shape)))
+        for name, rows in expected.items()
+    }
+    faults = {row: text for read in readings.values() for row, text in read.faults.items()}
+    wide = {row: found for read in readings.values() for row, found in read.wide.items()}
+    listing.check_damage(faults)
+    rows = listing.rows_without(faults)
+    rule = reader.rule([wide[row] for row in rows["train"].tolist() if row in wide], listing.where)
+    for read in readings.values():
+        reader.read_wide(pictures.decode, read, rule)
+    sources = [read.images_NCHW for read in readings.values()]
+    source_N, row_N = np.empty((2, len(pictures)), np.int64)
+    for number, own in enumerate(expected.values()):
+        source_N[own], row_N[own] = number, np.arange(len(own))
+    images = {
+        name: sources[number]
+        if np.array_equal(rows[name], expected[name])
+        else choose(name, sources, source_N[rows[name]], row_N[rows[name]])
+        for number, name in enumerate(expected)
+    }
+    low, high = _levels(images["train"])
+    return _Decoded(images, faults, rule, [*pixel_remarks(rule, list(readings.values())), *level_remarks(low, high)])
+
+
+def _levels(images_NCHW: ByteArray) -> tuple[int, int]:
+    """The darkest and the brightest level of all."""
+    parts = [images_NCHW[start : start + 1024] for start in range(0, len(images_NCHW), 1024)]
+    return min(int(part.min()) for part in parts), max(int(part.max()) for part in parts)
+
+
+def _in_memory(listing: Listing, reader: PictureReader, wants: int) -> _Decoded:
+    """Raises DataError where so many bytes are not free."""
+    free = available_memory()
+    if free is not None and wants > free:
+        channels, height, width = reader.image_shape
+        raise DataError(
+            f"{listing.where}: {len(listing.pictures):,} pictures need {wants / 2**30:.1f} GiB of memory as {height}x{width} pixels "
+            f"in {channels} channels, and {free / 2**30:.1f} GiB are free; set data.storage=mapped with room for them in the "
+            "cache folder ($ENSEMBLE_CACHE), or a smaller data.image_size"
+        )
+
+    def choose(_name: str, images: Sequence[ByteArray], source_N: IntArray, row_N: IntArray) -> ByteArray:
+        chosen = np.empty((len(row_N), *images[0].shape[1:]), np.uint8)
+        for source, pixels in enumerate(images):
+            chosen[source_N == source] = pixels[row_N[source_N == source]]
+        return chosen
+
+    return _decode(listing, reader, lambda _name, shape: InMemory(shape), choose)
+
+
+def _mapped(listing: Listing, reader: PictureReader, wants: int) -> _Decoded | None:
+    """The images as an earlier start has decoded them on this machine, or decoded now; None where data.storage may be memory
+    and they cannot be kept. Raises DataError where they must be mapped and cannot be kept.
+    """
+    try:
+        with prepared(_key(listing, reader)) as folder:
+            index = folder.finished() or _prepare(folder, listing, reader)
+            folder.touch()
+            return _opened(folder, index, listing)
+    except (OSError, RuntimeError) as error:
+        if listing.config.storage == "mapped":
+            raise DataError(
+                f"data.storage is mapped, but decoded pictures cannot be kept: {error}; set ENSEMBLE_CACHE to a folder of yours "
+                f"with {wants / 2**30:.1f} GiB free, or data.storage=memory"
+            ) from error
+        return None
+
+
+def _key(listing: Listing, reader: PictureReader) -> str:
+    """Of all that decides what the images are: names, sizes and times of the files, and how they are read and divided."""
+    import PIL
+
+    config = listing.config
+    rule = [FORMAT, PIL.__version__, os.fspath(listing.root.resolve()), reader.told, config.value_range, config.ground]
+    division = [[section.name, section.part, section.rows] for section in listing.sections]
+    groups = None if listing.groups is None else list(listing.groups)
+    digest = hashlib.sha256(json.dumps([rule, division, listing.divided and config.test_fraction, groups]).encode())
+    digest.update(np.ascontiguousarray(listing.labels_N).data)
+    digest.update(listing.pictures.digest().encode())
+    return digest.hexdigest()[:32]
+
+
+def _prepare(folder: PreparedFolder, listing: Listing, reader: PictureReader) -> dict[str, Any]:
+    """Decode all pictures into a folder; returns its index."""
+
+    def choose(name: str, images: Sequence[ByteArray], source_N: IntArray, row_N: IntArray) -> ByteArray:
+        path = folder.chosen(name, images, source_N, row_N)
+        return np.memmap(path, np.uint8, "r", shape=(len(row_N), *reader.image_shape))
+
+    decoded = _decode(listing, reader, folder.part, choose)
+    with working("looking through the decoded pictures"):
+        images = {name: part for name, part in decoded.images_NCHW.items() if isinstance(part, np.memmap)}
+        for part in images.values():
+            part.flush()  # wide ones were filled in after the last note
+        index = {
+            "root": os.fspath(listing.root.resolve()),
+            "sha256": pixels_sha256(*images.values()),
+            "rule": decoded.rule.to_json(),
+            "remarks": [[remark.text, remark.warning] for remark in decoded.remarks],
+            "faults": {str(row): text for row, text in decoded.faults.items()},
+            "parts": {
+                name: {"file": Path(str(part.filename)).name, "shape": part.shape} for name, part in images.items()
+            },
+        }
+        folder.finish(index)
+    return index
+
+
+def _opened(folder: PreparedFolder, index: dict[str, Any], listing: Listing) -> _Decoded:
+    config = listing.config
+    absolute = {
+        key: os.path.abspath(value)  # noqa: PTH100
+        for key in ("root", "path")
+        if (value := getattr(config, key)) is not None
+    }
+    source = config.model_copy(update={**absolute, "storage": "mapped"}).model_dump_json()
+    images = {
+        name: map_images(
+            Place(os.fspath(folder.path), part["file"], tuple(part["shape"]), source, name, str(index["sha256"]))
+        )
+        for name, part in index["parts"].items()
+    }
+    faults = {int(row): str(text) for row, text in index["faults"].items()}
+    remarks = [Remark(str(text), bool(warning)) for text, warning in index["remarks"]]
+    return _Decoded(images, faults, PixelRule.from_json(index["rule"]), remarks)

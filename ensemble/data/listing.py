@@ -1,0 +1,208 @@
+"""The pictures of a data set in the order of its rows, before any is decoded: what they are called, which class and part each is of.
+
+    listing.rows_without({})         # which rows are for training, which for the test
+    listing.pictures.decode(row)     # the picture of a row
+
+A source of pictures (`image_folder`, `table`, `tar_shards`) makes a `Listing`; `decoding` makes images of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from ensemble.config.schema import DataConfig
+from ensemble.data.account import Account, PartAccount, Remark, used_by_class
+from ensemble.data.own_parts import PartName, held_back
+from ensemble.data.picture_tree import DAMAGED, LeftOut
+from ensemble.data.pictures import Decoded, decode
+from ensemble.errors import DataError
+from ensemble.types import IntArray
+
+SHOWN = 5
+FRACTION = DataConfig.model_fields["validation_fraction"].default
+
+
+class Pictures(Protocol):
+    """The pictures of a listing, by row."""
+
+    def __len__(self) -> int: ...
+
+    def path(self, row: int) -> Path:
+        """Where it lies: a file, or an archive and a name in it."""
+        ...
+
+    def decode(self, row: int) -> Decoded:
+        """The picture. Raises DataError where it cannot be read."""
+        ...
+
+    def digest(self) -> str:
+        """Of what the pictures are known by without reading them: names, sizes, times."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class PictureFiles:
+    """Pictures that are files of their own."""
+
+    files: Sequence[Path]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, row: int) -> Path:
+        """See Pictures."""
+        return self.files[row]
+
+    def decode(self, row: int) -> Decoded:
+        """See Pictures."""
+        return decode(self.files[row])
+
+    def digest(self) -> str:
+        """See Pictures."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            try:
+                facts = file.stat()
+                known = b"%d %d" % (facts.st_size, facts.st_mtime_ns)
+            except OSError:
+                known = b"not there"
+            digest.update(b"%s\0%s\n" % (os.fsencode(file), known))
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """Rows that follow each other and are accounted for together.
+
+    where: for messages. base: names are told relative to it. part: what they are for; None where it is still to be divided into
+    training and test. left_out: by class what lies there and is not read, "" for what is beside the classes.
+    """
+
+    name: str
+    where: str
+    base: Path
+    part: PartName | None
+    rows: int
+    left_out: Mapping[str, tuple[LeftOut, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """All pictures of a data set. groups: of each row, where the rows of a group stay together."""
+
+    root: Path
+    pictures: Pictures
+    labels_N: IntArray
+    sections: Sequence[Section]
+    class_names: tuple[str, ...]
+    config: DataConfig
+    groups: Sequence[str] | None = None
+    remarks: Sequence[Remark] = ()
+
+    @property
+    def where(self) -> str:
+        """Where the training pictures lie, for messages."""
+        return self.sections[0].where
+
+    @property
+    def divided(self) -> bool:
+        """True where the test part is held back from what there is."""
+        return not any(section.part == "test" for section in self.sections)
+
+    def of_section(self) -> Iterator[tuple[Section, range]]:
+        """Each section with its rows."""
+        first = 0
+        for section in self.sections:
+            yield section, range(first, first + section.rows)
+            first += section.rows
+
+    def rows_of(self, *parts: PartName | None) -> IntArray:
+        """The rows of these parts, ascending."""
+        return np.array([row for section, rows in self.of_section() if section.part in parts for row in rows], np.int64)
+
+    def rows_without(self, faults: Mapping[int, str]) -> dict[str, IntArray]:
+        """The rows of the training array and of the test part when those of `faults` are left out.
+
+        A validation part that is given stands at the end of the training array.
+        """
+        usable_N = np.ones(len(self.pictures), bool)
+        usable_N[list(faults)] = False
+        own, validation, test = (
+            rows[usable_N[rows]]
+            for rows in (self.rows_of("train", None), self.rows_of("validation"), self.rows_of("test"))
+        )
+        if self.divided:
+            base = {row: section.base for section, rows in self.of_section() for row in rows}
+            names = [below(self.pictures.path(row), base[row]) for row in own.tolist()]
+            groups = None if self.groups is None else [self.groups[row] for row in own.tolist()]
+            test_N = held_back(self.labels_N[own], names, self.class_names, self.config, groups)
+            own, test = own[~test_N], own[test_N]
+        return {"train": np.concatenate([own, validation]), "test": test}
+
+    def validation_rows(self, faults: Mapping[int, str]) -> IntArray | None:
+        """Where in the training array the given validation part lies; None without one."""
+        validation = [row for row in self.rows_of("validation").tolist() if row not in faults]
+        if not any(section.part == "validation" for section in self.sections):
+            return None
+        count = len(self.rows_without(faults)["train"])
+        return np.arange(count - len(validation), count)
+
+    def names(self, rows: IntArray) -> tuple[str, ...]:
+        """Below the data set's folder; bytes that are no text are written as \\xNN."""
+        paths = [below(self.pictures.path(row), self.root) for row in rows.tolist()]
+        return tuple(os.fsencode(path).decode(errors="backslashreplace") for path in paths)
+
+    def check_damage(self, faults: Mapping[int, str]) -> None:
+        """Raises DataError for pictures that cannot be read, unless data.on_bad_image says skip."""
+        if not faults:
+            return
+        found = [faults[row] for row in sorted(faults)]
+        if self.config.on_bad_image != "skip":
+            some = "\n".join(f"  {fault}" for fault in found[:SHOWN])
+            more = f"\n  ... and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            raise DataError(
+                f"{self.where}: {len(found)} of {len(self.pictures)} pictures cannot be used\n{some}{more}\n"
+                "Repair or remove them, or set data.on_bad_image=skip to go on without them"
+            )
+        for section, rows in self.of_section():
+            if all(row in faults for row in rows):
+                raise DataError(f"{section.where}: none of its pictures can be read; the first: {found[0]}")
+
+    def account(self, faults: Mapping[int, str], decoding: Sequence[Remark], test_rows: int) -> Account:
+        """What was read and what was not. decoding: what was found when the pictures were."""
+        accounts = tuple(self._account_of(section, rows, faults) for section, rows in self.of_section())
+        lost_in_test = sum(row in faults for row in self.rows_of("test").tolist())
+        remarks = [*self.remarks, *decoding]
+        if len(self.rows_of("validation")) and self.config.validation_fraction != FRACTION:
+            idle = "data.validation_fraction has no effect, since a validation part is given"
+            remarks.append(Remark(idle, True))
+        if self.divided:
+            remarks.insert(0, Remark(f"{test_rows:,} of these are held back as the test part (data.test_fraction)"))
+            if faults:
+                lost = f"{len(faults):,} damaged pictures are in no part, so that nothing judges them"
+                remarks.append(Remark(lost, True))
+        elif lost_in_test:
+            lost = f"{lost_in_test:,} damaged pictures of the test part are not judged: no error rate counts them"
+            remarks.append(Remark(lost, True))
+        return Account(accounts, tuple(remarks))
+
+    def _account_of(self, section: Section, rows: range, faults: Mapping[int, str]) -> PartAccount:
+        left_out = dict(section.left_out)
+        for row in rows:
+            if row in faults:
+                owner = self.class_names[self.labels_N[row]]
+                left_out[owner] = (*left_out.get(owner, ()), LeftOut(self.pictures.path(row), DAMAGED))
+        used = used_by_class([int(self.labels_N[row]) for row in rows if row not in faults], self.class_names)
+        return PartAccount(section.name, {k: count for k, count in used.items() if count or k in left_out}, left_out)
+
+
+def below(path: Path, root: Path) -> str:
+    """A path as seen from a folder, or whole where it lies elsewhere."""
+    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()

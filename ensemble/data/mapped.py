@@ -1,0 +1,142 @@
+"""Images in a file of this machine, mapped into memory: the system reads what is looked at and drops what it has no room for.
+
+    images_NCHW = map_images(place)          # uint8, read-only: an array like any other
+    pickle.dumps(images_NCHW)                # its place, some hundred bytes; what is cut from it travels as pixels
+    will_need(images_NCHW, rows)             # reading begins, and is not waited for
+
+Where the file is not there, such as on another machine, such a pickle gives an `Absent`: see `arriving`.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble.cache import is_own
+from ensemble.outside.memory import available_memory
+from ensemble.types import ByteArray, IntArray
+
+INDEX, TEMPORARY = "index.json", ".writing"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where mapped images lie, and how to make them again.
+
+    folder: of this machine. file: in it. shape: (N, C, H, W). source: the data section that they were made from, as JSON, its
+    paths absolute. part: train or test. sha256: of the pixels of both parts, as `images_digest` gives it.
+    """
+
+    folder: str
+    file: str
+    shape: tuple[int, int, int, int]
+    source: str
+    part: str
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        """The file with the pixels."""
+        return Path(self.folder) / self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """Images that are not on this machine yet."""
+
+    place: Place
+
+
+class MappedImages(np.ndarray[Any, np.dtype[np.uint8]]):
+    """Images [N, C, H, W] of a mapped file. place: None for what was cut or computed from them."""
+
+    place: Place | None
+    memory: mmap.mmap | None
+
+    def __array_finalize__(self, source: object) -> None:
+        self.place, self.memory = None, None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.place is None:
+            return np.asarray(self).__reduce_ex__(protocol)
+        return _arrived, (self.place,)
+
+
+def map_images(place: Place) -> ByteArray:
+    """The images of a place. Raises OSError where they are not there, or not all."""
+    size = int(np.prod(place.shape))
+    with place.path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size != size:
+            raise OSError(f"{place.path}: found {os.fstat(file.fileno()).st_size:,} bytes; expected {size:,}")
+        memory = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
+    images = np.frombuffer(memory, np.uint8).reshape(place.shape).view(MappedImages)
+    images.place, images.memory = place, memory
+    return cast(ByteArray, images)
+
+
+def place_of(images: object) -> Place | None:
+    """Where images are mapped from; None of those in memory."""
+    return images.place if isinstance(images, MappedImages) else None
+
+
+def will_need(images: npt.NDArray[np.generic], rows: IntArray) -> None:
+    """Let the system read these rows of mapped images while other work goes on; of others nothing needs to be read."""
+    if not isinstance(images, MappedImages) or images.memory is None:
+        return
+    each = images.nbytes // max(1, len(images))
+    starts = np.unique(rows) * each
+    firsts = starts // mmap.PAGESIZE * mmap.PAGESIZE
+    for first, size in zip(firsts.tolist(), (starts + each - firsts).tolist(), strict=True):
+        images.memory.madvise(mmap.MADV_WILLNEED, first, size)
+
+
+def stays_in_memory(images: npt.NDArray[np.generic]) -> bool:
+    """True when what was read of mapped images is likely to be there still, since twice as much memory is free."""
+    free = available_memory()
+    return free is not None and 2 * images.nbytes <= free
+
+
+def remembered(images: ByteArray, name: str, find: Callable[[], T]) -> T:
+    """A fact about mapped images that takes reading all of them, kept beside them; of others it is found each time.
+
+    find: gives plain JSON values.
+    """
+    place = place_of(images)
+    if place is None:
+        return find()
+    path = Path(place.folder) / f"{name}.json"
+    try:
+        return cast(T, json.loads(path.read_bytes())) if is_own(path) else keep_json(path, find())
+    except (OSError, ValueError):  # another user's, cut, or in a folder that is full
+        return find()
+
+
+def keep_json(path: Path, value: T) -> T:
+    """Write a small file whole or not at all; returns the value. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    with temporary.open("w") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return value
+
+
+def _arrived(place: Place) -> ByteArray | Absent:
+    """What a pickle of mapped images becomes: the same images, if this machine has them."""
+    try:
+        index = Path(place.folder) / INDEX
+        if is_own(Path(place.folder)) and is_own(index) and json.loads(index.read_bytes())["sha256"] == place.sha256:
+            return map_images(place)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return Absent(place)

@@ -1,0 +1,59 @@
+"""How much memory this process may still take, by what the machine and its control groups say."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+_MEMINFO = Path("/proc/meminfo")
+_GROUPS = Path("/proc/self/cgroup")
+_V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
+_NO_LIMIT = 1 << 60
+
+
+def available_memory() -> int | None:
+    """Bytes that can be taken without swapping, and within the limits of this process's control groups; None where nobody says.
+
+    What a group holds as copies of files counts as free, since the system drops it when room is needed.
+    """
+    found = [*_of_machine(), *_of_groups()]
+    return min(found) if found else None
+
+
+def _of_machine() -> list[int]:
+    with suppress(OSError, ValueError, IndexError):
+        for line in _MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return [int(line.split()[1]) * 1024]
+    return []
+
+
+def _of_groups() -> list[int]:
+    """What is left in every group that this process is in, from its own upwards."""
+    found = []
+    with suppress(OSError, ValueError):
+        for line in _GROUPS.read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if controllers == "":
+                root, limit, used, cache = _V2, "memory.max", "memory.current", "file"
+            elif "memory" in controllers.split(","):
+                root, limit, used, cache = _V1, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"
+            else:
+                continue
+            folder = root / name.lstrip("/")
+            # In a container the names are those outside, and its own group is mounted as the root.
+            for group in [folder, *folder.parents] if folder.is_dir() else [root]:
+                found += _left_in(group, limit, used, cache)
+                if group == root:
+                    break
+    return found
+
+
+def _left_in(group: Path, limit: str, used: str, cache: str) -> list[int]:
+    with suppress(OSError, ValueError):
+        most = int((group / limit).read_text())  # "max" is no number, and no limit
+        if most < _NO_LIMIT:
+            lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+            dropped = next((int(value) for name, value in lines if name == cache), 0)
+            return [max(0, most - int((group / used).read_text()) + dropped)]
+    return []
