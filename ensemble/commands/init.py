@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 _SMALLEST_MAP = 8  # pixels: blocks that halve the side are added until it is no larger
 
+_ABOUT_SIZE = """\
+  # image_size: one number for squares or [height, width]; larger shows more detail and costs with the number of pixels
+  # resize: pad # or squash; without it of pictures of other proportions the middle is cut out (crop)
+"""
+
 
 @click.command()
 @click.argument("source")
@@ -65,12 +70,11 @@ def configuration(found: Survey, target: Path) -> str:
     """The text of the file."""
     from ensemble.config.json_schema import FILE
 
-    channels, side, _ = found.image_shape
     batch_size = max(16, min(128, 1 << max(0, (found.train_images // 40).bit_length() - 1)))
     tests = f"{found.test_images:,} to test" if found.test_images else "a fifth of them is held back to test"
-    shape = f"{found.num_classes} classes; images {channels}x{side}x{found.image_shape[2]}"
+    shape = f"{found.num_classes} classes; images {'x'.join(map(str, found.image_shape))}"
     data = "\n".join(f"  {key}: {json.dumps(value)}" for key, value in found.data.items())
-    size = "  # image_size: larger shows more detail and costs with its square\n" if "image_size" in found.data else ""
+    size = _ABOUT_SIZE if "image_size" in found.data else ""
     return f"""\
 # yaml-language-server: $schema={FILE}
 # ensemble train {target}

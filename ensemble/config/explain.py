@@ -60,7 +60,7 @@ def explain(error: ValidationError, where: str, places: dict[KeyPath, str]) -> s
 
 
 def _meant(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
-    """Of a key that takes a word, a list or a mapping only what is wrong with the form that was given.
+    """Of a key that takes a word or a number, a list or a mapping only what is wrong with the form that was given.
 
     pydantic tries every form, and puts its own name of each into the place of what it finds.
     """
@@ -80,21 +80,23 @@ def _meant(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
             continue
         key, form = details["loc"][:at], _form(details["loc"][at])
         value = given.get(key)
-        wanted = "dict" if isinstance(value, dict) else "tuple" if isinstance(value, list | tuple) else "literal"
-        if form != (wanted if wanted in tried[key] else "literal"):
+        single = next((name for name in _SINGLE if name in tried[key]), "")
+        wanted = "dict" if isinstance(value, dict) else "tuple" if isinstance(value, list | tuple) else single
+        if form != (wanted if wanted in tried[key] else single):
             continue
         context = dict(details.get("ctx", {}))
-        if form == "literal":
+        if form == single:
             context["or"] = [words for name, words in _FORMS.items() if name in tried[key]]
         yield cast("ErrorDetails", {**details, "loc": (*key, *details["loc"][at + 1 :]), "ctx": context})
 
 
+_SINGLE = ("literal", "constrained-int")  # forms of one value
 _FORMS = {"tuple": "a list", "dict": "{NAME: NUMBER, ...}"}
 
 
 def _form_at(location: tuple[str | int, ...]) -> int | None:
     """Where pydantic's name of a form stands in a place; None where there is none."""
-    names = ("literal[", "tuple[", "dict[")
+    names = ("literal[", "constrained-int", "tuple[", "dict[")
     return next((i for i, part in enumerate(location) if isinstance(part, str) and part.startswith(names)), None)
 
 
@@ -118,7 +120,8 @@ def _line(details: ErrorDetails, where: str, places: dict[KeyPath, str]) -> str:
         return f"{place}: {key}{_section_expected(path, value)}"
     if kind == "value_error":
         return f"{place}: {key}: {details['msg'].removeprefix('Value error, ')}"
-    return f"{place}: {key} = {shown(value)}: expected {_expectation(kind, context, details['msg'])}"
+    others = "".join(f", or {form}" for form in context.get("or", ()))
+    return f"{place}: {key} = {shown(value)}: expected {_expectation(kind, context, details['msg'])}{others}"
 
 
 def shown(value: Any) -> str:

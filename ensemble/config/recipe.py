@@ -102,7 +102,7 @@ class AugmentationConfig(Section):
         1.0,
         gt=0,
         le=1,
-        description="smallest share of the image that a random crop shows, stretched to the whole side, the ratio of its sides within 3/4 to 4/3; 1: no such crop",
+        description="smallest share of the image that a random crop shows, stretched to the whole image, the ratio of its sides within 3/4 to 4/3 of the image's own; 1: no such crop",
     )
     erasing_probability: float = Field(
         0.0,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -29,6 +29,7 @@ DataName = Literal[
     "digits", "mnist", "fashion_mnist", "kmnist", "emnist_digits", "emnist_letters", "qmnist", "cifar10",
     "image_folder", "table", "arrays",
 ]  # fmt: skip
+Side = Annotated[int, Field(ge=4, le=4096)]
 PICTURES = frozenset({"image_folder", "table"})  # data sets of picture files
 # Data sets that take each optional key of the data section; elsewhere the key would have no effect.
 DATA_KEYS: dict[str, frozenset[str]] = {
@@ -40,6 +41,7 @@ DATA_KEYS: dict[str, frozenset[str]] = {
     "group_column": frozenset({"table"}),
     "channels": PICTURES,
     "image_size": PICTURES,
+    "resize": PICTURES,
     "test_fraction": PICTURES | {"arrays"},
     "layout": frozenset({"arrays"}),
     "value_range": PICTURES | {"arrays"},
@@ -85,8 +87,12 @@ class DataConfig(Section):
         description="table: the column whose equal values keep rows together, such as all pictures of a patient, where a test or validation part is split off",
     )
     channels: Literal[1, 3] | None = Field(None, description="own pictures: 1 grey, 3 colour; without it 3")
-    image_size: int | None = Field(
-        None, ge=4, le=4096, description="own pictures: side in pixels; images become squares"
+    image_size: Side | tuple[Side, Side] | None = Field(
+        None, description="own pictures: height and width in pixels, such as [160, 224]; one number for squares"
+    )
+    resize: Literal["crop", "pad", "squash"] | None = Field(
+        None,
+        description="own pictures: how pictures of other proportions are brought to image_size; crop: scaled until they cover it, the middle cut out; pad: scaled until they fit into it, bars of data.ground beside them; squash: height and width scaled each by itself; without it crop",
     )
     test_fraction: float | None = Field(
         None, gt=0, lt=1, description="share held back for the test where the data come without; without it 0.2"
@@ -100,7 +106,8 @@ class DataConfig(Section):
         description="own data: the values that are black and white; without it 0 to 255 for bytes, 0 to 1 for floats, and for wider whole numbers 0 to the largest number of as many bits as the training images need",
     )
     ground: Literal["white", "black"] | None = Field(
-        None, description="own data: what transparent parts of pictures are laid on; without it white"
+        None,
+        description="own data: what transparent parts of pictures are laid on, and the bars of data.resize pad; without it white",
     )
     on_bad_image: Literal["stop", "skip"] | None = Field(
         None,
@@ -132,6 +139,12 @@ class DataConfig(Section):
                 "data set table needs path, a .csv, .tsv or .parquet file, image_column and label_column, the names of its columns, and image_size"
             )
         return self
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        """Height and width in pixels of the images of one's own pictures, whichever way image_size is written."""
+        assert self.image_size is not None
+        return (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
 
 
 class ComputeConfig(Section):

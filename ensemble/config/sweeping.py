@@ -10,6 +10,7 @@ trains them all and the seeds of a setting form a stack; other axes need a run f
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ import numpy as np
 from ensemble.config.keys import dotted, kind_of
 from ensemble.config.loading import apply_override, parse_experiment
 from ensemble.config.method import MethodSection
+from ensemble.config.one_spelling import one_spelling
 from ensemble.config.schema import Experiment
 from ensemble.config.shipped import find_configuration
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
@@ -156,7 +158,8 @@ def _refuse_repeats(plan: SweepPlan) -> None:
     seen: dict[str, str] = {}
     repeats = []
     for setting in plan.settings:
-        resolved = plan.experiment(setting, name=plan.name).model_dump_json(exclude={"output_dir"})
+        experiment = plan.experiment(setting, name=plan.name)
+        resolved = json.dumps(one_spelling(experiment.model_dump(mode="json", exclude={"output_dir"})))
         if resolved in seen:
             repeats.append(f"{seen[resolved]} and {setting.label}")
         seen.setdefault(resolved, setting.label)

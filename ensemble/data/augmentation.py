@@ -192,7 +192,8 @@ class _Limits:
     def _stretch(self, source_23B: Tensor, signed_4B: Tensor, sides: tuple[int, int]) -> None:
         """Put a crop of random area, ratio of its sides and place behind the source, in place.
 
-        Area and ratio are drawn as by torchvision's RandomResizedCrop; a side longer than the image's becomes that.
+        Area and ratio are drawn as by torchvision's RandomResizedCrop; a side longer than the image's becomes that. The
+        ratio is of shares of the sides, so that nothing is stretched by more than 4/3 in an image that is no square either.
         """
         area_B = self.crop_area + (1 - self.crop_area) * (signed_4B[0] + 1) / 2
         ratio_B = (math.log(4 / 3) * signed_4B[1]).exp()

@@ -191,11 +191,11 @@ OWN_DATA: dict[str, OwnData] = {
     for own in (
         OwnData(
             "image_folder", "your pictures, one folder per class, or train/, val/ and test/ with one each",
-            "root, image_size, channels, test_fraction, value_range, ground, on_bad_image, storage",
+            "root, image_size, resize, channels, test_fraction, value_range, ground, on_bad_image, storage",
         ),
         OwnData(
             "table", "your pictures by the rows of a .csv, .tsv or .parquet file",
-            "path, image_column, label_column, split_column, group_column, root, image_size, channels, test_fraction, value_range, ground, on_bad_image, storage",
+            "path, image_column, label_column, split_column, group_column, root, image_size, resize, channels, test_fraction, value_range, ground, on_bad_image, storage",
         ),
         OwnData(
             "arrays", "your .npz with train_images, train_labels (test_images, test_labels, class_names)",

@@ -3,7 +3,7 @@
     flowers/rose/1.jpg  flowers/tulip/2.png ...                                 a test part is split off
     flowers/train/rose/1.jpg ... val/rose/5.jpg ... test/rose/9.jpg ...         the parts are given, as ImageNet has them
 
-Pictures become uint8 images of data.image_size pixels, grey or RGB (data.channels), see `decoding`. What lies in the folders is used
+Pictures become uint8 images of data.image_size pixels (by data.resize), grey or RGB (data.channels), see `decoding`. What lies in the folders is used
 or accounted for (`account`); all pictures are read by one rule (`pixel_rule`).
 """
 

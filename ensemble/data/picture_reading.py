@@ -102,19 +102,19 @@ class PictureReader:
     """Pictures of data.image_size with data.channels, by the rule that the configuration and training give."""
 
     def __init__(self, config: DataConfig) -> None:
-        assert config.image_size is not None
-        self._channels, self._side = config.channels or COLOURS, config.image_size
-        self._given = PixelRule(value_range=config.value_range, ground=config.ground or "white")
+        self._channels, self._size = config.channels or COLOURS, config.height_width
+        ground, resize = config.ground or "white", config.resize or "crop"
+        self._given = PixelRule(value_range=config.value_range, ground=ground, resize=resize)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of every image."""
-        return self._channels, self._side, self._side
+        return self._channels, *self._size
 
     @property
     def told(self) -> list[Any]:
         """All that decides how a picture becomes an image, besides the pixel rule, as JSON values."""
-        return [*self.image_shape]
+        return [*self.image_shape, self._given.resize]
 
     def read(self, decode: Decode, rows: Sequence[int], room: Room) -> Reading:
         """Decode all pictures that the room does not have yet; none of them stops the others."""
@@ -171,7 +171,7 @@ class PictureReader:
         in_threads(second, places, "reading pictures of more than 8 bits")
 
     def _fitted(self, decoded: Decoded, rule: PixelRule) -> ByteArray:
-        return fitted(plain(decoded, rule), self._channels, (self._side, self._side))
+        return fitted(plain(decoded, rule), self._channels, self._size, rule)
 
 
 class Every(Protocol):

@@ -2,7 +2,7 @@
 
     decoded = decode(Path("seven.jpg"))              # upright, values as in the file
     picture = plain(decoded, rule)                   # mode L or RGB, by the data set's PixelRule
-    image_CHW = fitted(picture, channels=1, size=(28, 28))
+    image_CHW = fitted(picture, channels=1, size=(28, 28), rule=rule)
 
 Reading is the same for training on folders and for predicting, so a network sees at prediction what it saw before.
 """
@@ -284,19 +284,55 @@ def _by_brightness(decoded: Decoded) -> Image:
     return _plain_bytes(picture, PixelRule(ground="contrast"))
 
 
-def fitted(picture: Image, channels: int, size: tuple[int, int]) -> ByteArray:
-    """The picture as uint8 [C, H, W]: scaled until it covers `size` (height, width), its middle cut out.
+def fitted(
+    picture: Image, channels: int, size: tuple[int, int], rule: PixelRule | None = AS_IS, inverted: bool = False
+) -> ByteArray:
+    """The picture as uint8 [C, H, W], brought to `size` (height, width) as the rule's `resize` says; bilinear.
 
-    channels: 1 for grey, 3 for RGB.
+    crop: scaled until it covers the size, its middle cut out. pad: scaled until it fits into the size, in the middle, bars of
+    the rule's ground beside it; an odd pixel goes to the right or below. Where the ground is contrast, the bars are black
+    around a picture that is light on average and white around a dark one. squash: height and width scaled each by itself.
+    A picture that already has the size is taken as it is.
+
+    picture: of mode L or RGB, or any that Pillow converts to them. channels: 1 for grey, 3 for RGB. rule: None for a run
+    of an earlier version, which cropped. inverted: the caller turns dark and light round afterwards, so bars are the
+    opposite of the ground.
     """
     from PIL import Image, ImageOps
 
     height, width = size
+    resize = "crop" if rule is None else rule.resize
     converted = picture.convert("L" if channels == 1 else "RGB")
     if converted.size != (width, height):
-        converted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
+        if resize == "squash":
+            converted = converted.resize((width, height), Image.Resampling.BILINEAR)
+        elif resize == "pad":
+            assert rule is not None
+            converted = _padded(converted, width, height, _is_white(converted, rule) != inverted)
+        else:
+            converted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
     pixels = np.asarray(converted, np.uint8)
     return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
+
+
+def _padded(picture: Image, width: int, height: int, white: bool) -> Image:
+    """The picture, as large as it goes into the middle of a white or black one of that size."""
+    from PIL import Image
+
+    across, down = picture.size
+    if across * height >= down * width:
+        inside = (width, max(1, round(down * width / across)))
+    else:
+        inside = (max(1, round(across * height / down)), height)
+    whole = Image.new(picture.mode, (width, height), "white" if white else "black")
+    corner = ((width - inside[0]) // 2, (height - inside[1]) // 2)
+    whole.paste(picture.resize(inside, Image.Resampling.BILINEAR), corner)
+    return whole
+
+
+def _is_white(picture: Image, rule: PixelRule) -> bool:
+    """Whether the ground beside an opaque picture is white."""
+    return _ground(rule, np.asarray(picture, np.uint8), np.ones(picture.size[::-1])) == "white"
 
 
 def _has_alpha(picture: Image) -> bool:

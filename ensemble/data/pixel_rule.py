@@ -1,4 +1,4 @@
-"""How the values of pixels become bytes: one rule for a whole data set, whatever a single picture holds.
+"""How pictures become images of bytes: one rule for a whole data set, whatever a single picture holds.
 
     rule = PixelRule.chosen(Extremes(19, 2128, floats=False))     # whole numbers of 12 bits
     rule.to_bytes(values)                                         # 0 -> 0, 4095 -> 255
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,12 @@ from ensemble.types import ByteArray
 
 Range = tuple[float, float]
 Ground = Literal["white", "black", "contrast"]
+Resize = Literal["crop", "pad", "squash"]
+RESIZED: dict[Resize, str] = {
+    "crop": "scaled until it covers the size, its middle cut out",
+    "pad": "scaled until it fits into the size, in the middle, bars of the ground beside it",
+    "squash": "height and width scaled each by itself",
+}
 BYTES: Range = (0.0, 255.0)
 UNIT: Range = (0.0, 1.0)
 SIXTEEN_BITS: Range = (0.0, 65535.0)  # of a wide picture where the training pictures had none
@@ -52,16 +58,18 @@ class Extremes:
 
 @dataclass(frozen=True, slots=True)
 class PixelRule:
-    """What black and white are, and what stands behind transparent pixels.
+    """What black and white are, what stands behind transparent pixels, and how a picture is brought to its size.
 
     value_range: of values of every kind, as data.value_range gives it; None where each kind has its own. wide_range: of
     whole numbers of more than 8 bits; None where training had none. ground: white, black, or contrast: black around
-    light drawings and white around dark ones, for sets of characters, where polarity is found out afterwards.
+    light drawings and white around dark ones, for sets of characters, where polarity is found out afterwards. resize:
+    as data.resize has it; see `pictures.fitted`.
     """
 
     value_range: Range | None = None
     wide_range: Range | None = None
     ground: Ground = "white"
+    resize: Resize = "crop"
 
     def range_of(self, dtype: np.dtype[Any]) -> Range:
         """The values that become 0 and 255."""
@@ -88,20 +96,22 @@ class PixelRule:
         return found.low < low or found.high > high
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; the inverse of `from_json`."""
-        return {"value_range": self.value_range, "wide_range": self.wide_range, "ground": self.ground}
+        """Plain JSON values; the inverse of `from_json`. Cropping is left out, which earlier versions always did."""
+        record = {"value_range": self.value_range, "wide_range": self.wide_range, "ground": self.ground}
+        return record if self.resize == "crop" else {**record, "resize": self.resize}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> PixelRule:
         """The rule that a run has kept. Raises ValueError for a record that is none."""
         try:
             pair = [record[name] and (float(record[name][0]), float(record[name][1])) for name in _RANGES]
-            ground = record["ground"]
+            ground, resize = record["ground"], record.get("resize", "crop")
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ValueError(f"not a rule of reading pixels: {record!r}") from error
-        if ground not in ("white", "black", "contrast") or any(given and given[0] >= given[1] for given in pair):
+        known = ground in get_args(Ground) and resize in get_args(Resize)
+        if not known or any(given and given[0] >= given[1] for given in pair):
             raise ValueError(f"not a rule of reading pixels: {record!r}")
-        return cls(pair[0] or None, pair[1] or None, ground)
+        return cls(pair[0] or None, pair[1] or None, ground, resize)
 
 
 _RANGES = ("value_range", "wide_range")

@@ -7,6 +7,7 @@ Of a folder only some pictures are opened; training reads all of them, and says 
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from collections.abc import Sequence
@@ -28,15 +29,18 @@ from ensemble.outside.paths import given_path
 
 SAMPLE = 48  # pictures that are opened
 SIDES = (64, 48, 32, 28, 24, 16, 8, 4)  # of which the largest is proposed that pictures have
+ALIKE = 0.05  # pictures whose proportions differ by no more than this share are of one shape
+NEARLY_SQUARE = 1.15  # longer side over shorter one
+MOST_PIXELS = 256  # of a longer side that is proposed
 _GREY_MODES = ("1", "L", "LA", "I", "F")
 
 
 @dataclass(frozen=True)
 class Survey:
-    """data: keys of the data section. image_shape: (C, H, W). flippable: a mirrored image may keep its class. test_images: None where no test part is given."""
+    """data: keys of the data section, as YAML has them. image_shape: (C, H, W). flippable: a mirrored image may keep its class. test_images: None where no test part is given."""
 
     name: str
-    data: dict[str, str | int]
+    data: dict[str, str | int | list[int]]
     image_shape: tuple[int, int, int]
     num_classes: int
     train_images: int
@@ -65,7 +69,7 @@ def survey(source: str) -> Survey:
         parts = load_array_file(DataConfig(name="arrays", path=str(path)))
         shape = parts.train.images_NCHW.shape
         rows, tests = len(parts.train.labels_N), len(parts.test.labels_N)
-        data: dict[str, str | int] = {"name": "arrays", "path": str(path)}
+        data: dict[str, str | int | list[int]] = {"name": "arrays", "path": str(path)}
         return Survey(path.stem, data, (shape[1], shape[2], shape[3]), len(parts.class_names), rows, tests)
     found = "a file that is no .npz" if os.path.exists(path) else "no such file or folder"  # noqa: PTH110
     raise DataError(
@@ -84,20 +88,46 @@ def _folder(root: Path) -> Survey:
             f"{shown(layout.train_root)}: found {len(files)} classes with {total} pictures; expected a folder per class, at least two, with pictures in them"
         )
     opened, notes = _opened([file for each in files.values() for file in _spread(each, max(1, SAMPLE // len(files)))])
-    side = int(statistics.median(min(each.picture.size) for each in opened))
-    size = next((proposed for proposed in SIDES if proposed <= side), SIDES[-1])
+    height, width = _size(opened)
     channels = 1 if all(map(_is_grey, opened)) else 3
-    data: dict[str, str | int] = {
-        "name": "image_folder", "root": str(root), "image_size": size, "channels": channels,
+    data: dict[str, str | int | list[int]] = {
+        "name": "image_folder", "root": str(root), "image_size": height if height == width else [height, width],
+        "channels": channels,
     }  # fmt: skip
     rare, most = (pick(len(each) for each in files.values()) for pick in (min, max))
     if most >= 3 * max(1, rare):
         notes.append(f"classes are of unequal size: {rare:,} to {most:,} pictures")
-    if len({each.picture.size for each in opened}) > 1 or opened[0].picture.size[0] != opened[0].picture.size[1]:
-        notes.append("pictures of other shapes are squeezed to squares")
-    shape = (channels, size, size)
+    if not all(_alike(_ratio(each), width / height) for each in opened):
+        notes.append(
+            "of pictures of other proportions the middle is cut out; data.resize: pad keeps all of them between bars, squash distorts them"
+        )
+    shape = (channels, height, width)
     name = root.resolve().name or "pictures"
     return Survey(name, data, shape, len(files), total, tests if layout.test_root else None, notes=tuple(notes))
+
+
+def _size(opened: Sequence[Decoded]) -> tuple[int, int]:
+    """Height and width to propose: of pictures that are all of one shape, and no square, theirs; else equal.
+
+    The shorter side is the largest of SIDES that pictures have, the longer one a multiple of 4.
+    """
+    side = int(statistics.median(min(each.picture.size) for each in opened))
+    shorter = next((proposed for proposed in SIDES if proposed <= side), SIDES[-1])
+    ratio = statistics.median(map(_ratio, opened))
+    if not all(_alike(_ratio(each), ratio) for each in opened) or 1 / NEARLY_SQUARE < ratio < NEARLY_SQUARE:
+        return shorter, shorter
+    longer = min(round(shorter * max(ratio, 1 / ratio) / 4) * 4, MOST_PIXELS)
+    return (shorter, longer) if ratio > 1 else (longer, shorter)
+
+
+def _ratio(decoded: Decoded) -> float:
+    """Width over height."""
+    width, height = decoded.picture.size
+    return width / height
+
+
+def _alike(ratio: float, other: float) -> bool:
+    return abs(math.log(ratio / other)) <= ALIKE
 
 
 def _spread(files: Sequence[Path], most: int) -> list[Path]:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 
+from ensemble.data.pixel_rule import RESIZED, Resize
 from ensemble.errors import ComputeError, first_line
 from ensemble.inference.export_check import Asker, Checked, ask_onnx, ask_torch_export, check_export
 from ensemble.inference.network import VoteNetwork
@@ -82,13 +83,21 @@ def _facts(trained: TrainedEnsemble) -> dict[str, str]:
 
 
 def preprocessing(trained: TrainedEnsemble) -> dict[str, Any]:
-    """How pictures become the input, as `predict` does it: pixels by the run's rule, then the fitting to size."""
+    """How pictures become the input, as `predict` does it: pixels by the run's rule, then the fitting to size.
+
+    Plain JSON values; `resize` is crop, pad or squash, and `height` and `width` are in pixels.
+    """
     rule = trained.vote.pixels
+    resize: Resize = "crop" if rule is None else rule.resize
+    _, height, width = trained.image_shape
     return {
         "data_set": trained.vote.dataset,
         "pixels": rule.to_json() if rule is not None else "range and ground by each picture's own brightness",
         "orientation": "EXIF",
-        "size": "scaled until it covers the size, bilinear, its middle cut out; characters as `ensemble predict` places them",
+        "resize": resize,
+        "height": height,
+        "width": width,
+        "size": f"{RESIZED[resize]}, bilinear; characters as `ensemble predict` places them",
     }
 
 

@@ -3,8 +3,8 @@
     asked = find_pictures(["photos", "-"], sys.stdin.buffer.read)
     for one in asked.pictures: prepared = preparation.read(one)
 
-Characters of MNIST-like sets are cut out and placed as in the data set (`framing`). Other pictures are scaled and
-cropped to size, exactly as `data.name: image_folder` does at training, and their values become bytes by the rule that
+Characters of MNIST-like sets are cut out and placed as in the data set (`framing`). Other pictures are brought to size
+exactly as `data.name: image_folder` does at training: values become bytes, and proportions fit, by the rule that
 the run has kept. A picture that already has the data set's size is taken as it is.
 """
 
@@ -65,7 +65,8 @@ class Prepared:
 class Preparation:
     """How a run wants its pictures.
 
-    dataset: its data set by name. rule: its rule for pixels, None in a run that kept none. invert: True for dark on
+    dataset: its data set by name. image_shape: (C, H, W) of its images. rule: its rule for pictures, None in a run that
+    kept none. invert: True for dark on
     light, False for light on dark, None to find out. keep_shown: keep small pictures for a figure.
     """
 
@@ -79,7 +80,7 @@ class Preparation:
         """One picture. Raises DataError when it cannot be read or there is nothing to see on it."""
         decoded = decode(source, name)
         picture = plain(decoded, self.rule)
-        prepared = prepare(picture, name, self.dataset, self.image_shape, self.invert, self.keep_shown)
+        prepared = prepare(picture, name, self.dataset, self.image_shape, self.invert, self.keep_shown, self.rule)
         found, values = decoded.extremes, decoded.values
         if self.rule is None or found is None or values is None or not self.rule.exceeded(found, values.dtype):
             return prepared
@@ -133,8 +134,12 @@ def prepare(
     image_shape: tuple[int, int, int],
     invert: bool | None = None,
     keep_shown: bool = True,
+    rule: PixelRule | None = None,
 ) -> Prepared:
-    """One picture of mode L or RGB. Raises DataError when there is nothing to see on it."""
+    """One picture of mode L or RGB as an image of `image_shape` (C, H, W), brought to it as the rule's `resize` says.
+
+    rule: None for a run that kept none, whose pictures are cropped. Raises DataError when there is nothing to see on it.
+    """
     channels, height, width = image_shape
     if channels not in (1, 3):
         raise DataError(f"{name}: pictures have 1 or 3 channels, but this ensemble wants {channels}; use load_ensemble")
@@ -151,7 +156,7 @@ def prepare(
             raise DataError(f"{name}: {error}") from error
         image_CHW, inverted = framed.image_HW[None], framed.inverted
     else:
-        image_CHW = fitted(picture, channels, (height, width))
+        image_CHW = fitted(picture, channels, (height, width), rule, inverted=invert is True)
         inverted = _is_inverted(image_CHW, info) if invert is None else invert
         if inverted:
             image_CHW = 255 - image_CHW

@@ -21,5 +21,5 @@ def require_positive(model: str, image_shape: tuple[int, int, int], height: int,
         channels, image_height, image_width = image_shape
         raise ConfigError(
             f"model {model}: images of {image_height}x{image_width} ({channels} channels) are too small: the last "
-            f"feature map would be {height}x{width}; take fewer or smaller convolutions, more padding, or larger images"
+            f"feature map would be {max(height, 0)}x{max(width, 0)}; take fewer or smaller convolutions, more padding, or larger images"
         )

@@ -15,6 +15,7 @@ import yaml
 
 from ensemble.config.method import MethodSection
 from ensemble.data import DATASETS
+from ensemble.data.pixel_rule import RESIZED, Resize
 from ensemble.evaluation.records import Evaluation
 from ensemble.outside.names import fenced, in_markdown, markdown_text, shell_word, shown
 from ensemble.report import wording
@@ -139,6 +140,9 @@ def _data_rows(run: RunFacts, dataset: dict[str, Any], train_rows: int) -> list[
     rows = [("data set", shown(run.evaluation.dataset) + (f", {info.title}" if info else ", the trainer's own images"))]
     if info:
         rows.append(("source", info.source))
+    if run.config["data"].get("image_size") is not None:
+        resize: Resize = (dataset.get("pixels") or {}).get("resize", "crop")
+        rows.append(("pictures of other proportions", f"{RESIZED[resize]}, at training and by `ensemble predict`"))
     rows += [
         ("training images", f"{train_rows:,}"),
         (

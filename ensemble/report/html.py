@@ -41,6 +41,7 @@ from ensemble.types import ByteArray
 
 REPORT, FIGURES = "report.html", "figures"
 WRONG_SHOWN = 100
+PICTURE_SIDE = 84  # of disputed images, in pixels of the page
 INLINE_ELSEWHERE = ("confusion", "disputed")  # the page has these as a table and as real images
 AMBIGUITIES = {
     "brier": "Brier score, mean probability",
@@ -253,6 +254,7 @@ def _disputed_part(run: RunFacts, position: int, row: DisputedRow) -> dict[str, 
         "key": f"disputed.{position}",
         "row": row,
         "image": _data_uri(run.images[row.row]) if row.row in run.images else None,
+        "size": _shown_size(run.images[row.row]) if row.row in run.images else None,
         "classes": [
             {
                 "class": k,
@@ -262,6 +264,13 @@ def _disputed_part(run: RunFacts, position: int, row: DisputedRow) -> dict[str, 
             for k in ranked
         ],
     }
+
+
+def _shown_size(image_CHW: ByteArray) -> tuple[int, int]:
+    """Width and height at which the page shows an image: its proportions, the longer side PICTURE_SIDE pixels."""
+    height, width = image_CHW.shape[1:]
+    scale = PICTURE_SIDE / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def _data_uri(image_CHW: ByteArray) -> str:

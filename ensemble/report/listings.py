@@ -73,7 +73,7 @@ def describe_network(
         shape, count = (info.image_shape, len(info.class_names)) if info else _MNIST
         data = experiment.data
         if data.image_size is not None:
-            shape = data.channels or 3, data.image_size, data.image_size
+            shape = data.channels or 3, *data.height_width
         return _described(f"{group.name} of {name}", group, image or shape, classes or count)
     plain = {"name": "listing", "num_members": 2, "method": {"name": "deep_ensemble"}}
     values = dict(_pair(key) for key in keys)

@@ -172,13 +172,20 @@ def disputed(axes: Axes, run: RunFacts) -> None:
     pictured = [row for row in run.evaluation.disputed if row.row in run.images][:24]
     axes.set_axis_off()
     across = 6
-    axes.set(xlim=(0, across), ylim=(math.ceil(len(pictured) / across), 0))
+    deep = max(1, math.ceil(len(pictured) / across))
+    axes.set(xlim=(0, across), ylim=(deep, 0))
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    cell_width, cell_height = figure.get_size_inches() / (across, deep)
     names = [shown(name, NAME_SIGNS) for name in run.evaluation.class_names]
     for i, row in enumerate(pictured):
         left, top = i % across, i // across
         image = viewable(run.images[row.row])
         look = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.ndim == 2 else {}
-        extent = (left + 0.17, left + 0.83, top + 0.66, top)
+        height, width = image.shape[:2]
+        scale = 0.66 * min(cell_width / width, cell_height / height)  # inches per pixel, the same down and across
+        half, down = scale * width / cell_width / 2, scale * height / cell_height
+        extent = (left + 0.5 - half, left + 0.5 + half, top + 0.66, top + 0.66 - down)
         axes.imshow(image, extent=extent, interpolation="nearest", aspect="auto", **look)
         ranked = sorted(
             ((votes, k) for k, votes in enumerate(row.votes) if votes), key=lambda pair: (-pair[0], pair[1])

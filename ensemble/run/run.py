@@ -21,6 +21,7 @@ from ensemble.config import Experiment
 from ensemble.config.effects import idle_here
 from ensemble.config.schema import Aggregator
 from ensemble.data import (
+    OWN_DATA,
     Dataset,
     Split,
     check_augmentation,
@@ -135,10 +136,18 @@ def run_ensemble(
 
 
 def _checked_networks(experiment: Experiment, dataset: Dataset) -> Iterator[Notice]:
-    """What is worth saying about networks that are not ours. Raises ConfigError for those that do not suit the images."""
+    """What is worth saying about networks that are not ours. Raises ConfigError for those that do not suit the images.
+
+    Our own are tried where the images may have any size.
+    """
+    shape, classes = _image_shape(dataset), dataset.num_classes
     for group in experiment.groups:
-        if group.model.foreign:
-            shape, classes = _image_shape(dataset), dataset.num_classes
+        if not group.model.foreign and experiment.data.name in OWN_DATA:
+            # Imports torch, which a driver of like members can do without.
+            from ensemble.models.work import multiply_adds
+
+            multiply_adds(group.model, shape, classes)
+        elif group.model.foreign:
             whole = group.count > 1 and not shares_features(group, shape, classes)
             for note in check_network(group.model, shape, classes, whole):
                 yield Notice(f"{group.name}: {note}")

@@ -9,6 +9,7 @@ import difflib
 from typing import Any
 
 from ensemble.config.loading import parse_stored
+from ensemble.config.one_spelling import one_spelling
 from ensemble.errors import ConfigError
 
 # Dotted keys (or their parents) that cannot change a member.
@@ -20,6 +21,8 @@ NEUTRAL = frozenset({
     "data.layout", "data.value_range", "data.ground", "data.on_bad_image", "data.storage",
 })  # fmt: skip
 
+_LEFT_OUT = {"data.resize": "crop"}  # what `one_spelling` leaves out
+
 
 def differences(stored: dict[str, Any], current: dict[str, Any], device: str | None = None) -> list[str]:
     """Lines "key: old -> new" for every difference that matters between two resolved configurations.
@@ -30,7 +33,7 @@ def differences(stored: dict[str, Any], current: dict[str, Any], device: str | N
     old, new = (_by_digest(_with_ranks(_flat(values))) for values in (_completed(stored), _completed(current)))
     without_effect = {"compute.cuda_graph"} if device == "cpu" else set()
     return [
-        _difference(key, old.get(key, "absent"), new.get(key, "absent"))
+        _difference(key, *(values.get(key, _LEFT_OUT.get(key, "absent")) for values in (old, new)))
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key) and not _neutral(key) and key not in without_effect
     ]
@@ -60,7 +63,7 @@ def _by_digest(values: dict[str, Any]) -> dict[str, Any]:
 
 def _completed(stored: dict[str, Any]) -> dict[str, Any]:
     try:
-        return parse_stored(stored).model_dump(mode="json")
+        return one_spelling(parse_stored(stored).model_dump(mode="json"))
     except ConfigError:  # of a version with other keys: compared as it is
         return stored
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ensemble.config.one_spelling import one_spelling
 from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted
 from ensemble.storage.identity import NEUTRAL
 
@@ -293,7 +294,9 @@ def _end_figures(event: MemberFinished | MemberFailed) -> dict[str, Any]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Eight hex digits of what in a configuration may not change between two starts of one run."""
-    return hashlib.sha256(json.dumps(_binding(config), sort_keys=True, default=str).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(_binding(one_spelling(config)), sort_keys=True, default=str).encode()).hexdigest()[
+        :8
+    ]
 
 
 def _binding(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -48,14 +48,40 @@ def test_a_folder_of_pictures_trains_at_once(here: Path) -> None:
     pictures(here / "photos")
     result = init("photos")
     experiment = written(result)
-    assert (experiment.name, experiment.data.image_size, experiment.data.channels) == ("photos", 48, 3)
+    assert (experiment.name, experiment.data.image_size, experiment.data.channels) == ("photos", (48, 64), 3)
     text = (here / "photos.yaml").read_text()
-    assert "# 36 images to train, a fifth of them is held back to test; 3 classes; images 3x48x48." in text
-    assert "squeezed to squares" in result.stderr
+    assert "# 36 images to train, a fifth of them is held back to test; 3 classes; images 3x48x64." in text
+    assert "  image_size: [48, 64]\n" in text
+    assert "resize" not in result.stderr
     words = ["photos.yaml", "training.epochs=4", "num_members=2", "compute.executor=inline", "-q"]
     trained = CliRunner().invoke(main, ["train", *words])
     assert trained.exit_code == 0, trained.output
     assert "photos (image_folder): 2 members (cnn)" in trained.stdout
+
+
+@pytest.mark.parametrize(
+    ("sizes", "proposed", "told"),
+    [
+        ([(70, 52)], (48, 64), False),
+        ([(52, 70), (104, 140), (53, 70)], (64, 48), False),
+        ([(28, 28)], 28, False),
+        ([(70, 66)], 64, True),  # nearly a square
+        ([(70, 52), (52, 70)], 48, True),
+        ([(9, 900)], (256, 8), True),
+    ],
+    ids=str,
+)
+def test_a_size_of_the_pictures_own_proportions_is_proposed(
+    sizes: list[tuple[int, int]], proposed: object, told: bool, here: Path
+) -> None:
+    for number, size in enumerate(sizes):
+        pictures(here / "photos" / "train", 2, 4, size)
+        for folder in sorted((here / "photos" / "train").glob("class ?")):
+            folder.rename(here / "photos" / f"{folder.name} {number}")
+        (here / "photos" / "train").rmdir()
+    result = init("photos")
+    assert written(result).data.image_size == proposed
+    assert ("the middle is cut out; data.resize: pad keeps" in result.stderr) == told
 
 
 def test_given_parts_grey_pictures_and_classes_of_unequal_size(here: Path) -> None:

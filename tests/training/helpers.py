@@ -30,6 +30,16 @@ def arrays() -> dict[str, Any]:
     }
 
 
+def cut(arrays: dict[str, Any], height: int, width: int) -> dict[str, Any]:
+    """The same with the middle [height, width] of every image."""
+    top, left = (28 - height) // 2, (28 - width) // 2
+    cut_out = {
+        name: np.ascontiguousarray(arrays[name][:, :, top : top + height, left : left + width])
+        for name in ("train_images", "test_images")
+    }
+    return {**arrays, **cut_out}
+
+
 def experiment(
     model: dict[str, Any] | None = None, kernels: str = "auto", device: str = "cpu", **training: Any
 ) -> Experiment:

@@ -18,7 +18,7 @@ from ensemble.training.placement import Placement
 from ensemble.training.stack_run import StackRun
 from ensemble.types import EpochRecord, Task
 from tests.training.helpers import arrays as arrays
-from tests.training.helpers import experiment, results, specs
+from tests.training.helpers import cut, experiment, results, specs
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "adam, one cycle": {"schedule": {"name": "one_cycle"}, "lr": 3e-3},
@@ -97,6 +97,20 @@ def test_steps_that_take_nothing_from_the_host_are_the_plain_ones(
     assert [r.train_error for r in graphed[1]] == pytest.approx([r.train_error for r in plain[1]], abs=0.01)
     whole = max(1, 260 // run.recipe.batch_size)  # in an epoch, which ends with a smaller batch
     assert used[0] == run.recipe.epochs * whole - 3
+
+
+@pytest.mark.parametrize("size", [(20, 28), (28, 20)], ids=str)
+@pytest.mark.parametrize("model", [None, BATCH_NORM], ids=["lenet5", "batch norm"])
+def test_steps_on_images_that_are_no_squares(
+    size: tuple[int, int], model: dict[str, Any] | None, arrays: dict[str, Any]
+) -> None:
+    moves = {"rotation_degrees": 10, "shift": 0.1, "elastic_alpha": 1.0, "crop_area": 0.5, "cutmix_alpha": 1.0}
+    config = experiment(model, augmentation=moves)
+    graphed, notices = trained(run_of(config, cut(arrays, *size), replayed))
+    plain, _ = trained(run_of(config, cut(arrays, *size), None))
+    assert not notices
+    for mine, wanted in zip(graphed[0], plain[0], strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.helpers import experiment, results, specs, train
+from tests.training.helpers import cut, experiment, results, specs, train
 
 MODELS: dict[str, dict[str, Any]] = {
     "lenet5": {"name": "lenet5"},
@@ -45,6 +45,15 @@ def compare(config: Any, arrays: dict[str, Any], weights: float, votes: float) -
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_with_plain_sgd(model: str, kernels: str, arrays: dict[str, Any]) -> None:
     compare(experiment(MODELS[model], kernels, optimizer="sgd", lr=0.05), arrays, weights=PLAIN[kernels], votes=1e-3)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+@pytest.mark.parametrize("size", [(20, 28), (28, 20)], ids=str)
+@pytest.mark.parametrize("model", MODELS)
+def test_images_that_are_no_squares(model: str, size: tuple[int, int], kernels: str, arrays: dict[str, Any]) -> None:
+    moves = {"rotation_degrees": 10, "shift": 0.1, "elastic_alpha": 1.0, "crop_area": 0.5, "cutmix_alpha": 1.0}
+    config = experiment(MODELS[model], kernels, optimizer="sgd", lr=0.02, epochs=1, augmentation=moves)
+    compare(config, cut(arrays, *size), weights=PLAIN[kernels], votes=1e-3)
 
 
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
