@@ -22,6 +22,7 @@ from ensemble.config.loading import put
 from ensemble.config.yaml_source import KeyPath
 from ensemble.data import Dataset
 from ensemble.data.dataset import dataset_of_arrays
+from ensemble.data.map_style import arrays_of, is_map_style
 from ensemble.errors import ConfigError, StoppedError
 from ensemble.events import Event
 from ensemble.models import own_code
@@ -52,7 +53,8 @@ def train(
     ...), laid over the file; a model or method may be given by its name alone, and a model as a class or function of a
     Python file, which is called with num_classes, in_channels and model_args and gives an nn.Module. data: a section, the name of a data set,
     or arrays: (train_images, train_labels) or (train_images, train_labels, test_images, test_labels), with images
-    [N, H, W], [N, H, W, C] or [N, C, H, W]; without a test part a share is held back (data.test_fraction).
+    [N, H, W], [N, H, W, C] or [N, C, H, W]; without a test part a share is held back (data.test_fraction); or PyTorch data sets of
+    (image, class number): one, a pair (training, test), or {"train": ..., "test": ...} (see `ensemble.data.map_style`).
     trackers: further listeners (see `ensemble.tracking.base.Tracker`). on_event: called with every event, in this thread.
     progress: show the console of `ensemble train`; nothing is printed without it.
 
@@ -167,8 +169,18 @@ def _section(value: Any) -> Any:
 
 def _arrays(data: Any) -> dict[str, Any] | None:
     """The arrays by the names they have in a file; None where `data` is no arrays."""
+    if is_map_style(data):
+        return arrays_of(data)
+    if isinstance(data, Mapping) and any(map(is_map_style, data.values())):
+        if "train" not in data or set(data) - {"train", "test"}:
+            raise ConfigError(
+                f"data: found data sets by the names {', '.join(map(str, data))}; expected train and, if there is one, test"
+            )
+        return arrays_of(data["train"], data.get("test"))
     if not isinstance(data, tuple | list):
         return None
+    if len(data) == 2 and all(map(is_map_style, data)):
+        return arrays_of(*data)
     if len(data) not in (2, 4):
         raise ConfigError(
             f"data: found {len(data)} arrays; expected (train_images, train_labels) or (train_images, train_labels, test_images, test_labels)"

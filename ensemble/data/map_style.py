@@ -1,0 +1,89 @@
+"""PyTorch data sets as arrays: anything with a length and `[row]` that gives (image, class number).
+
+    arrays = arrays_of(train, test)       # as `dataset_of_arrays` takes them
+
+A data set is asked for each row once. Random transforms belong into `training.augmentation`: what they gave that one time would stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble.errors import DataError
+from ensemble.outside.long_work import working
+from ensemble.types import IntArray
+
+EXPECTED = "a data set with a length, whose rows are (image, class number)"
+
+
+def is_map_style(data: object) -> bool:
+    """True for what PyTorch calls a map-style data set, and for nothing that is an array or a sequence of Python's."""
+    if isinstance(data, str | bytes | Sequence | Mapping | np.ndarray) or not hasattr(data, "__getitem__"):
+        return False
+    return hasattr(data, "__len__") and not hasattr(data, "dtype")
+
+
+def arrays_of(train: Any, test: Any = None) -> dict[str, npt.NDArray[Any]]:
+    """The images and labels of both, by the names of an .npz file, with class names where the data set tells them (`classes`).
+
+    A row may also be a mapping with image (or img) and label, as Hugging Face's data sets give it. An image is a PIL picture, or an array or tensor [H, W], [C, H, W] or [H, W, C], all of one shape and type. Raises DataError
+    naming the row at fault.
+    """
+    images, labels_N = _read(train, "train")
+    arrays: dict[str, npt.NDArray[Any]] = {"train_images": images, "train_labels": labels_N}
+    if test is not None:
+        arrays["test_images"], arrays["test_labels"] = _read(test, "test")
+    names = getattr(train, "classes", None)
+    if isinstance(names, Sequence) and not isinstance(names, str) and len(names) > int(labels_N.max()):
+        arrays["class_names"] = np.array([str(name) for name in names])
+    return arrays
+
+
+def _read(data: Any, part: str) -> tuple[npt.NDArray[Any], IntArray]:
+    count = len(data)
+    if not count:
+        raise DataError(f"data ({part}): found no rows; expected {EXPECTED}")
+    images: npt.NDArray[Any] | None = None
+    labels_N = np.empty(count, np.int64)
+    with working(f"reading the {part} data set", count) as done:
+        for row in range(count):
+            image, labels_N[row] = _row(data, part, row)
+            if images is None:
+                images = np.empty((count, *image.shape), image.dtype)
+            if image.shape != images.shape[1:] or image.dtype != images.dtype:
+                raise DataError(
+                    f"data ({part}), row {row}: found an image of {image.dtype} {image.shape}, but row 0 is {images.dtype} {images.shape[1:]}; "
+                    "expected one shape and type: bring all to one size in the data set's transform"
+                )
+            images[row] = image
+            done()
+    assert images is not None
+    return images, labels_N
+
+
+def _row(data: Any, part: str, row: int) -> tuple[npt.NDArray[Any], int]:
+    try:
+        found = data[row]
+    except Exception as error:  # the data set is not ours
+        raise DataError(f"data ({part}), row {row}: reading it failed: {type(error).__name__}: {error}") from error
+    if isinstance(found, Mapping):  # of Hugging Face's data sets
+        found = [found[key] for key in ("image", "img", "label") if key in found]
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise DataError(f"data ({part}), row {row}: found {type(data[row]).__name__}; expected (image, class number)")
+    image, label = found
+    mode = getattr(image, "mode", None)
+    if isinstance(mode, str) and mode not in ("L", "RGB", "I;16"):  # PIL's; others would lose their meaning as numbers
+        image = image.convert("L" if mode == "1" else "RGB")
+    pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    if pixels.dtype == object or pixels.ndim not in (2, 3):
+        raise DataError(
+            f"data ({part}), row {row}: found {type(image).__name__} of shape {pixels.shape}; expected a picture, or an array [H, W], [C, H, W] or [H, W, C]"
+        )
+    number = label.item() if hasattr(label, "item") and np.asarray(label).size == 1 else label
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        raise DataError(f"data ({part}), row {row}: found the label {label!r}; expected a whole number from 0")
+    return pixels, number
