@@ -92,8 +92,8 @@ def test_training_on_data_sets_is_training_on_their_arrays(tmp_path):
             assert mine == theirs
     trained(tmp_path, "alone", whole)
     with np.load(tmp_path / "alone/labels.npz") as labels:
-        assert len(labels["test_labels_N"]) == 8  # a fifth is held back
-        assert len(labels["train_labels_N"]) == 32
+        assert len(labels["test_labels_N"]) == 9  # a fifth of each class is held back
+        assert len(labels["train_labels_N"]) == 31
 
 
 def test_floats_of_a_transform_are_read_and_normalised_ones_refused(tmp_path):

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
+from PIL import Image
 from ray._raylet import GcsClient
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.cluster_utils import Cluster
@@ -22,6 +24,7 @@ from ray.cluster_utils import Cluster
 from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
 from ensemble.data import load_dataset
+from ensemble.data.prepared import kept, remove
 from ensemble.errors import ComputeError, QuorumError
 from ensemble.events import EpochFinished, Event, MemberFailed, Notice, TaskStarted
 from ensemble.executors import build_executor, expected_slots
@@ -190,6 +193,7 @@ import sys
 from pathlib import Path
 from ensemble.config import parse_experiment
 from ensemble.data import load_dataset
+from ensemble.data.prepared import kept, remove
 from ensemble.run.run import complete_plan
 
 experiment = parse_experiment({
@@ -297,3 +301,40 @@ def test_a_node_killed_in_mid_run_costs_no_member_and_no_bit(cluster: Cluster, t
     assert sum(isinstance(event, TaskStarted) for event in events) == 5
     assert len(digests(outcome.path)) == 8
     assert digests(outcome.path) == digests(train(tmp_path / "calm", InlineExecutor()).path)
+
+
+def test_a_node_without_the_decoded_pictures_reads_them_itself(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for k in range(2):
+        (tmp_path / "photos" / "ab"[k]).mkdir(parents=True)
+        for i in range(30):
+            picture = np.random.default_rng([k, i]).integers(90 * k, 90 * k + 120, (12, 12), np.uint8)
+            Image.fromarray(picture).save(tmp_path / "photos" / "ab"[k] / f"{i}.png")
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "cache of the driver"))
+    cluster.add_node(num_cpus=2, env_vars={"ENSEMBLE_CACHE": str(tmp_path / "cache of the node")})
+
+    def trained(name: str, executor: Any, storage: str) -> tuple[dict[str, str], list[str]]:
+        data = {
+            "name": "image_folder",
+            "root": str(tmp_path / "photos"),
+            "image_size": 8,
+            "channels": 1,
+            "storage": storage,
+        }
+        experiment = parse_experiment(
+            {**CONFIG, "name": name, "training": {"epochs": 3}, "data": data, "output_dir": str(tmp_path / "runs")}
+        )
+        dataset = load_dataset(experiment.data)
+        for each in kept():  # as on another machine: what the driver has mapped stays, and nobody else finds it
+            remove(each.key)
+        outcome = run_ensemble(experiment, lambda *_: executor, lambda _: [], dataset)
+        events = [event for _, event in read_events(outcome.path / "events.jsonl")]
+        return digests(outcome.path), [event.message for event in events if isinstance(event, Notice)]
+
+    here, _ = trained("here", InlineExecutor(), "memory")
+    there, notices = trained("there", executor(cluster), "mapped")
+    assert there == here
+    assert any("reads the pictures, which it does not have decoded yet" in text for text in notices)
+    (folder,) = (tmp_path / "cache of the node" / "pictures").iterdir()  # one of its two workers did it
+    assert {file.name for file in folder.iterdir()} == {"index.json", "lock", "train.u8", "test.u8"}
