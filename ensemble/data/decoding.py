@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ensemble.data.account import Remark
+from ensemble.data.duplicates import same_images
 from ensemble.data.listing import Listing
 from ensemble.data.mapped import Place, map_images
 from ensemble.data.own_parts import Part, Parts, pixels_sha256
@@ -29,7 +30,7 @@ from ensemble.outside.long_work import working
 from ensemble.outside.memory import available_memory
 from ensemble.types import ByteArray, IntArray
 
-FORMAT = 1  # of prepared folders; a new number where the same pictures would be decoded to other bytes
+FORMAT = 2  # of prepared folders; a new number where the same pictures would be decoded to other bytes
 MAPPED_FROM = 1 << 26  # bytes of decoded images from which data.storage auto maps them
 
 MakeRoom = Callable[[str, tuple[int, int, int, int]], Room]
@@ -97,8 +98,16 @@ def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose
         else choose(name, sources, source_N[rows[name]], row_N[rows[name]])
         for number, name in enumerate(expected)
     }
-    low, high = _levels(images["train"])
-    return _Decoded(images, faults, rule, [*pixel_remarks(rule, list(readings.values())), *level_remarks(low, high)])
+    remarks = [*pixel_remarks(rule, list(readings.values())), *level_remarks(*_levels(images["train"]))]
+    if shared := same_images(images["train"], images["test"]):
+        test_row, row = next(iter(shared.items()))
+        names = [listing.names(rows[name][[each]])[0] for name, each in (("test", test_row), ("train", row))]
+        text = (
+            f"{len(shared):,} of {len(rows['test']):,} test images are training images too, pixel for pixel, such as {names[0]} and {names[1]}: "
+            "the test error of such images says nothing; remove them from one of the parts"
+        )
+        remarks.append(Remark(text, True))
+    return _Decoded(images, faults, rule, remarks)
 
 
 def _levels(images_NCHW: ByteArray) -> tuple[int, int]:
