@@ -72,8 +72,9 @@ def data_path_ours(moves: dict[str, float] | None = None) -> float:
     from ensemble.config.recipe import AugmentationConfig
     from ensemble.config.schema import ComputeConfig
     from ensemble.native.kernels import load
-    from ensemble.training.batches import Batches, Resident
+    from ensemble.training.batches import Batches
     from ensemble.training.placement import Placement
+    from ensemble.training.resident import Resident
     from ensemble.types import MemberSpec
 
     arrays, rows = load_mnist()

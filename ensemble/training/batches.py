@@ -1,6 +1,6 @@
-"""Resident images, and the batches of a stack gathered from them.
+"""The batches of a stack, gathered from its images.
 
-Images stay uint8 on the member's device; a batch is one gather, one conversion and, where asked, one augmentation
+A batch is one gather, one conversion and, where asked, one augmentation
 with parameters drawn per sample. Orders come from each member's own streams at (member, purpose, epoch), augmentations
 from its key for the epoch and the position of an image in it, so a member sees the same batches alone, in a stack, and
 after a restart.
@@ -8,121 +8,32 @@ after a restart.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ensemble.config.network import Network
 from ensemble.config.recipe import AugmentationConfig, TrainingConfig
 from ensemble.data.augmentation import Draw, augment, draw, spline_taps
 from ensemble.data.counter_random import SignedUniform, signed_uniform
-from ensemble.data.mapped import place_of, read_at_random, stays_in_memory, will_need
+from ensemble.data.mapped import stays_in_memory
 from ensemble.data.mixing import Blend, blended, draw_blend
 from ensemble.native.kernels import Deformation, Kernels
 from ensemble.seeding import Purpose, member_seed
-from ensemble.training.batch_last import filled, worthwhile
+from ensemble.training.batch_last import worthwhile
 from ensemble.training.class_balance import chances_of, loss_factors
-from ensemble.training.job import GIVEN, Arrays, FloatVector
+from ensemble.training.job import FloatVector
 from ensemble.training.layers import BatchPlace
 from ensemble.training.orders import Orders
 from ensemble.training.placement import Placement
+from ensemble.training.resident import Resident, tensor_of
 from ensemble.types import MemberSpec
-
-
-def tensor_of(array: npt.NDArray[np.generic]) -> Tensor:
-    """A tensor over the array's own memory, which must never be written to: arrays may be shared by every process."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.as_tensor(array)
 
 
 def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A torch generator at that seed."""
     return torch.Generator(device).manual_seed(seed)
-
-
-@dataclass(frozen=True)
-class Resident:
-    """The data set on one device. images: uint8; mean_C1 and std_C1 broadcast over [.., C, H, W].
-
-    ready: the images are float32 as a network takes them, such as features of a frozen backbone.
-    files: images that are mapped from a file, of which those of the next batch are asked for before they are needed.
-    """
-
-    train_images: Tensor
-    train_labels: Tensor
-    validation_rows: Tensor
-    test_images: Tensor
-    test_labels: Tensor | None
-    mean_C11: Tensor
-    std_C11: Tensor
-    ready: bool = False
-    files: tuple[tuple[Tensor, npt.NDArray[np.generic]], ...] = ()
-
-    @classmethod
-    def load(cls, arrays: Arrays, device: torch.device, model: Network | None = None) -> Resident:
-        """Copy to a GPU, share with numpy on a CPU (nothing here ever writes into these tensors).
-
-        model: a network that may have a standardisation of its own.
-        """
-        if model is not None and (scale := model.scale(arrays["train_images"].shape[1])) is not None:
-            arrays = {**arrays, "mean": np.array(scale[0], np.float32), "std": np.array(scale[1], np.float32)}
-        images = {name: array for name, array in arrays.items() if not name.startswith(GIVEN)}
-        tensors = {name: tensor_of(array).to(device).contiguous() for name, array in images.items()}
-        return cls(
-            tensors["train_images"], tensors["train_labels"], tensors["validation_rows"], tensors["test_images"],
-            tensors.get("test_labels"), tensors["mean"].view(-1, 1, 1), tensors["std"].view(-1, 1, 1),
-            files=tuple(_files(arrays, tensors)) if device.type == "cpu" else (),
-        )  # fmt: skip
-
-    def file_of(self, images: Tensor) -> npt.NDArray[np.generic] | None:
-        """The mapped file that these images are; None of images that are in memory."""
-        return next((array for tensor, array in self.files if tensor is images), None)
-
-    def will_need(self, images: Tensor, rows: Tensor) -> None:
-        """Let the system read these rows while other work goes on, where the images are in a file."""
-        if (array := self.file_of(images)) is not None:
-            will_need(array, rows.flatten().numpy())
-
-    def unit(self, images: Tensor) -> Tensor:
-        """uint8 images as float32 in [0, 1]."""
-        return images.float().div_(255)
-
-    def normalized(self, unit_images: Tensor) -> Tensor:
-        """Images in [0, 1], standardised in place with the statistics of the training rows."""
-        return unit_images.sub_(self.mean_C11).div_(self.std_C11)
-
-    def standardized(self, images: Tensor) -> Tensor:
-        """uint8 images as they come, standardised: what `normalized(unit(images))` gives, in one pass less."""
-        if self.ready:
-            return images
-        if len(self.mean_C11) == 1:  # plain numbers are quicker than tensors of one
-            return images.float().sub_(self._grey[0]).div_(self._grey[1])
-        return images.float().sub_(self.mean_C11 * 255).div_(self.std_C11 * 255)
-
-    def gathered(
-        self, images: Tensor, rows_KB: Tensor, kernels: Kernels, deformed: Deformation | None = None
-    ) -> Tensor:
-        """Rows of uint8 images, deformed and standardised, as [K, C, H, W, filled]: see `batch_last`."""
-        scale = self.mean_C11.flatten() * 255, self.std_C11.flatten() * 255
-        return kernels.gather(images, rows_KB, *scale, filled(rows_KB.shape[1]), deformed)
-
-    @cached_property
-    def _grey(self) -> tuple[float, float]:
-        return float(self.mean_C11) * 255, float(self.std_C11) * 255
-
-
-def _files(arrays: Arrays, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, npt.NDArray[np.generic]]]:
-    for name in ("train_images", "test_images"):
-        if place_of(arrays[name]) is not None:
-            read_at_random(arrays[name])
-            yield tensors[name], arrays[name]
 
 
 @dataclass(frozen=True)
@@ -210,6 +121,10 @@ class Batches:
             self._images, self._labels = own[0].flatten(0, 1), own[1].flatten()
             self.rows_per_epoch = own[1].shape[1]
             self._rows_KR = torch.arange(own[1].numel(), device=device).view(own[1].shape)
+        self._host_rows_KR = self._streamed_KR = self._rows_KR
+        self._streams = own is None and data.stream is not None  # the images are not on the device
+        if self._streams:
+            self._host_rows_KR = torch.stack([tensor_of(member.rows) for member in members])
         self._targets_KRC: Tensor | None = None
         if members[0].targets_RK is not None:
             targets = [tensor_of(member.targets_RK) for member in members if member.targets_RK is not None]
@@ -251,7 +166,10 @@ class Batches:
         if self._begun and self._ahead is not None and stays_in_memory(self._ahead):
             self._ahead = None  # one epoch has read all of it
         self._begun = True
-        self._order_KR.copy_(self._orders.of(epoch))
+        order_KR = self._orders.on_host(epoch)
+        self._order_KR.copy_(order_KR, non_blocking=True)
+        if self._streams:
+            self._streamed_KR = self._host_rows_KR.gather(1, order_KR.long())
         self._ask_for(0)
         wanted = (self._deforms, Purpose.AUGMENT, self._keys_K), (self._blends, Purpose.BLEND, self._blend_keys_K)
         for used, purpose, keys_K in wanted:
@@ -270,12 +188,15 @@ class Batches:
 
         first: an int, or an int64 tensor of one element on the device, which is not read on the host.
         """
-        place = self._place(first, rows)
-        if isinstance(first, int):
-            order_KB = self._order_KR[:, first : first + rows]
-            self._ask_for(first + rows)
-        else:
-            order_KB = self._order_KR.index_select(1, self._counts[:rows] + first)
+        if not isinstance(first, int):
+            return self._made(self._order_KR.index_select(1, self._counts[:rows] + first), self._place(first, rows))
+        batch = self._made(self._order_KR[:, first : first + rows], self._place(first, rows))
+        self._ask_for(first + rows)
+        return batch
+
+    def _made(self, order_KB: Tensor, place: BatchPlace) -> Batch:
+        """The batch of these positions of every member's rows, mixed where that is wanted."""
+        rows = place.rows
         if not self._blends:
             return self._gathered(self._placement.share(order_KB), place)
         blend = draw_blend(
@@ -288,10 +209,12 @@ class Batches:
         return _part(whole, place)
 
     def _ask_for(self, first: int) -> None:
-        """Let the system read the images of the batch from this position on."""
-        if self._ahead is not None:
-            order_KB = self._order_KR[:, first : first + self.batch_size]
-            will_need(self._ahead, self._rows_KR.gather(1, order_KB).flatten().numpy())
+        """Let the images of the batch from this position on be read."""
+        part = slice(first, first + self.batch_size)
+        if self._streams:
+            self._data.will_need(self._images, self._placement.share(self._streamed_KR[:, part]))
+        elif self._ahead is not None:
+            self._data.will_need(self._images, self._rows_KR.gather(1, self._order_KR[:, part]))
 
     def _gathered(self, order_KB: Tensor, place: BatchPlace, plain: bool = False) -> Batch:
         """The batch of these positions of every member's rows. plain: never with the batch as the last axis."""
@@ -305,7 +228,7 @@ class Batches:
         if self._kernels is not None and worthwhile(len(labels)) and not plain:
             images = self._data.gathered(self._images, rows_KB, self._kernels, self._deformation(draws))
             return Batch(images, labels, weights, targets, place, len(labels))
-        return Batch(self._gather(rows_KB, draws), labels, weights, targets, place)
+        return Batch(self._gather(rows_KB, draws, place), labels, weights, targets, place)
 
     def _place(self, first: int | Tensor, rows: int) -> BatchPlace:
         return BatchPlace(first, rows, self._placement.part, self._kernels or self._random_kernels)
@@ -336,8 +259,10 @@ class Batches:
         noise = draws.noise_B2hw * config.elastic_alpha
         return Deformation(draws.source_B23, noise, down, across, draws.brightness_B, draws.contrast_B)
 
-    def _gather(self, rows_KB: Tensor, draws: Draw | None) -> Tensor:
-        images = self._images[rows_KB.flatten()]
+    def _gather(self, rows_KB: Tensor, draws: Draw | None, place: BatchPlace) -> Tensor:
+        if self._streams and isinstance(place.first, int):  # known here, without asking the device
+            rows_KB = self._streamed_KR[:, place.first : place.first + place.rows][:, place.part]
+        images = self._data.take(self._images, rows_KB.flatten())
         if draws is None:
             images = self._data.standardized(images)
         else:

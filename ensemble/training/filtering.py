@@ -22,10 +22,11 @@ from torch import Tensor
 from ensemble.data.augmentation import augment, draw
 from ensemble.errors import ComputeError
 from ensemble.seeding import Purpose, member_seed
-from ensemble.training.batches import Resident, seeded, tensor_of
+from ensemble.training.batches import seeded
 from ensemble.training.job import Job
 from ensemble.training.layers import channels_last
 from ensemble.training.placement import Placement
+from ensemble.training.resident import Resident, tensor_of
 from ensemble.training.stack import Stack
 from ensemble.training.suitability import largest_stack
 from ensemble.types import Filter, MemberSpec
@@ -100,7 +101,7 @@ def _judges(wanted: Filter, job: Job, data: Resident, placement: Placement) -> l
 
 def _source(member: MemberSpec, job: Job, data: Resident, passes: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Deformed images (uint8) and labels, batch after batch; every pass in an order of its own."""
-    config, device = job.group.training.augmentation, data.train_images.device
+    config, device = job.group.training.augmentation, data.train_labels.device
     shape = (data.train_images.shape[1], data.train_images.shape[2], data.train_images.shape[3])
     for number in range(passes):
         seed = member_seed(job.seed, member.index, Purpose.FILTER, number)
@@ -108,8 +109,8 @@ def _source(member: MemberSpec, job: Job, data: Resident, passes: int) -> Iterat
         rows = tensor_of(member.rows)[torch.randperm(len(member.rows), generator=seeded(seed))].to(device)
         for first in range(0, len(rows), BATCH):
             chosen = rows[first : first + BATCH]
-            data.will_need(data.train_images, rows[first : first + 2 * BATCH])
-            images = data.unit(data.train_images[chosen])
+            images = data.unit(data.take(data.train_images, chosen))
+            data.will_need(data.train_images, rows[first + BATCH : first + 2 * BATCH])
             images = augment(images, config, draw(config, len(chosen), shape, keys_1, first))
             yield images.mul_(255).round_().clamp_(0, 255).to(torch.uint8), data.train_labels[chosen]
 

@@ -22,12 +22,12 @@ from ensemble.config.recipe import TrainingConfig
 from ensemble.data.mapped import place_of
 from ensemble.models import ImageShape
 from ensemble.seeding import Purpose, member_seed
-from ensemble.training.batches import Resident
 from ensemble.training.job import Arrays, Job
 from ensemble.training.placement import Placement
 from ensemble.training.plain import oddity
 from ensemble.training.prediction import CPU_BATCH, in_batches
 from ensemble.training.remembered import once_per_network
+from ensemble.training.resident import Resident
 from ensemble.training.stack import Stack, build_seeded, stack_modules
 from ensemble.training.start import head_of, trained
 from ensemble.types import MemberSpec, Task
@@ -179,7 +179,7 @@ def on_features(
     train, test = _Kept.parts
     shared = sum(p.numel() for name, p in whole.network.named_parameters() if not name.startswith(f"{head}."))
     stack = HeadStack(layers, head, backbone, shared)
-    return replace(data, train_images=train, test_images=test, ready=True), stack
+    return replace(data, train_images=train, test_images=test, ready=True, files=(), stream=None), stack
 
 
 def backbone_of(
@@ -256,9 +256,11 @@ def _features(stack: Stack, head: str, data: Resident, placement: Placement) -> 
 
     def of(images: Tensor) -> Tensor:
         def part(start: int, end: int) -> Tensor:
-            data.will_need(images, torch.arange(start, min(2 * end - start, len(images))))
+            chosen = images[start:end] if data.stream is None else data.take(images, torch.arange(start, end))
+            if end < len(images):
+                data.will_need(images, torch.arange(end, min(2 * end - start, len(images))))
             with placement.autocast():
-                features, _ = _through(stack, head, data.standardized(images[start:end]))
+                features, _ = _through(stack, head, data.standardized(chosen))
             return features.float()
 
         return torch.cat(list(in_batches(part, len(images), CPU_BATCH)))[:, :, None, None]

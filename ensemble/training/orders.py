@@ -39,6 +39,10 @@ class Orders:
 
     def of(self, epoch: int) -> Tensor:
         """The orders of an epoch (from 0)."""
+        return self.on_host(epoch).to(self._device, non_blocking=True).long()
+
+    def on_host(self, epoch: int) -> Tensor:
+        """The same in the machine's memory; int32 where they are drawn ahead."""
         if self._thread is None or self._last_epoch is None:
             return self._draw(epoch)
         drawn = self._ahead[1].result() if self._ahead and self._ahead[0] == epoch else self._draw(epoch)
@@ -46,7 +50,7 @@ class Orders:
             self._ahead = epoch + 1, self._thread.submit(self._draw, epoch + 1)
         else:
             self._thread.shutdown(wait=False)
-        return drawn.to(self._device, non_blocking=True).long()
+        return drawn
 
     def _draw(self, epoch: int) -> Tensor:
         if self._thread is None:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ensemble.training.batch_last import worthwhile
-from ensemble.training.batches import Resident
 from ensemble.training.placement import Placement
+from ensemble.training.resident import Resident
 from ensemble.training.stack import Stack
 
 # Large enough to keep a device busy, small enough that activations of a few members stay in a CPU's cache.
@@ -39,13 +39,14 @@ def predict_own(
     Images that most members want are computed for all of them at once; where they want different ones (the rows out of
     their bags are about a third), each member computes its own.
     """
-    wanted = torch.unique(torch.cat(list(rows))).to(placement.device)
+    where = placement.device if data.stream is None else torch.device("cpu")
+    wanted = torch.unique(torch.cat(list(rows))).to(where)
     longest = max(map(len, rows))
     if longest >= _SHARED_PAYS * len(wanted):
         shared = predict(stack, data, images, wanted, placement)
-        return [shared[k][torch.searchsorted(wanted, own.to(placement.device))] for k, own in enumerate(rows)]
+        return [shared[k][torch.searchsorted(wanted, own.to(where)).to(placement.device)] for k, own in enumerate(rows)]
     filled = torch.stack([F.pad(own, (0, longest - len(own)), value=int(wanted[0])) for own in rows])
-    probabilities = predict(stack, data, images, filled.to(placement.device), placement)
+    probabilities = predict(stack, data, images, filled.to(where), placement)
     return [probabilities[k, : len(own)] for k, own in enumerate(rows)]
 
 
@@ -59,17 +60,23 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
     count = len(images) if rows is None else rows.shape[-1]
     kernels = stack.kernels
 
+    def part_of(start: int, end: int) -> Tensor:
+        return torch.arange(start, min(end, count)) if rows is None else rows[..., start:end]
+
     def ask_for(start: int, end: int) -> None:
-        data.will_need(images, torch.arange(start, min(end, count)) if rows is None else rows[..., start:end])
+        if start < count:
+            data.will_need(images, part_of(start, end))
 
     def logits(start: int, end: int) -> Tensor:
-        ask_for(end, 2 * end - start)
         if kernels is not None and worthwhile(end - start):
-            part = torch.arange(start, end) if rows is None else rows[..., start:end]
+            part = part_of(start, end)
             x = data.gathered(images, part.reshape(-1, end - start), kernels)
+            ask_for(end, 2 * end - start)
             logits_BKC = stack(x.expand(stack.num_members, *x.shape[1:]), end - start)
         else:
-            chosen = images[start:end] if rows is None else images[rows[..., start:end]]
+            whole = rows is None and data.stream is None
+            chosen = images[start:end] if whole else data.take(images, part_of(start, end))
+            ask_for(end, 2 * end - start)
             with placement.autocast():
                 logits_BKC = stack(data.standardized(chosen))
         logits_KBC: Tensor = logits_BKC.float().transpose(0, 1)

@@ -26,7 +26,7 @@ from ensemble.models.work import activation_sizes, needs_two_images
 from ensemble.native.kernels import load
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.batch_last import known, suits
-from ensemble.training.batches import Batch, Batches, Resident, tensor_of
+from ensemble.training.batches import Batch, Batches
 from ensemble.training.checkpoint import capture
 from ensemble.training.class_balance import logit_offsets
 from ensemble.training.cuda_graph import GraphedStep, StepTable, capture_on_gpu
@@ -42,6 +42,7 @@ from ensemble.training.optimizers import FACTOR, MemberRates, build_optimizer, c
 from ensemble.training.placement import Placement
 from ensemble.training.prediction import evaluation_rows, predict, predict_logits, predict_own
 from ensemble.training.remembered import once_per_network
+from ensemble.training.resident import GPU_SHARE, Resident, tensor_of
 from ensemble.training.schedules import Plateau, rate
 from ensemble.training.stack import Stack
 from ensemble.training.start import Trained, trained
@@ -62,7 +63,10 @@ class StackRun:
         self.recipe, self.members = job.group.training, task.members
         count, device = len(task.members), placement.device
         self._class_weights = given_class_weights(arrays, job.group.name)
-        self.data = Resident.load(arrays, device, job.group.model)
+        room = (
+            placement.memory_bytes * min(1.0, job.compute.gpus_per_task) * GPU_SHARE if device.type == "cuda" else None
+        )
+        self.data = Resident.load(arrays, device, job.group.model, room)
         self.validation_labels = self.data.train_labels[self.data.validation_rows]
         image_shape = arrays["train_images"].shape[1:]
         parts = trained(job.group, image_shape, job.num_classes)
@@ -129,6 +133,8 @@ class StackRun:
     def _obstacle_to_graph(self) -> str | None:
         if self.stack.draws_itself:
             return "the network draws random numbers by itself"
+        if self.data.stream is not None:
+            return f"the images would take more than {GPU_SHARE:.0%} of the GPU's memory, and are sent batch by batch"
         return obstacle_to_capture(self.recipe, self.placement)
 
     def use_graph(self, graphed: GraphedStep) -> None:

@@ -16,9 +16,10 @@ from ensemble.config.schema import ComputeConfig
 from ensemble.events import Notice
 from ensemble.native.kernels import load, obstacle
 from ensemble.training.batch_last import Chain, suits, worthwhile
-from ensemble.training.batches import Batches, Resident
+from ensemble.training.batches import Batches
 from ensemble.training.layers import BatchPlace
 from ensemble.training.placement import Placement
+from ensemble.training.resident import Resident
 from ensemble.training.stack import Stack
 from ensemble.types import MemberSpec
 from tests.training.helpers import arrays as arrays

@@ -17,10 +17,11 @@ from ensemble.commands.main import main
 from ensemble.config.recipe import TrainingConfig
 from ensemble.errors import ConfigError
 from ensemble.training import named_class_weights
-from ensemble.training.batches import Batches, Resident
+from ensemble.training.batches import Batches
 from ensemble.training.class_balance import chances_of, logit_offsets, loss_factors
 from ensemble.training.job import CLASS_WEIGHTS
 from ensemble.training.placement import Placement
+from ensemble.training.resident import Resident
 from ensemble.types import MemberSpec
 from tests.training.helpers import arrays as arrays
 from tests.training.helpers import experiment, results, specs, train

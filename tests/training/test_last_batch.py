@@ -7,9 +7,10 @@ import pytest
 
 from ensemble.errors import ConfigError
 from ensemble.models.work import needs_two_images
-from ensemble.training.batches import Batches, Resident
+from ensemble.training.batches import Batches
 from ensemble.training.job import check_batches
 from ensemble.training.placement import Placement
+from ensemble.training.resident import Resident
 from tests.training.helpers import experiment, failures, results, specs, train
 
 SINGLE = {

@@ -12,8 +12,9 @@ import torch
 from ensemble.config.recipe import AugmentationConfig
 from ensemble.config.schema import ComputeConfig
 from ensemble.training import Trainer
-from ensemble.training.batches import Batches, Resident
+from ensemble.training.batches import Batches
 from ensemble.training.placement import Placement
+from ensemble.training.resident import Resident
 from ensemble.types import MemberSpec, Task
 from tests.training.helpers import experiment, results
 

@@ -15,9 +15,9 @@ from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
 from ensemble.errors import ComputeError
 from ensemble.training import Trainer
-from ensemble.training.batches import Resident
 from ensemble.training.filtering import filtered_set
 from ensemble.training.placement import Placement
+from ensemble.training.resident import Resident
 from ensemble.types import Filter, MemberResult, MemberSpec, Task
 from tests.training.helpers import experiment, results, specs
 
