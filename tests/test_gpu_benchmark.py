@@ -41,6 +41,7 @@ FIGURES = {
     "kernels": ("64 LeNet-5, eager", "device_ms"),
     "augmentation": ("rotation and shift, eager", "ms_per_member_epoch"),
     "memory": ("LeNet-5 K=64", "images"),
+    "streamed": ("LeNet-5 K=16, streamed", "ms_per_member_epoch"),
     "record": ("all of it, float32", "hours"),
     "whole_process": ("ours, 10 epochs", "seconds"),
     "many": ("2 processes", "s_per_epoch"),

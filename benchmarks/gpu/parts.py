@@ -35,6 +35,7 @@ _PARTS: tuple[tuple[str, float, float, str], ...] = (
     ("kernels", 60, 20, "profile: which kernels take the time of a step, and how much of it the GPU is busy"),
     ("augmentation", 60, 15, "what deformed images cost 64 LeNet-5"),
     ("memory", 60, 15, "peak memory of training, of predicting, and after the task"),
+    ("streamed", 60, 15, "images that do not fit, sent batch by batch, beside the same training with all of them on the card"),
     ("record", 90, 30, "configs/record_mnist.yaml: a short run with one member of each kind; time per member-epoch"),
     ("whole_process", 150, 60, "8 bagged LeNet-5, whole process: `ensemble train` and Ensemble-PyTorch"),
     ("many", 90, 20, "100 LeNet-5 of 99 %; 16 LeNet-5 as one stack and as 16 processes on the same GPU"),
