@@ -5,7 +5,7 @@
 train_images: [N, H, W], [N, H, W, C] or [N, C, H, W] (see `channel_axis`; data.layout), whole numbers or floats in
 [0, 1] (see `pixel_rule`; data.value_range). train_labels: [N], whole numbers from 0 where class_names says what they
 mean; without it any numbers or texts, whose sorted distinct values are the classes. Without test arrays a fixed test
-part is split off. Nothing is unpickled.
+part is split off. With val_images and val_labels these are the validation part, as in the files of MedMNIST. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from ensemble.outside.paths import given_path
 from ensemble.types import IntArray
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-NEEDED, OPTIONAL = ("train_images", "train_labels"), ("test_images", "test_labels", "class_names")
+NEEDED = ("train_images", "train_labels")
+OPTIONAL = ("test_images", "test_labels", "val_images", "val_labels", "class_names")
 
 
 def load_array_file(config: DataConfig) -> Parts:
@@ -42,6 +43,8 @@ def load_array_file(config: DataConfig) -> Parts:
 
 def parts_of_arrays(arrays: Arrays, path: Path, config: DataConfig) -> Parts:
     """Training and test part of arrays by their names. path: where they are from, for messages. Raises DataError."""
+    if "val_images" in arrays:
+        return _with_validation(arrays, path, config)
     class_names, train_labels_N = _classes(path, arrays)
     values, layout = _values(path, arrays, "train_images", config.layout)
     _same_length(path, "train", values, train_labels_N)
@@ -84,6 +87,32 @@ def parts_of_arrays(arrays: Arrays, path: Path, config: DataConfig) -> Parts:
     return Parts(train, test, class_names, kept, account)
 
 
+def _with_validation(arrays: Arrays, path: Path, config: DataConfig) -> Parts:
+    """The parts where a validation part is given: it follows the training images, which lose a test part where none is given."""
+    parts = parts_of_arrays({k: array for k, array in arrays.items() if not k.startswith("val_")}, path, config)
+    training, layout = _values(path, arrays, "train_images", config.layout)
+    values, _ = _values(path, arrays, "val_images", layout if arrays["val_images"].ndim == 4 else None)
+    labels_N = _labels(path, arrays, "val_labels", parts.class_names)
+    _same_length(path, "val", values, labels_N)
+    if values.shape[1:] != training.shape[1:]:
+        raise DataError(
+            f"{shown(path)}: train_images and val_images differ in shape: {training.shape[1:]} and {values.shape[1:]} (channels, "
+            "height, width); expected the same"
+        )
+    rule, count = parts.pixels, len(parts.train.labels_N)
+    if rule.value_range is None and rule.wide_range is None and training.dtype.kind in "iu":
+        rule = replace(rule, wide_range=BYTES)  # which is not kept with a run
+    images = np.concatenate([parts.train.images_NCHW, _bytes(path, "val_images", values, rule)])
+    own, *others = parts.account.parts
+    validation = PartAccount("validation", used_by_class(labels_N.tolist(), parts.class_names))
+    return replace(
+        parts,
+        train=Part(images, np.concatenate([parts.train.labels_N, labels_N])),
+        validation_rows=np.arange(count, count + len(labels_N)),
+        account=replace(parts.account, parts=(own, validation, *others)),
+    )
+
+
 def _read(path: Path) -> Arrays:
     expected = f"an .npz file with {', '.join(NEEDED)}"
     try:
@@ -93,6 +122,7 @@ def _read(path: Path) -> Arrays:
                 raise DataError(f"{shown(path)}: found a single array; expected {expected}")
             with loaded as archive:
                 arrays = {name: np.asarray(archive[name]) for name in archive.files}
+                arrays |= {name: _column(array) for name, array in arrays.items() if name.endswith("_labels")}
     except FileNotFoundError as error:
         raise DataError(f"data.path: no file {shown(path)}; expected {expected}") from error
     except DataError:
@@ -104,8 +134,9 @@ def _read(path: Path) -> Arrays:
         ) from error
     names = ", ".join(sorted(arrays)) or "nothing"
     missing = [name for name in NEEDED if name not in arrays]
-    if ("test_images" in arrays) != ("test_labels" in arrays):
-        missing.append("test_labels" if "test_images" in arrays else "test_images")
+    for part in ("test", "val"):
+        if (f"{part}_images" in arrays) != (f"{part}_labels" in arrays):
+            missing.append(f"{part}_labels" if f"{part}_images" in arrays else f"{part}_images")
     if missing:
         raise DataError(f"{shown(path)}: {', '.join(missing)} missing; found {names}")
     if unknown := sorted(arrays.keys() - {*NEEDED, *OPTIONAL}):
@@ -113,6 +144,11 @@ def _read(path: Path) -> Arrays:
             f"{shown(path)}: unknown arrays {', '.join(unknown)}; expected {', '.join(NEEDED)} and, if wanted, {', '.join(OPTIONAL)}"
         )
     return arrays
+
+
+def _column(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Labels [N, 1], which some write, as [N]."""
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _values(path: Path, arrays: Arrays, name: str, layout: Layout | None) -> tuple[npt.NDArray[Any], Layout]:

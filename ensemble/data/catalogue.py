@@ -198,7 +198,7 @@ OWN_DATA: dict[str, OwnData] = {
             "path, image_column, label_column, split_column, group_column, root, image_size, resize, channels, test_fraction, value_range, ground, on_bad_image, storage",
         ),
         OwnData(
-            "arrays", "your .npz with train_images, train_labels (test_images, test_labels, class_names)",
+            "arrays", "your .npz with train_images, train_labels (and the same of val and test, class_names)",
             "path, test_fraction, layout, value_range, ground",
         ),
     )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import DataConfig
-from ensemble.data import images_digest, load_dataset
+from ensemble.data import images_digest, load_dataset, split_of
 from ensemble.errors import ConfigError, DataError
 from tests.amounts import examples
 
@@ -188,3 +188,47 @@ def test_keys_that_do_not_fit_the_data_set_are_refused(data, message):
     values = {"name": "t", "num_members": 2, "method": {"name": "bagging"}, "model": {"name": "mlp"}, "data": data}
     with pytest.raises(ConfigError, match=message):
         parse_experiment(values)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "floats", "12 bits", "grey, by columns"])
+@pytest.mark.parametrize("tested", [True, False], ids=["test given", "test held back"])
+def test_a_validation_part_as_in_the_files_of_medmnist(load, kind, tested):
+    images, labels = {
+        "bytes": (IMAGES, LABELS), "floats": (IMAGES / 255.0, LABELS), "12 bits": (IMAGES.astype(np.uint16) * 16, LABELS),
+        "grey, by columns": (IMAGES[:, 0], LABELS[:, None].astype(np.uint8)),
+    }[kind]  # fmt: skip
+    parts = {"train": slice(0, 24), "val": slice(24, 32)} | ({"test": slice(32, 40)} if tested else {})
+    given = {
+        f"{name}_{what}": array[rows]
+        for name, rows in parts.items()
+        for what, array in (("images", images), ("labels", labels))
+    }
+    data = load(**given)
+    plain = load(**{name: array for name, array in given.items() if not name.startswith("val")})
+    expected = IMAGES[:, :1] if kind.startswith("grey") else IMAGES
+    if kind == "12 bits":
+        expected = np.round(IMAGES * 16.0 / 4095 * 255).astype(np.uint8)
+    np.testing.assert_array_equal(data.train_images_NCHW[-8:], expected[24:32])
+    np.testing.assert_array_equal(data.train_images_NCHW[:-8], plain.train_images_NCHW)
+    np.testing.assert_array_equal(data.test_images_NCHW, plain.test_images_NCHW)
+    np.testing.assert_array_equal(data.train_labels_N[-8:], LABELS[24:32])
+    config = DataConfig(name="arrays", path="mine.npz")
+    split = split_of(data, config, 0)
+    count = len(plain.train_labels_N)
+    assert split.validation_rows.tolist() == list(range(count, count + 8))
+    assert split.train_rows.tolist() == list(range(count))
+    assert [part.name for part in data.account.parts] == ["train", "validation", "test"]
+
+
+def test_an_odd_validation_part_is_named(load):
+    rest = {"train_images": IMAGES, "train_labels": LABELS}
+    for wrong, expected in (
+        ({"val_images": IMAGES[:4]}, "val_labels missing"),
+        ({"val_labels": LABELS[:4]}, "val_images missing"),
+        ({"val_images": IMAGES[:4], "val_labels": LABELS[:3]}, "4 val_images, but 3 val_labels"),
+        ({"val_images": IMAGES[:4], "val_labels": LABELS[:4] + 9}, "val_labels: found 4 unusable labels"),
+        ({"val_images": IMAGES[:4, :, :3], "val_labels": LABELS[:4]}, "train_images and val_images differ in shape"),
+        ({"val_images": IMAGES[:4] * 16.0, "val_labels": LABELS[:4]}, "val_images: found floats from"),
+    ):
+        with pytest.raises(DataError, match=expected):
+            load(**rest, **wrong)
