@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from ensemble.outside.long_work import working
 from ensemble.outside.memory import available_memory
 from ensemble.types import ByteArray, IntArray
 
-FORMAT = 2  # of prepared folders; a new number where the same pictures would be decoded to other bytes
+FORMAT = 3  # of prepared folders; a new number where the same pictures would be decoded to other bytes
 MAPPED_FROM = 1 << 26  # bytes of decoded images from which data.storage auto maps them
 
 MakeRoom = Callable[[str, tuple[int, int, int, int]], Room]
@@ -51,8 +51,10 @@ def decoded_parts(listing: Listing) -> Parts:
     """Training and test part of what is listed. Raises DataError naming the pictures at fault, or where there is no room for them."""
     reader, storage = PictureReader(listing.config), listing.config.storage
     wants = len(listing.pictures) * int(np.prod(reader.image_shape))
-    mapped = storage == "mapped" or (storage in (None, "auto") and wants >= MAPPED_FROM)
-    decoded = (_mapped(listing, reader, wants) if mapped else None) or _in_memory(listing, reader, wants)
+    if storage == "mapped" or (storage in (None, "auto") and wants >= MAPPED_FROM):
+        decoded = _mapped(listing, reader, wants)
+    else:
+        decoded = _in_memory(listing, reader, wants)
     listing.check_damage(decoded.faults)
     rows = listing.rows_without(decoded.faults)
     train, test = (
@@ -99,14 +101,19 @@ def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose
         for number, name in enumerate(expected)
     }
     remarks = [*pixel_remarks(rule, list(readings.values())), *level_remarks(*_levels(images["train"]))]
-    if shared := same_images(images["train"], images["test"]):
-        test_row, row = next(iter(shared.items()))
-        names = [listing.names(rows[name][[each]])[0] for name, each in (("test", test_row), ("train", row))]
-        text = (
-            f"{len(shared):,} of {len(rows['test']):,} test images are training images too, pixel for pixel, such as {names[0]} and {names[1]}: "
-            "the test error of such images says nothing; remove them from one of the parts"
-        )
-        remarks.append(Remark(text, True))
+    validation = listing.validation_rows(faults)
+    count = len(rows["train"]) - (0 if validation is None else len(validation))
+    for name, own_NCHW, own_rows in (
+        ("test", images["test"], rows["test"]), ("validation", images["train"][count:], rows["train"][count:]),
+    ):  # fmt: skip
+        if shared := same_images(images["train"][:count], own_NCHW):
+            other, row = next(iter(shared.items()))
+            names = listing.names(own_rows[[other]])[0], listing.names(rows["train"][[row]])[0]
+            text = (
+                f"{len(shared):,} of {len(own_NCHW):,} {name} images are training images too, pixel for pixel, such as {names[0]} and "
+                f"{names[1]}: their error says nothing; remove them from one of the parts"
+            )
+            remarks.append(Remark(text, True))
     return _Decoded(images, faults, rule, remarks)
 
 
@@ -136,22 +143,37 @@ def _in_memory(listing: Listing, reader: PictureReader, wants: int) -> _Decoded:
     return _decode(listing, reader, lambda _name, shape: InMemory(shape), choose)
 
 
-def _mapped(listing: Listing, reader: PictureReader, wants: int) -> _Decoded | None:
-    """The images as an earlier start has decoded them on this machine, or decoded now; None where data.storage may be memory
-    and they cannot be kept. Raises DataError where they must be mapped and cannot be kept.
+def _mapped(listing: Listing, reader: PictureReader, wants: int) -> _Decoded:
+    """The images as an earlier start has decoded them on this machine, or decoded now; in memory where they cannot be kept and
+    need not be. Raises DataError where they must be mapped and cannot be kept.
     """
     try:
-        with prepared(_key(listing, reader)) as folder:
-            index = folder.finished() or _prepare(folder, listing, reader)
+        with prepared(_key(listing, reader), os.path.abspath(listing.root)) as folder:  # noqa: PTH100  # links stay
+            index = folder.finished()
+            if index is None or _passed(listing, index):
+                index = _prepare(folder, listing, reader)
             folder.touch()
             return _opened(folder, index, listing)
     except (OSError, RuntimeError) as error:
         if listing.config.storage == "mapped":
             raise DataError(
                 f"data.storage is mapped, but decoded pictures cannot be kept: {error}; set ENSEMBLE_CACHE to a folder of yours "
-                f"with {wants / 2**30:.1f} GiB free, or data.storage=memory"
+                f"with {max(1, wants >> 20):,} MiB free, or data.storage=memory"
             ) from error
-        return None
+        decoded = _in_memory(listing, reader, wants)
+        text = f"the decoded pictures cannot be kept for later starts: {error}; set ENSEMBLE_CACHE to a folder of yours, or data.storage=memory"
+        return replace(decoded, remarks=[*decoded.remarks, Remark(text, True)])
+
+
+def _passed(listing: Listing, index: dict[str, Any]) -> bool:
+    """True when a picture that could not be read can be read now."""
+    for row in index["faults"]:
+        try:
+            listing.pictures.decode(int(row))
+        except DataError:
+            continue
+        return True
+    return False
 
 
 def _key(listing: Listing, reader: PictureReader) -> str:
@@ -159,7 +181,7 @@ def _key(listing: Listing, reader: PictureReader) -> str:
     import PIL
 
     config = listing.config
-    rule = [FORMAT, PIL.__version__, os.fspath(listing.root.resolve()), reader.told, config.value_range, config.ground]
+    rule = [FORMAT, PIL.__version__, reader.told, config.value_range, config.ground]
     division = [[section.name, section.part, section.rows] for section in listing.sections]
     groups = None if listing.groups is None else list(listing.groups)
     digest = hashlib.sha256(json.dumps([rule, division, listing.divided and config.test_fraction, groups]).encode())
@@ -181,7 +203,6 @@ def _prepare(folder: PreparedFolder, listing: Listing, reader: PictureReader) ->
         for part in images.values():
             part.flush()  # wide ones were filled in after the last note
         index = {
-            "root": os.fspath(listing.root.resolve()),
             "sha256": pixels_sha256(*images.values()),
             "rule": decoded.rule.to_json(),
             "remarks": [[remark.text, remark.warning] for remark in decoded.remarks],

@@ -16,6 +16,8 @@ SAMPLED = 256  # bytes of an image by which it is looked for
 
 def same_images(train_NCHW: ByteArray, test_NCHW: ByteArray) -> dict[int, int]:
     """For each test row that has the pixels of a training row, the first such row. Flat images of one level are not counted."""
+    if not len(test_NCHW):
+        return {}
     samples = dict[bytes, list[int]]()
     for row, sample in _samples(test_NCHW):
         samples.setdefault(sample, []).append(row)

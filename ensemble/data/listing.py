@@ -70,10 +70,14 @@ class PictureFiles:
         for file in self.files:
             try:
                 facts = file.stat()
-                known = b"%d %d" % (facts.st_size, facts.st_mtime_ns)
-            except OSError:
+                known = b"%d %d %d" % (
+                    facts.st_size,
+                    facts.st_mtime_ns,
+                    facts.st_ino,
+                )  # the last for files that changed places
+            except (OSError, ValueError):
                 known = b"not there"
-            digest.update(b"%s\0%s\n" % (os.fsencode(file), known))
+            digest.update(b"%s\0%s\n" % (os.fsencode(os.path.abspath(file)), known))  # noqa: PTH100  # links stay
         return digest.hexdigest()
 
 

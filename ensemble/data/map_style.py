@@ -73,17 +73,36 @@ def _row(data: Any, part: str, row: int) -> tuple[npt.NDArray[Any], int]:
     if isinstance(found, Mapping):  # of Hugging Face's data sets
         found = [found[key] for key in ("image", "img", "label") if key in found]
     if not isinstance(found, tuple | list) or len(found) != 2:
-        raise DataError(f"data ({part}), row {row}: found {type(data[row]).__name__}; expected (image, class number)")
+        keys = f" with {', '.join(map(str, data[row]))}" if isinstance(data[row], Mapping) else ""
+        raise DataError(
+            f"data ({part}), row {row}: found {type(data[row]).__name__}{keys}; expected (image, class number), or image and label by these names"
+        )
     image, label = found
-    mode = getattr(image, "mode", None)
-    if isinstance(mode, str) and mode not in ("L", "RGB", "I;16"):  # PIL's; others would lose their meaning as numbers
-        image = image.convert("L" if mode == "1" else "RGB")
-    pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    if isinstance(getattr(image, "mode", None), str) and hasattr(image, "convert"):
+        image = _picture(image)
+    try:
+        pixels = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image)
+    except (TypeError, ValueError) as error:  # such as torch.bfloat16
+        raise DataError(
+            f"data ({part}), row {row}: the image is no array: {error}; expected bytes or floats in [0, 1]"
+        ) from error
     if pixels.dtype == object or pixels.ndim not in (2, 3):
         raise DataError(
             f"data ({part}), row {row}: found {type(image).__name__} of shape {pixels.shape}; expected a picture, or an array [H, W], [C, H, W] or [H, W, C]"
         )
     number = label.item() if hasattr(label, "item") and np.asarray(label).size == 1 else label
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise DataError(f"data ({part}), row {row}: found the label {label!r}; expected a whole number from 0")
+    if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 1 << 31:
+        raise DataError(
+            f"data ({part}), row {row}: found the label {label!r}; expected the number of a class, from 0 (a target_transform can give it)"
+        )
     return pixels, number
+
+
+def _picture(image: Any) -> Any:
+    """A PIL picture whose values can be taken as they are: grey, colour, or wider numbers; transparent parts lie on white."""
+    from ensemble.data.pictures import Decoded, plain
+    from ensemble.data.pixel_rule import PixelRule
+
+    if image.mode in ("L", "RGB", "F") or image.mode.startswith("I"):
+        return image
+    return plain(Decoded("picture", image, None, None, 1), PixelRule())

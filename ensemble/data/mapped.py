@@ -13,9 +13,10 @@ import json
 import mmap
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -134,12 +135,20 @@ def remembered(images: ByteArray, name: str, find: Callable[[], T]) -> T:
 def keep_json(path: Path, value: T) -> T:
     """Write a small file whole or not at all; returns the value. Raises OSError."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-    with temporary.open("w") as file:
+    with private(temporary, "w") as file:
         json.dump(value, file)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
     return value
+
+
+def private(path: Path, mode: str) -> IO[Any]:
+    """The file, open, and nobody else's to read or write, whatever the umask: what others may write is not trusted."""
+    file = path.open(mode)
+    with suppress(OSError):  # a file system without modes
+        os.fchmod(file.fileno(), 0o600)
+    return file
 
 
 def _arrived(place: Place) -> ByteArray | Absent:

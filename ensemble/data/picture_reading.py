@@ -11,7 +11,7 @@ The range of wider values is known only when all training pictures have been see
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -57,6 +57,10 @@ class Room(Protocol):
         """The rows of the shard are complete."""
         ...
 
+    def renew(self, facts: Mapping[int, Fact]) -> None:
+        """Rows that were there have been filled anew."""
+        ...
+
     def close(self) -> None:
         """All rows are."""
         ...
@@ -77,6 +81,9 @@ class InMemory:
     def add(self, facts: Sequence[Fact]) -> None:
         """See Room."""
         self.facts += facts
+
+    def renew(self, facts: Mapping[int, Fact]) -> None:
+        """See Room."""
 
     def close(self) -> None:
         """See Room."""
@@ -132,6 +139,15 @@ class PictureReader:
                 return str(error)
 
         known = len(room.facts)
+        faulty = [
+            place for place, fact in enumerate(room.facts) if isinstance(fact, str)
+        ]  # what was wrong may have passed
+        if mended := {
+            place: fact
+            for place in faulty
+            if not isinstance(fact := read_into(room.images_NCHW[place : place + 1], place, 0), str)
+        }:
+            room.renew(mended)
         if known < len(rows):
             try:
                 with threads("reading pictures", len(rows) - known) as every:

@@ -18,17 +18,17 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from ensemble.cache import is_own, own_folder
-from ensemble.data.mapped import INDEX, keep_json
+from ensemble.data.mapped import INDEX, TEMPORARY, keep_json, private
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
 from ensemble.types import ByteArray, IntArray
@@ -51,6 +51,7 @@ class Part:
         if not self.facts:
             self._notes.unlink(missing_ok=True)
             _reserve(self.path, size)  # or a full disk would end the process with a signal
+        self.facts = self.facts[: shape[0]]
         self.images_NCHW: ByteArray = np.memmap(self.path, np.uint8, "r+", shape=shape)
         self.shard_rows = max(1, SHARD_BYTES // int(np.prod(shape[1:])))
         self._shape, self._shards = shape[1:], 0
@@ -79,6 +80,18 @@ class Part:
         if time.monotonic() - self._noted_at >= NOTE_EVERY_S and (self._noting is None or self._noting.done()):
             self._writing.result()
             self._begin_note(self._threads)
+
+    def renew(self, facts: Mapping[int, Any]) -> None:
+        """Rows that were noted and have been filled anew, with their facts. Raises OSError where that cannot be noted."""
+        for row, fact in facts.items():
+            self.facts[row] = fact
+        self.images_NCHW.flush()  # type: ignore[attr-defined]  # a memmap
+        temporary = self._notes.with_name(self._notes.name + TEMPORARY)
+        with private(temporary, "w") as notes:
+            notes.writelines(json.dumps(fact) + "\n" for fact in self.facts)
+            notes.flush()
+            os.fsync(notes.fileno())
+        temporary.replace(self._notes)
 
     def close(self) -> None:
         """All rows that were added are on the disk. Raises OSError where they could not be written."""
@@ -114,7 +127,7 @@ class Part:
         """What was written reaches the disk before the note of it does."""
         with self.path.open("rb+") as file:
             os.fdatasync(file.fileno())
-        with self._notes.open("a") as notes:
+        with private(self._notes, "a") as notes:
             notes.writelines(json.dumps(fact) + "\n" for fact in facts)
             notes.flush()
             os.fsync(notes.fileno())
@@ -132,7 +145,9 @@ class PreparedFolder:
         try:
             index = json.loads(path.read_bytes()) if is_own(path) else None
             whole = index is not None and all(
-                _size(self.path / each["file"]) == int(np.prod(each["shape"])) for each in index["parts"].values()
+                _size(self.path / each["file"]) == int(np.prod(each["shape"]))
+                and (self.path / each["file"]).stat().st_mtime_ns == each["written_ns"]
+                for each in index["parts"].values()
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             whole = False
@@ -156,6 +171,8 @@ class PreparedFolder:
 
     def finish(self, index: dict[str, Any]) -> None:
         """The folder is complete; files that the index does not name go."""
+        for each in index["parts"].values():
+            each["written_ns"] = (self.path / each["file"]).stat().st_mtime_ns
         keep_json(self.path / INDEX, index)
         named = {INDEX, LOCK, *(each["file"] for each in index["parts"].values())}
         for path in self.path.iterdir():
@@ -170,8 +187,8 @@ class PreparedFolder:
 
 
 @contextmanager
-def prepared(key: str) -> Iterator[PreparedFolder]:
-    """The folder of a key, for this process alone as long as it is inside.
+def prepared(key: str, root: str) -> Iterator[PreparedFolder]:
+    """The folder of a key, for this process alone as long as it is inside. root: where the pictures lie, for `kept`.
 
     Raises OSError or RuntimeError where the cache cannot be written.
     """
@@ -180,7 +197,7 @@ def prepared(key: str) -> Iterator[PreparedFolder]:
         path.mkdir(mode=0o700, exist_ok=True)
         if not is_own(path):
             raise PermissionError(f"{path} belongs to another user, or others may write to it")
-        with (path / LOCK).open("ab") as lock:
+        with _lock_file(path / LOCK, root) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -189,6 +206,18 @@ def prepared(key: str) -> Iterator[PreparedFolder]:
             if _same(lock.fileno(), path / LOCK):  # or the folder was removed meanwhile
                 yield PreparedFolder(path)
                 return
+
+
+def _lock_file(path: Path, root: str) -> IO[Any]:
+    """The open lock file, which says whose pictures these are; for reading alone where nothing can be written any more."""
+    try:
+        lock = private(path, "a")
+    except OSError:
+        return path.open()
+    if lock.tell() == 0:
+        lock.write(root)
+        lock.flush()
+    return lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +262,7 @@ def _kept(path: Path) -> Kept:
     rows = sum(part["shape"][0] for part in parts)
     return Kept(
         key=path.name,
-        root="" if index is None else str(index["root"]),
+        root=_root(path / LOCK),
         shape=(rows, *parts[0]["shape"][1:]) if parts else (),
         bytes_used=sum(each.st_size for each in files),
         used=(path / LOCK).stat().st_mtime if (path / LOCK).exists() else time.time(),
@@ -241,9 +270,18 @@ def _kept(path: Path) -> Kept:
     )
 
 
-def _reserve(path: Path, size: int) -> None:
+def _root(lock: Path) -> str:
     try:
-        with path.open("wb") as file:
+        return lock.read_text(errors="backslashreplace")
+    except OSError:
+        return ""
+
+
+def _reserve(path: Path, size: int) -> None:
+    """A new file of that size. What has the name keeps its content for whoever has mapped it."""
+    path.unlink(missing_ok=True)
+    try:
+        with private(path, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, size)
     except OSError:
         path.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,10 @@ def list_table(config: DataConfig) -> Listing:
             raise DataError(
                 f"{shown(path)}: column {column}: found nothing in {len(empty):,} rows ({_rows(empty)}); expected a value in every row (data.{key})"
             )
+    if nul := [n for n, name in enumerate(columns["image_column"]) if "\0" in name]:
+        raise DataError(
+            f"{shown(path)}: column {wanted['image_column']}: found a NUL character in {len(nul):,} rows ({_rows(nul)}); expected names of files"
+        )
     count = len(columns["label_column"])
     parts_N = _parts(path, wanted.get("split_column", ""), columns.get("split_column")) or [None] * count
     order: list[int] = [n for part in (*PARTS, None) for n, found in enumerate(parts_N) if found == part]
@@ -61,7 +66,7 @@ def list_table(config: DataConfig) -> Listing:
     number = {name: k for k, name in enumerate(class_names)}
     labels_N: IntArray = np.array([number[columns["label_column"][n]] for n in order], np.int64)
     files = [root / columns["image_column"][n] for n in order]
-    groups = [columns["group_column"][n] for n in order] if "group_column" in columns else None
+    groups = [columns["group_column"][n] for n in order] if "group_column" in columns else _by_file(files)
     counts = Counter(parts_N)
     sections = [
         Section(part or shown(path.name), shown(path), root, part, counts[part])
@@ -73,16 +78,7 @@ def list_table(config: DataConfig) -> Listing:
             f"data.test_fraction: found {config.test_fraction}, but column {wanted['split_column']} of {shown(path)} gives the test part; remove one"
         )
     listing = Listing(root, PictureFiles(files), labels_N, sections, class_names, config, groups)
-    return Listing(
-        root,
-        listing.pictures,
-        labels_N,
-        sections,
-        class_names,
-        config,
-        groups,
-        _remarks(files, labels_N, listing, groups),
-    )
+    return replace(listing, remarks=_remarks(files, labels_N, listing))
 
 
 def _read(path: Path, wanted: dict[str, str]) -> dict[str, list[str]]:
@@ -102,12 +98,25 @@ def _read(path: Path, wanted: dict[str, str]) -> dict[str, list[str]]:
         raise DataError(f"{shown(path)}: found two columns {few(twice)}; expected each name once")
     for key, column in wanted.items():
         if column not in names:
+            apart = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), None)
+            hint = (
+                f"; the columns seem to be separated by {apart!r}: save it with commas, or with tabs as .tsv"
+                if apart
+                else ""
+            )
             raise DataError(
-                f"{shown(path)}: no column {column!r} (data.{key}); found {few([repr(name) for name in names], 12)}"
+                f"{shown(path)}: no column {column!r} (data.{key}); found {few([repr(name) for name in names], 12)}{hint}"
             )
     if not rows:
         raise DataError(f"{shown(path)}: found no rows; expected {EXPECTED}")
-    return {key: [_as_text(row[names.index(column)]) for row in rows] for key, column in wanted.items()}
+    found = {key: [row[names.index(column)] for row in rows] for key, column in wanted.items()}
+    for key, column in wanted.items():
+        if odd := next((value for value in found[key] if isinstance(value, dict | list | bytes)), None):
+            raise DataError(
+                f"{shown(path)}: column {column}: found {type(odd).__name__} values; expected texts or numbers (data.{key}); pictures that lie in the "
+                "table itself must be written into files"
+            )
+    return {key: [_as_text(value) for value in values] for key, values in found.items()}
 
 
 def _text(path: Path, content: bytes, delimiter: str) -> tuple[list[str], list[Sequence[Any]]]:
@@ -187,11 +196,17 @@ def _classes(path: Path, column: str, values: Sequence[str], parts_N: Sequence[P
         raise DataError(
             f"{shown(path)}: column {column}: found only {few(sorted(trained))}; expected at least two classes (data.label_column)"
         )
-    numbers = all(value.isascii() and value.removeprefix("-").isdigit() for value in trained)
+    numbers = all(len(value) < 19 and value.isascii() and value.removeprefix("-").isdigit() for value in trained)
     return tuple(sorted(trained, key=int) if numbers else sorted(trained))
 
 
-def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing, groups: Sequence[str] | None) -> list[Remark]:
+def _by_file(files: Sequence[Path]) -> list[str] | None:
+    """Where a file stands in several rows, however it is written, they stay together; None where none does."""
+    places = [os.path.normpath(file) for file in files]
+    return places if len(set(places)) < len(places) else None
+
+
+def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing) -> list[Remark]:
     """What is odd about the table: files that stand in several rows, and groups in several parts."""
     said = []
     places: dict[str, list[int]] = {}
@@ -201,7 +216,8 @@ def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing, groups
     if twice:
         unlike = [file for file, rows in twice.items() if len(set(labels_N[rows].tolist())) > 1]
         also = f", {len(unlike):,} of them with several classes, such as {shown(unlike[0])}" if unlike else ""
-        said.append(Remark(f"{len(twice):,} files stand in several rows{also}", True))
+        kept = "" if listing.config.group_column else "; the rows of a file stay together where a part is split off"
+        said.append(Remark(f"{len(twice):,} files stand in several rows{also}{kept}", True))
     part_of_row = {row: section.part for section, rows in listing.of_section() for row in rows}
     if shared := [file for file, rows in twice.items() if len({part_of_row[row] for row in rows}) > 1]:
         said.append(
@@ -210,9 +226,9 @@ def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing, groups
                 True,
             )
         )
-    if groups is not None:
+    if listing.groups is not None and listing.config.group_column:
         parts: dict[str, set[PartName | None]] = {}
-        for row, group in enumerate(groups):
+        for row, group in enumerate(listing.groups):
             parts.setdefault(group, set()).add(part_of_row[row])
         if spread := sorted(group for group, found in parts.items() if len(found) > 1):
             said.append(

@@ -119,9 +119,12 @@ ODD = {
     "negative label": ((GREY_NHW[0], -1), "found the label -1"),
     "fraction": ((GREY_NHW[0], 0.5), "found the label 0.5"),
     "truth": ((GREY_NHW[0], True), "found the label True"),
+    "an endless label": ((GREY_NHW[0], 2**70), "found the label 1180591620717411303424"),
+    "half floats of another kind": ((torch.zeros(8, 10, dtype=torch.bfloat16), 0), "the image is no array"),
+    "a mapping of other names": ({"pixels": GREY_NHW[0], "label": 0}, "found dict with pixels, label"),
     "no image": (("cat.png", 0), "found str of shape"),
     "a vector": ((GREY_NHW[0, 0], 0), "found ndarray of shape"),
-    "a mapping without labels": ({"image": GREY_NHW[0]}, "found dict; expected"),
+    "a mapping without labels": ({"image": GREY_NHW[0]}, "found dict with image; expected"),
 }
 
 
@@ -130,6 +133,21 @@ def test_odd_rows_are_named(odd):
     row, expected = ODD[odd]
     with pytest.raises(DataError, match=rf"data \(train\), row 1: .*{expected}"):
         arrays_of(Rows([(GREY_NHW[0], 0), row]))
+
+
+def test_pictures_of_other_modes_keep_what_they_show():
+    levels = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    wide = (np.arange(64).reshape(8, 8) * 900).astype(np.int32)
+    for image, expected in (
+        (Image.fromarray(levels), levels),
+        (Image.fromarray(wide), wide),
+        (Image.fromarray(wide.astype(np.uint16)), wide),
+        (Image.fromarray(GREY_NHW[0] > 127), np.where(GREY_NHW[0] > 127, 255, 0)),
+        (Image.fromarray(IMAGES_NHWC[0]).convert("P", palette=Image.Palette.ADAPTIVE, colors=256), IMAGES_NHWC[0]),
+    ):
+        np.testing.assert_array_equal(arrays_of(Rows([(image, 0)]))["train_images"][0], expected)
+    clear = Image.fromarray(np.concatenate([IMAGES_NHWC[0], np.zeros((8, 10, 1), np.uint8)], 2), "RGBA")
+    assert (arrays_of(Rows([(clear, 0)]))["train_images"] == 255).all()
 
 
 def test_failing_and_empty_data_sets_are_named():

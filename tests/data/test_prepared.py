@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import pickle
@@ -44,6 +43,17 @@ def write(root: Path, classes: str = "abc", count: int = 12, seed: int = 0) -> N
 
 def config(root: Path, storage: str, **keys: object) -> DataConfig:
     return DataConfig(name="image_folder", root=str(root), storage=storage, **{"image_size": SIDE, **keys})
+
+
+def nothing_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on a picture that can be read is not; those that cannot are tried again."""
+    plain = listing.decode
+
+    def decode(source: Path, name: str = "") -> object:
+        plain(source, name)
+        raise AssertionError(f"{source} was decoded again")
+
+    monkeypatch.setattr(listing, "decode", decode)
 
 
 def assert_same(mapped: Dataset, memory: Dataset) -> None:
@@ -110,7 +120,7 @@ def test_mapped_is_memory_when_decoded_and_when_found_again(kind, tmp_path, monk
     memory = load_dataset(config(tmp_path / "photos", "memory", **keys))
     mapped = load_dataset(config(tmp_path / "photos", "mapped", **keys))
     assert_same(mapped, memory)
-    monkeypatch.setattr(listing, "decode", None)  # a second start decodes nothing
+    nothing_is_decoded(monkeypatch)  # a second start decodes nothing
     again = load_dataset(config(tmp_path / "photos", "mapped", **keys))
     assert_same(again, memory)
     found = kept()
@@ -139,10 +149,96 @@ def test_damage_stops_at_every_start_and_is_decoded_once(tmp_path, monkeypatch):
     for _ in range(2):
         with pytest.raises(DataError, match="7 of 60 pictures cannot be used"):
             load_dataset(config(tmp_path / "photos", "mapped"))
-    monkeypatch.setattr(listing, "decode", None)
+    nothing_is_decoded(monkeypatch)
     mapped = load_dataset(config(tmp_path / "photos", "mapped", **keys))
     monkeypatch.undo()
     assert len(mapped.train_labels_N) + len(mapped.test_labels_N) == 53
+
+
+@pytest.mark.parametrize("storage", ["mapped"])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_fault_that_passes_is_not_kept(storage, finished, tmp_path):
+    """Unreadable for a while: file, folder and times stay what they were."""
+    photos = tmp_path / "photos"
+    write(photos)
+    whole = (photos / "b" / "05.png").read_bytes()
+    before = (photos / "b" / "05.png").stat()
+    (photos / "b" / "05.png").write_bytes(b"x" * len(whole))
+    os.utime(photos / "b" / "05.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    if finished:
+        assert len(load_dataset(config(photos, storage, on_bad_image="skip")).account.parts[0].left_out["b"]) == 1
+    else:
+        with pytest.raises(DataError, match=r"05\.png"):
+            load_dataset(config(photos, storage))
+    (photos / "b" / "05.png").write_bytes(whole)
+    os.utime(photos / "b" / "05.png", ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):
+        assert_same(load_dataset(config(photos, storage)), load_dataset(config(photos, "memory")))
+    assert len(kept()) == 1
+
+
+@pytest.mark.parametrize("mask", [0o002, 0o000, 0o077])
+def test_whatever_the_umask_nobody_else_may_write_and_it_is_found_again(mask, tmp_path, monkeypatch, cache):
+    write(tmp_path / "photos")
+    before = os.umask(mask)
+    try:
+        load_dataset(config(tmp_path / "photos", "mapped"))
+    finally:
+        os.umask(before)
+    files = list(cache.rglob("*.*"))
+    assert len(files) == 3
+    assert all(file.stat().st_mode & 0o777 == 0o600 for file in files)
+    nothing_is_decoded(monkeypatch)
+    load_dataset(config(tmp_path / "photos", "mapped"))
+
+
+def test_a_map_keeps_its_pixels_when_the_folder_is_decoded_anew(tmp_path, cache):
+    write(tmp_path / "photos")
+    mapped = load_dataset(config(tmp_path / "photos", "mapped")).train_images_NCHW
+    before = mapped.copy()
+    (index,) = cache.rglob("index.json")
+    index.unlink()
+    load_dataset(config(tmp_path / "photos", "mapped"))
+    np.testing.assert_array_equal(mapped, before)
+
+
+def test_pictures_that_change_places_are_noticed(tmp_path):
+    photos = tmp_path / "photos"
+    write(photos)
+    for path in photos.rglob("*.png"):  # of one size and time, as archives unpack them
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+        os.utime(path.with_suffix(".bmp"), (1e9, 1e9))
+    load_dataset(config(photos, "mapped"))
+    one, other = photos / "a" / "00.bmp", photos / "b" / "00.bmp"
+    one.rename(photos / "away")
+    other.rename(one)
+    (photos / "away").rename(other)
+    assert_same(load_dataset(config(photos, "mapped")), load_dataset(config(photos, "memory")))
+
+
+def test_a_folder_is_one_set_however_it_is_named(tmp_path, monkeypatch):
+    write(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    for root in ("photos", "./photos", str(tmp_path / "photos")):
+        load_dataset(config(Path(root), "mapped"))
+    assert len(kept()) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_read(tmp_path, cache, monkeypatch):
+    write(tmp_path / "photos")
+    load_dataset(config(tmp_path / "photos", "mapped"))
+    plain = Path.open
+
+    def refused(path: Path, mode: str = "r", *rest: object, **keys: object) -> object:
+        if mode != "r" and mode != "rb" and cache in path.parents:
+            raise OSError(30, "Read-only file system", str(path))
+        return plain(path, mode, *rest, **keys)
+
+    monkeypatch.setattr(Path, "open", refused)
+    assert_same(
+        load_dataset(config(tmp_path / "photos", "mapped")), load_dataset(config(tmp_path / "photos", "memory"))
+    )
 
 
 @pytest.mark.parametrize("change", ["content", "new", "gone", "size", "channels"])
@@ -164,13 +260,15 @@ def test_another_set_of_pictures_is_decoded_anew(change, tmp_path):
     assert len(kept()) == 2
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "index", "index is a list", "index of others"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "overwritten", "index", "index is a list", "index of others"])
 def test_a_damaged_folder_is_decoded_anew(damage, tmp_path, cache):
     write(tmp_path / "photos")
     load_dataset(config(tmp_path / "photos", "mapped"))
     (folder,) = (cache / "pictures").iterdir()
     if damage == "cut":
         os.truncate(folder / "train.u8", 100)
+    elif damage == "overwritten":
+        (folder / "train.u8").write_bytes(bytes((folder / "train.u8").stat().st_size))
     elif damage == "gone":
         (folder / "test.u8").unlink()
     elif damage == "index of others":
@@ -301,7 +399,9 @@ def test_asking_for_rows_changes_nothing(tmp_path):
 def _without_room(root: str, storage: str, answers: multiprocessing.Queue[str]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
     try:
-        answers.put(f"read {place_of(load_dataset(config(Path(root), storage)).train_images_NCHW)}")
+        data = load_dataset(config(Path(root), storage))
+        told = any("cannot be kept for later starts" in remark.text for remark in data.account.remarks())
+        answers.put(f"read {place_of(data.train_images_NCHW)} {told}")
     except DataError as error:
         answers.put(str(error))
 
@@ -317,7 +417,7 @@ def test_no_room_for_decoded_pictures(storage, tmp_path, cache, monkeypatch):
     answer = answers.get(timeout=60)
     process.join()
     if storage == "auto":
-        assert answer == "read None"
+        assert answer == "read None True"
     else:
         assert "File too large" in answer
         assert "set ENSEMBLE_CACHE" in answer
@@ -357,6 +457,4 @@ def test_what_is_kept_can_be_listed_and_removed(tmp_path, cache):
     for wrong in (found[0].key, "", "..", "../pictures", "/"):
         with pytest.raises(DataError, match="ensemble data ls"):
             remove(wrong)
-    assert json.loads((cache / "pictures" / found[1].key / "index.json").read_text())["root"] == str(
-        tmp_path / "photos"
-    )
+    assert {each.root for each in found} == {str(tmp_path / "photos")}

@@ -42,6 +42,11 @@ def config(path: Path, **keys: object) -> DataConfig:
     return DataConfig(name="table", path=str(path), **given)
 
 
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "cache"))
+
+
 def warned(data: Dataset) -> list[str]:
     """Warnings, but for the one about the few grey levels of these pictures."""
     texts = [remark.text for remark in data.account.remarks() if remark.warning]
@@ -183,6 +188,27 @@ def test_files_and_groups_in_several_parts_are_said(tmp_path):
     ]
 
 
+def test_rows_of_one_file_stay_together_however_it_is_written(tmp_path):
+    files = pictures(tmp_path, 40)
+    rows = [
+        [f"{start}{file}", "yn"[i % 2], "", ""] for i, file in enumerate(files) for start in ("", "./", "images/../")
+    ]
+    table = config(write(tmp_path / "labels.csv", rows))
+    data = load_dataset(table)
+    assert warned(data) == [
+        "40 files stand in several rows; the rows of a file stay together where a part is split off"
+    ]
+    for seed in range(3):
+        split, train = split_of(data, table, seed), levels(data, "train")
+        parts = [
+            {train[row] for row in split.train_rows},
+            {train[row] for row in split.validation_rows},
+            set(levels(data, "test")),
+        ]
+        assert [len(part) for part in parts] == [28, 4, 8]
+        assert len(set.union(*parts)) == 40
+
+
 def test_a_missing_file_is_a_bad_picture(tmp_path):
     files = pictures(tmp_path, 20)
     (tmp_path / files[3]).unlink()
@@ -218,6 +244,8 @@ ODD = {  # content of the table -> what is said, with keys of the configuration
         {"split_column": "part"},
     ),
     odd('file,class|"a.png,y|'): ("cannot be read as a table", {}),
+    odd("file;class|a.png;y|"): ("seem to be separated by ';'", {}),
+    odd("file,class|a.png,y|b\0.png,n|"): (r"column file: found a NUL character in 1 rows \(row 2\)", {}),
     "file,class\na.png,Käse\n".encode("latin-1"): ("no UTF-8", {}),
 }
 
@@ -239,6 +267,24 @@ def test_other_files_are_no_tables(name, content, expected, tmp_path):
         load_dataset(config(tmp_path / name))
     with pytest.raises(DataError, match=r"data\.path: no file"):
         load_dataset(config(tmp_path / "none.csv"))
+
+
+def test_pictures_inside_of_a_parquet_table_are_named(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [{"bytes": b"x", "path": "a.png"}] * 4
+    parquet.write_table(pyarrow.table({"file": rows, "class": list("ynyn")}), tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match=r"column file: found dict values; expected texts.*written into files"):
+        load_dataset(config(tmp_path / "labels.parquet"))
+
+
+def test_numbers_without_end_are_names(tmp_path):
+    files = pictures(tmp_path, 20)
+    path = write(
+        tmp_path / "labels.csv", [[file, "9" * (5000 if i % 2 else 3), "", ""] for i, file in enumerate(files)]
+    )
+    assert [len(name) for name in load_dataset(config(path)).class_names] == [3, 5000]
 
 
 def test_groups_that_leave_a_class_to_one_side_are_refused(tmp_path):
