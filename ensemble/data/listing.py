@@ -129,7 +129,8 @@ class Listing:
 
     def rows_of(self, *parts: PartName | None) -> IntArray:
         """The rows of these parts, ascending."""
-        return np.array([row for section, rows in self.of_section() if section.part in parts for row in rows], np.int64)
+        found = [np.arange(rows.start, rows.stop) for section, rows in self.of_section() if section.part in parts]
+        return np.concatenate([np.empty(0, np.int64), *found])
 
     def rows_without(self, faults: Mapping[int, str]) -> dict[str, IntArray]:
         """The rows of the training array and of the test part when those of `faults` are left out.
@@ -143,8 +144,10 @@ class Listing:
             for rows in (self.rows_of("train", None), self.rows_of("validation"), self.rows_of("test"))
         )
         if self.divided:
-            base = {row: section.base for section, rows in self.of_section() for row in rows}
-            names = [below(self.pictures.path(row), base[row]) for row in own.tolist()]
+            bases = [(rows, section.base) for section, rows in self.of_section()]
+            names = [
+                below(self.pictures.path(row), base) for rows, base in bases for row in own[np.isin(own, rows)].tolist()
+            ]
             groups = None if self.groups is None else [self.groups[row] for row in own.tolist()]
             test_N = held_back(self.labels_N[own], names, self.class_names, self.config, groups)
             own, test = own[~test_N], own[test_N]
