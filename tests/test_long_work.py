@@ -12,7 +12,7 @@ from PIL import Image
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import DataConfig
-from ensemble.data import load_dataset, picture_reading
+from ensemble.data import listing, load_dataset
 from ensemble.outside import long_work
 from ensemble.outside.long_work import heard, working
 from ensemble.run import compose
@@ -89,13 +89,13 @@ def test_reading_a_folder_of_pictures_says_how_far_it_is(tmp_path: Path, monkeyp
         (tmp_path / name).mkdir()
         for n in range(20):
             Image.fromarray(np.full((8, 8), n, np.uint8)).save(tmp_path / name / f"{n}.png")
-    inner = picture_reading.decode
+    inner = listing.decode
 
     def slow(*given: object) -> object:
         time.sleep(0.02)
         return inner(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(picture_reading, "decode", slow)
+    monkeypatch.setattr(listing, "decode", slow)
     lines: list[str] = []
     with heard(lines.append):
         load_dataset(DataConfig(name="image_folder", root=str(tmp_path), image_size=8, channels=1))
