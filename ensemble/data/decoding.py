@@ -22,7 +22,7 @@ from ensemble.data.duplicates import same_images
 from ensemble.data.listing import Listing
 from ensemble.data.mapped import Place, map_images
 from ensemble.data.own_parts import Part, Parts, pixels_sha256
-from ensemble.data.picture_reading import InMemory, PictureReader, Room, level_remarks, pixel_remarks
+from ensemble.data.picture_reading import InMemory, PictureReader, Room, level_remarks, pixel_remarks, threads
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.prepared import PreparedFolder, prepared
 from ensemble.errors import DataError
@@ -79,10 +79,12 @@ def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose
     choose: makes the images of a part of rows of several arrays, where damaged files have left gaps.
     """
     pictures, expected = listing.pictures, listing.rows_without({})
-    readings = {
-        name: reader.read(pictures.decode, rows.tolist(), make_room(name, (len(rows), *reader.image_shape)))
-        for name, rows in expected.items()
-    }
+    rooms = {name: make_room(name, (len(rows), *reader.image_shape)) for name, rows in expected.items()}
+    left = len(pictures) - sum(len(room.facts) for room in rooms.values())
+    with threads("reading pictures", left) as every:
+        readings = {
+            name: reader.read(pictures.decode, rows.tolist(), rooms[name], every) for name, rows in expected.items()
+        }
     faults = {row: text for read in readings.values() for row, text in read.faults.items()}
     wide = {row: found for read in readings.values() for row, found in read.wide.items()}
     listing.check_damage(faults)

@@ -1,7 +1,8 @@
 """Reads the pictures of a data set by one rule, in threads.
 
     reader = PictureReader(config)
-    reading = reader.read(decode, rows, InMemory(shape))   # bytes are ready; wider values wait for the rule
+    with threads("reading pictures", len(rows)) as every:
+        reading = reader.read(decode, rows, InMemory(shape), every)   # bytes are ready; wider values wait for the rule
     rule = reader.rule(extremes, "flowers")                # chosen from the training pictures, or by data.value_range
     reader.read_wide(decode, reading, rule)
 
@@ -123,8 +124,8 @@ class PictureReader:
         """All that decides how a picture becomes an image, besides the pixel rule, as JSON values."""
         return [*self.image_shape, self._given.resize]
 
-    def read(self, decode: Decode, rows: Sequence[int], room: Room) -> Reading:
-        """Decode all pictures that the room does not have yet; none of them stops the others."""
+    def read(self, decode: Decode, rows: Sequence[int], room: Room, every: Every) -> Reading:
+        """Decode all pictures that the room does not have yet; none of them stops the others. every: see `threads`."""
 
         def read_into(images: ByteArray, first: int, place: int) -> Fact:
             try:
@@ -150,10 +151,9 @@ class PictureReader:
             room.renew(mended)
         if known < len(rows):
             try:
-                with threads("reading pictures", len(rows) - known) as every:
-                    for start in range(known, len(rows), room.shard_rows):
-                        count = min(room.shard_rows, len(rows) - start)
-                        room.add(every(partial(read_into, room.shard(count), start), range(count)))
+                for start in range(known, len(rows), room.shard_rows):
+                    count = min(room.shard_rows, len(rows) - start)
+                    room.add(every(partial(read_into, room.shard(count), start), range(count)))
             finally:
                 room.close()
         seen = [fact for fact in room.facts if not isinstance(fact, str)]
