@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import stat
 from pathlib import Path
+from typing import IO, Any, TypeVar
 
 from ensemble.outside.paths import given_path
 
+T = TypeVar("T")
+TEMPORARY = ".writing"  # ends the names of files that are not whole yet
 CACHE_VARIABLE = "ENSEMBLE_CACHE"
 _OF_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -52,3 +56,22 @@ def is_own(path: Path) -> bool:
         return False
     mine = facts.st_uid in (os.geteuid(), 0)
     return mine and not stat.S_ISLNK(facts.st_mode) and not facts.st_mode & _OF_OTHERS
+
+
+def private(path: Path, mode: str) -> IO[Any]:
+    """The file, open, and nobody else's to read or write, whatever the umask: what others may write is not trusted."""
+    file = path.open(mode)
+    with contextlib.suppress(OSError):  # a file system without modes
+        os.fchmod(file.fileno(), 0o600)
+    return file
+
+
+def keep_json(path: Path, value: T) -> T:
+    """Write a small file whole or not at all; returns the value. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
+    with private(temporary, "w") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return value

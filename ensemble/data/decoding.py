@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,15 @@ def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose
         for number, name in enumerate(expected)
     }
     remarks = [*pixel_remarks(rule, list(readings.values())), *level_remarks(*_levels(images["train"]))]
-    validation = listing.validation_rows(faults)
-    count = len(rows["train"]) - (0 if validation is None else len(validation))
+    remarks += _shared_remarks(listing, images, rows, listing.validation_rows(faults))
+    return _Decoded(images, faults, rule, remarks)
+
+
+def _shared_remarks(
+    listing: Listing, images: Mapping[str, ByteArray], rows: Mapping[str, IntArray], validation_rows: IntArray | None
+) -> Iterator[Remark]:
+    """Warnings about images that members are chosen or judged by and trained on as well."""
+    count = len(rows["train"]) - (0 if validation_rows is None else len(validation_rows))
     for name, own_NCHW, own_rows in (
         ("test", images["test"], rows["test"]), ("validation", images["train"][count:], rows["train"][count:]),
     ):  # fmt: skip
@@ -115,8 +122,7 @@ def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose
                 f"{len(shared):,} of {len(own_NCHW):,} {name} images are training images too, pixel for pixel, such as {names[0]} and "
                 f"{names[1]}: their error says nothing; remove them from one of the parts"
             )
-            remarks.append(Remark(text, True))
-    return _Decoded(images, faults, rule, remarks)
+            yield Remark(text, True)
 
 
 def _levels(images_NCHW: ByteArray) -> tuple[int, int]:

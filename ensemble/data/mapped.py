@@ -13,19 +13,18 @@ import json
 import mmap
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.cache import is_own
+from ensemble.cache import is_own, keep_json
 from ensemble.outside.memory import available_memory
 from ensemble.types import ByteArray, IntArray
 
-INDEX, TEMPORARY = "index.json", ".writing"
+INDEX = "index.json"
 T = TypeVar("T")
 
 
@@ -130,25 +129,6 @@ def remembered(images: ByteArray, name: str, find: Callable[[], T]) -> T:
         return cast(T, json.loads(path.read_bytes())) if is_own(path) else keep_json(path, find())
     except (OSError, ValueError):  # another user's, cut, or in a folder that is full
         return find()
-
-
-def keep_json(path: Path, value: T) -> T:
-    """Write a small file whole or not at all; returns the value. Raises OSError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
-    with private(temporary, "w") as file:
-        json.dump(value, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    return value
-
-
-def private(path: Path, mode: str) -> IO[Any]:
-    """The file, open, and nobody else's to read or write, whatever the umask: what others may write is not trusted."""
-    file = path.open(mode)
-    with suppress(OSError):  # a file system without modes
-        os.fchmod(file.fileno(), 0o600)
-    return file
 
 
 def _arrived(place: Place) -> ByteArray | Absent:

@@ -27,8 +27,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from ensemble.cache import is_own, own_folder
-from ensemble.data.mapped import INDEX, TEMPORARY, keep_json, private
+from ensemble.cache import TEMPORARY, is_own, keep_json, own_folder, private
+from ensemble.data.mapped import INDEX
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
 from ensemble.types import ByteArray, IntArray
