@@ -167,6 +167,14 @@ class MemberResult:
     device: str = ""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SetVotes:
+    """What one member said about the images of one part of a named set: class probabilities, in their order."""
+
+    index: int
+    probs_NK: FloatArray
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A member that did not finish: why, after how many tries, and what they cost together."""

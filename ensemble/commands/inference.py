@@ -49,6 +49,16 @@ FILE = GivenPath()
     show_default=True,
     help="Call answers doubtful that are less sure than this share of the validation images; 0: none.",
 )
+@click.option(
+    "--reject",
+    metavar="risk=RISK",
+    help="Give no answer where the vote is too unsure: of the answers at most this share is wrong, such as risk=0.01, as promised by images that no member was trained on.",
+)
+@click.option(
+    "--sets",
+    metavar="alpha=ALPHA",
+    help="Say which classes each image may be of: sets that miss the true one in at most this share of cases, such as alpha=0.05. For runs with data.calibration_fraction.",
+)
 @AGGREGATOR
 @TRUST
 def predict(
@@ -58,6 +68,8 @@ def predict(
     figure: Path | None,
     invert: bool | None,
     doubt: float,
+    reject: str | None,
+    sets: str | None,
     aggregator: Aggregator | None,
     trust_code: bool,
 ) -> None:
@@ -69,6 +81,7 @@ def predict(
     """
     if images.count("-") > 1:
         raise ConfigError("- stands twice, but stdin holds one image; name it once")
+    from ensemble.inference.abstaining import Rules, reject_rule, sets_rule
     from ensemble.inference.answers import answers_json, answers_text, ask_all, doubt_note
     from ensemble.inference.figure import check_figure, write_figure
     from ensemble.inference.prepare import Preparation, find_pictures
@@ -76,13 +89,18 @@ def predict(
     from ensemble.results.judging import find_run
 
     trained = load_ensemble(find_run(run, Path("runs")), aggregator=aggregator, trust_code=trust_code)
+    rules = Rules(
+        None if reject is None else reject_rule(trained.vote, _share("--reject", "risk", reject)),
+        None if sets is None else sets_rule(trained.vote, _share("--sets", "alpha", sets)),
+    )
     asked = find_pictures(images, sys.stdin.buffer.read)
     if figure is not None:
         check_figure(figure, len(asked.pictures))
     vote = trained.vote
     preparation = Preparation(vote.dataset, vote.image_shape, vote.pixels, invert, keep_shown=figure is not None)
-    answers, faults, notes = ask_all(trained, preparation, asked.pictures)
-    for note in (*asked.notes, *notes):
+    answers, faults, notes = ask_all(trained, preparation, asked.pictures, rules)
+    promises = [rule.sentence for rule in (rules.reject, rules.sets) if rule is not None]
+    for note in (*asked.notes, *notes, *promises):
         say(f"note: {note}", err=True)
     if as_json:
         say(json.dumps(answers_json(answers, trained.class_names, doubt), indent=1))
@@ -97,6 +115,17 @@ def predict(
         listed = "\n".join(faults)
         others = f"{len(answers)} pictures are answered; without an answer:\n" if answers else ""
         raise DataError(others + listed)
+
+
+def _share(option: str, name: str, text: str) -> float:
+    """The number behind name=; a number alone means the same. Raises ConfigError for what is none between 0 and 1."""
+    try:
+        value = float(text.removeprefix(f"{name}="))
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < 1:
+        raise ConfigError(f"{option} {text}: expected {name}= and a share between 0 and 1, such as {name}=0.01")
+    return value
 
 
 @click.command()

@@ -33,6 +33,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON d
 ALL = click.option(
     "--all", "everything", is_flag=True, help="All lines of the leaderboard, and all that is said about it."
 )
+TRUST = inference.TRUST
 CONFIG = click.argument("config", type=GivenPath(file=False))
 OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 
@@ -138,15 +139,41 @@ def _train(experiment: Experiment, quiet: bool) -> RunOutcome:
     "--aggregator", type=click.Choice(["soft", "hard", "weighted", "geometric", "additive"]), help="Headline vote."
 )
 @click.option("--write", is_flag=True, help="Also replace the judgement kept in the run folder, for reports.")
+@click.option(
+    "--on",
+    "sets",
+    multiple=True,
+    metavar="SET",
+    help="First let the members vote on a further set: mnist_c or cifar10_c (the test images, corrupted), a data set such as fashion_mnist (images of none of the classes), a set of the run's configuration by its name, or a YAML file with evaluation: {sets: [...]}. May stand several times; implies --write.",
+)
+@click.option(
+    "--executor", type=click.Choice(["auto", "inline", "ray"]), help="Where --on votes; by default as the run says."
+)
+@TRUST
 @AS_JSON
 @ALL
-def evaluate(run: str, aggregator: Aggregator | None, write: bool, as_json: bool, everything: bool) -> None:
+def evaluate(
+    run: str,
+    aggregator: Aggregator | None,
+    write: bool,
+    sets: tuple[str, ...],
+    executor: Literal["auto", "inline", "ray"] | None,
+    trust_code: bool,
+    as_json: bool,
+    everything: bool,
+) -> None:
     """Judge a RUN (its folder, or its name under runs/) again from its stored votes."""
     from ensemble.results.judging import find_run, judge
     from ensemble.storage import RunFolder
 
     path = find_run(run, Path("runs"))
-    if write:
+    if executor is not None and not sets:
+        raise ConfigError("--executor has no effect without --on; leave it out")
+    if sets:
+        from ensemble.run.later_votes import vote_later
+
+        vote_later(path, sets, executor, trust_code, tell=lambda line: say(line, err=True))
+    if write or sets:
         from ensemble.run.run import judge_again
 
         evaluation = judge_again(path, aggregator)

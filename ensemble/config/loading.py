@@ -20,7 +20,7 @@ from ensemble.config.effects import contradictions
 from ensemble.config.explain import explain
 from ensemble.config.keys import dotted, kind_of
 from ensemble.config.network import Network
-from ensemble.config.schema import Experiment, FailureConfig
+from ensemble.config.schema import Experiment, FailureConfig, SetConfig
 from ensemble.config.secrets import names_secret, secret_in
 from ensemble.config.shipped import find_configuration
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
@@ -85,6 +85,23 @@ def parse_experiment(
             "\n".join(f"{_place(path, where, places)}: {'.'.join(path)} {reason}" for path, reason in idle)
         )
     return experiment
+
+
+def load_sets(path: Path) -> tuple[SetConfig, ...]:
+    """The further sets of a YAML file, a configuration or one that holds `evaluation` alone. Raises ConfigError, also for none."""
+    source = read_yaml(path, kind_of)
+    bare: dict[str, Any] = {
+        "name": "sets",
+        "method": {"name": "deep_ensemble"},
+        "num_members": 1,
+        "model": {"name": "lenet5"},
+    }
+    places = {key: f"{path}:{line}" for key, line in source.lines.items()}
+    values = {**bare, "evaluation": source.values.get("evaluation", {})}
+    found = parse_experiment(values, str(path), places, path.absolute().parent).evaluation.sets
+    if not found:
+        raise ConfigError(f"{path}: names no sets; expected evaluation: {{sets: [...]}}")
+    return found
 
 
 def _completed(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
@@ -154,16 +171,30 @@ def _secrets(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -> 
 def _bad_paths(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -> list[str]:
     """A line for every path that cannot be taken as it is written."""
     lines = []
-    for path in _PATHS:
+    evaluation = values.get("evaluation")
+    sets = evaluation.get("sets") if isinstance(evaluation, dict) else None
+    inner = [
+        ("evaluation", "sets", n, "data", key)
+        for n in range(len(sets) if isinstance(sets, tuple) else 0)
+        for key in ("root", "path")
+    ]
+    for path in (*_PATHS, *inner):
         value: Any = values
         for part in path:
-            value = value.get(part) if isinstance(value, dict) else None
+            value = _inside(value, part)
         if isinstance(value, str) and "://" not in value:
             try:
                 given_path(value, ".".join(map(str, path)))
             except ConfigError as error:
                 lines.append(f"{places.get(path, where)}: {error}")
     return lines
+
+
+def _inside(value: Any, part: str | int) -> Any:
+    """What stands under a key, or at a position of a list; None where there is nothing of the kind."""
+    if isinstance(part, int):
+        return value[part] if isinstance(value, tuple) and part < len(value) else None
+    return value.get(part) if isinstance(value, dict) else None
 
 
 def _tuples(value: Any) -> Any:

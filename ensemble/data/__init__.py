@@ -5,7 +5,8 @@ Importing this package loads no torch; the augmentation itself is in `ensemble.d
 
 from ensemble.data.augmentation_check import check_augmentation
 from ensemble.data.catalogue import DATASETS, OWN_DATA, DatasetInfo, Framing, OwnData
-from ensemble.data.dataset import Dataset, Split, images_digest, load_dataset, normalization, split_of, split_rows
+from ensemble.data.dataset import Dataset, images_digest, load_dataset, normalization, split_of
+from ensemble.data.split import Split, split_rows
 
 __all__ = [
     "DATASETS",

@@ -1,7 +1,7 @@
-"""Data sets as arrays of bytes, and their division into training and validation rows.
+"""Data sets as arrays of bytes.
 
     dataset = load_dataset(experiment.data)
-    split = split_of(dataset, experiment.data, experiment.seed)
+    split = split_of(dataset, experiment.data, experiment.seed)      # see `split`
     mean_C, std_C = normalization(dataset, split)
 
 Images are uint8 arrays, in memory (47 MB for MNIST) or mapped from a file of pictures that were decoded once (`mapped`). There is no
@@ -11,7 +11,6 @@ loader process and no image library between them and the network. The arrays are
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +18,6 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ensemble import seeding
 from ensemble.config.schema import DataConfig
 from ensemble.data.account import Account
 from ensemble.data.array_file import Arrays, load_array_file, parts_of_arrays
@@ -29,16 +27,14 @@ from ensemble.data.decoding import decoded_parts
 from ensemble.data.digits import load_digits_28
 from ensemble.data.downloads import fetch_idx_files
 from ensemble.data.files import data_root, load_or_fetch
-from ensemble.data.grouping import lacking, whole_groups
 from ensemble.data.idx import read_idx_dataset
 from ensemble.data.image_folder import list_image_folder
 from ensemble.data.mapped import place_of, remembered
 from ensemble.data.own_parts import Parts, pixels_sha256
-from ensemble.data.picture_tree import few
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
+from ensemble.data.split import Split, split_rows
 from ensemble.data.table import list_table
-from ensemble.errors import DataError
 from ensemble.outside.paths import given_path
 from ensemble.types import ByteArray, FloatArray, IntArray
 
@@ -79,14 +75,6 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Split:
-    """Rows of the training array for fitting and for choosing: ascending, distinct and disjoint."""
-
-    train_rows: IntArray
-    validation_rows: IntArray
 
 
 def load_dataset(config: DataConfig) -> Dataset:
@@ -168,68 +156,6 @@ def split_of(dataset: Dataset, config: DataConfig, seed: int) -> Split:
     )  # fmt: skip
 
 
-def split_rows(
-    labels_N: IntArray,
-    num_classes: int,
-    config: DataConfig,
-    seed: int,
-    class_names: Sequence[str] = (),
-    validation_rows: IntArray | None = None,
-    groups_N: IntArray | None = None,
-) -> Split:
-    """Divides the training rows by class, as validation_fraction and max_train_rows say.
-
-    The same seed always divides the same way. Both parts hold every class, in proportion (largest remainders);
-    max_train_rows thins the training part only, so that runs with fewer rows are judged on the same validation rows.
-    class_names: for messages. validation_rows: those that are given for it; then none is drawn. groups_N: number of each row's
-    group; groups are drawn whole, so that the parts hold the classes nearly in proportion. Raises DataError when a class is too
-    rare for both parts.
-    """
-    counts_K = np.bincount(labels_N, minlength=num_classes)
-    names = class_names or [str(k) for k in range(num_classes)]
-    if rare := [f"class {names[k]} has {count}" for k, count in enumerate(counts_K) if count < 2]:
-        raise DataError(
-            f"data set {config.name}: training and validation each need an image of every class; found "
-            f"{few(rare)} training images, expected at least 2 of each. Add images of these classes, or leave the classes out"
-        )
-    generator = seeding.split_generator(seed)
-    held_out_N: npt.NDArray[np.bool_] | None = None
-    if validation_rows is not None:
-        held_out_N = np.zeros(len(labels_N), bool)
-        held_out_N[validation_rows] = True
-    elif groups_N is not None:
-        wanted_K = np.maximum(np.round(config.validation_fraction * counts_K), 1).astype(np.int64)
-        held_out_N = whole_groups(labels_N, groups_N, generator.permutation(int(groups_N.max()) + 1), wanted_K)
-    if held_out_N is not None and (lost := lacking(labels_N, held_out_N, num_classes)):
-        what = "the given validation part" if validation_rows is not None else "whole groups (data.group_column)"
-        raise DataError(
-            f"data set {config.name}: training and validation each need an image of every class, but with {what} one of them has "
-            f"none of {few([names[k] for k in lost])}; add images of these classes, or divide the data in another way"
-        )
-    if held_out_N is None:
-        validation = max(round(config.validation_fraction * len(labels_N)), num_classes)
-        validation_K = np.minimum(_shares(counts_K, validation), counts_K - 1)
-    else:
-        validation_K = np.bincount(labels_N[held_out_N], minlength=num_classes)
-    train_K = counts_K - validation_K
-    if config.max_train_rows is not None:
-        if config.max_train_rows < num_classes:
-            raise DataError(
-                f"data.max_train_rows: found {config.max_train_rows}, expected at least {num_classes}, one training "
-                f"image of every class of {config.name}"
-            )
-        train_K = np.minimum(_shares(train_K, min(config.max_train_rows, int(train_K.sum()))), train_K)
-    train: list[IntArray] = []
-    held_out: list[IntArray] = []
-    for k in range(num_classes):
-        rows = generator.permutation(np.flatnonzero(labels_N == k))
-        if held_out_N is not None:
-            rows = np.concatenate([rows[held_out_N[rows]], rows[~held_out_N[rows]]])
-        held_out.append(rows[: validation_K[k]])
-        train.append(rows[validation_K[k] :][: train_K[k]])
-    return Split(np.sort(np.concatenate(train)), np.sort(np.concatenate(held_out)))
-
-
 def normalization(dataset: Dataset, split: Split) -> tuple[FloatArray, FloatArray]:
     """mean_C and std_C (population) of the training rows' pixels in [0, 1]; validation and test are not looked at."""
     rows_sha256 = hashlib.sha256(np.ascontiguousarray(split.train_rows).data).hexdigest()[:32]
@@ -261,17 +187,6 @@ def _histogram(images_NCHW: ByteArray, rows: IntArray) -> list[list[int]]:
         for c in range(channels):
             histogram_CV[c] += np.bincount(images[:, c].ravel(), minlength=256)
     return [[int(count) for count in levels] for levels in histogram_CV]
-
-
-def _shares(counts_K: IntArray, total: int) -> IntArray:
-    """`total` divided in proportion to counts_K, whole, at least 1 each: floors, then the largest remainders."""
-    ideal_K = total * counts_K / counts_K.sum()
-    shares_K: IntArray = np.maximum(np.floor(ideal_K).astype(np.int64), 1)
-    for _ in range(int(shares_K.sum()) - total):  # classes lifted to 1 are paid for by the largest
-        shares_K[np.argmax(shares_K)] -= 1
-    left = total - int(shares_K.sum())
-    shares_K[np.argsort(-(ideal_K - shares_K), kind="stable")[:left]] += 1
-    return shares_K
 
 
 def _shared(array: npt.NDArray[T]) -> npt.NDArray[T]:

@@ -14,6 +14,7 @@ from typing import Any
 from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
 from ensemble.evaluation import sections
 from ensemble.evaluation.aggregation import Decision, decide
+from ensemble.evaluation.answering import selective
 from ensemble.evaluation.balance import balance_of
 from ensemble.evaluation.choosing import Choices, choose_all
 from ensemble.evaluation.decomposition import uncertainty
@@ -21,8 +22,10 @@ from ensemble.evaluation.label_review import ReviewedLabels, reviewed_labels
 from ensemble.evaluation.leaderboard import Judge, adjust_p_values, member_rows
 from ensemble.evaluation.metrics import confusion_matrix
 from ensemble.evaluation.out_of_bag import OutOfBag
+from ensemble.evaluation.prediction_sets import prediction_sets
 from ensemble.evaluation.records import VERSION, AgainstBaseline, Evaluation, LeaderboardRow, MemberFacts
 from ensemble.evaluation.screening import duplicate_warnings, finite_members
+from ensemble.evaluation.set_votes import HowToVote
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, require_choosable
 from ensemble.evaluation.verdict import against_baseline, give_verdict
 from ensemble.types import FloatArray, IntArray
@@ -56,6 +59,7 @@ def evaluate(
     out_of_bag: OutOfBag | None = None,
     *,
     baseline: Baseline | None = None,
+    calibration: SplitVotes | None = None,
     choose: bool = True,
     seed: int = 0,
 ) -> Evaluation:
@@ -63,7 +67,8 @@ def evaluate(
 
     members: facts in the order of the votes. aggregator: the headline vote. vote_weights_M: the method's own weights
     for the weighted vote; without them it takes log-odds weights from validation. asked_members: how many the
-    configuration wanted. baseline: one network on all training rows, which does not vote. choose: also selection, stacking and temperatures, which take longer. seed: random orders of
+    configuration wanted. baseline: one network on all training rows, which does not vote. calibration: votes on rows that
+    nothing else is chosen by, for thresholds and prediction sets; without them thresholds come from validation. choose: also selection, stacking and temperatures, which take longer. seed: random orders of
     the size curve, folds and selections. Raises QuorumError when no member can vote, PeekingError when `validation`
     holds test votes.
     """
@@ -73,6 +78,7 @@ def evaluate(
     assert validation.num_classes == test.num_classes == len(class_names), "votes and class names do not match"
     finite, excluded = finite_members({"validation": validation.probs_MNK, "test": test.probs_MNK}, members)
     validation, test, members = validation.members(finite), test.members(finite), [members[m] for m in finite]
+    calibration = None if calibration is None else calibration.members(finite)
     method_weights_M = None if vote_weights_M is None else vote_weights_M[finite]
     choices = choose_all(validation, aggregator, method_weights_M, choose, seed)
     return Evaluation(
@@ -96,7 +102,9 @@ def evaluate(
             *choices.warnings(members),
             *sections.left_out_of_matrices(len(members)),
         ),
-        **_test_sections(validation, test, members, aggregator, choices, dataset, class_names, seed, baseline),
+        **_test_sections(
+            validation, test, members, aggregator, choices, dataset, class_names, seed, baseline, calibration
+        ),
     )
 
 
@@ -110,16 +118,19 @@ def _test_sections(
     class_names: Sequence[str],
     seed: int,
     baseline: Baseline | None,
+    calibration: SplitVotes | None,
 ) -> dict[str, Any]:
     """All that is read off the test votes, by its name in the Evaluation."""
     labels_N = test.labels_N
     weights_M = choices.weights_M if aggregator in WEIGHING else None
-    vote, doubt = decide(aggregator, test.probs_MNK, weights_M), uncertainty(test.probs_MNK)
+    how = HowToVote(aggregator, weights_M, choices.reference)
+    vote, doubt = how.vote(test.probs_MNK), uncertainty(test.probs_MNK)
     review = reviewed_labels(dataset, labels_N)
     # The long sections beside each other: numpy leaves the interpreter to the others while it computes.
     with ThreadPoolExecutor() as pool:
         subsets = pool.submit(sections.subsets, test, aggregator, weights_M, members, seed)
         cascade = pool.submit(sections.cascade, validation, test)
+        answering = pool.submit(selective, calibration or validation, test, how, seed)
         ambiguities = pool.submit(sections.ambiguities, test)
         leaderboard = _leaderboard(validation, test, members, aggregator, choices, review, baseline)
     curve, contributions = subsets.result()
@@ -140,10 +151,12 @@ def _test_sections(
         "size_curve": curve,
         "contributions": contributions,
         "gain_per_second": sections.ensemble_gain_per_second(headline.test_error, mean.test_error, members),
-        "calibration": sections.calibration(vote, labels_N),
+        "calibration": sections.calibration(vote, labels_N, seed),
         "ambiguity": ambiguities.result(),
         "uncertainty": sections.uncertainty_summary(doubt, vote, labels_N),
         "risk_coverage": sections.risk(vote, labels_N),
+        "selective": answering.result(),
+        "conformal": None if calibration is None else prediction_sets(calibration, test, how),
         "disputed": sections.disputed_rows(test, vote, doubt),
         "cascade": cascade.result(),
         "label_review": None if review is None else sections.label_review(review, vote, labels_N),

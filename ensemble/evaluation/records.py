@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from ensemble.config.schema import Aggregator
 from ensemble.errors import StorageError
+from ensemble.evaluation.set_records import Conformal, Selective, ShiftedSet, UnknownSet
 
 VERSION = 1
 Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
@@ -228,12 +229,20 @@ class ReliabilityBin(Record):
 
 @dataclass(frozen=True)
 class Calibration(Record):
-    """The headline's top-label calibration on test. Bins are (lower, upper]; equal_mass ones have quantiles as edges."""
+    """The headline's top-label calibration on test. Bins are (lower, upper]; equal_mass ones have quantiles as edges.
+
+    smooth_ece: the error that needs no bins (`smooth_calibration`), with a bootstrap interval; class_wise_ece: the mean over the
+    classes of the error of each class's probability. NaN in judgements of earlier versions.
+    """
 
     ece_equal_width: float
     ece_equal_mass: float
     equal_width: tuple[ReliabilityBin, ...]
     equal_mass: tuple[ReliabilityBin, ...]
+    smooth_ece: Number = float("nan")
+    smooth_lower: Number = float("nan")
+    smooth_upper: Number = float("nan")
+    class_wise_ece: Number = float("nan")
 
 
 @dataclass(frozen=True)
@@ -364,6 +373,10 @@ class Evaluation(Record):
     cascade: CascadeResult | None = None
     balance: Balance | None = None
     baseline: AgainstBaseline | None = None
+    shifted: tuple[ShiftedSet, ...] = ()
+    unknown: tuple[UnknownSet, ...] = ()
+    selective: Selective | None = None
+    conformal: Conformal | None = None
 
     @property
     def headline(self) -> LeaderboardRow:

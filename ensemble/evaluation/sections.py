@@ -40,6 +40,7 @@ from ensemble.evaluation.records import (
 )
 from ensemble.evaluation.risk import most_disputed, risk_coverage
 from ensemble.evaluation.size_curve import contested_rows, leave_one_out_gains, size_curve
+from ensemble.evaluation.smooth_calibration import class_wise_ece, smooth_ece, smooth_ece_interval
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.statistics import wilson_interval
 from ensemble.types import DoubleArray, IntArray
@@ -129,13 +130,15 @@ def _per_second(gain: float, seconds: float) -> float:
     return gain / seconds if seconds > 0 else NAN
 
 
-def calibration(vote: Decision, labels_N: IntArray) -> Calibration:
-    """Both errors with their bins."""
+def calibration(vote: Decision, labels_N: IntArray, seed: int = 0) -> Calibration:
+    """Both errors with their bins, and those that need none. seed: of the bootstrap."""
     confidence_N, right_N = confidence_of(vote.probs_NK, vote.classes_N), vote.classes_N == labels_N
     width, mass = equal_width_bins(confidence_N, right_N), equal_mass_bins(confidence_N, right_N)
+    interval = smooth_ece_interval(confidence_N, right_N, seed)
     return Calibration(
-        expected_calibration_error(width), expected_calibration_error(mass), _bin_records(width), _bin_records(mass)
-    )
+        expected_calibration_error(width), expected_calibration_error(mass), _bin_records(width), _bin_records(mass),
+        smooth_ece(confidence_N, right_N), interval.lower, interval.upper, class_wise_ece(vote.probs_NK, labels_N),
+    )  # fmt: skip
 
 
 def _bin_records(bins: Bins) -> tuple[ReliabilityBin, ...]:

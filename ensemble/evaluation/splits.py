@@ -17,7 +17,7 @@ import numpy.typing as npt
 from ensemble.errors import PeekingError
 from ensemble.types import IntArray
 
-Split = Literal["validation", "out_of_bag", "test"]
+Split = Literal["validation", "out_of_bag", "calibration", "test"]
 AnyFloatArray = npt.NDArray[np.floating[Any]]
 
 

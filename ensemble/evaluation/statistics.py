@@ -21,6 +21,15 @@ class Interval(NamedTuple):
     upper: float
 
 
+class PairedDifference(NamedTuple):
+    """A difference of two figures on the same rows (first minus second), its interval, and the p-value of there being none."""
+
+    difference: float
+    lower: float
+    upper: float
+    p_value: float
+
+
 UNDEFINED = Interval(float("nan"), float("nan"))
 
 

@@ -13,10 +13,10 @@ import numpy.typing as npt
 
 from ensemble.events import Event, TaskStarted
 from ensemble.executors.diagnosis import explain
-from ensemble.types import Checkpoint, Failure, FailureKind, MemberResult, Pulse, Stopped, Task
+from ensemble.types import Checkpoint, Failure, FailureKind, MemberResult, Pulse, SetVotes, Stopped, Task
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
-Item = Event | Pulse | Checkpoint | Stopped | MemberResult | Failure
+Item = Event | Pulse | Checkpoint | Stopped | MemberResult | SetVotes | Failure
 Train = Callable[[Task, Arrays], Iterator[Item]]
 Emit = Callable[[Event | Checkpoint], None]
 Wanted = Callable[[Task], bool]
@@ -44,11 +44,12 @@ def ended(items: Iterator[T]) -> Iterator[Iterator[T]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """How a task ended: one result or failure for each of its members."""
+    """How a task ended: one result, vote or failure for each of its members."""
 
     task: Task
     results: tuple[MemberResult, ...]
     failures: tuple[Failure, ...]
+    votes: tuple[SetVotes, ...] = ()
 
 
 class Executor(Protocol):
@@ -82,12 +83,15 @@ class Collector:
         self.place: TaskStarted | None = None  # where it runs, once it has said so
         self.stopped = False  # it was asked to stop, and has
         self._results: list[MemberResult] = []
+        self._votes: list[SetVotes] = []
         self._failures: list[Failure] = []
 
     def take(self, item: Item) -> None:
         """One thing the task yielded."""
         if isinstance(item, MemberResult):
             self._results.append(item)
+        elif isinstance(item, SetVotes):
+            self._votes.append(item)
         elif isinstance(item, Failure):
             self._failures.append(item)
         elif isinstance(item, Stopped):
@@ -109,13 +113,16 @@ class Collector:
 
     def lose(self, kind: FailureKind, reason: str, details: str, seconds: float) -> None:
         """As `fail`, with the error in words: what it was, and its traceback."""
-        done = {result.index for result in self._results} | {failure.index for failure in self._failures}
+        done = self._accounted_for()
         missing = [member.index for member in self.task.members if member.index not in done]
         for index in missing:
             self._failures.append(Failure(index, kind, reason, details, seconds_lost=seconds / len(missing)))
 
     def outcome(self) -> Outcome:
         """The finished task. Every member must be accounted for."""
-        left = {result.index for result in self._results} | {failure.index for failure in self._failures}
+        left = self._accounted_for()
         assert left == {member.index for member in self.task.members}, f"{self.task.id} lost a member: {left}"
-        return Outcome(self.task, tuple(self._results), tuple(self._failures))
+        return Outcome(self.task, tuple(self._results), tuple(self._failures), tuple(self._votes))
+
+    def _accounted_for(self) -> set[int]:
+        return {item.index for items in (self._results, self._votes, self._failures) for item in items}

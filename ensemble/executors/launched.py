@@ -203,7 +203,7 @@ class _Round:
             raise content
         if isinstance(content, Ended):
             del self._ranks[position], self._waiting[position]
-            yield Outcome(task, content.results, content.failures)
+            yield Outcome(task, content.results, content.failures, content.votes)
             self._withdraw()
         elif isinstance(content, Left):
             if signals.requested():  # all of them leave

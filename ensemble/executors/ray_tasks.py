@@ -56,7 +56,7 @@ class RayExecutor:
         self._request = compute, device
         self._hosts = HostWatch()
         self._node_patience_s = compute.placement_timeout_s + 2 * _ANSWER_S
-        self._shared: tuple[int, list[Any]] | None = None
+        self._shared: tuple[Arrays, list[Any]] | None = None
         self._keeps_processes = True
         self._remotes: dict[bool, Any] = {}  # the function that Ray calls, with and without kept processes
         with signals.deferred():
@@ -248,8 +248,8 @@ class RayExecutor:
             raise
 
     def _share(self, arrays: Arrays) -> list[Any]:
-        if self._shared is None or self._shared[0] != id(arrays):
-            self._shared = id(arrays), [ray.put(array) for array in arrays.values()]
+        if self._shared is None or self._shared[0] is not arrays:
+            self._shared = arrays, [ray.put(array) for array in arrays.values()]
         return self._shared[1]
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from ensemble.events import Event
 from ensemble.executors.base import Arrays, Item, Train, ended
 from ensemble.executors.inline import train_here
 from ensemble.executors.world import World, lost_store
-from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Task
+from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, SetVotes, Task
 
 _LOOK_EVERY_S = 1.0
 
@@ -36,6 +36,7 @@ class Ended:
 
     results: tuple[MemberResult, ...]
     failures: tuple[Failure, ...]
+    votes: tuple[SetVotes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def _serve_task(world: World, number: int, position: int, train: Train, arrays: 
         send(Left())
         raise
     else:
-        send(Left() if outcome is None else Ended(outcome.results, outcome.failures))
+        send(Left() if outcome is None else Ended(outcome.results, outcome.failures, outcome.votes))
 
 
 @contextmanager

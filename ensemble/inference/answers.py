@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ensemble.evaluation import written
 from ensemble.evaluation.splits import favourites
@@ -18,9 +19,11 @@ from ensemble.outside.names import LONGEST_PATH, shown
 from ensemble.types import DoubleArray
 
 if TYPE_CHECKING:
+    from ensemble.inference.abstaining import Rules
     from ensemble.inference.trained import TrainedEnsemble
 
 DOUBT = 0.05  # of the validation images count as doubtful, and so do pictures of which the vote is no surer
+SILENT = "no answer"
 VOTES_SHOWN = 12  # up to so many members are listed one by one, more are counted
 
 
@@ -39,7 +42,8 @@ class Answer:
     """The vote on one picture.
 
     agreeing: members whose own favourite is the answer. surer_than: share of the validation images of which the vote was no
-    surer. picture: kept for figures only.
+    surer. picture: kept for figures only. answered: False where a rule says to be silent. classes: the prediction set, the most
+    probable first; empty where none was asked for.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Answer:
     votes: tuple[MemberVote, ...]
     surer_than: float
     picture: Prepared | None
+    answered: bool = True
+    classes: tuple[str, ...] = ()
 
     def doubtful(self, doubt: float) -> bool:
         """Whether it is among the least sure, as far as that share of the validation images goes."""
@@ -66,7 +72,10 @@ BATCH = 64  # pictures that are read, and kept in memory, at a time
 
 
 def ask_all(
-    trained: TrainedEnsemble, preparation: Preparation, pictures: Sequence[tuple[str, Path | bytes]]
+    trained: TrainedEnsemble,
+    preparation: Preparation,
+    pictures: Sequence[tuple[str, Path | bytes]],
+    rules: Rules | None = None,
 ) -> tuple[list[Answer], list[str], list[str]]:
     """The answers to all pictures that can be used, in their order, what is wrong with the others, and notes."""
     answers: list[Answer] = []
@@ -77,19 +86,23 @@ def ask_all(
             read = preparation.read_all(pictures[start : start + BATCH])
             faults += [fault for fault in read if isinstance(fault, str)]
             if prepared := [picture for picture in read if isinstance(picture, Prepared)]:
-                answers += ask(trained, prepared)
+                answers += ask(trained, prepared, rules)
                 notes += [picture.note for picture in prepared if picture.note is not None]
             for _ in read:
                 done()
     return answers, faults, notes
 
 
-def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared]) -> list[Answer]:
-    """The ensemble's answers, in the order of the pictures."""
+def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared], rules: Rules | None = None) -> list[Answer]:
+    """The ensemble's answers, in the order of the pictures. rules: when to be silent, and which classes may be."""
     probs_MNK = trained.member_probs(np.stack([picture.image_CHW for picture in pictures]))
     decision = trained.decide_votes(probs_MNK)
     favourites_MN, surer_N = favourites(probs_MNK), trained.surer_than(decision)
     names = trained.class_names
+    answered_N = (
+        np.ones(len(pictures), bool) if rules is None or rules.reject is None else rules.reject.answers(decision)
+    )
+    sets_NK = None if rules is None or rules.sets is None else rules.sets.shown(decision)
     answers = []
     for n, picture in enumerate(pictures):
         number = int(decision.classes_N[n])
@@ -111,9 +124,16 @@ def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared]) -> list[Answer]:
                 votes,
                 float(surer_N[n]),
                 kept,
+                bool(answered_N[n]),
+                () if sets_NK is None else _classes(sets_NK[n], decision.probs_NK[n], names),
             )
         )
     return answers
+
+
+def _classes(inside_K: npt.NDArray[np.bool_], probs_K: DoubleArray, names: Sequence[str]) -> tuple[str, ...]:
+    """The names of a set's classes, the most probable first."""
+    return tuple(names[k] for k in np.argsort(-probs_K, kind="stable") if inside_K[k])
 
 
 def answers_json(answers: Sequence[Answer], class_names: Sequence[str], doubt: float = DOUBT) -> list[dict[str, Any]]:
@@ -132,6 +152,8 @@ def answers_json(answers: Sequence[Answer], class_names: Sequence[str], doubt: f
                 {"member": v.member, "recipe": v.recipe, "class": v.class_name, "probability": v.probability}
                 for v in answer.votes
             ],
+            "answered": answer.answered,
+            "prediction_set": list(answer.classes),
             "inverted": answer.inverted,
             "cut_out": answer.cut_out,
         }
@@ -150,15 +172,16 @@ def doubt_note(answers: Sequence[Answer], doubt: float) -> str | None:
 
 def answers_text(answers: Sequence[Answer], doubt: float = DOUBT) -> str:
     """One line per picture: name, class, probability, whether it is doubtful, how many members agree, what each member says."""
-    head = ("image", "class", "probability", "doubt", "agree", "members say")
+    sets = any(answer.classes for answer in answers)
+    head = ("image", "class", "probability", "doubt", "agree", "set" if sets else "members say")
     rows = [
         (
             shown(answer.name, LONGEST_PATH),
-            shown(answer.class_name),
+            shown(answer.class_name) if answer.answered else SILENT,
             percent(answer.probability),
             "doubtful" if answer.doubtful(doubt) else "",
             f"{answer.agreeing} of {len(answer.votes)}",
-            _votes_text(answer.votes),
+            ", ".join(map(shown, answer.classes)) if sets else _votes_text(answer.votes),
         )
         for answer in answers
     ]

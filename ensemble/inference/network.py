@@ -17,8 +17,8 @@ from ensemble.config.schema import Aggregator
 from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import PROBABILITY_FLOOR
 from ensemble.inference.stored import StoredMember, StoredVote
-from ensemble.training.frozen_features import voting_stack
 from ensemble.training.stack import Stack
+from ensemble.training.stored_stack import stack_of
 from ensemble.training.suitability import largest_stack, shares_features
 
 # Shares of votes are counted in float32 here, so equal counts may differ by rounding, different ones by 1/M.
@@ -114,18 +114,10 @@ def _grouped(vote: StoredVote) -> list[list[StoredMember]]:
 def _stack(vote: StoredVote, members: Sequence[StoredMember]) -> Stack:
     group, shape, classes = vote.experiment.group(members[0].recipe), vote.image_shape, len(vote.class_names)
     states = [{name: torch.from_numpy(array.copy()) for name, array in m.weights.items()} for m in members]
-    stack = None
-    if shares_features(group, shape, classes):
-        expected = Stack.build(group.model, shape, classes, [0]).member_state(0)
-        for member, state in zip(members, states, strict=True):
-            _require_fit(member, state, expected)
-        stack = voting_stack(group, shape, classes, states)
-    if stack is None:
-        stack = Stack.build(group.model, shape, classes, [0] * len(members))
-        for position, (member, state) in enumerate(zip(members, states, strict=True)):
-            _require_fit(member, state, stack.member_state(position))
-            stack.load_member_state(position, state)
-    stack.eval()
+    expected = Stack.build(group.model, shape, classes, [0]).member_state(0)
+    for member, state in zip(members, states, strict=True):
+        _require_fit(member, state, expected)
+    stack = stack_of(group, shape, classes, states)
     stack.requires_grad_(False)
     return stack
 

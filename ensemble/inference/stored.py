@@ -16,7 +16,8 @@ from ensemble.config.loading import parse_stored
 from ensemble.config.schema import Aggregator, aggregator_problem
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import ConfigError, StorageError
-from ensemble.evaluation.aggregation import decide
+from ensemble.evaluation.aggregation import Decision, decide
+from ensemble.evaluation.splits import SplitVotes
 from ensemble.results.judging import load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.descriptions import DatasetFacts
@@ -37,13 +38,25 @@ class StoredMember:
 
 
 @dataclass(frozen=True, eq=False)
+class Known:
+    """The vote on rows that no member was trained on, of calibration or else of validation.
+
+    votes: the vote's probabilities as those of a single member, [1, N, K].
+    """
+
+    votes: SplitVotes
+    decision: Decision
+
+
+@dataclass(frozen=True, eq=False)
 class StoredVote:
     """The headline vote of a run.
 
     folder: where the run lies. image_shape: (C, H, W). mean_C, std_C: of the training rows on the scale [0, 1]; see `scale`.
     weights_M: how loud each member votes, None where all count the same. stack_size: members per network, by recipe.
     pixels: how pictures become bytes; None in a run of an earlier version, which did not keep it. confidences_N: of the vote on
-    every validation image, the probability of the class that it names, ascending.
+    every validation image, the probability of the class that it names, ascending. known: rows that rules of silence are made from,
+    tested: those that they are tried on, the test images; None without any.
     """
 
     folder: Path
@@ -59,6 +72,8 @@ class StoredVote:
     stack_sizes: dict[str, int]
     pixels: PixelRule | None = None
     confidences_N: DoubleArray = field(default_factory=lambda: np.empty(0))
+    known: Known | None = None
+    tested: Known | None = None
 
     def scale(self, recipe: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation, per channel, by which the networks of a recipe have their images standardised."""
@@ -103,7 +118,14 @@ def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool
         stack_sizes=_stack_sizes(folder, experiment),
         pixels=_pixels(folder, described),
         confidences_N=np.sort(decide(chosen, voters.validation.probs_MNK, weights_M).confidences_N),
+        known=_known(voters.calibration or voters.validation, chosen, weights_M),
+        tested=_known(voters.test, chosen, weights_M) if len(voters.labels.test_labels_N) else None,
     )
+
+
+def _known(votes: SplitVotes, aggregator: Aggregator, weights_M: DoubleArray | None) -> Known:
+    decision = decide(aggregator, votes.probs_MNK, weights_M)
+    return Known(SplitVotes(votes.split, decision.probs_NK[None], votes.labels_N), decision)
 
 
 def _pixels(folder: RunFolder, described: DatasetFacts) -> PixelRule | None:

@@ -19,6 +19,7 @@ from ensemble.data.pixel_rule import RESIZED, Resize
 from ensemble.evaluation.records import Evaluation
 from ensemble.outside.names import fenced, in_markdown, markdown_text, shell_word, shown
 from ensemble.report import wording
+from ensemble.report.further_wording import chosen_score, promise_sentence
 from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.report.tables import leaderboard_markdown
 from ensemble.storage import RunFolder
@@ -214,6 +215,12 @@ def _figure_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
         rows.append(("out-of-bag error %", wording.percent(evaluation.out_of_bag.error)))
     if evaluation.label_review is not None:
         rows.append(("test error % on reviewed labels", wording.percent(evaluation.label_review.error)))
+    rows.append(("smooth calibration error", wording.loss(evaluation.calibration.smooth_ece)))
+    for shifted in evaluation.shifted:
+        rows.append((f"error % on shifted images, {shifted.name}", wording.percent(shifted.vote_error)))
+    for unknown in evaluation.unknown:
+        score = chosen_score(unknown)
+        rows.append((f"AUROC for unknown images, {unknown.name}", wording.loss(score.auroc)))
     return [row for row in rows if row[1] != wording.NONE]
 
 
@@ -235,7 +242,7 @@ def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
     lines = [
         f"Every image is given one of these {len(evaluation.class_names)} classes, also one that shows none of them.",
         f"Trained and judged on {shown(evaluation.dataset)} alone, images of {height} x {width} pixels with "
-        f"{wording.plural(channels, 'channel')}; figures for other images are unknown.",
+        f"{wording.plural(channels, 'channel')}; figures for other images are {'unknown' if not evaluation.shifted else 'those of the shifted sets above'}.",
         f"Weakest class: {shown(worst.name)}, {wording.percent(worst.error)} % wrong of {worst.rows:,} test images.",
     ]
     confused = max(
@@ -258,6 +265,8 @@ def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
         f"Without the {doubtful} % of the test images it is least certain of, the error is "
         f"{wording.percent(certain.error[half])} %."
     )
+    if evaluation.selective is not None:
+        lines += [promise_sentence(one) for one in evaluation.selective.promises if one.kind == "guaranteed"]
     return lines
 
 

@@ -10,7 +10,8 @@ from ensemble.evaluation.comparing import ComparedLine, Comparison
 from ensemble.evaluation.written import ALPHA
 from ensemble.outside.names import in_markdown, shown
 from ensemble.report import wording
-from ensemble.report.paper_tables import PaperTable, latex
+from ensemble.report.paper_table import PaperTable
+from ensemble.report.paper_tables import latex
 
 if TYPE_CHECKING:
     from rich.console import Console

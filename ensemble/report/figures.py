@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ensemble.outside.names import shown
-from ensemble.report import plots
+from ensemble.report import plots, set_plots
 from ensemble.report.fonts import OWN_FONT, fonts_for, noting_missing_signs
 from ensemble.report.run_facts import RunFacts
 from ensemble.storage.atomic import write_bytes
@@ -48,6 +48,7 @@ class Plot:
     caption: str
     draw: Callable[[plots.Axes, RunFacts], None]
     size: tuple[float, float] = (5.2, 3.5)
+    lines: Callable[[RunFacts], Sequence[object]] | None = None  # of a figure that is as high as it has lines
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ PLOTS = (
         "The vote of some of the members, in random orders; the band holds 90 % of the orders.", plots.size_curve,
     ),
     Plot(
-        "risk_coverage", "What its doubt is good for",
-        "If only the images the vote is most certain of were answered, this share of them would be wrong.",
+        "risk_coverage", "Selective prediction",
+        "If only the images the vote is most certain of were answered, this share of them would be wrong; with a 95 % band.",
         plots.risk_coverage,
     ),
     Plot(
@@ -86,7 +87,7 @@ PLOTS = (
     ),
     Plot(
         "calibration", "Calibration",
-        "Below the dotted line the vote is too sure of itself, above it too modest. Larger dots hold more images.",
+        "Below the dotted line the vote is overconfident, above it underconfident. Larger dots hold more images.",
         plots.calibration,
     ),
     Plot(
@@ -105,6 +106,16 @@ PLOTS = (
     Plot(
         "disputed", "Most disputed images",
         "Test images with the most disagreement, with label and votes by class.", plots.disputed, (7.5, 5.6),
+    ),
+    Plot(
+        "shifted", "Errors on shifted images",
+        "Dots: the vote with 95 % intervals; diamonds: the single model that validation picks. Dotted: the vote's test error.",
+        set_plots.shifted, lines=lambda run: [part for found in run.evaluation.shifted for part in found.parts],
+    ),
+    Plot(
+        "unknown", "Telling unknown images from known ones",
+        "AUROC of each score, 1 for a perfect division, 0.5 for none. Dots: the vote with 95 % intervals; diamonds: the single model.",
+        set_plots.unknown, lines=lambda run: [score for found in run.evaluation.unknown for score in found.scores],
     ),
 )  # fmt: skip
 
@@ -158,6 +169,8 @@ def write_panels(
 
 
 def _has_facts(plot: Plot, run: RunFacts) -> bool:
+    if plot.lines is not None:
+        return bool(plot.lines(run))
     needs: Mapping[str, Any] = {
         "learning_loss": any(run.histories.values()),
         "learning_error": any(run.histories.values()),
@@ -173,7 +186,8 @@ def _render(plot: Plot, run: RunFacts, salt: str) -> RenderedFigure:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    figure, missing = Figure(figsize=plot.size), set[str]()
+    size = plot.size if plot.lines is None else (plot.size[0], set_plots.height(plot.lines(run)))
+    figure, missing = Figure(figsize=size), set[str]()
     png, svg = io.BytesIO(), io.BytesIO()
     with noting_missing_signs(missing):
         plot.draw(figure.add_subplot(), run)

@@ -5,13 +5,14 @@ The LaTeX needs \\\\usepackage{booktabs}. The CSV has the numbers with all digit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.evaluation.records import ClassResult, Evaluation, PairMeasure, SizePoint
 from ensemble.outside.names import shown
 from ensemble.report import wording
+from ensemble.report.paper_table import PaperTable
 from ensemble.report.records_csv import records_csv
+from ensemble.report.set_tables import further_tables
 from ensemble.report.tables import leaderboard_cells, leaderboard_csv
 from ensemble.storage.atomic import write_bytes
 
@@ -20,18 +21,6 @@ _SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class PaperTable:
-    """A table as LaTeX shows it, and as CSV text. None among the rows is a rule between groups; bold: which rows stand out."""
-
-    name: str
-    caption: str
-    headers: tuple[str, ...]
-    rows: tuple[tuple[str, ...] | None, ...]
-    csv: str
-    bold: frozenset[int] = frozenset()
 
 
 def escaped(text: str) -> str:
@@ -91,6 +80,7 @@ def run_tables(evaluation: Evaluation) -> list[PaperTable]:
             "diversity", "Measures of diversity over all pairs of members, on the test images.",
             ("measure", "mean", "lowest", "highest"), tuple(pairs), records_csv(PairMeasure, evaluation.diversity.measures),
         ),
+        *further_tables(evaluation),
     ]  # fmt: skip
 
 

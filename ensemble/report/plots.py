@@ -99,7 +99,10 @@ def calibration(axes: Axes, run: RunFacts) -> None:
 
 def risk_coverage(axes: Axes, run: RunFacts) -> None:
     """Error among the most certain test images, for a growing share of them answered."""
-    curve = run.evaluation.risk_coverage
+    curve, banded = run.evaluation.risk_coverage, run.evaluation.selective
+    if banded is not None:
+        ends = ([100 * value for value in end] for end in (banded.band_lower, banded.band_upper))
+        axes.fill_between([100 * value for value in banded.coverage], *ends, color=VOTE, alpha=0.16, linewidth=0)
     axes.plot([100 * value for value in curve.coverage], [100 * value for value in curve.error], color=VOTE)
     axes.set(xlabel="most certain share answered, %", ylabel="error among them, %", xlim=(0, 101))
     axes.set_ylim(bottom=0)

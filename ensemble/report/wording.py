@@ -21,6 +21,7 @@ from ensemble.evaluation.written import (
     seconds,
 )
 from ensemble.outside.names import shown
+from ensemble.report.further_wording import long_lines, short_lines
 
 UNEQUAL = 1.5  # times the smallest class that the largest may have before the two means are told apart
 __all__ = [
@@ -58,7 +59,11 @@ def short_name(row: LeaderboardRow, one_recipe: bool) -> str:
 
 
 def essentials(evaluation: Evaluation) -> list[str]:
-    """What belongs beside the verdict in the shortest answer: one network on all rows, unequal classes. One sentence each."""
+    """What belongs beside the verdict in the shortest answer: one network on all rows, unequal classes, further sets. One sentence each."""
+    return _beside(evaluation) + short_lines(evaluation)
+
+
+def _beside(evaluation: Evaluation) -> list[str]:
     lines = [] if evaluation.baseline is None else [evaluation.baseline.sentence]
     if evaluation.balance is not None and unequal(evaluation):
         lines.append(_balance(evaluation, evaluation.balance))
@@ -67,7 +72,7 @@ def essentials(evaluation: Evaluation) -> list[str]:
 
 def context(evaluation: Evaluation) -> list[str]:
     """All that belongs beside the verdict, out-of-bag error, disagreement and reviewed labels too. One sentence each."""
-    lines = essentials(evaluation)
+    lines = _beside(evaluation) + long_lines(evaluation)
     bags, review = evaluation.out_of_bag, evaluation.label_review
     if bags is not None:
         never = f", {plural(bags.never_out, 'row')} never out of bag left out" if bags.never_out else ""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ensemble.config.evaluation import CALIBRATION
 from ensemble.config.method import MethodSection
 from ensemble.config.schema import WEIGHING, Aggregator, aggregator_problem
 from ensemble.config.secrets import secret_in
@@ -37,6 +38,7 @@ from ensemble.storage.manifest import MANIFEST
 from ensemble.storage.names import DATASET, DISPUTED, EVALUATION, METHOD, STAGED
 from ensemble.storage.parsing import json_object
 from ensemble.storage.remote import Mirror, is_address, local_root
+from ensemble.storage.set_store import SetStore, casts
 from ensemble.types import DoubleArray, MemberResult
 
 __all__ = ["DATASET", "DISPUTED", "EVALUATION", "METHOD", "STAGED"]
@@ -52,6 +54,7 @@ class Voters:
     members: tuple[MemberResult, ...]
     weights_M: DoubleArray | None
     baseline: MemberResult | None = None  # does not vote
+    calibration: SplitVotes | None = None  # on rows that nothing else is chosen by
 
     @property
     def validation(self) -> SplitVotes:
@@ -73,7 +76,9 @@ class Voters:
         test_MNK = np.stack([member.votes.test_NK for member in self.members])
         positions, _ = finite_members({"validation": validation_MNK, "test": test_MNK}, self.facts)
         weights_M = None if self.weights_M is None else self.weights_M[positions]
-        return replace(self, members=tuple(self.members[m] for m in positions), weights_M=weights_M)
+        calibration = None if self.calibration is None else self.calibration.members(positions)
+        members = tuple(self.members[m] for m in positions)
+        return replace(self, members=members, weights_M=weights_M, calibration=calibration)
 
     def vote_weights(self, aggregator: Aggregator) -> DoubleArray | None:
         """What each member's vote counts: from the method or from validation; None in a vote that has no weights.
@@ -103,7 +108,20 @@ def load_voters(folder: RunFolder, at_least: int | None = None) -> Voters:
         )
     dataset, labels = folder.dataset(), folder.load_labels()
     members = tuple(folder.load_member(index) for index in indices)
-    return Voters(config, dataset, labels, members, method_weights(folder, members), folder.load_baseline())
+    weights_M, calibration = method_weights(folder, members), _calibration_votes(folder, indices)
+    return Voters(config, dataset, labels, members, weights_M, folder.load_baseline(), calibration)
+
+
+def _calibration_votes(folder: RunFolder, indices: Sequence[int]) -> SplitVotes | None:
+    """The members' votes on calibration rows; None where there are none, or somebody has not voted yet or not in finite numbers."""
+    store = SetStore(folder)
+    if CALIBRATION not in store.names():
+        return None
+    facts = store.facts(CALIBRATION)
+    votes = store.votes(facts, 0)
+    if any(not casts(folder, votes, index) or not np.isfinite(votes[index][1]).all() for index in indices):
+        return None
+    return SplitVotes("calibration", np.stack([votes[index][1] for index in indices]), store.labels(facts))
 
 
 def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation:
@@ -131,6 +149,7 @@ def judge_voters(voters: Voters, aggregator: Aggregator | None = None) -> Evalua
             class_names=tuple(voters.dataset.class_names),
             out_of_bag=_out_of_bag(voters) if _judged_on_others(voters.config) else None,
             baseline=_baseline(voters.baseline),
+            calibration=voters.calibration,
         )
 
 

@@ -128,6 +128,12 @@ class Driver:
         self.emit(RunStarted(self.experiment.name, method, total, finished, executor.name, executor.slots))
         return executor
 
+    @property
+    def executor(self) -> Executor:
+        """The one that trained, for further tasks."""
+        assert self._executor is not None, "a round of members comes before"
+        return self._executor
+
     def _round(self, tasks: list[Task], trainer: Trainer, arrays: Arrays) -> None:
         """Train the tasks, and those again that the failure policy gives another try."""
         assert self._executor is not None

@@ -30,18 +30,21 @@ from ensemble.data import (
     normalization,
     split_of,
 )
+from ensemble.data.named_sets import NamedSet, calibration_set, load_named_set
 from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
 from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device, stays_here
 from ensemble.methods import Method, build_method
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
+from ensemble.results.further_sets import with_sets
 from ensemble.results.judging import Voters, headline_figures, judge_voters, load_voters, staged_points
 from ensemble.results.predictions import files_csv, predictions_csv, read_files
 from ensemble.results.run_data import labels_of, require_same_data, test_images
 from ensemble.run.driver import Driver, MakeExecutor
 from ensemble.run.environment import describe_environment
 from ensemble.run.planning import Plan, make_plan, stored_kernels, training_work
+from ensemble.run.set_voting import vote_on_sets
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
 from ensemble.storage.member_files import labels_digest
@@ -108,7 +111,9 @@ def run_ensemble(
     config = experiment.model_dump(mode="json")
     notices = [Notice(f"data: {remark.text}", remark.warning) for remark in dataset.account.remarks()]
     notices += _checked_networks(experiment, dataset)
-    given = _given(experiment, dataset)  # before there is a folder, which a mistake in it would leave behind
+    # Both before there is a folder, which a mistake in them would leave behind.
+    given = _given(experiment, dataset)
+    sets = further_sets(experiment, dataset, split)
 
     def check(stored: RunFolder) -> None:
         require_same_data(stored, dataset, split)
@@ -125,10 +130,10 @@ def run_ensemble(
         for notice in notices:
             emit(notice)
         emit = _with_idle_options(emit, experiment, str(folder.plan()["device"]))
-        driver = train_members(experiment, dataset, split, folder, make_executor, emit, given)
+        driver = train_members(experiment, dataset, split, folder, make_executor, emit, given, sets)
         failures = tuple(driver.failures.values())
         voters = load_voters(folder)
-        evaluation = judge_voters(voters)
+        evaluation = with_sets(judge_voters(voters), voters, folder)
         _store_judgement(folder, voters, evaluation, dataset.test_images_NCHW[disputed_rows(evaluation)])
         seconds = time.monotonic() - started
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
@@ -230,7 +235,7 @@ def judge_again(path: Path, aggregator: Aggregator | None = None) -> Evaluation:
     """
     stored = RunFolder.read(path)
     voters = load_voters(stored)
-    evaluation = judge_voters(voters, aggregator)
+    evaluation = with_sets(judge_voters(voters, aggregator), voters, stored)
     images = test_images(stored, disputed_rows(evaluation).tolist())
     with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
         _store_judgement(folder, voters, evaluation, images)
@@ -295,10 +300,12 @@ def train_members(
     make_executor: MakeExecutor,
     emit: Callable[[Event], None],
     given: Starts | None = None,
+    sets: Sequence[NamedSet] = (),
 ) -> Driver:
     """Train what is missing in an open run folder, and store all that voting needs; judging is another matter.
 
-    given: what the members start from and weigh classes by, where that has been found out already.
+    given: what the members start from and weigh classes by, where that has been found out already. sets: those that the
+    members vote on besides validation and test.
     Raises StorageError when the folder was begun with other data, QuorumError when the failure policy says stop.
     """
     mean_C, std_C = normalization(dataset, split)
@@ -317,10 +324,23 @@ def train_members(
         watch_test = any(group.training.watch_test for group in experiment.groups)
         arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given.arrays}
         driver.train(method, arrays, dataset.num_classes, split.train_rows)
+        folder.write(METHOD, json_bytes({"vote_weights": _weights(method, driver, folder), "report": method.report()}))
+        for line in vote_on_sets(
+            experiment, driver.plan.device, sets, folder, lambda _tasks, _images: driver.executor, emit
+        ):
+            emit(Notice(line, warning=True))
     finally:
         driver.close()
-    folder.write(METHOD, json_bytes({"vote_weights": _weights(method, driver, folder), "report": method.report()}))
     return driver
+
+
+def further_sets(experiment: Experiment, dataset: Dataset, split: Split) -> list[NamedSet]:
+    """The sets that an experiment's members vote on besides validation and test.
+
+    Raises DataError for images that are not there or do not fit, ConfigError for corruptions that there are not.
+    """
+    sets = [load_named_set(one, dataset) for one in experiment.evaluation.sets]
+    return [calibration_set(dataset, split), *sets] if len(split.calibration_rows) else sets
 
 
 def _given(experiment: Experiment, dataset: Dataset) -> Starts:

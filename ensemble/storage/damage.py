@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ensemble.errors import StorageError
 from ensemble.storage.manifest import member_of
-from ensemble.storage.names import BASELINE, DERIVED, EVENTS
+from ensemble.storage.names import BASELINE, DERIVED, EVENTS, SET_VOTES
 
 # Kept for a while or for people: a run is whole without them.
 PASSING = ("checkpoints/", "failures/")
@@ -47,6 +47,8 @@ def what_to_do(name: str) -> str:
         return f"restore it from a copy, or start the run's `ensemble train` again, which trains member {member} again"
     if name.startswith(BASELINE):
         return "restore it from a copy, or start the run's `ensemble train` again, which trains the baseline again"
+    if name.startswith(SET_VOTES):
+        return "restore it from a copy, or start the run's `ensemble train` again, which votes anew on the sets of its configuration"
     if name in DERIVED or name.startswith(PASSING):
         return "restore it from a copy, or start the run's `ensemble train` again, which writes it anew"
     if name == EVENTS:

@@ -121,6 +121,10 @@ class ListedFolder:
         """True when the manifest lists the file."""
         return name in self._files
 
+    def digest(self, name: str) -> str:
+        """SHA-256 of a listed file, as the manifest has it."""
+        return self._files[name].sha256
+
     def files(self) -> list[str]:
         """All files the manifest lists."""
         return sorted(self._files)

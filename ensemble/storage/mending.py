@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ensemble.storage.damage import PASSING
 from ensemble.storage.manifest import member_of
-from ensemble.storage.names import BASELINE, DERIVED, EVENTS, SHARED
+from ensemble.storage.names import BASELINE, DERIVED, EVENTS, SET_VOTES, SHARED
 from ensemble.storage.run_folder import RunFolder
 
 
@@ -32,6 +32,11 @@ def mend(folder: RunFolder) -> list[str]:
     shared = [error.name for error in damaged if error.name.startswith(SHARED)]
     folder.forget(shared)
     lines += [f"{name} is damaged or missing; it is written anew" for name in shared]
+    for name in sorted({error.name.split("/")[1] for error in damaged if error.name.startswith(SET_VOTES)}):
+        lines.append(
+            f"the votes on the set {name} are damaged or missing; {name} is voted on again where the configuration has it"
+        )
+        folder.forget([file for file in folder.files() if file.startswith(f"{SET_VOTES}{name}/")])
     passing = [error.name for error in damaged if error.name.startswith(PASSING) or error.name == EVENTS]
     folder.forget(passing)
     lines += [f"{name} is damaged or missing, and left out" for name in passing]
@@ -42,4 +47,4 @@ def mend(folder: RunFolder) -> list[str]:
 def _can_be_mended(folder: RunFolder, name: str) -> bool:
     if name == EVENTS:  # somebody took it away, as the advice about a damaged one says
         return not (folder.path / EVENTS).exists()
-    return member_of(name) is not None or name in DERIVED or name.startswith((*PASSING, SHARED, BASELINE))
+    return member_of(name) is not None or name in DERIVED or name.startswith((*PASSING, SHARED, BASELINE, SET_VOTES))

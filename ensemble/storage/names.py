@@ -9,6 +9,7 @@ PREDICTIONS = "predictions.csv"  # what the vote says of every image
 FILES = "pictures.csv"  # the file of every image, where images are files
 
 SHARED = "shared/"  # tensors that all members of a group have alike, one file per group
+SET_VOTES = "votes/"  # what members said about further sets, one folder per set
 BASELINE = "baseline/"  # the network that does not vote, in the files of a member
 
 

@@ -276,6 +276,10 @@ class RunFolder(ListedFolder):
             device=facts.device,
         )
 
+    def recipe(self, index: int) -> str:
+        """The name of the group that a member is of."""
+        return self._member(index).recipe
+
     def load_weights(self, index: int) -> dict[str, Any]:
         """A member's tensors as numpy arrays, named as in its network's state_dict."""
         return self._weights(member_folder(index), self._member(index))

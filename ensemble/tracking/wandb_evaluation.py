@@ -41,8 +41,26 @@ def figures(evaluation: Json) -> dict[str, Any]:
         "verdict/difference": verdict["difference"],
         "verdict/sentence": verdict["sentence"],
         "degraded": evaluation["degraded"],
+        "smooth_ece/test": evaluation["calibration"].get("smooth_ece"),
+        **_further_figures(evaluation),
     }
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _further_figures(evaluation: Json) -> dict[str, Any]:
+    """Of shifted and unknown images, and of answering only when certain; judgements of earlier versions have none of these."""
+    found: dict[str, Any] = {}
+    for one in evaluation.get("shifted", ()):
+        for name in ("vote_error", "member_error", "difference", "p_value", "relative_gain", "vote_nll", "vote_ece"):
+            found[f"shifted/{one['name']}/{name}"] = one[name]
+    for one in evaluation.get("unknown", ()):
+        score = next(score for score in one["scores"] if score["score"] == one["chosen"])
+        for name in ("auroc", "member_auroc", "fpr95", "p_value"):
+            found[f"unknown/{one['name']}/{name}"] = score[name]
+    selective = evaluation.get("selective") or {}
+    return found | {
+        f"selective/{name}": selective.get(name) for name in ("aurc", "augrc", "coverage_at_1", "member_aurc")
+    }
 
 
 def curves(evaluation: Json) -> list[dict[str, float]]:
@@ -66,9 +84,18 @@ def tables(evaluation: Json, images: Mapping[int, ByteArray]) -> list[TableData]
         _records("classes", [{**record, "name": shown(record["name"])} for record in evaluation["classes"]]),
         _records("contributions", evaluation["contributions"]),
         _records("calibration", evaluation["calibration"]["equal_width"]),
+        _records("shifted", _named(evaluation.get("shifted", ()), "parts")),
+        _records("unknown", _named(evaluation.get("unknown", ()), "scores")),
+        _records("promises", (evaluation.get("selective") or {}).get("promises", ())),
+        _records("prediction_sets", (evaluation.get("conformal") or {}).get("rules", ())),
         _disputed(evaluation["disputed"], classes, images),
     ]
     return [_confusion(evaluation["confusion"], classes), *(part for part in parts if part.rows)]
+
+
+def _named(sets: Sequence[Json], key: str) -> list[Json]:
+    """The records of all sets, each with the name of its set."""
+    return [{"set": one["name"], **record} for one in sets for record in one[key]]
 
 
 def _records(name: str, records: Sequence[Json]) -> TableData:

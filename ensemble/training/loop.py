@@ -40,17 +40,17 @@ def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
     """
     placement = Placement.create(job.compute)
     try:
-        arrays = yield from _present(task, arrays)
+        arrays = yield from present_arrays(task, arrays)
         yield from _train_placed(task, job, arrays, placement)
     except Exception as error:
         _clear_frames(error)
         raise
     finally:
-        _free_memory(placement)
+        free_memory(placement)
         torch.set_flush_denormal(False)  # it holds for the whole process, which may be the user's own
 
 
-def _present(task: Task, arrays: Arrays) -> Generator[Item, None, Arrays]:
+def present_arrays(task: Task, arrays: Arrays) -> Generator[Item, None, Arrays]:
     """The arrays, with mapped images that this machine does not have yet; says in between that it lives."""
     if not absent(arrays):
         return arrays
@@ -62,7 +62,7 @@ def _present(task: Task, arrays: Arrays) -> Generator[Item, None, Arrays]:
         return reading.result()
 
 
-def _free_memory(placement: Placement) -> None:
+def free_memory(placement: Placement) -> None:
     """Give a GPU's memory back to whoever shares it, and to the next task.
 
     Some of it is held by Accelerate, some in reference cycles (a CUDA graph and the run that it is of; Accelerate's
@@ -95,7 +95,7 @@ def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) ->
                 yield item
                 if isinstance(item, Stopped):
                     return
-            _free_memory(placement)
+            free_memory(placement)
     else:
         yield from _train_stack(task, job, arrays, placement)
 

@@ -95,8 +95,7 @@ class Resident:
         model: a network that may have a standardisation of its own. room: bytes that images may take on the device; where
         they take more they stay in the machine's memory.
         """
-        if model is not None and (scale := model.scale(arrays["train_images"].shape[1])) is not None:
-            arrays = {**arrays, "mean": np.array(scale[0], np.float32), "std": np.array(scale[1], np.float32)}
+        arrays = {**arrays, **_scale(arrays, model, arrays["train_images"].shape[1])}
         images = {name: array for name, array in arrays.items() if not name.startswith(GIVEN)}
         streams = room is not None and sum(arrays[name].nbytes for name in IMAGES) > room
         on_host = (*IMAGES, "validation_rows")  # rows lie where the images are that they choose
@@ -112,6 +111,14 @@ class Resident:
             files=tuple(_files(arrays, tensors)) if device.type == "cpu" or streams else (),
             stream=Stream(device) if streams else None,
         )  # fmt: skip
+
+    @classmethod
+    def of_scale(cls, arrays: Arrays, device: torch.device, model: Network, channels: int) -> Resident:
+        """No images at all: what standardises those that come from elsewhere, see `load`."""
+        nothing = torch.empty(0, dtype=torch.int64, device=device)
+        scale = _scale(arrays, model, channels)
+        mean_C11, std_C11 = (tensor_of(scale[name]).to(device).view(-1, 1, 1) for name in ("mean", "std"))
+        return cls(nothing, nothing, nothing, nothing, None, mean_C11, std_C11)
 
     def file_of(self, images: Tensor) -> npt.NDArray[np.generic] | None:
         """The mapped file that these images are; None of images that are in memory."""
@@ -159,6 +166,14 @@ class Resident:
     @cached_property
     def _grey(self) -> tuple[float, float]:
         return float(self.mean_C11) * 255, float(self.std_C11) * 255
+
+
+def _scale(arrays: Arrays, model: Network | None, channels: int) -> dict[str, npt.NDArray[np.generic]]:
+    """Mean and standard deviation of each channel on the scale [0, 1]: a network's own, where it has some, else the data's."""
+    own = model.scale(channels) if model is not None else None
+    if own is None:
+        return {name: arrays[name] for name in ("mean", "std")}
+    return {"mean": np.array(own[0], np.float32), "std": np.array(own[1], np.float32)}
 
 
 def _files(arrays: Arrays, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, npt.NDArray[np.generic]]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +24,6 @@ from ensemble.models import ImageShape
 from ensemble.models.work import activation_sizes, needs_two_images
 from ensemble.native.kernels import load
 from ensemble.seeding import Purpose, member_seed
-from ensemble.training.batch_last import known, suits
 from ensemble.training.batches import Batch, Batches
 from ensemble.training.checkpoint import capture
 from ensemble.training.class_balance import logit_offsets
@@ -34,7 +32,7 @@ from ensemble.training.cuda_graph import obstacle as obstacle_to_capture
 from ensemble.training.filtering import filtered_set
 from ensemble.training.frozen_features import HeadStack, head_to_train, on_features
 from ensemble.training.host_copy import on_host
-from ensemble.training.job import Arrays, Job, Ways, given_class_weights, given_start
+from ensemble.training.job import Arrays, Job, given_class_weights, given_start
 from ensemble.training.keeper import Keeper
 from ensemble.training.layers import StackedBatchNorm
 from ensemble.training.losses import sample_losses
@@ -47,7 +45,7 @@ from ensemble.training.schedules import Plateau, rate
 from ensemble.training.stack import Stack
 from ensemble.training.start import Trained, trained
 from ensemble.training.trial import draws_itself
-from ensemble.training.ways import use
+from ensemble.training.ways import choose
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
 
 PULSE_S = 5.0  # between signs of life
@@ -144,14 +142,7 @@ class StackRun:
             group["lr"] = self.table.rate_times(group[FACTOR])
 
     def _choose_kernels(self) -> None:
-        """Those of the plan; where it says nothing, those for narrow networks if they suit this stack, here."""
-        compute, network = self.job.compute, self.stack.network
-        plain = self.placement.device.type == "cpu" and compute.precision == "float32"
-        if self.placement.ranks > 1 and any(isinstance(layer, StackedBatchNorm) for layer in network.modules()):
-            plain = False  # those kernels see the batch of one rank
-        by_rule = plain and compute.kernels != "torch" and suits(network)
-        ways = self.job.ways or Ways(by_rule, {})
-        self.kernel_notices = use(replace(ways, batch_last=ways.batch_last and plain and known(network)), self.stack)
+        self.kernel_notices = choose(self.stack, self.job, self.placement)
         if isinstance(self.stack, HeadStack):
             numbers, images = self.data.train_images.shape[1], len(self.data.train_images) + len(self.data.test_images)
             self.kernel_notices.append(

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +28,14 @@ from ensemble.native.kernels import load
 from ensemble.outside.paths import read_regular_file
 from ensemble.training.batch_last import known, suits, worthwhile
 from ensemble.training.job import Job, Ways
-from ensemble.training.layers import CONVOLUTION_WAYS, BatchPlace, StackedConv2d, channels_last, pool_before_bias
+from ensemble.training.layers import (
+    CONVOLUTION_WAYS,
+    BatchPlace,
+    StackedBatchNorm,
+    StackedConv2d,
+    channels_last,
+    pool_before_bias,
+)
 from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack
 from ensemble.training.step_timing import Step, fastest, free_gpu_memory
@@ -86,6 +93,19 @@ def use(ways: Ways, stack: Stack) -> list[str]:
             if way not in (layer.way, "apart"):  # one member is computed apart in any way
                 notices.append(f"layer {name} is computed as {layer.way}, not as {way} as planned: {reason}")
     return notices
+
+
+def choose(stack: Stack, job: Job, placement: Placement) -> list[str]:
+    """Let a stack compute by the kernels of the plan; where it says nothing, by those for narrow networks if they suit it, here.
+
+    Returns sentences as `use` does.
+    """
+    plain = placement.device.type == "cpu" and job.compute.precision == "float32"
+    if placement.ranks > 1 and any(isinstance(layer, StackedBatchNorm) for layer in stack.network.modules()):
+        plain = False  # those kernels see the batch of one rank
+    by_rule = plain and job.compute.kernels != "torch" and suits(stack.network)
+    ways = job.ways or Ways(by_rule, {})
+    return use(replace(ways, batch_last=ways.batch_last and plain and known(stack.network)), stack)
 
 
 def _known_way(layer: str, way: str) -> str:

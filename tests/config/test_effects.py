@@ -130,7 +130,13 @@ ALONE: dict[str, tuple[dict[str, Any], Any]] = {
 }  # fmt: skip
 # Keys that need no run of this kind, each with the reason.
 REVIEWED: dict[str, str] = {
+    **{
+        ".".join(key): "no member is trained by it: tests/test_further_sets.py"
+        for key in all_keys()
+        if key[0] == "evaluation" and len(key) > 1
+    },
     "name": "the name of the folder",
+    "data.calibration_fraction": "which rows members are fitted to: tests/data/test_splits.py, tests/test_further_sets.py",
     "output_dir": "where the folder lies",
     "aggregator": "the headline of the judgement, tests/evaluation",
     "members": "groups: their keys are those of model and training",
@@ -178,7 +184,7 @@ REVIEWED: dict[str, str] = {
     "model.code": "filled in, and refused where it is not the files'; see model.path",
     "model.layers": "a network of its own; tests/models/test_layers_network.py, as all keys of its layers",
 }
-SECTIONS = {"method", "data", "model", "training", "compute", "failures", "tracking", "tracking.wandb", "training.augmentation",
+SECTIONS = {"method", "data", "evaluation", "model", "training", "compute", "failures", "tracking", "tracking.wandb", "training.augmentation",
             "training.schedule"}  # fmt: skip
 
 

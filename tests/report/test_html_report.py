@@ -95,7 +95,9 @@ def test_every_number_is_that_of_the_evaluation(text: str, run_path: Path) -> No
             continue
         assert float(exact) == value, key
         written = float(shown.replace(",", "").replace("<", ""))
-        percent = re.search(r"error$|lower$|upper$|\.ece|mean$|best$|worst$|difference$|gain$|area$", key)
+        percent = re.search(
+            r"error$|lower$|upper$|[._]ece|risk$|coverage$|aurc$|mean$|best$|worst$|difference$|gain$|area$", key
+        )
         scale = 100 if percent and not key.startswith("diversity") else 1
         digits = len(shown.split(".")[1]) if "." in shown else 0
         if shown.startswith("<"):

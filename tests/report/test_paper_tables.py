@@ -56,7 +56,7 @@ def test_every_table_has_as_many_cells_in_every_line(evaluation_of: Make) -> Non
     classes = tuple(dataclasses.replace(one, name=name) for one, name in zip(evaluation.classes, names, strict=True))
     evaluation = dataclasses.replace(evaluation, class_names=names, classes=classes)
     tables = {table.name: table for table in run_tables(evaluation)}
-    assert set(tables) == {"leaderboard", "classes", "size_curve", "diversity"}
+    assert set(tables) == {"leaderboard", "classes", "size_curve", "diversity", "promises"}
     for table in tables.values():
         found = body(latex(table))
         assert {len(line) for line in found} == {len(table.headers)}
@@ -85,7 +85,9 @@ def test_report_writes_them_beside_its_figures_unless_a_file_is_named(run_path: 
     write_report([run_path])
     names = {path.name for path in (run_path / "tables").iterdir()}
     assert names == {
-        f"{name}.{end}" for name in ("leaderboard", "classes", "size_curve", "diversity") for end in ("tex", "csv")
+        f"{name}.{end}"
+        for name in ("leaderboard", "classes", "size_curve", "diversity", "promises")
+        for end in ("tex", "csv")
     }
     assert (run_path / "tables" / "leaderboard.csv").read_text() == leaderboard_csv(read_run(run_path).evaluation)
     assert set(before) | {"tables", "figures", "report.html"} == {path.name for path in run_path.iterdir()}

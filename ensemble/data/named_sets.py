@@ -1,0 +1,159 @@
+"""The images of further sets that members vote on: the run's own test images, changed, or images from elsewhere.
+
+    named = load_named_set(config, dataset)        # as the run's members take them
+    named = calibration_set(dataset, split)
+
+The random changes are the same in every run, so that runs can be compared image by image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ensemble.config.evaluation import CALIBRATION, UNKNOWN
+from ensemble.config.schema import DataConfig, SetConfig
+from ensemble.data.catalogue import OWN_DATA
+from ensemble.data.corruptions import RECIPES, Corruption, problem_with
+from ensemble.data.dataset import Dataset, load_dataset
+from ensemble.data.own_parts import pixels_sha256
+from ensemble.data.picture_tree import few
+from ensemble.data.reshaping import reshaped
+from ensemble.data.split import Split
+from ensemble.errors import ConfigError, DataError
+from ensemble.types import ByteArray, IntArray
+
+SEED = 0  # of the random changes, in every run
+VERSION = 1  # of how images are changed: votes on others than today's are cast anew
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class NamedSet:
+    """Images [N, C, H, W], uint8, of the shape that the members take, and the parts that they are voted on as.
+
+    labels_N: class numbers of the run; UNKNOWN for images of none of its classes. parts: how the images are changed; None: not
+    at all. source: where they are from, in words.
+    """
+
+    name: str
+    kind: Literal["shifted", "unknown", "calibration"]
+    source: str
+    images_NCHW: ByteArray
+    labels_N: IntArray
+    parts: tuple[Corruption | None, ...]
+    images_sha256: str
+
+    @property
+    def definition(self) -> str:
+        """SHA-256 of all that votes on the set depend on, but for the weights."""
+        parts = [None if part is None else [part.name, part.level] for part in self.parts]
+        facts = [
+            VERSION,
+            self.kind,
+            self.images_sha256,
+            hashlib.sha256(self.labels_N.tobytes()).hexdigest(),
+            parts,
+            SEED,
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def load_named_set(config: SetConfig, dataset: Dataset) -> NamedSet:
+    """The images of a set, for members that were trained on `dataset`.
+
+    Raises DataError for images that are not there or whose classes are not the run's, ConfigError for corruptions that do not
+    suit the images.
+    """
+    parts = parts_of(config, dataset.image_shape)
+    if config.data is None:
+        images, labels_N, source = dataset.test_images_NCHW, dataset.test_labels_N, "the test images"
+    else:
+        images, labels_N, source = _from_elsewhere(config, config.data, dataset)
+    if config.max_images is not None and config.max_images < len(images):
+        rows_n = _evenly(labels_N, config.max_images)
+        images, labels_N = images[rows_n], labels_N[rows_n]
+        source = f"{len(rows_n):,} of {source}"
+    if config.kind == "unknown":
+        labels_N = np.full(len(images), UNKNOWN, np.int64)
+    elif len(strange := np.flatnonzero(labels_N < 0)):
+        raise DataError(f"set {config.name}: {len(strange):,} images have no class of the run")
+    return NamedSet(config.name, config.kind, source, images, labels_N, parts, pixels_sha256(images, images[:0]))
+
+
+def calibration_set(dataset: Dataset, split: Split) -> NamedSet:
+    """The rows that are kept for thresholds and prediction sets alone."""
+    rows_n = split.calibration_rows
+    images = dataset.train_images_NCHW[rows_n]
+    source = "training images that no member was trained on (data.calibration_fraction)"
+    labels_n = dataset.train_labels_N[rows_n]
+    return NamedSet(CALIBRATION, "calibration", source, images, labels_n, (None,), pixels_sha256(images, images[:0]))
+
+
+def parts_of(config: SetConfig, image_shape: tuple[int, int, int]) -> tuple[Corruption | None, ...]:
+    """The parts of a set, in order. Raises ConfigError for corruptions that there are not, or not at such a level."""
+    if isinstance(config.corruptions, str):
+        return tuple(RECIPES[config.corruptions])
+    found: list[Corruption] = []
+    for name, level in _listed(config.corruptions):
+        if problem := problem_with(name, level, image_shape):
+            raise ConfigError(f"evaluation.sets: {config.name}: corruptions: {problem}")
+        found.append(Corruption(name, level))
+    if len(set(found)) != len(found):
+        raise ConfigError(
+            f"evaluation.sets: {config.name}: corruptions: the same corruption and level stand there twice"
+        )
+    return tuple(found) or (None,)
+
+
+def _listed(corruptions: Sequence[dict[str, tuple[float, ...]]]) -> Iterator[tuple[str, float | None]]:
+    for entry in corruptions:
+        for name, levels in entry.items():
+            yield from ((name, level) for level in levels or (None,))
+
+
+def _from_elsewhere(config: SetConfig, data: DataConfig, dataset: Dataset) -> tuple[ByteArray, IntArray, str]:
+    """Images, labels and where they are from."""
+    other = load_dataset(data)
+    whole = config.part == "all" or (config.part is None and data.name in OWN_DATA)
+    images, labels_N = other.test_images_NCHW, other.test_labels_N
+    if whole:
+        images = np.concatenate([other.train_images_NCHW, other.test_images_NCHW])
+        labels_N = np.concatenate([other.train_labels_N, other.test_labels_N])
+    source = f"{'all images' if whole else 'the test images'} of {other.name}"
+    if other.image_shape != dataset.image_shape:
+        images = reshaped(images, dataset.image_shape, dataset.pixels)
+        source += f", {_sides(other.image_shape)} brought to {_sides(dataset.image_shape)}"
+    if config.kind == "shifted":
+        labels_N = _as_classes_of(dataset, other, labels_N, config.name)
+    return images, labels_N, source
+
+
+def _as_classes_of(dataset: Dataset, other: Dataset, labels_N: IntArray, name: str) -> IntArray:
+    """Labels as class numbers of the run. Raises DataError where a class is not among the run's."""
+    numbers = {known: k for k, known in enumerate(dataset.class_names)}
+    present = [other.class_names[k] for k in np.unique(labels_N)]
+    if strange := [one for one in present if one not in numbers]:
+        raise DataError(
+            f"set {name}: its images are of the classes {few(strange)}, which the run does not have ({few(list(dataset.class_names))}); "
+            "give them the names of the run's classes, or kind: unknown for images of none of them"
+        )
+    numbers_K = np.array([numbers.get(one, UNKNOWN) for one in other.class_names], np.int64)
+    found_N: IntArray = numbers_K[labels_N]
+    return found_N
+
+
+def _evenly(labels_N: IntArray, count: int) -> IntArray:
+    """Rows, ascending, in which the classes have about the shares that they have in all."""
+    by_class = np.argsort(labels_N, kind="stable")
+    places = np.floor(np.arange(count) * (len(labels_N) / count)).astype(np.int64)
+    rows_n: IntArray = np.sort(by_class[places])
+    return rows_n
+
+
+def _sides(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))

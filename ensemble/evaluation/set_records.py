@@ -1,0 +1,231 @@
+"""The judgement on further sets as plain records: shifted images, images of none of the classes. Conventions as in `records`.
+
+`vote` is the headline vote, `member` the single member that validation picks, on the same images.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator, ConfigDict
+
+Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+NAN = float("nan")
+
+
+class SetRecord:
+    """A field this version does not know is an error, not something to lose silently."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class ShiftedPart(SetRecord):
+    """One part of a shifted set, such as one corruption at one severity.
+
+    wrong, lower, upper: of vote_error, with Wilson's interval. difference = vote - member, with the interval that belongs to the
+    exact McNemar test; p_holm: its p-value adjusted over the parts of the set. ece: 15 bins of equal width. baseline_error: of
+    the one network on all training rows.
+    """
+
+    label: str
+    vote_error: float
+    wrong: int
+    lower: float
+    upper: float
+    member_error: float
+    mean_member_error: float
+    baseline_error: Number
+    difference: float
+    difference_lower: float
+    difference_upper: float
+    p_value: float
+    p_holm: float
+    vote_nll: Number
+    member_nll: float
+    vote_brier: float
+    member_brier: float
+    vote_ece: float
+    member_ece: float
+
+
+@dataclass(frozen=True)
+class ShiftedSet(SetRecord):
+    """A set of images of the run's classes, taken or changed in another way. Figures of the whole set are means over its parts.
+
+    The intervals and the p-value of `difference` are of a bootstrap over the images, each with all its parts; those of
+    `nll_difference` of Student's t over the images. relative_gain = 1 - vote_error / member_error; clean_gain: the same of the test
+    images. voters: members that voted on every part.
+    """
+
+    name: str
+    source: str
+    images: int
+    voters: int
+    parts: tuple[ShiftedPart, ...]
+    vote_error: float
+    member_error: float
+    mean_member_error: float
+    baseline_error: Number
+    difference: float
+    difference_lower: float
+    difference_upper: float
+    p_value: float
+    relative_gain: Number
+    relative_gain_lower: Number
+    relative_gain_upper: Number
+    clean_gain: Number
+    vote_nll: Number
+    member_nll: float
+    nll_difference: Number
+    nll_difference_lower: Number
+    nll_difference_upper: Number
+    vote_brier: float
+    member_brier: float
+    vote_ece: float
+    member_ece: float
+
+
+@dataclass(frozen=True)
+class UnknownScore(SetRecord):
+    """How well one score tells images of none of the classes from test images; higher scores are meant for known ones.
+
+    auroc with DeLong's interval. fpr95: share of test images rejected where 95 % of the unknown images are caught (the convention
+    of OpenOOD), with a bootstrap interval; fpr95_known: share of unknown images accepted where 95 % of the test images are.
+    aupr_unknown, aupr_known: area under precision and recall with either as the positive kind. member_auroc: of the same score of the
+    member that validation picks, or of its max probability where one network has no such score; difference = auroc - member_auroc
+    with DeLong's paired interval and p-value; p_holm: adjusted over the scores but the one that was fixed before.
+    """
+
+    score: str
+    auroc: float
+    lower: Number
+    upper: Number
+    fpr95: float
+    fpr95_lower: Number
+    fpr95_upper: Number
+    fpr95_known: float
+    aupr_unknown: float
+    aupr_known: float
+    member_auroc: float
+    difference: float
+    difference_lower: Number
+    difference_upper: Number
+    p_value: Number
+    p_holm: Number
+
+
+@dataclass(frozen=True)
+class UnknownSet(SetRecord):
+    """A set of images of none of the run's classes, beside the test images.
+
+    chosen: the score that was fixed before anybody looked. scod_aurc: the area under the risk-coverage curve of test images and
+    unknown ones mixed, where every unknown image that is answered is an error. accepted: share of the unknown images answered at the
+    threshold of the first promise (`Selective.promises`), with Wilson's interval.
+    """
+
+    name: str
+    source: str
+    images: int
+    voters: int
+    chosen: str
+    scores: tuple[UnknownScore, ...]
+    scod_aurc: float
+    member_scod_aurc: float
+    accepted: Number = NAN
+    accepted_lower: Number = NAN
+    accepted_upper: Number = NAN
+
+
+@dataclass(frozen=True)
+class PromiseResult(SetRecord):
+    """A threshold of the vote's confidence, chosen on other rows, and what came of it on test.
+
+    kind: guaranteed holds with probability 1 - delta, empirical is what was seen there. rows: how many chose it. risk: error
+    promised among the answered. promised_coverage, seen_risk: on the rows that chose. threshold: NaN where nothing can be promised.
+    coverage, test_risk: on test, with Wilson's intervals.
+    """
+
+    kind: str
+    chosen_on: str
+    rows: int
+    risk: float
+    delta: Number
+    threshold: Number
+    promised_coverage: float
+    seen_risk: Number
+    answered: int
+    coverage: float
+    coverage_lower: float
+    coverage_upper: float
+    test_risk: Number
+    test_risk_lower: Number
+    test_risk_upper: Number
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Selective(SetRecord):
+    """Answering only the most certain test images. difference = aurc - member_aurc, with a paired bootstrap interval.
+
+    coverage_at_1: the largest share answered with an error of at most 1 %. coverage, error, band_lower, band_upper: points of the
+    curve with a pointwise bootstrap band.
+    """
+
+    aurc: float
+    excess_aurc: float
+    augrc: float
+    coverage_at_1: float
+    member_aurc: float
+    member_augrc: float
+    member_coverage_at_1: float
+    difference: float
+    difference_lower: float
+    difference_upper: float
+    p_value: float
+    coverage: tuple[float, ...]
+    error: tuple[float, ...]
+    band_lower: tuple[float, ...]
+    band_upper: tuple[float, ...]
+    promises: tuple[PromiseResult, ...]
+
+
+@dataclass(frozen=True)
+class SetRule(SetRecord):
+    """Conformal prediction sets of one method at one level, on test (see `conformal`, `conformal_sets`).
+
+    promised = 1 - alpha. raw_coverage: share of the sets that hold the true class, which is what is promised; in 99 of 100
+    calibrations with so many rows it lies within band_lower to band_upper. The rest is of the sets as they are shown, where an empty
+    one (empty: their share) holds the vote's class: coverage with Wilson's interval, sizes, shares of sets of a single class and of
+    all. class_gap: mean distance of the classes' coverages from the promised one; worst_class: the lowest of them; size_violation:
+    largest distance among sets of like size.
+    """
+
+    method: str
+    alpha: float
+    promised: float
+    threshold: Number
+    coverage: float
+    lower: float
+    upper: float
+    raw_coverage: float
+    band_lower: float
+    band_upper: float
+    mean_size: float
+    median_size: float
+    empty: float
+    single: float
+    whole: float
+    class_gap: float
+    worst_class: float
+    size_violation: float
+
+
+@dataclass(frozen=True)
+class Conformal(SetRecord):
+    """Prediction sets by split conformal prediction. rows: of calibration, which nothing else was chosen by. cautions: in words."""
+
+    rows: int
+    rules: tuple[SetRule, ...]
+    cautions: tuple[str, ...]

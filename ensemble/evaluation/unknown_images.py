@@ -1,0 +1,118 @@
+"""Does the ensemble know what it does not know? Images of none of its classes beside the test images, told apart by scores.
+
+The score that counts is fixed before anybody looks: the largest probability of the vote (Hendrycks and Gimpel 2017). The others are
+reported beside it. The energy score needs logits, which stored votes do not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from scipy import special
+
+from ensemble.evaluation.calibration import confidence_of
+from ensemble.evaluation.decomposition import uncertainty
+from ensemble.evaluation.delong import delong_interval, paired_delong
+from ensemble.evaluation.roc import aupr, auroc, false_positive_rate, fpr_interval
+from ensemble.evaluation.selective import scod_risk_coverage
+from ensemble.evaluation.set_records import NAN, PromiseResult, UnknownScore, UnknownSet
+from ensemble.evaluation.set_votes import HowToVote, wrong_of
+from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, favourites
+from ensemble.evaluation.statistics import holm, wilson_interval
+from ensemble.types import DoubleArray
+
+CHOSEN = "max probability"
+
+
+def judge_unknown(
+    name: str,
+    source: str,
+    probs_MUK: AnyFloatArray,
+    test: SplitVotes,
+    how: HowToVote,
+    promises: Sequence[PromiseResult] = (),
+    seed: int = 0,
+) -> UnknownSet:
+    """Votes on unknown images [M, U, K] beside those on the test images, which are the known ones. seed: of the bootstrap."""
+    known, unknown = scores_of(test.probs_MNK, how), scores_of(probs_MUK, how)
+    alone = _own_scores(test.probs_MNK, how), _own_scores(probs_MUK, how)
+    records = [
+        _judged(score, (known[score], unknown[score]), tuple(one.get(score, one[CHOSEN]) for one in alone), seed)
+        for score in known
+    ]
+    adjusted = holm([NAN if record.score == CHOSEN else record.p_value for record in records])
+    vote, member = how.vote(test.probs_MNK), how.member(test.probs_MNK)
+    accepted, interval = _accepted(unknown[CHOSEN], promises)
+    return UnknownSet(
+        name=name,
+        source=source,
+        images=probs_MUK.shape[1],
+        voters=len(probs_MUK),
+        chosen=CHOSEN,
+        scores=tuple(
+            replace(record, p_holm=record.p_value if record.score == CHOSEN else float(p))
+            for record, p in zip(records, adjusted, strict=True)
+        ),
+        scod_aurc=scod_risk_coverage(known[CHOSEN], wrong_of(vote, test.labels_N), unknown[CHOSEN]).area,
+        member_scod_aurc=scod_risk_coverage(alone[0][CHOSEN], wrong_of(member, test.labels_N), alone[1][CHOSEN]).area,
+        accepted=accepted,
+        accepted_lower=interval[0],
+        accepted_upper=interval[1],
+    )
+
+
+def scores_of(probs_MNK: AnyFloatArray, how: HowToVote) -> dict[str, DoubleArray]:
+    """By name the scores [N] of the images, higher where the ensemble takes them for known.
+
+    max probability: of the class that the vote names. entropy: minus that of the vote, in nats. mutual information: minus the
+    members' disagreement in nats (`decomposition`). agreement: share of the members that name the vote's class.
+    """
+    vote = how.vote(probs_MNK)
+    found = {CHOSEN: confidence_of(vote.probs_NK, vote.classes_N), "entropy": -special.entr(vote.probs_NK).sum(1)}
+    if len(probs_MNK) > 1:
+        found["mutual information"] = -uncertainty(probs_MNK).epistemic_N
+        found["agreement"] = (favourites(probs_MNK) == vote.classes_N).mean(0)
+    return found
+
+
+def _own_scores(probs_MNK: AnyFloatArray, how: HowToVote) -> dict[str, DoubleArray]:
+    """Those that a single network has."""
+    member = how.member(probs_MNK)
+    return {CHOSEN: confidence_of(member.probs_NK, member.classes_N), "entropy": -special.entr(member.probs_NK).sum(1)}
+
+
+def _judged(
+    score: str, own: tuple[DoubleArray, DoubleArray], member: tuple[DoubleArray, ...], seed: int
+) -> UnknownScore:
+    known_N, unknown_U = own
+    area, rejected = delong_interval(known_N, unknown_U), fpr_interval(known_N, unknown_U, seed)
+    paired = paired_delong(np.stack([known_N, member[0]]), np.stack([unknown_U, member[1]]))
+    return UnknownScore(
+        score=score,
+        auroc=auroc(known_N, unknown_U),
+        lower=area.lower,
+        upper=area.upper,
+        fpr95=false_positive_rate(known_N, unknown_U),
+        fpr95_lower=rejected.lower,
+        fpr95_upper=rejected.upper,
+        fpr95_known=false_positive_rate(known_N, unknown_U, positive="known"),
+        aupr_unknown=aupr(known_N, unknown_U, "unknown"),
+        aupr_known=aupr(known_N, unknown_U, "known"),
+        member_auroc=auroc(member[0], member[1]),
+        difference=paired.difference,
+        difference_lower=paired.lower,
+        difference_upper=paired.upper,
+        p_value=paired.p_value,
+        p_holm=NAN,
+    )
+
+
+def _accepted(confidence_U: DoubleArray, promises: Sequence[PromiseResult]) -> tuple[float, tuple[float, float]]:
+    """Share of the unknown images that the first promise's threshold answers."""
+    if not promises:
+        return NAN, (NAN, NAN)
+    answered = 0 if np.isnan(promises[0].threshold) else int((confidence_U >= promises[0].threshold).sum())
+    interval = wilson_interval(answered, len(confidence_U))
+    return answered / len(confidence_U), (interval.lower, interval.upper)

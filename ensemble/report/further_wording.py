@@ -1,0 +1,138 @@
+"""What the judgement says about shifted images, images of none of the classes, and when to be silent, in sentences.
+
+Short ones for every answer, longer ones where all is asked for; console, page and card share them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from ensemble.evaluation.records import Evaluation
+from ensemble.evaluation.set_records import PromiseResult, Selective, SetRule, ShiftedSet, UnknownScore, UnknownSet
+from ensemble.evaluation.written import loss, p_equation, percent, percent_interval, points
+from ensemble.outside.names import shown
+
+SHOWN_ALPHA = 0.05  # of the prediction sets that the short answer names
+SCORES = {
+    "max probability": "its largest probability",
+    "entropy": "its entropy",
+    "mutual information": "the mutual information of its members",
+    "agreement": "the share of members that agree",
+}
+
+
+def short_lines(evaluation: Evaluation) -> list[str]:
+    """One sentence for each further set, and for the prediction sets; nothing for a run that was asked nothing further."""
+    several = len(evaluation.members) > 1
+    lines = [_shifted(one, several) for one in evaluation.shifted]
+    lines += [_unknown(one, several) for one in evaluation.unknown]
+    return lines + list(_prediction_sets(evaluation))
+
+
+def long_lines(evaluation: Evaluation) -> list[str]:
+    """The same, and selective prediction and calibration without bins."""
+    lines = short_lines(evaluation)
+    if evaluation.selective is not None:
+        lines += _selective(evaluation.selective, len(evaluation.members) > 1)
+    if not math.isnan(evaluation.calibration.smooth_ece):
+        found = evaluation.calibration
+        lines.append(
+            f"Calibration: smooth ECE {percent(found.smooth_ece)} % (95 % bootstrap interval, noise taken off, "
+            f"{percent_interval(found.smooth_lower, found.smooth_upper)}), class-wise {percent(found.class_wise_ece)} %."
+        )
+    return lines
+
+
+def _shifted(found: ShiftedSet, several: bool) -> str:
+    parts = f", mean of {len(found.parts)} parts" if len(found.parts) > 1 else ""
+    head = f"Shifted, {shown(found.name)} ({found.images:,} images{parts}): error {percent(found.vote_error)} %"
+    if not several:
+        return f"{head}."
+    gain = "" if math.isnan(found.relative_gain) else f" {_saved(found)}."
+    return (
+        f"{head} against {percent(found.member_error)} % of the single model, a difference of {points(found.difference)} points "
+        f"(95 % bootstrap interval {points(found.difference_lower)} to {points(found.difference_upper)}; "
+        f"{p_equation(found.p_value)}).{gain}"
+    )
+
+
+def _saved(found: ShiftedSet) -> str:
+    """How much of the single model's errors the vote saves, there and on test."""
+    clean = "" if math.isnan(found.clean_gain) else f", {percent(found.clean_gain, 0)} % on the test images"
+    if found.relative_gain < 0:
+        return f"The vote makes {percent(-found.relative_gain, 0)} % more errors than the single model there{f'; it saves{clean[1:]}' if clean else ''}"
+    return f"The vote saves {percent(found.relative_gain, 0)} % of the single model's errors there{clean}"
+
+
+def chosen_score(found: UnknownSet) -> UnknownScore:
+    """The score that was fixed before."""
+    return next(score for score in found.scores if score.score == found.chosen)
+
+
+def _unknown(found: UnknownSet, several: bool) -> str:
+    score = chosen_score(found)
+    head = (
+        f"Unknown, {shown(found.name)} ({found.images:,} images): told from test images by {SCORES[score.score]} with AUROC "
+        f"{loss(score.auroc)} ({loss(score.lower)} to {loss(score.upper)})"
+    )
+    if not several:
+        return f"{head}; to catch 95 % of them, {percent(score.fpr95)} % of the test images are rejected."
+    return (
+        f"{head}, the single model {loss(score.member_auroc)} ({p_equation(score.p_value)}); to catch 95 % of them, "
+        f"{percent(score.fpr95)} % of the test images are rejected."
+    )
+
+
+def best_rule(rules: tuple[SetRule, ...], alpha: float) -> SetRule:
+    """The method with the smallest sets at a level."""
+    return min((rule for rule in rules if rule.alpha == alpha), key=lambda rule: rule.mean_size)
+
+
+def _prediction_sets(evaluation: Evaluation) -> Iterator[str]:
+    found = evaluation.conformal
+    if found is None:
+        return
+    rule = best_rule(found.rules, SHOWN_ALPHA)
+    yield (
+        f"Prediction sets ({rule.method}, promised to hold the true class in {percent(rule.promised, 0)} % of cases, calibrated on "
+        f"{found.rows:,} images): {percent(rule.coverage)} % do ({percent_interval(rule.lower, rule.upper)}), "
+        f"{rule.mean_size:.2f} classes each."
+    )
+
+
+def _selective(found: Selective, several: bool) -> Iterator[str]:
+    beside = (
+        f", the single model {loss(100 * found.member_aurc)} % (difference {points(found.difference)} points, 95 % bootstrap interval "
+        f"{points(found.difference_lower)} to {points(found.difference_upper)})"
+        if several
+        else ""
+    )
+    yield (
+        f"Selective prediction: mean error over all coverages (AURC) {loss(100 * found.aurc)} %{beside}; with at most 1 % of error "
+        f"{percent(found.coverage_at_1)} % of the test images are answered"
+        + (f", {percent(found.member_coverage_at_1)} % by the single model." if several else ".")
+    )
+    for promise in found.promises:
+        if promise.kind == "guaranteed":
+            yield promise_sentence(promise)
+
+
+def promise_sentence(promise: PromiseResult) -> str:
+    """What was promised of a threshold, and what came of it on test."""
+    risk = percent(promise.risk, 1)
+    where = f"{promise.rows:,} {promise.chosen_on} images"
+    if math.isnan(promise.threshold):
+        return (
+            f"An error of at most {risk} % cannot be promised from {where}: more images are needed, or a better vote."
+        )
+    how = f"with probability {percent(1 - promise.delta, 0)} %, " if promise.kind == "guaranteed" else "as seen there, "
+    if promise.outcome == "cannot be told":
+        outcome = "the test images cannot tell whether it is kept"
+    else:
+        outcome = f"the promise is {promise.outcome}"
+    return (
+        f"Promised from {where} ({how}answered from a confidence of {promise.threshold:.4f} on): an error of at most {risk} %. On test "
+        f"{percent(promise.coverage)} % are answered with an error of {percent(promise.test_risk)} % "
+        f"({percent_interval(promise.test_risk_lower, promise.test_risk_upper)}); {outcome}."
+    )

@@ -1,0 +1,93 @@
+"""Tables for papers of what was judged besides the test error: shifted and unknown images, promises, prediction sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ensemble.evaluation.records import Evaluation
+from ensemble.evaluation.set_records import PromiseResult, SetRule, ShiftedPart, UnknownScore
+from ensemble.report import wording
+from ensemble.report.paper_table import PaperTable
+from ensemble.report.records_csv import records_csv
+
+
+def further_tables(evaluation: Evaluation) -> list[PaperTable]:
+    """One table for each shifted and each unknown set, and those of thresholds and prediction sets."""
+    return [*_shifted(evaluation), *_unknown(evaluation), *_promises(evaluation), *_sets(evaluation)]
+
+
+def _shifted(evaluation: Evaluation) -> Iterator[PaperTable]:
+    for found in evaluation.shifted:
+        rows: list[tuple[str, ...] | None] = [
+            (
+                part.label, wording.percent(part.vote_error), wording.percent_interval(part.lower, part.upper),
+                wording.percent(part.member_error), wording.points(part.difference), wording.p_value(part.p_holm),
+                wording.loss(part.vote_nll), wording.loss(part.member_nll),
+            )
+            for part in found.parts
+        ]  # fmt: skip
+        if len(found.parts) > 1:
+            mean = (
+                "mean", wording.percent(found.vote_error), "", wording.percent(found.member_error), wording.points(found.difference),
+                wording.p_value(found.p_value), wording.loss(found.vote_nll), wording.loss(found.member_nll),
+            )  # fmt: skip
+            rows += [None, mean]
+        yield PaperTable(
+            f"shifted_{found.name}",
+            f"Error on {found.images:,} shifted images ({found.name}: {found.source}), of the vote and of the single model that validation picks.",
+            ("images", "vote %", "95 % int.", "single %", "difference", "p", "NLL", "single NLL"),
+            tuple(rows), records_csv(ShiftedPart, found.parts), frozenset({len(rows) - 1} if len(found.parts) > 1 else ()),
+        )  # fmt: skip
+
+
+def _unknown(evaluation: Evaluation) -> Iterator[PaperTable]:
+    for found in evaluation.unknown:
+        rows = [
+            (
+                score.score, wording.loss(score.auroc), f"{wording.loss(score.lower)} to {wording.loss(score.upper)}",
+                wording.loss(score.member_auroc), wording.p_value(score.p_holm), wording.percent(score.fpr95),
+                wording.loss(score.aupr_unknown), wording.loss(score.aupr_known),
+            )
+            for score in found.scores
+        ]  # fmt: skip
+        bold = frozenset(place for place, score in enumerate(found.scores) if score.score == found.chosen)
+        yield PaperTable(
+            f"unknown_{found.name}",
+            f"Telling {found.images:,} images of none of the classes ({found.name}: {found.source}) from the test images; FPR95 as in OpenOOD.",
+            ("score", "AUROC", "95 % int.", "single", "p", "FPR95 %", "AUPR unknown", "AUPR known"),
+            tuple(rows), records_csv(UnknownScore, found.scores), bold,
+        )  # fmt: skip
+
+
+def _promises(evaluation: Evaluation) -> Iterator[PaperTable]:
+    if evaluation.selective is None:
+        return
+    rows = [
+        (
+            one.kind, wording.percent(one.risk), wording.loss(one.threshold), wording.percent(one.coverage),
+            wording.percent(one.test_risk), wording.percent_interval(one.test_risk_lower, one.test_risk_upper), one.outcome,
+        )
+        for one in evaluation.selective.promises
+    ]  # fmt: skip
+    yield PaperTable(
+        "promises", "Thresholds of confidence chosen on other images, and the error among the answered test images.",
+        ("threshold", "promised %", "confidence", "answered %", "wrong of these %", "95 % int.", "promise"), tuple(rows),
+        records_csv(PromiseResult, evaluation.selective.promises),
+    )  # fmt: skip
+
+
+def _sets(evaluation: Evaluation) -> Iterator[PaperTable]:
+    if evaluation.conformal is None:
+        return
+    rows = [
+        (
+            one.method, wording.percent(one.promised), wording.percent(one.coverage),
+            wording.percent_interval(one.lower, one.upper), f"{one.mean_size:.3f}", wording.percent(one.single),
+        )
+        for one in evaluation.conformal.rules
+    ]  # fmt: skip
+    yield PaperTable(
+        "prediction_sets", f"Prediction sets, calibrated on {evaluation.conformal.rows:,} images.",
+        ("method", "promised %", "coverage %", "95 % int.", "classes", "single %"), tuple(rows),
+        records_csv(SetRule, evaluation.conformal.rules),
+    )  # fmt: skip

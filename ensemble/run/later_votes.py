@@ -1,0 +1,115 @@
+"""Further sets for a stored run: its weights vote on images that nobody thought of when it was trained.
+
+vote_later(Path("runs/quickstart"), ["mnist_c", "fashion_mnist"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ensemble.config import Experiment
+from ensemble.config.loading import load_sets, parse_stored
+from ensemble.config.schema import DataConfig, SetConfig
+from ensemble.data import DATASETS, OWN_DATA, Dataset
+from ensemble.data.corruptions import RECIPES
+from ensemble.data.named_sets import load_named_set
+from ensemble.data.pixel_rule import PixelRule
+from ensemble.errors import ConfigError, StorageError
+from ensemble.events import Event, Notice
+from ensemble.executors import Executor, build_executor
+from ensemble.executors.choose import planned_device
+from ensemble.results.run_data import load_run_data
+from ensemble.run.planning import training_work
+from ensemble.run.set_voting import vote_on_sets
+from ensemble.storage import RunFolder
+from ensemble.storage.names import CONFIG, DATASET
+from ensemble.types import Task
+
+
+def vote_later(
+    path: Path,
+    names: Sequence[str],
+    executor: Literal["auto", "inline", "ray"] | None = None,
+    trust_code: bool = False,
+    tell: Callable[[str], None] = lambda _line: None,
+) -> None:
+    """Let the members of a run vote on further sets, and store what they say.
+
+    names: recipes of corruptions, data sets, sets of the run's configuration, YAML files. executor: instead of the run's.
+    trust_code: see `load_ensemble`. tell: takes lines about what is done. Raises ConfigError for a name that stands for nothing
+    and for code that is not trusted, StorageError where the data set of the run is needed and is not what it was.
+    """
+    stored = RunFolder.read(path)
+    experiment = parse_stored(stored.config(), str(path / CONFIG))
+    if not trust_code and any(group.model.stored_code for group in experiment.groups):
+        raise ConfigError(
+            f"{path}: the network of this run is Python code that its folder holds (model.code in {CONFIG}), and voting would execute that; read it, then give --trust-code"
+        )
+    compute = experiment.compute.model_copy(update={"executor": executor or _alone(experiment), "parallel": "members"})
+    experiment = experiment.model_copy(update={"compute": compute})
+    wanted = [one for name in names for one in sets_of(name, experiment)]
+    if twice := sorted({one.name for one in wanted if sum(other.name == one.name for other in wanted) > 1}):
+        raise ConfigError(f"--on: {twice[0]} is named twice; give each set its own name")
+    dataset = load_run_data(stored) if any(one.data is None for one in wanted) else _described(stored)
+    sets = [load_named_set(one, dataset) for one in wanted]
+    device, opened = planned_device(compute), list[Executor]()
+
+    def start(tasks: Sequence[Task], images: Mapping[str, int]) -> Executor:
+        third = {name: count // 3 for name, count in images.items()}  # looking is about a third of the work of learning
+        work = training_work(third, experiment, device, dataset.image_shape, dataset.num_classes)
+        opened.append(build_executor(compute, device, tasks, work))
+        return opened[0]
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Notice):
+            tell(f"{'warning' if event.warning else 'note'}: {event.message}")
+
+    with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
+        try:
+            for line in vote_on_sets(experiment, device, sets, folder, start, hear):
+                tell(f"warning: {line}")
+        finally:
+            for one in opened:
+                one.close()
+
+
+def sets_of(name: str, experiment: Experiment) -> list[SetConfig]:
+    """The sets that a name stands for: of the run's configuration, of a file, a recipe, or a data set."""
+    own = [one for one in experiment.evaluation.sets if one.name == name]
+    if own:
+        return own
+    if name in RECIPES:
+        return [SetConfig.model_validate({"name": name, "kind": "shifted", "corruptions": name})]
+    if name in DATASETS and name not in OWN_DATA:
+        data = DataConfig.model_validate({"name": name, "root": experiment.data.root if name != "digits" else None})
+        return [SetConfig(name=name, kind="unknown", data=data)]
+    if Path(name).suffix in (".yaml", ".yml"):
+        return list(load_sets(Path(name)))
+    known = [one.name for one in experiment.evaluation.sets]
+    raise ConfigError(
+        f"--on {name}: stands for nothing; expected one of {', '.join([*known, *RECIPES])}, a data set ({', '.join(DATASETS)}), or a YAML file with evaluation: {{sets: [...]}}"
+    )
+
+
+def _alone(experiment: Experiment) -> str:
+    """The run's executor, where this one process can be it."""
+    executor = experiment.compute.executor
+    return "auto" if executor == "accelerate" else executor
+
+
+def _described(folder: RunFolder) -> Dataset:
+    """The run's data set without its images: what further images must be like."""
+    facts = folder.dataset()
+    if facts.image_shape is None or facts.mean is None or facts.std is None:
+        raise StorageError(
+            f"{folder.path / DATASET}: an earlier version wrote it, without the shape of images; start the run's `ensemble train` again: it retrains nothing that is finished and writes the file anew"
+        )
+    channels, height, width = facts.image_shape
+    images, labels_N = np.empty((0, channels, height, width), np.uint8), np.empty(0, np.int64)
+    rule = PixelRule() if facts.pixels is None else PixelRule.from_json(facts.pixels)
+    names = tuple(facts.class_names)
+    return Dataset(facts.name, images, labels_N, images, labels_N, names, flippable=False, pixels=rule)

@@ -1,0 +1,229 @@
+"""Lets the members of a run vote on further sets: at the end of training, or years later on a stored run.
+
+    missing = vote_on_sets(experiment, "cpu", sets, folder, start_executor, emit)
+
+A task is the members of one group and one part of a set. What is stored is not voted on again; a start after a kill goes on
+with the parts that are missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save
+
+from ensemble.config import Experiment
+from ensemble.data.named_sets import SEED, NamedSet
+from ensemble.events import Event, Notice
+from ensemble.executors import Executor
+from ensemble.executors.base import Outcome, ended
+from ensemble.results.judging import voting_members
+from ensemble.run.planning import Plan
+from ensemble.storage import RunFolder
+from ensemble.storage.manifest import member_folder
+from ensemble.storage.member_files import WEIGHTS
+from ensemble.storage.names import BASELINE
+from ensemble.storage.set_files import PartFacts, SetFacts
+from ensemble.storage.set_store import CastVotes, SetStore
+from ensemble.training import Trainer
+from ensemble.training.set_votes import MEMBER, PartToVote, SetVoter
+from ensemble.types import Checkpoint, Failure, MemberSpec, Task
+
+# Tasks, and for each group how many times an image goes through a network.
+StartExecutor = Callable[[Sequence[Task], Mapping[str, int]], Executor]
+Emit = Callable[[Event], None]
+NO_ROWS = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class _Voter:
+    """A network that votes. digest: of the file of its weights."""
+
+    index: int
+    recipe: str
+    digest: str
+    baseline: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of a set on which some have still to vote. have: what is stored."""
+
+    named: NamedSet
+    facts: SetFacts
+    number: int
+    have: CastVotes
+    missing: tuple[_Voter, ...]
+
+
+def vote_on_sets(
+    experiment: Experiment,
+    device: str,
+    sets: Sequence[NamedSet],
+    folder: RunFolder,
+    start_executor: StartExecutor,
+    emit: Emit,
+) -> list[str]:
+    """Store what every voting member, and the baseline, says about these sets.
+
+    device: "cpu" or "cuda". start_executor: is called when there is anything to vote on. Returns a sentence for each member
+    that could not vote; what it is left out of is told by the judgement too.
+    """
+    voters = _voters(folder)
+    parts = [part for named in sets for part in _missing_parts(folder, named, voters)]
+    if not parts:
+        return []
+    started = time.monotonic()
+    names = list(dict.fromkeys(part.named.name for part in parts))
+    emit(Notice(f"{len(voters)} networks vote on {', '.join(names)}"))
+    failures = _Voting(experiment, device, folder, parts, emit).run(start_executor)
+    emit(Notice(f"votes on {', '.join(names)}: {len(parts)} parts in {time.monotonic() - started:.0f} s"))
+    return [f"member {one.index} did not vote on all further sets ({one.kind}: {one.reason})" for one in failures]
+
+
+def _voters(folder: RunFolder) -> list[_Voter]:
+    found = [
+        _Voter(index, folder.recipe(index), folder.digest(f"{member_folder(index)}/{WEIGHTS}"), baseline=False)
+        for index in voting_members(folder)
+    ]
+    baseline = folder.load_baseline()
+    if baseline is not None:
+        found.append(_Voter(baseline.index, baseline.recipe, folder.digest(f"{BASELINE}{WEIGHTS}"), baseline=True))
+    return found
+
+
+def _missing_parts(folder: RunFolder, named: NamedSet, voters: Sequence[_Voter]) -> list[_Part]:
+    """The parts of a set that some have not voted on. A set that is not what was voted on under its name is begun anew."""
+    store, facts = SetStore(folder), _facts_of(named)
+    if named.name not in store.names() or store.facts(named.name).definition != facts.definition:
+        store.begin(facts, named.labels_N)
+    found = []
+    for number in range(len(named.parts)):
+        votes = store.votes(facts, number)
+        missing = tuple(one for one in voters if one.index not in votes or votes[one.index][0] != one.digest)
+        if missing:
+            found.append(_Part(named, facts, number, votes, missing))
+    return found
+
+
+def _facts_of(named: NamedSet) -> SetFacts:
+    parts = [
+        PartFacts(label="as they are")
+        if one is None
+        else PartFacts(corruption=one.name, level=one.level, label=one.label)
+        for one in named.parts
+    ]
+    return SetFacts(
+        name=named.name, kind=named.kind, source=named.source, images=len(named.images_NCHW),
+        images_sha256=named.images_sha256, definition=named.definition, seed=SEED, parts=parts,
+    )  # fmt: skip
+
+
+class _Voting:
+    """All tasks of some parts, given to an executor until each has ended, or has failed as often as the policy lets it."""
+
+    def __init__(
+        self, experiment: Experiment, device: str, folder: RunFolder, parts: Sequence[_Part], emit: Emit
+    ) -> None:
+        self._experiment, self._device, self._folder, self._emit = experiment, device, folder, emit
+        self._plan = Plan.from_json(folder.plan())
+        self._parts: dict[str, _Part] = {}
+        self._votes: dict[str, PartToVote] = {}
+        self._tasks: list[Task] = []
+        self._images: dict[str, np.ndarray[Any, Any]] = {}
+        self._stored: dict[tuple[str, int], CastVotes] = {}
+        self._store, self._tries, self._said = SetStore(folder), Counter[tuple[str, str]](), set[str]()
+        for part in parts:
+            self._stored[part.named.name, part.number] = part.have
+            self._images.setdefault(self._images_name(part.named), part.named.images_NCHW)
+            for recipe in dict.fromkeys(one.recipe for one in part.missing):
+                self._add(part, recipe)
+
+    def _images_name(self, named: NamedSet) -> str:
+        """Sets of the same images share them."""
+        for name, images in self._images.items():
+            if images is named.images_NCHW:
+                return name
+        return f"images.{named.name}"
+
+    def _add(self, part: _Part, recipe: str) -> None:
+        members = tuple(MemberSpec(one.index, recipe, NO_ROWS) for one in part.missing if one.recipe == recipe)
+        task = Task(f"{part.named.name}-{part.number:04d}-{recipe}", recipe, members)
+        self._tasks.append(task)
+        self._parts[task.id] = part
+        self._votes[task.id] = PartToVote(
+            self._images_name(part.named), part.named.parts[part.number], SEED, self._plan.stack_sizes[recipe]
+        )
+
+    def run(self, start_executor: StartExecutor) -> list[Failure]:
+        """Vote; returns the failures that remain."""
+        seen = Counter[str]()
+        for task in self._tasks:
+            seen[task.recipe] += len(task.members) * len(self._images[self._votes[task.id].images])
+        ways = self._plan.ways if self._device == self._plan.device else {}
+        trainer = Trainer.create(self._experiment, self._device, len(self._folder.dataset().class_names), ways)
+        executor, voter, arrays = start_executor(self._tasks, seen), SetVoter(trainer.jobs, self._votes), self._arrays()
+        failures: dict[tuple[str, int], Failure] = {}
+        tasks = self._tasks
+        while tasks:
+            again: list[Task] = []
+            with ended(executor.run(tasks, voter, arrays, self._hear)) as outcomes:
+                for outcome in outcomes:
+                    self._keep(outcome)
+                    left = tuple(
+                        one for one in outcome.task.members if one.index in {f.index for f in outcome.failures}
+                    )
+                    if outcome.failures and self._tries_again(outcome):
+                        again.append(replace(outcome.task, members=left))
+                    else:
+                        failures |= {(outcome.task.id, one.index): one for one in outcome.failures}
+            tasks = again
+        return list({one.index: one for one in failures.values()}.values())
+
+    def _arrays(self) -> dict[str, Any]:
+        """Images, the scale of the training rows, and the weights of all that vote."""
+        described = self._folder.dataset()
+        arrays: dict[str, Any] = dict(self._images)
+        for name in ("mean", "std"):
+            arrays[name] = np.asarray(getattr(described, name), np.float32)
+        for one in {voter.index: voter for part in self._parts.values() for voter in part.missing}.values():
+            if one.baseline:
+                kept = self._folder.load_baseline(weights=True)
+                assert kept is not None, "the baseline votes, so it is stored"
+                weights = dict(kept.weights)
+            else:
+                weights = self._folder.load_weights(one.index)
+            content = save({name: np.require(array, requirements="C") for name, array in weights.items()})
+            arrays[f"{MEMBER}{one.index}"] = np.frombuffer(content, np.uint8)
+        return arrays
+
+    def _keep(self, outcome: Outcome) -> None:
+        """Store what was said about a part, beside what is known of it."""
+        part = self._parts[outcome.task.id]
+        digests = {one.index: one.digest for one in part.missing}
+        key = part.named.name, part.number
+        new = {one.index: (digests[one.index], one.probs_NK) for one in outcome.votes}
+        if new:
+            self._stored[key] = {**self._stored[key], **new}
+            self._store.save(part.facts, part.number, self._stored[key])
+
+    def _tries_again(self, outcome: Outcome) -> bool:
+        """Whether the failure policy gives the task another try; a smaller stack after it ran out of memory."""
+        task, kinds = outcome.task, {failure.kind for failure in outcome.failures}
+        self._tries.update((task.id, kind) for kind in kinds)
+        size = self._votes[task.id].stack_size
+        if "out_of_memory" in kinds and size > 1 and self._experiment.failures.policy == "retry":
+            self._votes[task.id] = replace(self._votes[task.id], stack_size=-(-size // 2))
+            return True
+        return all(self._tries[task.id, kind] <= self._experiment.failures.retries(kind) for kind in kinds)
+
+    def _hear(self, item: Event | Checkpoint) -> None:
+        """Of what tasks say on their way, notices alone are passed on, each once."""
+        if isinstance(item, Notice) and item.message not in self._said:
+            self._said.add(item.message)
+            self._emit(item)

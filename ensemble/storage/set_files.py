@@ -1,0 +1,111 @@
+"""What the members voted on besides validation and test, and their votes: the folder votes/SET of a run.
+
+    votes/SET/set.json      what the set is: kind, images, parts
+    votes/SET/labels.npz    labels_N: the class of each image, -1 where it is of none of the run's classes
+    votes/SET/0000.npz      members_M, weights_M, probs_MNK: what each member said about the images of a part
+
+Votes belong to the weights that cast them: a member that was trained anew has none until it votes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ensemble.config.evaluation import UNKNOWN
+from ensemble.errors import StorageError
+from ensemble.storage.atomic import npz_bytes, read_npz
+from ensemble.storage.names import SET_VOTES
+from ensemble.storage.parsing import Stored, array_of, require_probabilities
+from ensemble.types import FloatArray, IntArray
+
+SET, SET_LABELS = "set.json", "labels.npz"
+_DIGEST = 64  # hexadecimal digits of SHA-256
+
+
+class PartFacts(Stored):
+    """How the images of a part were changed. corruption: None where they are as they came; level: None where it has none."""
+
+    corruption: str | None = None
+    level: float | None = None
+    label: str
+
+
+class SetFacts(Stored):
+    """set.json. source: where the images are from, in words. definition: SHA-256 of all that the votes depend on but the weights.
+
+    images_sha256: of the images before they are changed. seed: of the random changes.
+    """
+
+    name: str
+    kind: Literal["shifted", "unknown", "calibration"]
+    source: str
+    images: Annotated[int, Field(ge=1)]
+    images_sha256: str
+    definition: str
+    seed: int
+    parts: Annotated[list[PartFacts], Field(min_length=1)]
+
+
+def set_folder(name: str) -> str:
+    """Where the votes on a set lie in the run folder."""
+    return f"{SET_VOTES}{name}"
+
+
+def set_file(name: str) -> str:
+    """What the set is."""
+    return f"{SET_VOTES}{name}/{SET}"
+
+
+def labels_file(name: str) -> str:
+    """The class of each of its images."""
+    return f"{SET_VOTES}{name}/{SET_LABELS}"
+
+
+def part_file(name: str, part: int) -> str:
+    """The votes on one of its parts."""
+    return f"{SET_VOTES}{name}/{part:04d}.npz"
+
+
+def part_bytes(votes: Mapping[int, tuple[str, FloatArray]]) -> bytes:
+    """The content of a part's file. votes: by member the SHA-256 of its weights, and probabilities [N, K]."""
+    indices = sorted(votes)
+    return npz_bytes({
+        "members_M": np.array(indices, np.int64),
+        "weights_M": np.array([list(bytes.fromhex(votes[index][0])) for index in indices], np.uint8),
+        "probs_MNK": np.stack([votes[index][1] for index in indices]).astype(np.float32),
+    })  # fmt: skip
+
+
+def parse_part(content: bytes, where: Path, images: int, classes: int | None) -> dict[int, tuple[str, FloatArray]]:
+    """The inverse of `part_bytes`. images, classes: how many there must be."""
+    arrays = read_npz(content, where)
+    probs_MNK = array_of(arrays, "probs_MNK", where, "f", (None, images, classes))
+    members_M = array_of(arrays, "members_M", where, "i", (len(probs_MNK),))
+    weights_M = array_of(arrays, "weights_M", where, "u", (len(probs_MNK), _DIGEST // 2))
+    if len(np.unique(members_M)) != len(members_M) or (len(members_M) and members_M.min() < 0):
+        raise StorageError(f"{where}: damaged: members_M are not distinct members")
+    for index, probs_NK in zip(members_M.tolist(), probs_MNK, strict=True):
+        require_probabilities(probs_NK, f"votes of member {index}", where)
+    digests = [bytes(row.tolist()).hex() for row in weights_M]
+    return dict(zip(members_M.tolist(), zip(digests, probs_MNK, strict=True), strict=True))
+
+
+def labels_content(labels_N: IntArray) -> bytes:
+    """The content of labels.npz."""
+    return npz_bytes({"labels_N": labels_N.astype(np.int64)})
+
+
+def parse_set_labels(content: bytes, where: Path, facts: SetFacts, classes: int) -> IntArray:
+    """The class of each image of a set; all UNKNOWN in a set of unknown images, and none elsewhere."""
+    labels_N: IntArray = array_of(read_npz(content, where), "labels_N", where, "i", (facts.images,))
+    unknown = facts.kind == "unknown"
+    fits = (labels_N == UNKNOWN).all() if unknown else ((labels_N >= 0) & (labels_N < classes)).all()
+    if not fits:
+        expected = f"{UNKNOWN} for every image" if unknown else f"classes from 0 to {classes - 1}"
+        raise StorageError(f"{where}: damaged: labels_N of a set of kind {facts.kind} must be {expected}")
+    return labels_N

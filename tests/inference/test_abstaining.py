@@ -1,0 +1,128 @@
+"""Silence by rule: thresholds and prediction sets from rows that nobody was trained on, the same in the command and in Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import ensemble
+from ensemble.commands.main import main
+from ensemble.config.schema import DataConfig
+from ensemble.data import load_dataset
+from ensemble.errors import ConfigError
+from ensemble.inference.abstaining import reject_rule, sets_rule
+from ensemble.inference.trained import TrainedEnsemble, load_ensemble
+
+DIGITS = DataConfig(name="digits")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("runs")
+    for name, calibration in (("with", 0.3), ("without", 0.0)):
+        ensemble.train(
+            data={"name": "digits", "calibration_fraction": calibration}, model="lenet5", method="bagging", num_members=3,
+            training={"epochs": 4}, name=name, output_dir=root, compute={"executor": "inline"},
+        )  # fmt: skip
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> TrainedEnsemble:
+    return load_ensemble(folder / "with", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures(folder: Path) -> list[str]:
+    dataset = load_dataset(DIGITS)
+    paths = []
+    for n in range(120):
+        paths.append(str(folder / f"{n:02d}.png"))
+        Image.fromarray(dataset.test_images_NCHW[n, 0]).save(paths[-1])
+    return paths
+
+
+def predict(*words: str) -> tuple[str, str, int]:
+    result = CliRunner().invoke(main, ["predict", *words])
+    return result.stdout, result.stderr, result.exit_code
+
+
+def test_the_rule_of_silence_is_the_promise_of_the_judgement(folder, trained):
+    """Two ways to the same threshold: the judgement's, from stored votes, and that of prediction."""
+    promises = ensemble.load(folder / "with").evaluation.selective.promises
+    for promise in promises:
+        if promise.kind != "guaranteed":
+            continue
+        if np.isnan(promise.threshold):
+            with pytest.raises(ConfigError, match="cannot be promised from"):
+                reject_rule(trained.vote, promise.risk)
+            continue
+        rule = reject_rule(trained.vote, promise.risk)
+        assert rule.promise.threshold == promise.threshold
+        assert rule.tested.answered == promise.answered
+        assert rule.tested.risk == promise.test_risk
+
+
+def test_what_is_answered_on_test_is_what_the_rule_says_of_it(trained):
+    rule = reject_rule(trained.vote, 0.1)
+    dataset = load_dataset(DIGITS)
+    decision = trained.decide(dataset.test_images_NCHW)
+    answered = rule.answers(decision)
+    assert 0 < answered.sum() < len(answered)
+    assert answered.sum() == rule.tested.answered
+    assert (decision.classes_N != dataset.test_labels_N)[answered].sum() == rule.tested.wrong
+    assert rule.chosen_on == "calibration"
+
+
+def test_prediction_sets_are_those_of_the_judgement(folder, trained):
+    dataset = load_dataset(DIGITS)
+    decision = trained.decide(dataset.test_images_NCHW)
+    stored = {(rule.method, rule.alpha): rule for rule in ensemble.load(folder / "with").evaluation.conformal.rules}
+    for method in ("lac", "aps"):
+        sets = sets_rule(trained.vote, 0.1, method).shown(decision)
+        found = stored[method.upper(), 0.1]
+        assert sets.any(1).all()
+        # A probability differs in its last bits from the stored one, and so may the uniform number made of it.
+        tolerance = 0 if method == "lac" else 0.03
+        assert abs(sets.sum(1).mean() - found.mean_size) <= tolerance * 10
+        assert abs(sets[np.arange(len(sets)), dataset.test_labels_N].mean() - found.coverage) <= tolerance
+
+
+def test_the_command_is_silent_and_says_what_is_promised(folder, trained, pictures):
+    out, err, code = predict(str(folder / "with"), *pictures, "--reject", "risk=0.03", "--sets", "alpha=0.1", "--json")
+    assert code == 0
+    answers = json.loads(out)
+    assert {answer["answered"] for answer in answers} == {True, False}
+    threshold = reject_rule(trained.vote, 0.03).promise.threshold
+    for answer in answers:
+        assert answer["answered"] == (answer["probability"] >= threshold - 1e-6)
+        assert answer["prediction_set"]
+        first = answer["prediction_set"][0]
+        assert answer["probabilities"][first] == max(answer["probabilities"].values())
+    assert "at most 3.00 % are wrong on images like the" in err
+    assert "of the test images" in err
+    assert "the set of each image holds its true class with probability 90 %" in err
+    text, _, _ = predict(str(folder / "with"), *pictures, "--reject", "0.03")
+    assert text.count("no answer") == sum(not answer["answered"] for answer in answers)
+
+
+def test_without_calibration_rows_thresholds_come_from_validation_and_sets_are_refused(folder, pictures):
+    _, err, code = predict(str(folder / "without"), pictures[0], "--reject", "risk=0.2")
+    assert code == 0
+    assert "validation images" in err
+    _, err, code = predict(str(folder / "without"), pictures[0], "--sets", "alpha=0.1")
+    assert code == 2
+    assert "has no calibration images" in err
+    assert "train with data.calibration_fraction=0.1" in err
+
+
+@pytest.mark.parametrize("words", [("--reject", "risk=2"), ("--reject", "0"), ("--sets", "alpha=x"), ("--sets", "nan")])
+def test_shares_that_are_none(folder, pictures, words):
+    _, err, code = predict(str(folder / "with"), pictures[0], *words)
+    assert code == 2
+    assert "a share between 0 and 1" in err

@@ -1,0 +1,436 @@
+"""Votes on further sets: cast at the end of training or years later, by the same weights to the same bits, and judged as they lie there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ensemble.config import Experiment, parse_experiment
+from ensemble.data import load_dataset, split_of
+from ensemble.errors import ConfigError, DataError, EnsembleError
+from ensemble.evaluation.records import Evaluation
+from ensemble.events import Event, Notice
+from ensemble.executors import InlineExecutor
+from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
+from ensemble.results.further_sets import with_sets
+from ensemble.results.judging import judge_voters, load_voters
+from ensemble.run.compose import run_experiment
+from ensemble.run.later_votes import vote_later
+from ensemble.run.run import RunOutcome, judge_again, run_ensemble
+from ensemble.storage import RunFolder
+from ensemble.storage.set_store import SetStore
+from ensemble.training.set_votes import SetVoter
+from ensemble.types import Failure, Task
+
+CHANGED = {"name": "changed", "kind": "shifted", "corruptions": ({"identity": ()}, {"stripe": ()})}
+STRIPED = {"name": "striped", "kind": "unknown", "corruptions": ({"stripe": ()},)}
+CONFIG: dict[str, Any] = {
+    "name": "run", "seed": 3, "num_members": 3, "method": {"name": "bagging"}, "model": {"name": "lenet5"}, "baseline": True,
+    "data": {"name": "digits", "calibration_fraction": 0.1}, "training": {"epochs": 1, "batch_size": 64},
+    "compute": {"stack_size": 2, "executor": "inline", "device": "cpu"}, "tracking": {"wandb": {"mode": "disabled"}},
+    "evaluation": {"sets": (CHANGED, STRIPED)},
+}  # fmt: skip
+
+
+def experiment(root: Path, **changes: Any) -> Experiment:
+    return parse_experiment({**CONFIG, "output_dir": str(root), **changes})
+
+
+def run(config: Experiment, heard: list[Event] | None = None, executor: InlineExecutor | None = None) -> RunOutcome:
+    class Ear:
+        def handle(self, event: Event, _time: float) -> None:
+            if heard is not None:
+                heard.append(event)
+
+        def close(self, _finished: bool) -> None: ...
+
+    return run_ensemble(config, lambda *_: executor or InlineExecutor(), lambda _: [Ear()])
+
+
+def votes(path: Path, name: str, part: int) -> dict[int, np.ndarray]:
+    """What every member said about a part, as a file without any code of ours has it."""
+    kept = np.load(path / f"votes/{name}/{part:04d}.npz")
+    return dict(zip(kept["members_M"].tolist(), kept["probs_MNK"], strict=True))
+
+
+def set_files(path: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(path)): file.read_bytes() for file in sorted((path / "votes").rglob("*.npz"))}
+
+
+def said(heard: Sequence[Event]) -> str:
+    return "\n".join(event.message for event in heard if isinstance(event, Notice))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunOutcome:
+    return run(experiment(tmp_path_factory.mktemp("runs")))
+
+
+def test_members_say_of_unchanged_images_what_they_said_of_the_test_images(finished):
+    unchanged = votes(finished.path, "changed", 0)
+    assert sorted(unchanged) == [0, 1, 2, 3]  # 3 is the network that does not vote
+    for index in range(3):
+        kept = np.load(finished.path / f"members/{index:04d}/votes.npz")["test_NK"]
+        np.testing.assert_array_equal(unchanged[index], kept)
+    np.testing.assert_array_equal(unchanged[3], np.load(finished.path / "baseline/votes.npz")["test_NK"])
+    assert not np.array_equal(votes(finished.path, "changed", 1)[0], unchanged[0])
+
+
+def test_what_was_voted_on_is_in_the_folder(finished):
+    dataset = load_dataset(experiment(finished.path).data)
+    facts = json.loads((finished.path / "votes/changed/set.json").read_text())
+    assert [part["label"] for part in facts["parts"]] == ["identity", "stripe"]
+    assert facts["source"] == "the test images"
+    np.testing.assert_array_equal(
+        np.load(finished.path / "votes/changed/labels.npz")["labels_N"], dataset.test_labels_N
+    )
+    assert set(np.load(finished.path / "votes/striped/labels.npz")["labels_N"]) == {-1}
+
+
+def test_every_figure_of_a_shifted_set_is_recomputed_from_the_files(finished):
+    labels_N = np.load(finished.path / "votes/changed/labels.npz")["labels_N"]
+    found = finished.evaluation.shifted[0]
+    reference = finished.evaluation.verdict.member
+    errors = {"vote": [], "member": []}
+    for number, part in enumerate(found.parts):
+        said_of = votes(finished.path, "changed", number)
+        mean_NK = np.mean([said_of[index] for index in range(3)], axis=0)
+        vote_N, member_N = mean_NK.argmax(1) != labels_N, said_of[reference].argmax(1) != labels_N
+        b, c = int((vote_N & ~member_N).sum()), int((~vote_N & member_N).sum())
+        assert part.wrong == vote_N.sum()
+        assert part.vote_error == vote_N.mean()
+        assert part.member_error == member_N.mean()
+        assert part.baseline_error == (said_of[3].argmax(1) != labels_N).mean()
+        assert part.mean_member_error == pytest.approx(
+            np.mean([(said_of[index].argmax(1) != labels_N).mean() for index in range(3)]), abs=1e-15
+        )
+        assert part.p_value == pytest.approx(stats.binomtest(b, b + c).pvalue if b + c else 1.0, abs=1e-12)
+        assert part.vote_nll == pytest.approx(-np.log(mean_NK[np.arange(len(labels_N)), labels_N]).mean(), abs=1e-6)
+        one_hot_NK = np.eye(10)[labels_N]
+        assert part.vote_brier == pytest.approx(((mean_NK - one_hot_NK) ** 2).sum(1).mean(), abs=1e-6)
+        errors["vote"].append(vote_N)
+        errors["member"].append(member_N)
+    assert found.vote_error == pytest.approx(np.mean(errors["vote"]), abs=1e-15)
+    assert found.difference == pytest.approx(np.mean(errors["vote"]) - np.mean(errors["member"]), abs=1e-15)
+    # The bootstrap over images, drawn row by row.
+    generator = np.random.default_rng(1)
+    vote_N, member_N = (np.mean(errors[name], axis=0) for name in ("vote", "member"))
+    drawn = [(vote_N - member_N)[generator.integers(0, len(vote_N), len(vote_N))].mean() for _ in range(4000)]
+    np.testing.assert_allclose(
+        [found.difference_lower, found.difference_upper], np.quantile(drawn, [0.025, 0.975]), atol=0.004
+    )
+    assert (found.difference_lower > 0 or found.difference_upper < 0) == (found.p_value < 0.05)
+
+
+def test_every_figure_of_unknown_images_is_recomputed_from_the_files(finished):
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+    found = finished.evaluation.unknown[0]
+    known = [np.load(finished.path / f"members/{index:04d}/votes.npz")["test_NK"] for index in range(3)]
+    unknown = [votes(finished.path, "striped", 0)[index] for index in range(3)]
+    is_unknown = np.r_[np.zeros(len(known[0])), np.ones(len(unknown[0]))]
+
+    def entropy(probs: np.ndarray) -> np.ndarray:
+        return stats.entropy(probs, axis=1)
+
+    both = [np.concatenate(pair).astype(np.float64) for pair in zip(known, unknown, strict=True)]
+    mean = np.mean(both, axis=0)
+    scores = {
+        "max probability": mean.max(1),
+        "entropy": -entropy(mean),
+        "mutual information": -(entropy(mean) - np.mean([entropy(one) for one in both], axis=0)),
+        "agreement": np.mean([one.argmax(1) == mean.argmax(1) for one in both], axis=0),
+    }
+    assert [score.score for score in found.scores] == list(scores)
+    for score in found.scores:
+        given = -scores[score.score]
+        assert score.auroc == pytest.approx(roc_auc_score(is_unknown, given), abs=1e-6)
+        false, true, _ = roc_curve(is_unknown, given, drop_intermediate=False)
+        assert score.fpr95 == pytest.approx(false[np.flatnonzero(true >= 0.95)[0]], abs=1e-6)
+    assert abs(found.scores[0].aupr_unknown - average_precision_score(is_unknown, -scores["max probability"])) < 0.01
+    member = finished.evaluation.verdict.member
+    assert found.scores[0].member_auroc == pytest.approx(roc_auc_score(is_unknown, -both[member].max(1)), abs=1e-6)
+
+
+def test_calibration_rows_are_used_by_nothing_else(finished):
+    config = experiment(finished.path.parent)
+    dataset = load_dataset(config.data)
+    split = split_of(dataset, config.data, config.seed)
+    rows = split.calibration_rows
+    assert len(rows) == round(0.1 * len(dataset.train_labels_N))
+    kept = np.load(finished.path / "labels.npz")
+    assert not np.intersect1d(rows, kept["train_rows"]).size
+    assert not np.intersect1d(rows, kept["validation_rows"]).size
+    labels = np.load(finished.path / "votes/calibration/labels.npz")["labels_N"]
+    np.testing.assert_array_equal(labels, dataset.train_labels_N[rows])
+    assert finished.evaluation.conformal.rows == len(rows)
+    assert {promise.chosen_on for promise in finished.evaluation.selective.promises} == {"calibration"}
+
+
+def test_a_further_start_votes_on_nothing_again(finished):
+    before = set_files(finished.path)
+    written = {name: (finished.path / name).stat().st_mtime_ns for name in before}
+    heard: list[Event] = []
+    again = run(experiment(finished.path.parent), heard)
+    assert set_files(finished.path) == before
+    assert {name: (finished.path / name).stat().st_mtime_ns for name in before} == written
+    assert "vote on" not in said(heard)
+    assert again.evaluation.to_json() == finished.evaluation.to_json()
+
+
+def test_sets_choose_nothing(finished, tmp_path):
+    """What a run without further sets says of the rest is the same to the last digit."""
+    without = run(experiment(tmp_path, evaluation={"sets": ()})).evaluation
+    records = [one.to_json() for one in (finished.evaluation, without)]
+    for record in records:
+        for name in ("shifted", "unknown", "members", "contributions", "gain_per_second"):  # the last three hold times
+            del record[name]
+        for row in record["leaderboard"]:
+            del row["train_seconds"]
+    assert records[0] == records[1]
+
+
+def test_a_set_that_is_added_or_changed_is_voted_on_and_one_that_is_gone_stays(tmp_path):
+    first = run(experiment(tmp_path, evaluation={"sets": (CHANGED,)}))
+    before = set_files(first.path)
+    heard: list[Event] = []
+    turned = {"name": "changed", "kind": "shifted", "corruptions": ({"rotate": (90.0,)},)}
+    second = run(experiment(tmp_path, evaluation={"sets": (turned, STRIPED)}), heard)
+    assert second.trained == 0
+    after = set_files(second.path)
+    assert "votes/changed/0001.npz" not in after
+    assert after["votes/changed/0000.npz"] != before["votes/changed/0000.npz"]
+    assert after["votes/calibration/0000.npz"] == before["votes/calibration/0000.npz"]
+    assert "4 networks vote on changed, striped" in said(heard)
+    third = run(experiment(tmp_path, evaluation={"sets": ()}))
+    assert set_files(third.path) == after
+    assert third.evaluation.to_json() == second.evaluation.to_json()
+
+
+class Interrupted(InlineExecutor):
+    """Is interrupted after so many tasks of voting."""
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
+        for task in tasks:
+            if isinstance(train, SetVoter):
+                if not self.left:
+                    raise KeyboardInterrupt
+                self.left -= 1
+            yield from super().run([task], train, arrays, emit, wanted)
+
+
+def test_a_start_after_a_kill_votes_on_what_is_missing(finished, tmp_path):
+    for _ in range(3):  # of four tasks
+        with pytest.raises(KeyboardInterrupt):
+            run(experiment(tmp_path), executor=Interrupted(1))
+    whole = run(experiment(tmp_path))
+    assert set_files(whole.path) == set_files(finished.path)
+    assert whole.evaluation.shifted == finished.evaluation.shifted
+
+
+def test_damaged_votes_are_cast_again(finished, tmp_path):
+    outcome = run(experiment(tmp_path))
+    for name in ("votes/changed/0001.npz", "votes/striped/labels.npz"):
+        (outcome.path / name).write_bytes(b"nothing")
+    heard: list[Event] = []
+    again = run(experiment(tmp_path), heard)
+    assert "the votes on the set changed are damaged or missing" in said(heard)
+    assert "4 networks vote on changed, striped" in said(heard)
+    assert set_files(again.path) == set_files(finished.path)
+
+
+def test_votes_of_other_weights_do_not_count(tmp_path):
+    outcome = run(experiment(tmp_path))
+    with RunFolder.open(tmp_path, "run", RunFolder.read(outcome.path).config(), {}) as folder:
+        store = SetStore(folder)
+        facts = store.facts("changed")
+        kept = store.votes(facts, 1)
+        store.save(facts, 1, {**kept, 1: ("0" * 64, kept[1][1])})
+    voters = load_voters(RunFolder.read(outcome.path))
+    evaluation = with_sets(judge_voters(voters), voters, RunFolder.read(outcome.path))
+    assert evaluation.shifted == ()
+    assert "set changed: not judged, since member 1 has not voted on stripe" in "\n".join(evaluation.warnings)
+    assert run(experiment(tmp_path)).evaluation.shifted == outcome.evaluation.shifted
+
+
+def test_votes_on_a_set_that_fail_are_told_and_the_set_is_not_judged(tmp_path, monkeypatch):
+    class Failing(InlineExecutor):
+        def run(
+            self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+        ) -> Iterator[Outcome]:
+            for task in tasks:
+                if isinstance(train, SetVoter) and task.id.startswith("striped"):
+                    yield Outcome(task, (), tuple(Failure(m.index, "error", "no such thing") for m in task.members))
+                else:
+                    yield from super().run([task], train, arrays, emit, wanted)
+
+    heard: list[Event] = []
+    outcome = run(experiment(tmp_path), heard, Failing())
+    assert outcome.evaluation.unknown == ()
+    assert len(outcome.evaluation.shifted) == 1
+    assert "did not vote on all further sets (error: no such thing)" in said(heard)
+    assert any("set striped: not judged" in line for line in outcome.evaluation.warnings)
+
+
+def test_a_stack_that_has_no_room_votes_in_halves(finished, tmp_path):
+    sizes: list[int] = []
+
+    class Narrow(InlineExecutor):
+        def run(
+            self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+        ) -> Iterator[Outcome]:
+            for task in tasks:
+                if isinstance(train, SetVoter):
+                    sizes.append(train.parts[task.id].stack_size)
+                    if sizes[-1] > 1:
+                        full = tuple(Failure(m.index, "out_of_memory", "full") for m in task.members)
+                        yield Outcome(task, (), full)
+                        continue
+                yield from super().run([task], train, arrays, emit, wanted)
+
+    outcome = run(experiment(tmp_path), executor=Narrow())
+    assert set(sizes) == {2, 1}
+    assert len(outcome.evaluation.shifted) == 1
+    for name, content in votes(outcome.path, "changed", 0).items():
+        np.testing.assert_allclose(content, votes(finished.path, "changed", 0)[name], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
+def test_later_votes_are_those_of_training_inline_and_on_ray(finished, tmp_path):
+    for place in ("inline", "ray"):
+        outcome = run(experiment(tmp_path, name=place, evaluation={"sets": ()}))
+        (tmp_path / "sets.yaml").write_text(
+            "evaluation:\n  sets:\n    - {name: changed, kind: shifted, corruptions: [identity, stripe]}\n"
+            "    - {name: striped, kind: unknown, corruptions: [stripe]}\n"
+        )
+        vote_later(outcome.path, [str(tmp_path / "sets.yaml")], place)
+        assert set_files(outcome.path) == set_files(finished.path)
+        assert judge_again(outcome.path).shifted == finished.evaluation.shifted
+
+
+def test_a_run_on_ray_votes_as_one_inline(finished, tmp_path):
+    config = experiment(tmp_path, compute={**CONFIG["compute"], "executor": "ray", "slots": 2})
+    outcome = run_experiment(config, "warnings")
+    assert set_files(outcome.path) == set_files(finished.path)
+
+
+def arrays_file(path: Path, classes: int = 10, side: int = 28, channels: int = 1) -> Path:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 255, (60, side, side, channels), np.uint8)
+    labels = np.arange(60) % classes
+    np.savez(path, train_images=images, train_labels=labels, test_images=images[:20], test_labels=labels[:20])
+    return path
+
+
+def elsewhere(path: Path, kind: str, **keys: Any) -> dict[str, Any]:
+    return {"sets": ({"name": "other", "kind": kind, "data": {"name": "arrays", "path": str(path)}, **keys},)}
+
+
+def test_images_from_elsewhere_of_another_size_and_colour(tmp_path):
+    path = arrays_file(tmp_path / "a.npz", side=20, channels=3)
+    outcome = run(experiment(tmp_path, evaluation=elsewhere(path, "unknown")))
+    facts = json.loads((outcome.path / "votes/other/set.json").read_text())
+    assert facts["images"] == 80  # all that a file of one's own holds
+    assert "3x20x20 brought to 1x28x28" in facts["source"]
+    assert outcome.evaluation.unknown[0].images == 80
+
+
+def test_images_of_other_classes_are_no_shifted_set(tmp_path):
+    path = arrays_file(tmp_path / "a.npz", classes=12)
+    with pytest.raises(
+        DataError, match=r"set other: its images are of the classes 10, 11, which the run does not have"
+    ):
+        run(experiment(tmp_path, evaluation=elsewhere(path, "shifted")))
+    assert not (tmp_path / "run").exists()  # nothing was begun
+
+
+def test_fewer_images_are_drawn_evenly(tmp_path):
+    path = arrays_file(tmp_path / "a.npz")
+    outcome = run(experiment(tmp_path, evaluation=elsewhere(path, "shifted", max_images=20, part="all")))
+    labels = np.load(outcome.path / "votes/other/labels.npz")["labels_N"]
+    np.testing.assert_array_equal(np.bincount(labels), [2] * 10)
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ([{"name": "a", "kind": "shifted"}], "without data and corruptions it would be the test images"),
+        ([{"name": "test", "kind": "shifted", "corruptions": ("stripe",)}], "stands for a part of the run's own data"),
+        ([CHANGED, CHANGED], "two have the name changed"),
+        ([{**CHANGED, "corruptions": "mnist_d"}], "expected mnist_c, cifar10_c or a list"),
+        ([{**CHANGED, "corruptions": ({"rotate": "x"},)}], "the level of rotate is 'x'; expected a number"),
+        ([{**CHANGED, "corruptions": ({"rotate": (0, 7, "...", 180)},)}], "steps of 7 do not lead to 180"),
+        ([{**CHANGED, "corruptions": (3,)}], "corruptions holds 3; expected a name"),
+        ([{**CHANGED, "part": "all"}], "part has no effect without data"),
+        ([{**CHANGED, "data": {"name": "digits", "max_train_rows": 50}}], "data.max_train_rows has no effect on a set"),
+        ([{**CHANGED, "kind": "near"}], "expected one of shifted, unknown"),
+        ([{**CHANGED, "corruptions": ({"stripes": ()},)}], "stripe"),
+        ([{**CHANGED, "corruptions": ({"gaussian_noise": (7.0,)},)}], "gaussian_noise"),
+        ([{**CHANGED, "corruptions": ({"stripe": (2.0,)},)}], "stripe"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, sets, message):
+    with pytest.raises(EnsembleError, match=message):
+        run(experiment(tmp_path, evaluation={"sets": tuple(sets)}))
+
+
+def test_levels_may_be_written_as_a_range(tmp_path):
+    config = experiment(tmp_path, evaluation={"sets": ({**CHANGED, "corruptions": ({"rotate": (0, 15, "...", 60)},)},)})
+    assert config.evaluation.sets[0].corruptions == ({"rotate": (0.0, 15.0, 30.0, 45.0, 60.0)},)
+
+
+def test_names_that_stand_for_nothing(finished):
+    with pytest.raises(
+        ConfigError, match=r"--on nothing: stands for nothing; expected one of changed, striped, mnist_c"
+    ):
+        vote_later(finished.path, ["nothing"])
+
+
+def test_an_evaluation_with_sets_survives_its_record(finished):
+    record = json.loads(json.dumps(finished.evaluation.to_json()))
+    assert Evaluation.from_json(record).to_json() == record
+    assert Evaluation.from_json(record).shifted == finished.evaluation.shifted
+
+
+def test_parts_are_voted_on_in_blocks_as_in_one(finished, tmp_path, monkeypatch):
+    import ensemble.training.set_votes as module
+
+    monkeypatch.setattr(module, "BLOCK_BYTES", 1)  # one chunk of 256 images at a time
+    outcome = run(experiment(tmp_path))
+    for part in (0, 1):
+        for index, probs_NK in votes(outcome.path, "changed", part).items():
+            np.testing.assert_array_equal(probs_NK, votes(finished.path, "changed", part)[index])
+
+
+def test_every_number_of_the_page_is_that_of_the_judgement(finished):
+    """Whatever the page says of shifted and unknown images, promises and prediction sets stands in evaluation.json."""
+    import re
+
+    from ensemble.report.html import write_report
+
+    text = write_report([finished.path]).read_text()
+    record = json.loads((finished.path / "evaluation.json").read_text())
+    seen = set()
+    for exact, key in re.findall(r'<data value="([^"]*)" data-key="([^"]*)">', text):
+        value: Any = record
+        for part in key.split("."):
+            value = value[int(part)] if isinstance(value, list) else value[part]
+        assert (exact == "") if value is None else (float(exact) == value), key
+        seen.add(key.partition(".")[0])
+    assert {"shifted", "unknown", "selective", "conformal", "calibration"} <= seen
+    for name in ("shifted", "unknown"):
+        assert (finished.path / f"figures/{name}.png").stat().st_size > 5000
+    tables = {path.name for path in (finished.path / "tables").iterdir()}
+    assert {"shifted_changed.tex", "unknown_striped.csv", "promises.tex", "prediction_sets.tex"} <= tables
+    assert "Shifted and unknown images" in text
