@@ -18,6 +18,7 @@ from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
+from ensemble.results.comparison import compare_items
 from ensemble.results.further_sets import with_sets
 from ensemble.results.judging import judge_voters, load_voters
 from ensemble.run.compose import run_experiment
@@ -434,3 +435,36 @@ def test_every_number_of_the_page_is_that_of_the_judgement(finished):
     tables = {path.name for path in (finished.path / "tables").iterdir()}
     assert {"shifted_changed.tex", "unknown_striped.csv", "promises.tex", "prediction_sets.tex"} <= tables
     assert "Shifted and unknown images" in text
+
+
+def test_runs_are_compared_on_a_further_set(finished, tmp_path):
+    other = run(experiment(tmp_path, name="other", method={"name": "deep_ensemble"}))
+    items = [str(finished.path), f"{other.path}:1", str(other.path)]
+    found = compare_items(items, on="changed:stripe", margin=0.5)
+    labels_N = np.load(finished.path / "votes/changed/labels.npz")["labels_N"]
+    mine, theirs = (votes(path, "changed", 1) for path in (finished.path, other.path))
+    expected = [
+        np.mean([mine[index] for index in range(3)], axis=0), theirs[1], np.mean([theirs[index] for index in range(3)], axis=0),
+    ]  # fmt: skip
+    for line, probs_NK in zip(found.lines, expected, strict=False):
+        assert line.wrong == (probs_NK.argmax(1) != labels_N).sum()
+    assert found.judged_on == "changed:stripe"
+    assert found.yardstick == "other"
+    assert all(1 <= line.worth <= 3 for line in found.lines[:3])
+    assert not found.lines[2].worth_beyond  # the deep ensemble itself
+    assert found.lines[1].equivalence_p < 0.05
+    file = tmp_path / "theirs.npz"
+    np.savez(file, test_probs=expected[1].astype(np.float64))
+    with_file = compare_items([items[0], str(file)], on="changed:stripe")
+    assert with_file.lines[1].wrong == found.lines[1].wrong
+
+
+def test_runs_that_voted_on_other_images_are_not_compared_there(finished, tmp_path):
+    fewer = {**CHANGED, "max_images": 100}
+    other = run(experiment(tmp_path, name="other", evaluation={"sets": (fewer,)}))
+    with pytest.raises(DataError, match=r"labels on|tested on|voted on different images"):
+        compare_items([str(finished.path), str(other.path)], on="changed:stripe")
+    with pytest.raises(ConfigError, match=r"the set changed has the parts identity, stripe; give one of them"):
+        compare_items([str(finished.path), str(other.path)], on="changed")
+    with pytest.raises(ConfigError, match=r"has no votes on such a set of its classes \(it has: changed\)"):
+        compare_items([str(finished.path), str(other.path)], on="striped")

@@ -28,6 +28,17 @@ FILE = GivenPath()
 @click.option("--reference", help="Line all others are tested against; by default the first.")
 @click.option("--labels", type=FILE, help="True classes of the test rows, where no ITEM has them.")
 @click.option(
+    "--margin",
+    type=click.FloatRange(0, 100, min_open=True, max_open=True),
+    metavar="POINTS",
+    help="Also test whether each line is as good as the reference, within so many percentage points of error, such as 0.1.",
+)
+@click.option(
+    "--on",
+    metavar="SET[:PART]",
+    help="Compare on a further set that the runs have voted on, such as 'corrupted:fog 5', instead of the test images.",
+)
+@click.option(
     "--out", type=FILE, help="Also write the table here: as LaTeX where the name ends in .tex, else as Markdown."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
@@ -36,6 +47,8 @@ def compare(
     aggregator: Aggregator,
     reference: str | None,
     labels: Path | None,
+    margin: float | None,
+    on: str | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -56,10 +69,13 @@ def compare(
     from ensemble.results.comparison import compare_items
     from ensemble.storage.atomic import write_bytes
 
-    mark = mark_of("compare", [*items, aggregator, reference or "", str(labels or "")])
+    mark = mark_of(
+        "compare", [*items, aggregator, reference or "", str(labels or ""), *(str(one) for one in (margin, on) if one)]
+    )
     if out is not None:
         refuse_other(out, mark, "the table of another comparison")
-    comparison = compare_items(items, aggregator, reference, labels)
+    share = float("nan") if margin is None else margin / 100
+    comparison = compare_items(items, aggregator, reference, labels, margin=share, on=on)
     if out is not None:
         written = comparison_latex if out.suffix == ".tex" else comparison_markdown
         write_bytes(out, written(comparison, mark).encode())

@@ -7,8 +7,9 @@ lines are tested against one reference that was named beforehand; the pairs are 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
@@ -19,14 +20,18 @@ from pydantic import TypeAdapter
 from ensemble.config.schema import Aggregator
 from ensemble.evaluation.aggregation import Decision, decide, decide_scores
 from ensemble.evaluation.calibration import confidence_of, equal_width_bins, expected_calibration_error
+from ensemble.evaluation.equivalence import equivalence_p
+from ensemble.evaluation.equivalent_size import LikelihoodPoint, equivalent_size, size_likelihoods
 from ensemble.evaluation.label_review import reviewed_labels
 from ensemble.evaluation.metrics import brier_score, vote_log_loss
 from ensemble.evaluation.records import Number, Record
-from ensemble.evaluation.splits import AnyFloatArray
+from ensemble.evaluation.size_curve import curve_sizes
+from ensemble.evaluation.splits import AnyFloatArray, SplitVotes
 from ensemble.evaluation.statistics import holm, mcnemar_exact, paired_difference_interval, wilson_interval
 from ensemble.types import IntArray
 
 NAN = float("nan")
+FEWEST_FOR_WORTH = 3  # members of a deep ensemble whose size others are measured by
 SystemKind = Literal["run", "member", "file", "joint"]
 
 
@@ -35,7 +40,8 @@ class System:
     """What one competitor said about the test rows.
 
     decision: probabilities [N, K] and the class named per row. voters_MNK: the networks behind it, [M, N, K]; one for
-    a single model. validation_error, train_seconds: NaN where nobody knows them.
+    a single model. validation_error, train_seconds: NaN where nobody knows them. likelihood: of the test rows in nats, once
+    calibrated on validation (`equivalent_size`). validation: the networks' votes there, of independent members alone.
     """
 
     name: str
@@ -44,6 +50,8 @@ class System:
     voters_MNK: AnyFloatArray
     validation_error: float = NAN
     train_seconds: float = NAN
+    likelihood: float = NAN
+    validation: SplitVotes | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,10 @@ class ComparedLine(Record):
 
     difference = this error - the reference's, with its 95 % interval; NaN for the reference itself. nll: NaN for votes
     that are counted, and for a file that gives a true class the probability 0.
+
+    equivalence_p: of two one-sided tests that it errs as often as the reference, within the comparison's margin (`equivalence`).
+    worth: how many members of the comparison's yardstick, a deep ensemble, have the same calibrated likelihood, lower and upper from
+    the deviation of its size curve; worth_beyond: more than all of them, whose number `worth` then is.
     """
 
     name: str
@@ -74,6 +86,11 @@ class ComparedLine(Record):
     difference_upper: Number
     p_value: Number
     p_holm: Number
+    equivalence_p: Number = NAN
+    worth: Number = NAN
+    worth_lower: Number = NAN
+    worth_upper: Number = NAN
+    worth_beyond: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,13 +107,20 @@ class ComparedPair(Record):
 
 @dataclass(frozen=True)
 class Comparison(Record):
-    """All lines in the order given, the joint votes last; every pair of the systems that were given."""
+    """All lines in the order given, the joint votes last; every pair of the systems that were given.
+
+    margin: within which two errors count as equal, a fraction; NaN where nobody asked. yardstick: the deep ensemble that `worth`
+    counts members of; "" without one. judged_on: "" for the test images, else a further set.
+    """
 
     dataset: str
     test_rows: int
     reference: str
     lines: tuple[ComparedLine, ...]
     pairs: tuple[ComparedPair, ...]
+    margin: Number = NAN
+    yardstick: str = ""
+    judged_on: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes null."""
@@ -105,19 +129,28 @@ class Comparison(Record):
 
 
 def compare(
-    systems: Sequence[System], labels_N: IntArray, dataset: str, aggregator: Aggregator = "soft", reference: int = 0
+    systems: Sequence[System],
+    labels_N: IntArray,
+    dataset: str,
+    aggregator: Aggregator = "soft",
+    reference: int = 0,
+    margin: float = NAN,
+    judged_on: str = "",
 ) -> Comparison:
     """Judge at least two systems on the same rows.
 
     labels_N: true classes. dataset: its name, for reviewed labels. aggregator: the joint votes' rule, one that needs no
     weights. reference: position of the system all others are tested against, to be chosen without looking at the test
-    rows. Nothing is chosen here.
+    rows. margin: see Comparison. judged_on: the further set that the rows are of. Nothing is chosen here.
     """
     assert len(systems) >= 2, "a comparison needs two systems"
     assert len({system.name for system in systems}) == len(systems), "every system needs a name of its own"
     everybody = [*systems, *_joint_votes(systems, aggregator)]
     wrong_SN = np.stack([system.decision.classes_N != labels_N for system in everybody])
     lines = [_line(system, wrong_SN[s], wrong_SN[reference], labels_N, dataset) for s, system in enumerate(everybody)]
+    if not math.isnan(margin):
+        lines = [_with_margin(line, len(labels_N), margin) for line in lines]
+    lines, yardstick = _with_worth(lines, everybody, labels_N)
     adjusted = holm([NAN if s == reference else line.p_value for s, line in enumerate(lines)])
     return Comparison(
         dataset=dataset,
@@ -128,7 +161,42 @@ def compare(
             for s, line in enumerate(lines)
         ),
         pairs=_pairs([system.name for system in systems], wrong_SN[: len(systems)]),
+        margin=margin,
+        yardstick=yardstick,
+        judged_on=judged_on,
     )
+
+
+def _with_margin(line: ComparedLine, rows: int, margin: float) -> ComparedLine:
+    assert line.only_this_wrong is not None, "every line has been compared with the reference"
+    assert line.only_reference_wrong is not None, "every line has been compared with the reference"
+    p = equivalence_p(line.only_this_wrong, line.only_reference_wrong, rows, margin)
+    return replace(line, equivalence_p=p)
+
+
+def _with_worth(
+    lines: Sequence[ComparedLine], systems: Sequence[System], labels_N: IntArray
+) -> tuple[list[ComparedLine], str]:
+    """The lines with their deep ensemble equivalents, and which deep ensemble counts: the one with the most members."""
+    yardstick = max(
+        (system for system in systems if system.validation is not None and len(system.voters_MNK) >= FEWEST_FOR_WORTH),
+        key=lambda system: len(system.voters_MNK),
+        default=None,
+    )
+    if yardstick is None or yardstick.validation is None:
+        return list(lines), ""
+    sizes = curve_sizes(len(yardstick.voters_MNK)).tolist()
+    curve = size_likelihoods(yardstick.validation, SplitVotes("test", yardstick.voters_MNK, labels_N), sizes, seed=0)
+    return [_worth(line, system.likelihood, curve) for line, system in zip(lines, systems, strict=True)], yardstick.name
+
+
+def _worth(line: ComparedLine, likelihood: float, curve: Sequence[LikelihoodPoint]) -> ComparedLine:
+    if math.isnan(likelihood):
+        return line
+    found, most = equivalent_size(likelihood, curve), float(curve[-1].size)
+    ends = (min(one, most) for one in (found.size, found.lower, found.upper))
+    size, lower, upper = ends
+    return replace(line, worth=size, worth_lower=lower, worth_upper=upper, worth_beyond=math.isinf(found.size))
 
 
 def _joint_votes(systems: Sequence[System], aggregator: Aggregator) -> list[System]:
@@ -186,7 +254,8 @@ def _line(
 
 def _unpaired(line: ComparedLine) -> ComparedLine:
     """The reference's own line: nothing to test."""
-    nothing = dict.fromkeys(("difference", "difference_lower", "difference_upper", "p_value", "p_holm"), NAN)
+    names = ("difference", "difference_lower", "difference_upper", "p_value", "p_holm", "equivalence_p")
+    nothing = dict.fromkeys(names, NAN)
     return ComparedLine(**{**vars(line), **nothing, "only_this_wrong": None, "only_reference_wrong": None})
 
 
@@ -202,6 +271,14 @@ def _pairs(names: Sequence[str], wrong_SN: npt.NDArray[np.bool_]) -> tuple[Compa
     )
 
 
-def single_system(name: str, kind: SystemKind, probs_NK: AnyFloatArray, **facts: float) -> System:
-    """A system of one network. facts: validation_error, train_seconds."""
-    return System(name, kind, decide_scores(probs_NK.astype(np.float64)), probs_NK[None], **facts)
+def single_system(
+    name: str,
+    kind: SystemKind,
+    probs_NK: AnyFloatArray,
+    validation_error: float = NAN,
+    train_seconds: float = NAN,
+    likelihood: float = NAN,
+) -> System:
+    """A system of one network; see System."""
+    decision = decide_scores(probs_NK.astype(np.float64))
+    return System(name, kind, decision, probs_NK[None], validation_error, train_seconds, likelihood)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ensemble.evaluation.comparing import ComparedLine, Comparison
@@ -17,13 +17,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 HEADERS = ("", "error %", "95 % int.", "wrong", "difference", "p", "val %", "NLL", "voters", "seconds")
-NARROW = ("", "error %", "95 % int.", "difference", "p")
+MARGIN, WORTH = "as good", "worth"
+NARROW = ("", "error %", "95 % int.", "difference", "p", MARGIN)
 PAIRS_SHOWN = 15
 
 
-def cells(line: ComparedLine) -> tuple[str, ...]:
-    """One line of the table, in the order of HEADERS, the name fit to be shown."""
+def headers(comparison: Comparison) -> tuple[str, ...]:
+    """Titles of the columns: those that every comparison has, and those of what was asked for or is there."""
+    asked = () if math.isnan(comparison.margin) else (MARGIN,)
+    return HEADERS + asked + ((WORTH,) if comparison.yardstick else ())
+
+
+def cells(line: ComparedLine, titles: tuple[str, ...] = HEADERS) -> tuple[str, ...]:
+    """One line of the table, in the order of the titles, the name fit to be shown."""
     difference = wording.NONE if line.only_this_wrong is None else wording.points(line.difference)
+    more = {MARGIN: _as_good(line), WORTH: _worth(line)}
     return (
         shown(line.name),
         wording.percent(line.test_error),
@@ -35,7 +43,22 @@ def cells(line: ComparedLine) -> tuple[str, ...]:
         wording.loss(line.nll),
         str(line.voters),
         wording.seconds(line.train_seconds),
+        *(more[title] for title in titles if title in more),
     )
+
+
+def _as_good(line: ComparedLine) -> str:
+    """Whether it was shown to be as good as the reference."""
+    if math.isnan(line.equivalence_p):
+        return wording.NONE
+    return f"{'yes' if line.equivalence_p < ALPHA else 'not shown'} ({wording.p_value(line.equivalence_p)})"
+
+
+def _worth(line: ComparedLine) -> str:
+    """How many members of the yardstick."""
+    if math.isnan(line.worth):
+        return wording.NONE
+    return f"> {line.worth:.0f}" if line.worth_beyond else f"{line.worth:.1f}"
 
 
 def sentence(comparison: Comparison, line: ComparedLine, escape: Callable[[str], str] = shown) -> str:
@@ -66,7 +89,21 @@ def notes(comparison: Comparison, escape: Callable[[str], str] = shown) -> list[
     return [
         f"difference: points of error against {escape(comparison.reference)}, the reference (the first item, or --reference).",
         "p: exact McNemar test against the reference on the same images, adjusted for the number of lines (Holm).",
+        *_more_notes(comparison, escape),
     ]
+
+
+def _more_notes(comparison: Comparison, escape: Callable[[str], str]) -> Iterator[str]:
+    if not math.isnan(comparison.margin):
+        yield (
+            f"as good: within {wording.percent(comparison.margin)} points of error of {escape(comparison.reference)}, by two one-sided score tests "
+            "(Tango 1998; the larger p-value); not shown is not the same as worse."
+        )
+    if comparison.yardstick:
+        yield (
+            f"worth: how many members of {escape(comparison.yardstick)}, a deep ensemble, have the same log-likelihood, temperatures fitted on "
+            "validation (deep ensemble equivalent, Ashukha et al. 2020)."
+        )
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -87,16 +124,18 @@ def _show(console: Console, comparison: Comparison) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    name = shown(comparison.dataset) or "foreign probabilities"
-    console.print(Text(f"{name}: {len(comparison.lines)} lines on {comparison.test_rows:,} test images", style="bold"))
+    name = shown(comparison.judged_on or comparison.dataset) or "foreign probabilities"
+    what = "images" if comparison.judged_on else "test images"
+    console.print(Text(f"{name}: {len(comparison.lines)} lines on {comparison.test_rows:,} {what}", style="bold"))
     console.print()
     wide = console.width >= 100
-    columns = [i for i, title in enumerate(HEADERS) if wide or title in NARROW]
+    titles = headers(comparison)
+    columns = [i for i, title in enumerate(titles) if wide or title in NARROW]
     table = Table(box=None, header_style="bold", padding=(0, 2 if wide else 1, 0, 0), pad_edge=False)
     for i in columns:
-        table.add_column(HEADERS[i], justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
+        table.add_column(titles[i], justify="right" if i else "left", no_wrap=i > 0, overflow="fold")
     for line in comparison.lines:
-        row = cells(line)
+        row = cells(line, titles)
         label = row[0] + (" (reference)" if line.name == comparison.reference else "")
         table.add_row(label, *(row[i] for i in columns[1:]), style="bold" if line.kind == "joint" else "")
     console.print(table)
@@ -132,19 +171,21 @@ def _print_pairs(console: Console, comparison: Comparison) -> None:
 def comparison_latex(comparison: Comparison, mark: str = "") -> str:
     """The table as LaTeX; its caption is the sentence on the joint vote, where there is one. mark: see `keeping`."""
     texts = [sentence(comparison, line) for line in comparison.lines if line.kind == "joint"]
-    rows = tuple(cells(line) for line in comparison.lines)
+    titles = headers(comparison)
+    rows = tuple(cells(line, titles) for line in comparison.lines)
     bold = frozenset(place for place, line in enumerate(comparison.lines) if line.kind == "joint")
     caption = " ".join([*texts, *notes(comparison)])
-    return latex(PaperTable("comparison", caption, HEADERS, rows, "", bold), mark)
+    return latex(PaperTable("comparison", caption, titles, rows, "", bold), mark)
 
 
 def comparison_markdown(comparison: Comparison, mark: str = "") -> str:
     """The table, the sentences and the notes for a README. mark: by which the file is known again, see `keeping`."""
+    titles = headers(comparison)
     lines = [
-        "| " + " | ".join(HEADERS) + " |",
-        "|---|" + "---:|" * (len(HEADERS) - 1),
+        "| " + " | ".join(titles) + " |",
+        "|---|" + "---:|" * (len(titles) - 1),
         *(
-            f"| {' | '.join([in_markdown(line.name), *map(in_markdown, cells(line)[1:])])} |"
+            f"| {' | '.join([in_markdown(line.name), *map(in_markdown, cells(line, titles)[1:])])} |"
             for line in comparison.lines
         ),
     ]

@@ -26,8 +26,10 @@ from ensemble.data.regular_files import open_regular
 from ensemble.errors import ConfigError, DataError
 from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.comparing import Comparison, System, compare, single_system
+from ensemble.evaluation.equivalent_size import calibrated_log_likelihood
 from ensemble.evaluation.metrics import error_rate
 from ensemble.outside.paths import given_path
+from ensemble.results.further_sets import votes_on
 from ensemble.results.judging import find_run, load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.listed_folder import is_file
@@ -47,6 +49,7 @@ class _Source:
     systems: tuple[System, ...]
     labels_N: IntArray | None
     dataset: str | None
+    definition: str = ""  # of the further set that it was judged on
 
 
 def compare_items(
@@ -55,19 +58,22 @@ def compare_items(
     reference: str | None = None,
     labels: Path | None = None,
     root: Path = Path("runs"),
+    margin: float = float("nan"),
+    on: str | None = None,
 ) -> Comparison:
-    """Judge the items on the same test rows.
+    """Judge the items on the same test rows, or on those of a further set.
 
     aggregator: rule of the joint votes. reference: name of the line all others are tested against, by default the
     first. labels: file of the true classes ([N], .npy, or .npz with test_labels), for files without. root: where run
-    names are looked up. Raises ConfigError for items that mean nothing, DataError for files that cannot be used or do
+    names are looked up. margin: within which two errors count as equal, a fraction. on: the name of a further set that all runs have
+    voted on, with a part of it behind a colon where it has several; files then hold probabilities of its images. Raises ConfigError for items that mean nothing, DataError for files that cannot be used or do
     not belong together, StorageError for damaged runs.
     """
     if aggregator not in JOINT_VOTES:
         raise ConfigError(
             f"aggregator {aggregator!r}: a joint vote has no weights; expected one of {', '.join(JOINT_VOTES)}"
         )
-    sources = [_source(item, root) for item in items]
+    sources = [_source(item, root, on) for item in items]
     if labels is not None:
         sources.insert(0, _Source(str(labels), (), _labels_file(labels), None))
     systems = _named([system for source in sources for system in source.systems])
@@ -79,10 +85,15 @@ def compare_items(
     if reference is not None and reference not in names:
         raise ConfigError(f"--reference {reference}: no such line; expected one of {', '.join(names)}")
     dataset = next((source.dataset for source in sources if source.dataset), "")
-    return compare(systems, labels_N, dataset, aggregator, names.index(reference) if reference else 0)
+    if len({source.definition for source in sources if source.definition}) > 1:
+        raise DataError(
+            f"compare: the runs voted on different images under the name {on}; vote on the same set first (ensemble evaluate RUN --on {(on or '').partition(':')[0]})"
+        )
+    place = names.index(reference) if reference else 0
+    return compare(systems, labels_N, "" if on else dataset, aggregator, place, margin, on or "")
 
 
-def _source(item: str, root: Path) -> _Source:
+def _source(item: str, root: Path, on: str | None) -> _Source:
     path = given_path(item, "ITEM")
     if path.suffix in SUFFIXES and not is_file(path / MANIFEST):
         return _file(path)
@@ -91,13 +102,16 @@ def _source(item: str, root: Path) -> _Source:
         raise ConfigError(
             f"compare: {item} is neither a run, RUN:INDEX, RUN:members nor a file of probabilities ({', '.join(SUFFIXES)}); runs are looked up as a folder and in {root}/"
         )
-    return _run(item, RunFolder.read(find_run(run, root)), which)
+    return _run(item, RunFolder.read(find_run(run, root)), which, on)
 
 
-def _run(item: str, folder: RunFolder, which: str) -> _Source:
+def _run(item: str, folder: RunFolder, which: str, on: str | None) -> _Source:
     """The vote of a run, one of its members, or each of them."""
     voters = load_voters(folder, at_least=1 if which else None)
-    members, labels, validation, test = voters.members, voters.labels, voters.validation, voters.test
+    if on:
+        voters = voters.finite()
+    members, validation = voters.members, voters.validation
+    test, definition = (voters.test, "") if on is None else votes_on(folder, voters, on)
     if which:
         indices = [member.index for member in members]
         if which != "members" and (not which.isdigit() or int(which) not in indices):
@@ -112,17 +126,21 @@ def _run(item: str, folder: RunFolder, which: str) -> _Source:
                 test.probs_MNK[m],
                 validation_error=error_rate(validation.favourites_MN[m], validation.labels_N),
                 train_seconds=members[m].train_seconds,
+                likelihood=calibrated_log_likelihood(validation.members([m]), test.members([m])),
             )
             for m in positions
         )
     else:
         finite, aggregator = voters.finite(), voters.config.aggregator
-        validation, test, weights_M = finite.validation, finite.test, finite.vote_weights(aggregator)
+        validation, weights_M = finite.validation, finite.vote_weights(aggregator)
+        test = finite.test if on is None else test
         before, after = (decide(aggregator, votes.probs_MNK, weights_M) for votes in (validation, test))
         error = error_rate(before.classes_N, validation.labels_N)
         seconds = float(sum(member.train_seconds for member in members))
-        systems = (System(folder.path.name, "run", after, test.probs_MNK, error, seconds),)
-    return _Source(item, systems, labels.test_labels_N, voters.dataset.name)
+        independent = validation if voters.config.method.name == "deep_ensemble" else None
+        likelihood = calibrated_log_likelihood(validation, test, aggregator, weights_M)
+        systems = (System(folder.path.name, "run", after, test.probs_MNK, error, seconds, likelihood, independent),)
+    return _Source(item, systems, test.labels_N, voters.dataset.name, definition)
 
 
 def _file(path: Path) -> _Source:

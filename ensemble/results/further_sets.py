@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from ensemble.config.schema import WEIGHING
+from ensemble.errors import ConfigError
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.set_records import ShiftedSet, UnknownSet
 from ensemble.evaluation.set_votes import HowToVote, PartVotes
@@ -120,3 +121,27 @@ def _judge_unknown(
     probs_MUK = np.concatenate([part.probs_MNK for part in stored.parts(facts)], axis=1)
     promises = () if evaluation.selective is None else evaluation.selective.promises
     return judge_unknown(facts.name, facts.source, probs_MUK, test, how, promises)
+
+
+def votes_on(folder: RunFolder, voters: Voters, name: str) -> tuple[SplitVotes, str]:
+    """The members' votes on a further set of images of the run's classes, and what the set is (`SetFacts.definition`).
+
+    name: of the set, and behind a colon the label of one of its parts where it has several. Votes on it choose nothing: they are
+    of the kind "test". Raises ConfigError for a set that the run has not voted on, for one without classes, and for no part.
+    """
+    wanted, _, label = name.partition(":")
+    stored = StoredSets(folder, voters)
+    known = {facts.name: facts for facts in stored.complete() if facts.kind == "shifted"}
+    if wanted not in known:
+        listed = ", ".join(known) or "none"
+        raise ConfigError(
+            f"--on {name}: {folder.path} has no votes on such a set of its classes (it has: {listed}); vote on it first: ensemble evaluate {folder.path} --on {wanted}"
+        )
+    facts = known[wanted]
+    labels = [part.label for part in facts.parts]
+    if label not in labels and (label or len(labels) > 1):
+        raise ConfigError(
+            f"--on {name}: the set {wanted} has the parts {', '.join(labels)}; give one of them, such as --on '{wanted}:{labels[0]}'"
+        )
+    part = next(one for one in stored.parts(facts) if one.label == (label or labels[0]))
+    return SplitVotes("test", part.probs_MNK, stored.labels(facts)), facts.definition
