@@ -34,9 +34,10 @@ from ensemble.data.channel_axis import Layout, to_channels_first
 from ensemble.errors import ConfigError, DataError
 from ensemble.events import Event
 from ensemble.executors import InlineExecutor
+from ensemble.inference.abstaining import reject_rule, sets_rule
 from ensemble.outside.paths import given_path
 from ensemble.results.run_data import require_same_data
-from ensemble.run.run import complete_plan, train_members
+from ensemble.run.run import complete_plan, further_sets, train_members
 from ensemble.storage import RunFolder
 from ensemble.storage.mending import mend
 from ensemble.training import device_kind
@@ -57,7 +58,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     epochs, batch_size, lr: of the training; `training` and `compute` are mappings of further keys of these sections.
     aggregator: soft, hard, weighted or geometric. validation_fraction: share held back to watch the training and to
     weigh the members. image_shape: (C, H, W) of flat rows that are images. layout: "channels_first" or "channels_last" of
-    images with four axes, where their shape does not tell. random_state: as everywhere. folder: keeps
+    images with four axes, where their shape does not tell. calibration_fraction: share held back for `predict_sets` and `answers`
+    alone. random_state: as everywhere. folder: keeps
     the run there, so that an interrupted fit goes on where it was; None trains in a temporary folder.
 
     Attributes: classes_, n_features_in_, ensemble_ (a TrainedEnsemble over the levels), low_ and high_ (the range of
@@ -80,6 +82,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         random_state: Any = None,
         folder: str | None = None,
         layout: Layout | None = None,
+        calibration_fraction: float = 0.0,
     ) -> None:
         self.method = method
         self.num_members = num_members
@@ -95,6 +98,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.random_state = random_state
         self.folder = folder
         self.layout = layout
+        self.calibration_fraction = calibration_fraction
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train. X: features [N, F], or images [N, H, W], [N, H, W, C] or [N, C, H, W]; y: N labels of any kind.
@@ -129,6 +133,28 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """The probabilities [N, K] of the vote, columns in the order of `classes_`."""
         probs_NK: DoubleArray = self._decide(X).probs_NK
         return probs_NK
+
+    def answers(self, X: Any, risk: float) -> npt.NDArray[np.bool_]:
+        """Which rows to answer [N], so that at most a share `risk` of the answers is wrong; see `TrainedEnsemble.answers`.
+
+        Raises ValueError where the rows that were held back cannot promise it.
+        """
+        decision = self._decide(X)
+        try:
+            return reject_rule(self.ensemble_.vote, risk).answers(decision)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
+    def predict_sets(self, X: Any, alpha: float) -> npt.NDArray[np.bool_]:
+        """Which classes each row may be of [N, K], columns in the order of `classes_`; see `TrainedEnsemble.predict_sets`.
+
+        Raises ValueError without calibration_fraction.
+        """
+        decision = self._decide(X)
+        try:
+            return sets_rule(self.ensemble_.vote, alpha).shown(decision)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
 
     def _decide(self, X: Any) -> Any:
         check_is_fitted(self)
@@ -183,7 +209,10 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 "epochs": self.epochs, "batch_size": self.batch_size, "lr": self.lr, **dict(self.training or {}),
             },
             "aggregator": self.aggregator,
-            "data": {"name": "arrays", "path": IN_MEMORY, "validation_fraction": self.validation_fraction},
+            "data": {
+                "name": "arrays", "path": IN_MEMORY, "validation_fraction": self.validation_fraction,
+                "calibration_fraction": float(self.calibration_fraction),
+            },
             "compute": {"executor": "inline", **dict(self.compute or {})},
             "tracking": {"wandb": {"mode": "disabled"}},
         }  # fmt: skip
@@ -221,7 +250,8 @@ def _train(experiment: Experiment, dataset: Dataset) -> Path:
             root, experiment.name, config, made, lambda stored: require_same_data(stored, dataset, split)
         ) as folder:
             mend(folder)
-            driver = train_members(experiment, dataset, split, folder, lambda *_: InlineExecutor(), _ignore)
+            sets = further_sets(experiment, dataset, split)
+            driver = train_members(experiment, dataset, split, folder, lambda *_: InlineExecutor(), _ignore, sets=sets)
     finally:
         torch.set_num_threads(threads)
     if driver.failures:

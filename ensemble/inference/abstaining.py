@@ -65,6 +65,7 @@ def reject_rule(vote: StoredVote, risk: float) -> RejectRule:
 
     Raises ConfigError where the run's rows cannot promise it.
     """
+    _require_share("risk", risk)
     known = vote.known
     if known is None:
         raise ConfigError(
@@ -73,7 +74,7 @@ def reject_rule(vote: StoredVote, risk: float) -> RejectRule:
     promise = choose_guaranteed_threshold(known.votes, known.decision.classes_N, known.decision.confidences_N, risk)
     if not math.isfinite(promise.threshold):
         raise ConfigError(
-            f"--reject risk={risk:g}: cannot be promised from {known.votes.num_rows:,} {known.votes.split} images; give a larger risk, or train "
+            f"risk={risk:g} cannot be promised from {known.votes.num_rows:,} {known.votes.split} images; give a larger risk, or train "
             "with more of them (data.calibration_fraction)"
         )
     tried = None
@@ -117,9 +118,15 @@ def sets_rule(vote: StoredVote, alpha: float, method: Method = "lac") -> SetsRul
 
     Raises ConfigError for a run without calibration rows.
     """
+    _require_share("alpha", alpha)
     known = vote.known
     if known is None or known.votes.split != "calibration":
         raise ConfigError(
-            f"--sets: {vote.folder} has no calibration images, which prediction sets need and nothing else may have seen; train with data.calibration_fraction=0.1"
+            f"prediction sets: {vote.folder} has no calibration images, which they need and nothing else may have seen; train with data.calibration_fraction=0.1"
         )
     return SetsRule(rule_of(method, known.votes, alpha))
+
+
+def _require_share(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ConfigError(f"{name} is {value!r}; expected a share between 0 and 1, such as 0.05")

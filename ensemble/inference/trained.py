@@ -12,11 +12,13 @@ from html import escape
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ensemble.config.schema import Aggregator
 from ensemble.errors import ComputeError
 from ensemble.evaluation.aggregation import Decision, decide
+from ensemble.inference.abstaining import reject_rule, sets_rule
 from ensemble.inference.images import as_batch
 from ensemble.inference.network import Members, VoteNetwork
 from ensemble.inference.stored import StoredVote, read_vote
@@ -107,6 +109,22 @@ class TrainedEnsemble:
     def predict(self, images: Any) -> IntArray:
         """Class numbers [N]; `class_names` has their names. Ties go to the highest mean probability, then the lowest."""
         return self.decide(images).classes_N
+
+    def answers(self, images: Any, risk: float) -> npt.NDArray[np.bool_]:
+        """Which images to answer, [N], so that at most a share `risk` of the answers is wrong.
+
+        As promised, with probability 95 %, by the run's calibration rows, or validation rows where it has none, for images like those.
+        Raises ConfigError where they cannot promise it.
+        """
+        return reject_rule(self.vote, risk).answers(self.decide(images))
+
+    def predict_sets(self, images: Any, alpha: float) -> npt.NDArray[np.bool_]:
+        """Which classes each image may be of, [N, K]: sets that miss the true one in at most a share `alpha` of cases.
+
+        By split conformal prediction (LAC), for images like the run's calibration rows; never empty. Raises ConfigError for a run
+        without such rows (data.calibration_fraction).
+        """
+        return sets_rule(self.vote, alpha).shown(self.decide(images))
 
     def decide(self, images: Any) -> Decision:
         """Probabilities in float64, classes and ties of the vote."""

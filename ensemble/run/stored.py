@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ensemble.config.method import Aggregator
 from ensemble.evaluation.comparing import Comparison
@@ -118,6 +119,14 @@ class Run:
     def predict(self, images: Any) -> IntArray:
         """Class numbers [N] of the run's vote; images as in `predict_proba`."""
         return self.ensemble.predict(images)
+
+    def answers(self, images: Any, risk: float) -> npt.NDArray[np.bool_]:
+        """Which images to answer [N], so that at most that share of the answers is wrong: see `TrainedEnsemble.answers`."""
+        return self.ensemble.answers(images, risk)
+
+    def predict_sets(self, images: Any, alpha: float) -> npt.NDArray[np.bool_]:
+        """Which classes each image may be of [N, K]: see `TrainedEnsemble.predict_sets`."""
+        return self.ensemble.predict_sets(images, alpha)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"

@@ -126,3 +126,36 @@ def test_shares_that_are_none(folder, pictures, words):
     _, err, code = predict(str(folder / "with"), pictures[0], *words)
     assert code == 2
     assert "a share between 0 and 1" in err
+
+
+def test_python_says_what_the_command_says(folder, trained):
+    dataset = load_dataset(DIGITS)
+    images = dataset.test_images_NCHW[:50]
+    run = ensemble.load(folder / "with")
+    answered, sets = run.answers(images, 0.03), run.predict_sets(images, 0.1)
+    np.testing.assert_array_equal(answered, reject_rule(trained.vote, 0.03).answers(trained.decide(images)))
+    assert sets.shape == (50, 10)
+    assert sets[np.arange(50), run.predict(images)].all()
+    with pytest.raises(ConfigError, match="risk is 2; expected a share between 0 and 1"):
+        run.answers(images, 2)
+    with pytest.raises(ConfigError, match="has no calibration images"):
+        ensemble.load(folder / "without").predict_sets(images, 0.1)
+
+
+def test_scikit_learn_classifiers_can_be_silent_too():
+    from sklearn.datasets import load_iris
+    from sklearn.model_selection import train_test_split
+
+    X, y = load_iris(return_X_y=True)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    X_train, X_test, y_train, y_test = train_test_split(X, names, test_size=0.3, random_state=0, stratify=names)
+    given = {"num_members": 2, "epochs": 15, "random_state": 0}
+    classifier = ensemble.EnsembleClassifier(calibration_fraction=0.3, **given).fit(X_train, y_train)
+    sets = classifier.predict_sets(X_test, alpha=0.2)
+    assert sets.shape == (len(X_test), 3)
+    covered = sets[np.arange(len(X_test)), np.searchsorted(classifier.classes_, y_test)]
+    assert covered.mean() > 0.6
+    assert classifier.answers(X_test, risk=0.5).dtype == bool
+    plain = ensemble.EnsembleClassifier(**given).fit(X_train, y_train)
+    with pytest.raises(ValueError, match="has no calibration images"):
+        plain.predict_sets(X_test, alpha=0.2)
