@@ -374,6 +374,7 @@ def test_fewer_images_are_drawn_evenly(tmp_path):
         ([{**CHANGED, "corruptions": ({"rotate": (0, 7, "...", 180)},)}], "steps of 7 do not lead to 180"),
         ([{**CHANGED, "corruptions": (3,)}], "corruptions holds 3; expected a name"),
         ([{**CHANGED, "part": "all"}], "part has no effect without data"),
+        ([{**CHANGED, "files": "x"}], "files are those of a published benchmark"),
         ([{**CHANGED, "data": {"name": "digits", "max_train_rows": 50}}], "data.max_train_rows has no effect on a set"),
         ([{**CHANGED, "kind": "near"}], "expected one of shifted, unknown"),
         ([{**CHANGED, "corruptions": ({"stripes": ()},)}], "stripe"),
@@ -468,3 +469,23 @@ def test_runs_that_voted_on_other_images_are_not_compared_there(finished, tmp_pa
         compare_items([str(finished.path), str(other.path)], on="changed")
     with pytest.raises(ConfigError, match=r"has no votes on such a set of its classes \(it has: changed\)"):
         compare_items([str(finished.path), str(other.path)], on="striped")
+
+
+def test_published_files_are_voted_on_as_they_are(finished, tmp_path):
+    """Files that hold the test images themselves: every part has the votes of the test images."""
+    from ensemble.data.corruptions import RECIPES
+
+    dataset = load_dataset(experiment(tmp_path).data)
+    for corruption in RECIPES["mnist_c"]:
+        place = tmp_path / "files" / corruption.name.removeprefix("mnist_c/")
+        place.mkdir(parents=True)
+        np.save(place / "test_images.npy", dataset.test_images_NCHW.transpose(0, 2, 3, 1))
+        np.save(place / "test_labels.npy", dataset.test_labels_N)
+    sets = ({"name": "published", "kind": "shifted", "corruptions": "mnist_c", "files": str(tmp_path / "files")},)
+    outcome = run(experiment(tmp_path, evaluation={"sets": sets}))
+    (found,) = outcome.evaluation.shifted
+    assert len(found.parts) == 15
+    assert {part.vote_error for part in found.parts} == {outcome.evaluation.headline.test_error}
+    for index in range(3):
+        kept = np.load(outcome.path / f"members/{index:04d}/votes.npz")["test_NK"]
+        np.testing.assert_array_equal(votes(outcome.path, "published", 14)[index], kept)

@@ -48,6 +48,11 @@ class SetConfig(Section):
         (),
         description="mnist_c or cifar10_c: that benchmark's recipe; or a list such as [{gaussian_noise: [1, 3, 5]}, stripe, {rotate: [0, 15, ..., 180]}], each a part of the set",
     )
+    files: str | None = Field(
+        None,
+        min_length=1,
+        description="folder with the published files of that recipe, which are then taken instead of a draw: MNIST-C's NAME/test_images.npy and test_labels.npy, CIFAR-10-C's NAME.npy and labels.npy",
+    )
     max_images: int | None = Field(None, ge=10, description="only so many of the images, drawn evenly over the classes")
 
     @model_validator(mode="before")
@@ -72,6 +77,10 @@ class SetConfig(Section):
             )
         if self.part is not None and self.data is None:
             raise ValueError(f"set {self.name}: part has no effect without data; leave it out")
+        if self.files is not None and (self.data is not None or not isinstance(self.corruptions, str)):
+            raise ValueError(
+                f"set {self.name}: files are those of a published benchmark: give corruptions mnist_c or cifar10_c beside it, and no data"
+            )
         if self.data is not None and (idle := self._idle_keys(self.data)):
             raise ValueError(
                 f"set {self.name}: data.{idle[0]} has no effect on a set that nobody is trained on; leave it out"

@@ -174,9 +174,9 @@ def _bad_paths(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -
     evaluation = values.get("evaluation")
     sets = evaluation.get("sets") if isinstance(evaluation, dict) else None
     inner = [
-        ("evaluation", "sets", n, "data", key)
+        ("evaluation", "sets", n, *keys)
         for n in range(len(sets) if isinstance(sets, tuple) else 0)
-        for key in ("root", "path")
+        for keys in (("data", "root"), ("data", "path"), ("files",))
     ]
     for path in (*_PATHS, *inner):
         value: Any = values

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,9 +24,11 @@ from ensemble.data.corruptions import RECIPES, Corruption, problem_with
 from ensemble.data.dataset import Dataset, load_dataset
 from ensemble.data.own_parts import pixels_sha256
 from ensemble.data.picture_tree import few
+from ensemble.data.published_corruptions import published_parts
 from ensemble.data.reshaping import reshaped
 from ensemble.data.split import Split
 from ensemble.errors import ConfigError, DataError
+from ensemble.outside.paths import given_path
 from ensemble.types import ByteArray, IntArray
 
 SEED = 0  # of the random changes, in every run
@@ -37,7 +40,8 @@ class NamedSet:
     """Images [N, C, H, W], uint8, of the shape that the members take, and the parts that they are voted on as.
 
     labels_N: class numbers of the run; UNKNOWN for images of none of its classes. parts: how the images are changed; None: not
-    at all. source: where they are from, in words.
+    at all. source: where they are from, in words. changed: the images of each part as they were published, where they are not to be
+    changed here.
     """
 
     name: str
@@ -47,6 +51,11 @@ class NamedSet:
     labels_N: IntArray
     parts: tuple[Corruption | None, ...]
     images_sha256: str
+    changed: tuple[ByteArray, ...] = ()
+
+    def images_of(self, part: int) -> tuple[ByteArray, Corruption | None]:
+        """The images of a part, and how they are still to be changed."""
+        return (self.changed[part], None) if self.changed else (self.images_NCHW, self.parts[part])
 
     @property
     def definition(self) -> str:
@@ -69,6 +78,8 @@ def load_named_set(config: SetConfig, dataset: Dataset) -> NamedSet:
     Raises DataError for images that are not there or whose classes are not the run's, ConfigError for corruptions that do not
     suit the images.
     """
+    if config.files is not None:
+        return _published(config, given_path(config.files, "files"), dataset)
     parts = parts_of(config, dataset.image_shape)
     if config.data is None:
         images, labels_N, source = dataset.test_images_NCHW, dataset.test_labels_N, "the test images"
@@ -83,6 +94,22 @@ def load_named_set(config: SetConfig, dataset: Dataset) -> NamedSet:
     elif len(strange := np.flatnonzero(labels_N < 0)):
         raise DataError(f"set {config.name}: {len(strange):,} images have no class of the run")
     return NamedSet(config.name, config.kind, source, images, labels_N, parts, pixels_sha256(images, images[:0]))
+
+
+def _published(config: SetConfig, folder: Path, dataset: Dataset) -> NamedSet:
+    """A benchmark's own files, which stay on the disk until they are voted on."""
+    assert isinstance(config.corruptions, str), "files are of a recipe"
+    found = published_parts(config.corruptions, folder, dataset.test_labels_N, dataset.image_shape)
+    labels_N, count = dataset.test_labels_N, len(dataset.test_labels_N)
+    changed = tuple(images for _, images in found)
+    if config.max_images is not None and config.max_images < count:
+        rows_n = _evenly(labels_N, config.max_images)
+        labels_N, changed, count = labels_N[rows_n], tuple(images[rows_n] for images in changed), len(rows_n)
+    if config.kind == "unknown":
+        labels_N = np.full(count, UNKNOWN, np.int64)
+    source = f"the published files of {config.corruptions} ({count:,} images)"
+    parts = tuple(one for one, _ in found)
+    return NamedSet(config.name, config.kind, source, changed[0], labels_N, parts, pixels_sha256(*changed), changed)
 
 
 def calibration_set(dataset: Dataset, split: Split) -> NamedSet:

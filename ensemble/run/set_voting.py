@@ -32,7 +32,7 @@ from ensemble.storage.set_files import PartFacts, SetFacts
 from ensemble.storage.set_store import CastVotes, SetStore
 from ensemble.training import Trainer
 from ensemble.training.set_votes import MEMBER, PartToVote, SetVoter
-from ensemble.types import Checkpoint, Failure, MemberSpec, Task
+from ensemble.types import ByteArray, Checkpoint, Failure, MemberSpec, Task
 
 # Tasks, and for each group how many times an image goes through a network.
 StartExecutor = Callable[[Sequence[Task], Mapping[str, int]], Executor]
@@ -135,30 +135,30 @@ class _Voting:
         self._parts: dict[str, _Part] = {}
         self._votes: dict[str, PartToVote] = {}
         self._tasks: list[Task] = []
-        self._images: dict[str, np.ndarray[Any, Any]] = {}
+        self._images: dict[str, ByteArray] = {}
         self._stored: dict[tuple[str, int], CastVotes] = {}
         self._store, self._tries, self._said = SetStore(folder), Counter[tuple[str, str]](), set[str]()
         for part in parts:
             self._stored[part.named.name, part.number] = part.have
-            self._images.setdefault(self._images_name(part.named), part.named.images_NCHW)
+            images, _ = part.named.images_of(part.number)
+            self._images.setdefault(self._images_name(images), images)
             for recipe in dict.fromkeys(one.recipe for one in part.missing):
                 self._add(part, recipe)
 
-    def _images_name(self, named: NamedSet) -> str:
-        """Sets of the same images share them."""
-        for name, images in self._images.items():
-            if images is named.images_NCHW:
+    def _images_name(self, images: ByteArray) -> str:
+        """Parts and sets of the same images share them."""
+        for name, known in self._images.items():
+            if known is images:
                 return name
-        return f"images.{named.name}"
+        return f"images.{len(self._images)}"
 
     def _add(self, part: _Part, recipe: str) -> None:
         members = tuple(MemberSpec(one.index, recipe, NO_ROWS) for one in part.missing if one.recipe == recipe)
         task = Task(f"{part.named.name}-{part.number:04d}-{recipe}", recipe, members)
         self._tasks.append(task)
         self._parts[task.id] = part
-        self._votes[task.id] = PartToVote(
-            self._images_name(part.named), part.named.parts[part.number], SEED, self._plan.stack_sizes[recipe]
-        )
+        images, corruption = part.named.images_of(part.number)
+        self._votes[task.id] = PartToVote(self._images_name(images), corruption, SEED, self._plan.stack_sizes[recipe])
 
     def run(self, start_executor: StartExecutor) -> list[Failure]:
         """Vote; returns the failures that remain."""

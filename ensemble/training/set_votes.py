@@ -120,7 +120,9 @@ def _rows_of_block(images: npt.NDArray[np.uint8]) -> int:
 
 
 def _changed(images: ByteArray, part: PartToVote, first: int) -> ByteArray:
-    return images if part.corruption is None else corrupt(images, part.corruption, part.seed, first)
+    if part.corruption is None:
+        return np.ascontiguousarray(images)
+    return corrupt(images, part.corruption, part.seed, first)
 
 
 def _stacks(
