@@ -91,5 +91,5 @@ def _result(
         test_risk=on_test.risk,
         test_risk_lower=on_test.risk_interval.lower,
         test_risk_upper=on_test.risk_interval.upper,
-        outcome=on_test.outcome,
+        outcome=on_test.outcome if math.isfinite(promise.threshold) else "nothing promised",
     )

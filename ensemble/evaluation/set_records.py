@@ -54,9 +54,9 @@ class ShiftedPart(SetRecord):
 class ShiftedSet(SetRecord):
     """A set of images of the run's classes, taken or changed in another way. Figures of the whole set are means over its parts.
 
-    The intervals and the p-value of `difference` are of a bootstrap over the images, each with all its parts; those of
-    `nll_difference` of Student's t over the images. relative_gain = 1 - vote_error / member_error; clean_gain: the same of the test
-    images. voters: members that voted on every part.
+    The interval and the p-value of `difference` are of a bootstrap over the images, each with all its parts; of a single part its own,
+    exact ones. Those of `nll_difference` are of Student's t over the images. relative_gain = 1 - vote_error / member_error;
+    clean_gain: the same of the test images. voters: members that voted on every part.
     """
 
     name: str
@@ -142,7 +142,8 @@ class UnknownSet(SetRecord):
 class PromiseResult(SetRecord):
     """A threshold of the vote's confidence, chosen on other rows, and what came of it on test.
 
-    kind: guaranteed holds with probability 1 - delta, empirical is what was seen there. rows: how many chose it. risk: error
+    kind: guaranteed holds with probability 1 - delta, empirical is what was seen there. outcome: kept, broken, cannot be told, or
+    nothing promised. rows: how many chose it. risk: error
     promised among the answered. promised_coverage, seen_risk: on the rows that chose. threshold: NaN where nothing can be promised.
     coverage, test_risk: on test, with Wilson's intervals.
     """

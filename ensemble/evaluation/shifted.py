@@ -86,6 +86,9 @@ class ShiftJudge:
         with np.errstate(divide="ignore", invalid="ignore"):
             gain_D = 1 - drawn.vote_D / drawn.member_D
         vote_error, member_error = _mean(parts, "vote_error"), _mean(parts, "member_error")
+        interval, p = percentile_interval(difference_D), bootstrap_p(difference_D)
+        if count == 1:  # what the part itself says, exactly
+            interval, p = Interval(parts[0].difference_lower, parts[0].difference_upper), parts[0].p_value
         nll = _t_interval(self._nll_difference_N / count)
         return ShiftedSet(
             name=name,
@@ -98,8 +101,8 @@ class ShiftJudge:
             mean_member_error=_mean(parts, "mean_member_error"),
             baseline_error=_mean(parts, "baseline_error"),
             difference=vote_error - member_error,
-            **_ends(percentile_interval(difference_D), "difference_"),
-            p_value=bootstrap_p(difference_D),
+            **_ends(interval, "difference_"),
+            p_value=p,
             relative_gain=relative_gain(vote_error, member_error),
             **_ends(percentile_interval(gain_D) if np.isfinite(gain_D).all() else Interval(NAN, NAN), "relative_gain_"),
             clean_gain=self.clean_gain,

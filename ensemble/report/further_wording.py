@@ -35,6 +35,7 @@ def long_lines(evaluation: Evaluation) -> list[str]:
     lines = short_lines(evaluation)
     if evaluation.selective is not None:
         lines += _selective(evaluation.selective, len(evaluation.members) > 1)
+    lines += evaluation.conformal.cautions if evaluation.conformal is not None else ()
     if not math.isnan(evaluation.calibration.smooth_ece):
         found = evaluation.calibration
         lines.append(
@@ -52,8 +53,8 @@ def _shifted(found: ShiftedSet, several: bool) -> str:
     gain = "" if math.isnan(found.relative_gain) else f" {_saved(found)}."
     return (
         f"{head} against {percent(found.member_error)} % of the single model, a difference of {points(found.difference)} points "
-        f"(95 % bootstrap interval {points(found.difference_lower)} to {points(found.difference_upper)}; "
-        f"{p_equation(found.p_value)}).{gain}"
+        f"(95 % {'bootstrap ' if len(found.parts) > 1 else ''}interval {points(found.difference_lower)} to {points(found.difference_upper)}; "
+        f"{'exact McNemar test, ' if len(found.parts) == 1 else ''}{p_equation(found.p_value)}).{gain}"
     )
 
 
