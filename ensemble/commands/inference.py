@@ -59,6 +59,11 @@ FILE = GivenPath()
     metavar="alpha=ALPHA",
     help="Say which classes each image may be of: sets that miss the true one in at most this share of cases, such as alpha=0.05. For runs with data.calibration_fraction.",
 )
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="Call images unknown of which the vote is less sure than of 95 % of the images that no member was trained on; says how many of the run's sets of unknown images that catches.",
+)
 @AGGREGATOR
 @TRUST
 def predict(
@@ -70,6 +75,7 @@ def predict(
     doubt: float,
     reject: str | None,
     sets: str | None,
+    unknown: bool,
     aggregator: Aggregator | None,
     trust_code: bool,
 ) -> None:
@@ -81,7 +87,7 @@ def predict(
     """
     if images.count("-") > 1:
         raise ConfigError("- stands twice, but stdin holds one image; name it once")
-    from ensemble.inference.abstaining import Rules, reject_rule, sets_rule
+    from ensemble.inference.abstaining import Rules, reject_rule, sets_rule, unknown_rule
     from ensemble.inference.answers import answers_json, answers_text, ask_all, doubt_note
     from ensemble.inference.figure import check_figure, write_figure
     from ensemble.inference.prepare import Preparation, find_pictures
@@ -92,6 +98,7 @@ def predict(
     rules = Rules(
         None if reject is None else reject_rule(trained.vote, _share("--reject", "risk", reject)),
         None if sets is None else sets_rule(trained.vote, _share("--sets", "alpha", sets)),
+        unknown_rule(trained.vote) if unknown else None,
     )
     asked = find_pictures(images, sys.stdin.buffer.read)
     if figure is not None:
@@ -99,7 +106,7 @@ def predict(
     vote = trained.vote
     preparation = Preparation(vote.dataset, vote.image_shape, vote.pixels, invert, keep_shown=figure is not None)
     answers, faults, notes = ask_all(trained, preparation, asked.pictures, rules)
-    promises = [rule.sentence for rule in (rules.reject, rules.sets) if rule is not None]
+    promises = [rule.sentence for rule in (rules.reject, rules.sets, rules.unknown) if rule is not None]
     for note in (*asked.notes, *notes, *promises):
         say(f"note: {note}", err=True)
     if as_json:

@@ -25,8 +25,12 @@ from ensemble.evaluation.prediction_sets import rule_of
 from ensemble.evaluation.promise import Kept, Promise, choose_guaranteed_threshold, kept
 from ensemble.evaluation.written import percent, percent_interval
 from ensemble.inference.stored import StoredVote
+from ensemble.results.judging import stored_evaluation
+from ensemble.storage import RunFolder
+from ensemble.storage.names import EVALUATION
 
 Mask = npt.NDArray[np.bool_]
+UNKNOWN_SHARE = 0.05  # of the known images that may be called unknown
 ROUNDING = 1e-6  # of probabilities, between a stored vote and the same one now
 
 
@@ -106,11 +110,40 @@ class SetsRule:
 
 
 @dataclass(frozen=True, eq=False)
+class UnknownRule:
+    """Images that are called unknown: the vote is less sure of them than of a share of the rows that no member was trained on.
+
+    caught: by set of unknown images that the run voted on, the share that is called so where as many of the test images are.
+    """
+
+    share: float
+    threshold: float
+    rows: int
+    rows_of: str
+    caught: tuple[tuple[str, float], ...] = ()
+
+    def unknown(self, decision: Decision) -> Mask:
+        """Which images are of none of the classes, as far as the vote's largest probability tells, [N]."""
+        return decision.confidences_N < self.threshold - ROUNDING
+
+    @property
+    def sentence(self) -> str:
+        """What is called unknown, and how often that is right, as far as the run knows."""
+        found = ", ".join(f"{percent(share, 0)} % of {name}" for name, share in self.caught)
+        measured = f"; measured, with as many test images called so: {found}" if found else ""
+        return (
+            f"unknown: the vote is less sure than of {percent(1 - self.share, 0)} % of {self.rows:,} {self.rows_of} images, so about "
+            f"{percent(self.share, 0)} % of images of the classes are called so too{measured}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Rules:
     """Those that were asked for."""
 
     reject: RejectRule | None = None
     sets: SetsRule | None = None
+    unknown: UnknownRule | None = None
 
 
 def sets_rule(vote: StoredVote, alpha: float, method: Method = "lac") -> SetsRule:
@@ -125,6 +158,39 @@ def sets_rule(vote: StoredVote, alpha: float, method: Method = "lac") -> SetsRul
             f"prediction sets: {vote.folder} has no calibration images, which they need and nothing else may have seen; train with data.calibration_fraction=0.1"
         )
     return SetsRule(rule_of(method, known.votes, alpha))
+
+
+def unknown_rule(vote: StoredVote, share: float = UNKNOWN_SHARE) -> UnknownRule:
+    """The rule that calls unknown what the vote is less sure of than of all but a share of the rows it knows.
+
+    Raises ConfigError where the run has no such rows.
+    """
+    _require_share("unknown", share)
+    known = vote.known
+    if known is None:
+        raise ConfigError(
+            f"{vote.folder}: this run has no validation or calibration images, which tell how sure the vote usually is"
+        )
+    threshold = float(np.quantile(known.decision.confidences_N, share, method="lower"))
+    return UnknownRule(
+        share, threshold, known.votes.num_rows, known.votes.split, _caught(vote) if share == UNKNOWN_SHARE else ()
+    )
+
+
+def _caught(vote: StoredVote) -> tuple[tuple[str, float], ...]:
+    """As the run's judgement has it; nothing where it is of another vote, or of none."""
+    folder = RunFolder.read(vote.folder)
+    if not folder.has(EVALUATION):
+        return ()
+    _, evaluation = stored_evaluation(folder)
+    if evaluation.aggregator != vote.aggregator:
+        return ()
+    return tuple(
+        (found.name, 1 - score.fpr95_known)
+        for found in evaluation.unknown
+        for score in found.scores
+        if score.score == found.chosen
+    )
 
 
 def _require_share(name: str, value: float) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ensemble.inference.trained import TrainedEnsemble
 
 DOUBT = 0.05  # of the validation images count as doubtful, and so do pictures of which the vote is no surer
-SILENT = "no answer"
+SILENT, UNKNOWN = "no answer", "unknown"
 VOTES_SHOWN = 12  # up to so many members are listed one by one, more are counted
 
 
@@ -42,7 +42,8 @@ class Answer:
     """The vote on one picture.
 
     agreeing: members whose own favourite is the answer. surer_than: share of the validation images of which the vote was no
-    surer. picture: kept for figures only. answered: False where a rule says to be silent. classes: the prediction set, the most
+    surer. picture: kept for figures only. answered: False where a rule says to be silent. unknown: a rule takes it
+    for an image of none of the classes. classes: the prediction set, the most
     probable first; empty where none was asked for.
     """
 
@@ -57,6 +58,7 @@ class Answer:
     surer_than: float
     picture: Prepared | None
     answered: bool = True
+    unknown: bool = False
     classes: tuple[str, ...] = ()
 
     def doubtful(self, doubt: float) -> bool:
@@ -102,6 +104,9 @@ def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared], rules: Rules | N
     answered_N = (
         np.ones(len(pictures), bool) if rules is None or rules.reject is None else rules.reject.answers(decision)
     )
+    unknown_N = np.zeros(len(pictures), bool)
+    if rules is not None and rules.unknown is not None:
+        unknown_N = rules.unknown.unknown(decision)
     sets_NK = None if rules is None or rules.sets is None else rules.sets.shown(decision)
     answers = []
     for n, picture in enumerate(pictures):
@@ -125,6 +130,7 @@ def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared], rules: Rules | N
                 float(surer_N[n]),
                 kept,
                 bool(answered_N[n]),
+                bool(unknown_N[n]),
                 () if sets_NK is None else _classes(sets_NK[n], decision.probs_NK[n], names),
             )
         )
@@ -153,6 +159,7 @@ def answers_json(answers: Sequence[Answer], class_names: Sequence[str], doubt: f
                 for v in answer.votes
             ],
             "answered": answer.answered,
+            "unknown": answer.unknown,
             "prediction_set": list(answer.classes),
             "inverted": answer.inverted,
             "cut_out": answer.cut_out,
@@ -177,7 +184,7 @@ def answers_text(answers: Sequence[Answer], doubt: float = DOUBT) -> str:
     rows = [
         (
             shown(answer.name, LONGEST_PATH),
-            shown(answer.class_name) if answer.answered else SILENT,
+            UNKNOWN if answer.unknown else shown(answer.class_name) if answer.answered else SILENT,
             percent(answer.probability),
             "doubtful" if answer.doubtful(doubt) else "",
             f"{answer.agreeing} of {len(answer.votes)}",

@@ -128,6 +128,18 @@ def test_shares_that_are_none(folder, pictures, words):
     assert "a share between 0 and 1" in err
 
 
+def test_images_of_none_of_the_classes(folder, trained, pictures, tmp_path):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (28, 28), np.uint8)).save(tmp_path / "noise.png")
+    out, err, _ = predict(str(folder / "with"), str(tmp_path / "noise.png"), *pictures, "--unknown", "--json")
+    answers = {Path(answer["image"]).name: answer for answer in json.loads(out)}
+    known = trained.vote.known.decision.confidences_N
+    threshold = np.sort(known)[int(0.05 * (len(known) - 1))]
+    for answer in answers.values():
+        assert answer["unknown"] == (answer["probability"] < threshold - 1e-6)
+    assert "so about 5 % of images of the classes are called so too" in err
+    assert 0 < sum(answer["unknown"] for answer in answers.values()) < len(answers)
+
+
 def test_python_says_what_the_command_says(folder, trained):
     dataset = load_dataset(DIGITS)
     images = dataset.test_images_NCHW[:50]
