@@ -41,7 +41,7 @@ from ensemble.evaluation.statistics import PairedDifference, mean_interval
 from ensemble.evaluation.temperature import apply_temperature, fit_temperatures
 from ensemble.report.wording import p_value, percent, points
 from ensemble.results.further_sets import StoredSets
-from ensemble.results.judging import load_voters
+from ensemble.results.voters import load_voters
 from ensemble.run.environment import describe_environment
 from ensemble.storage import RunFolder
 

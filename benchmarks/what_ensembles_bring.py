@@ -25,7 +25,7 @@ import numpy.typing as npt
 from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.statistics import mcnemar_exact, mean_interval
 from ensemble.report.wording import p_value, percent, percent_interval, seconds
-from ensemble.results.judging import method_weights, voting_members
+from ensemble.results.voters import method_weights, voting_members
 from ensemble.storage import RunFolder
 
 CONFIG = "configs/ensembles/lenet5.yaml"

@@ -120,6 +120,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 from ensemble.inference.trained import load_ensemble
 
                 self.ensemble_ = load_ensemble(path, device=device_kind(experiment.compute))
+                assert self.ensemble_.vote.known is not None, "read while the folder is there"
+                assert self.ensemble_.vote.tested is None, "no rows are kept back for a test"
         except (ConfigError, DataError) as error:
             raise ValueError(str(error)) from error
         return self

@@ -9,20 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from scipy import stats
 
+from ensemble.commands.main import main
 from ensemble.config import Experiment, parse_experiment
 from ensemble.data import load_dataset, split_of
-from ensemble.errors import ConfigError, DataError, EnsembleError
+from ensemble.errors import ConfigError, DataError, EnsembleError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
+from ensemble.inference.abstaining import reject_rule, sets_rule
+from ensemble.inference.trained import load_ensemble
 from ensemble.results.comparison import compare_items
 from ensemble.results.further_sets import with_sets
-from ensemble.results.judging import judge_voters, load_voters
+from ensemble.results.judging import judge, judge_voters
+from ensemble.results.voters import load_voters
 from ensemble.run.compose import run_experiment
-from ensemble.run.later_votes import vote_later
+from ensemble.run.later_votes import sets_of, vote_later
 from ensemble.run.run import RunOutcome, judge_again, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.storage.set_store import SetStore
@@ -489,3 +494,78 @@ def test_published_files_are_voted_on_as_they_are(finished, tmp_path):
     for index in range(3):
         kept = np.load(outcome.path / f"members/{index:04d}/votes.npz")["test_NK"]
         np.testing.assert_array_equal(votes(outcome.path, "published", 14)[index], kept)
+
+
+def test_judging_without_writing_says_what_training_said(finished):
+    assert judge(RunFolder.read(finished.path)).to_json() == finished.evaluation.to_json()
+    result = CliRunner().invoke(main, ["evaluate", str(finished.path), "--all"])
+    assert "Shifted, changed" in result.output
+    assert "Unknown, striped" in result.output
+
+
+def test_votes_are_forgotten_on_request_and_not_replaced_without(finished, tmp_path):
+    outcome = run(experiment(tmp_path, evaluation={"sets": (CHANGED,)}))
+    path = str(outcome.path)
+    other = tmp_path / "other.yaml"
+    other.write_text("evaluation: {sets: [{name: changed, kind: unknown, corruptions: [stripe]}]}\n")
+    shouted = tmp_path / "shouted.yaml"
+    shouted.write_text("evaluation: {sets: [{name: CHANGED, kind: unknown, corruptions: [stripe]}]}\n")
+    invoke = CliRunner().invoke
+    refused = invoke(main, ["evaluate", path, "--on", str(other)])
+    assert refused.exit_code == 2
+    assert "the run has votes on another set named changed (the test images)" in refused.stderr
+    assert "differs from it in its case alone" in invoke(main, ["evaluate", path, "--on", str(shouted)]).stderr
+    assert set_files(outcome.path).keys() == {name for name in set_files(finished.path) if "striped" not in name}
+    assert (
+        "no votes on such a set; there are calibration, changed"
+        in invoke(main, ["evaluate", path, "--forget", "x"]).stderr
+    )
+    done = invoke(main, ["evaluate", path, "--forget", "changed", "--on", str(other)])
+    assert done.exit_code == 0, done.output
+    assert "Unknown, changed" in done.output
+    assert "Shifted" not in done.output
+
+
+def test_another_data_set_is_not_looked_for_among_ones_own_pictures(tmp_path):
+    own = experiment(tmp_path, data={"name": "image_folder", "root": str(tmp_path), "image_size": 28, "channels": 1})
+    assert sets_of("mnist", own, ["cat", "dog"])[0].data.root is None
+    assert sets_of("mnist", own, ["cat", "dog"])[0].kind == "unknown"
+    kept = experiment(tmp_path, data={"name": "mnist", "root": str(tmp_path)})
+    assert sets_of("qmnist", kept, [str(k) for k in range(10)])[0].data.root == str(tmp_path)
+    assert sets_of("qmnist", kept, [str(k) for k in range(10)])[0].kind == "shifted"  # of the same classes
+
+
+def test_recipes_that_do_not_suit_the_images_are_refused_before_training(tmp_path):
+    path = arrays_file(tmp_path / "a.npz", side=6)
+    sets = {"sets": ({"name": "c", "kind": "shifted", "corruptions": "mnist_c"},)}
+    with pytest.raises(ConfigError, match=r"evaluation.sets: c: corruptions: .* at least 8 x 8 pixels"):
+        run(experiment(tmp_path, data={"name": "arrays", "path": str(path)}, model={"name": "mlp"}, evaluation=sets))
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_images_in_a_set_are_told(tmp_path):
+    path = arrays_file(tmp_path / "a.npz")
+    heard: list[Event] = []
+    run(experiment(tmp_path, data={"name": "arrays", "path": str(path)}, evaluation=elsewhere(path, "shifted")), heard)
+    assert "set other: 80 of its 80 images are training images of this run, pixel for pixel" in said(heard)
+
+
+def test_sets_that_would_hold_every_class_are_refused(finished):
+    trained = load_ensemble(finished.path, device="cpu")
+    with pytest.raises(ConfigError, match=r"alpha=0.001 needs at least 999 calibration images"):
+        sets_rule(trained.vote, 0.001)
+
+
+def test_plain_predictions_need_no_votes_on_sets(tmp_path):
+    outcome = run(experiment(tmp_path))
+    for file in (outcome.path / "votes").rglob("*.npz"):
+        file.unlink()
+    trained = load_ensemble(outcome.path, device="cpu")
+    assert len(trained.predict(np.zeros((2, 1, 28, 28), np.uint8))) == 2
+    with pytest.raises(StorageError, match=r"votes/calibration/0000.npz: listed in manifest.json but not readable"):
+        reject_rule(trained.vote, 0.1)
+
+
+def test_an_additive_vote_has_no_scores_of_opinions(tmp_path):
+    outcome = run(experiment(tmp_path, method={"name": "gradient_boosting"}, baseline=False))
+    assert [score.score for score in outcome.evaluation.unknown[0].scores] == ["max probability", "entropy"]

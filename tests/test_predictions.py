@@ -15,8 +15,9 @@ from PIL import Image
 
 from ensemble.errors import StorageError
 from ensemble.report.html import write_report
-from ensemble.results.judging import judge_voters, load_voters
+from ensemble.results.judging import judge_voters
 from ensemble.results.predictions import predictions_csv, read_files, read_predictions
+from ensemble.results.voters import load_voters
 from ensemble.run.run import judge_again
 from ensemble.storage import RunFolder
 from tests.test_baseline import run

@@ -18,7 +18,8 @@ from ensemble.errors import QuorumError
 from ensemble.events import MemberFailed, Notice
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
-from ensemble.results.judging import load_voters, staged_points, voting_members
+from ensemble.results.judging import staged_points
+from ensemble.results.voters import load_voters, voting_members
 from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.tracking.event_log import read_events

@@ -15,7 +15,8 @@ from ensemble.config import Experiment, parse_experiment
 from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
 from ensemble.inference.trained import load_ensemble
-from ensemble.results.judging import load_voters, staged_points
+from ensemble.results.judging import staged_points
+from ensemble.results.voters import load_voters
 from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.types import Task

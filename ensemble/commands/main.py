@@ -147,6 +147,9 @@ def _train(experiment: Experiment, quiet: bool) -> RunOutcome:
     help="First let the members vote on a further set: mnist_c or cifar10_c (the test images, corrupted), a data set such as fashion_mnist (images of none of the classes), a set of the run's configuration by its name, or a YAML file with evaluation: {sets: [...]}. May stand several times; implies --write.",
 )
 @click.option(
+    "--forget", multiple=True, metavar="SET", help="First remove the votes on a further set; implies --write."
+)
+@click.option(
     "--executor", type=click.Choice(["auto", "inline", "ray"]), help="Where --on votes; by default as the run says."
 )
 @TRUST
@@ -157,6 +160,7 @@ def evaluate(
     aggregator: Aggregator | None,
     write: bool,
     sets: tuple[str, ...],
+    forget: tuple[str, ...],
     executor: Literal["auto", "inline", "ray"] | None,
     trust_code: bool,
     as_json: bool,
@@ -169,11 +173,15 @@ def evaluate(
     path = find_run(run, Path("runs"))
     if executor is not None and not sets:
         raise ConfigError("--executor has no effect without --on; leave it out")
+    if forget:
+        from ensemble.run.later_votes import forget_sets
+
+        forget_sets(path, forget)
     if sets:
         from ensemble.run.later_votes import vote_later
 
         vote_later(path, sets, executor, trust_code, tell=lambda line: say(line, err=True))
-    if write or sets:
+    if write or sets or forget:
         from ensemble.run.run import judge_again
 
         evaluation = judge_again(path, aggregator)

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from ensemble.config.base import Section
 from ensemble.config.data import DataConfig
 
-SET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$"
+SET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
 CALIBRATION = "calibration"  # the set of the rows that nothing else is chosen by
 UNKNOWN = -1  # the label of an image that is of none of the run's classes
 RESERVED = frozenset({"train", "training", "validation", "test", "out_of_bag", CALIBRATION})

@@ -17,12 +17,12 @@ def whole_groups(
     """Which rows are taken, when groups are looked at in this order and taken where that brings the rows of the classes nearer to
     the wanted numbers (in the sum of absolute differences).
 
-    groups_N: numbers of groups, from 0. order_G: every number once. wanted_K: rows wanted of each class.
+    groups_N: numbers of groups, from 0. order_G: those that may be taken, each once. wanted_K: rows wanted of each class.
     """
     by_group = np.argsort(groups_N, kind="stable")
-    ends_G = np.cumsum(np.bincount(groups_N, minlength=len(order_G)))
+    ends_G = np.cumsum(np.bincount(groups_N))
     missing_K = wanted_K.astype(np.int64).copy()
-    taken_G = np.zeros(len(order_G), bool)
+    taken_G = np.zeros(len(ends_G), bool)
     for group in order_G.tolist():
         rows = by_group[ends_G[group - 1] if group else 0 : ends_G[group]]
         classes, counts = np.unique(labels_N[rows], return_counts=True)

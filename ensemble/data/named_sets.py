@@ -41,7 +41,7 @@ class NamedSet:
 
     labels_N: class numbers of the run; UNKNOWN for images of none of its classes. parts: how the images are changed; None: not
     at all. source: where they are from, in words. changed: the images of each part as they were published, where they are not to be
-    changed here.
+    changed here. elsewhere: they are not the run's own images.
     """
 
     name: str
@@ -52,6 +52,7 @@ class NamedSet:
     parts: tuple[Corruption | None, ...]
     images_sha256: str
     changed: tuple[ByteArray, ...] = ()
+    elsewhere: bool = False
 
     def images_of(self, part: int) -> tuple[ByteArray, Corruption | None]:
         """The images of a part, and how they are still to be changed."""
@@ -93,7 +94,8 @@ def load_named_set(config: SetConfig, dataset: Dataset) -> NamedSet:
         labels_N = np.full(len(images), UNKNOWN, np.int64)
     elif len(strange := np.flatnonzero(labels_N < 0)):
         raise DataError(f"set {config.name}: {len(strange):,} images have no class of the run")
-    return NamedSet(config.name, config.kind, source, images, labels_N, parts, pixels_sha256(images, images[:0]))
+    digest, elsewhere = pixels_sha256(images, images[:0]), config.data is not None
+    return NamedSet(config.name, config.kind, source, images, labels_N, parts, digest, elsewhere=elsewhere)
 
 
 def _published(config: SetConfig, folder: Path, dataset: Dataset) -> NamedSet:
@@ -124,9 +126,11 @@ def calibration_set(dataset: Dataset, split: Split) -> NamedSet:
 def parts_of(config: SetConfig, image_shape: tuple[int, int, int]) -> tuple[Corruption | None, ...]:
     """The parts of a set, in order. Raises ConfigError for corruptions that there are not, or not at such a level."""
     if isinstance(config.corruptions, str):
-        return tuple(RECIPES[config.corruptions])
+        listed = [(one.name, one.level) for one in RECIPES[config.corruptions]]
+    else:
+        listed = list(_listed(config.corruptions))
     found: list[Corruption] = []
-    for name, level in _listed(config.corruptions):
+    for name, level in listed:
         if problem := problem_with(name, level, image_shape):
             raise ConfigError(f"evaluation.sets: {config.name}: corruptions: {problem}")
         found.append(Corruption(name, level))

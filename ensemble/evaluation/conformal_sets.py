@@ -131,6 +131,6 @@ def caution(accuracy: float, alpha: float) -> str | None:
             f"A smaller alpha, for example {smaller:.1g}, tells more; it needs {needed:,} calibration rows or more."
         )
     return (
-        f"The vote alone is right on {percent(accuracy)} % of the rows, more than the {percent(1 - alpha)} % that the "
+        f"The vote alone is right on {percent(accuracy)} % of the calibration rows, more than the {percent(1 - alpha)} % that the "
         f"sets promise: with lac, hardly a set then holds more than one class, and some may hold none. {advice}"
     )

@@ -69,8 +69,8 @@ class ShiftedSet(SetRecord):
     mean_member_error: float
     baseline_error: Number
     difference: float
-    difference_lower: float
-    difference_upper: float
+    difference_lower: Number
+    difference_upper: Number
     p_value: float
     relative_gain: Number
     relative_gain_lower: Number

@@ -89,6 +89,8 @@ class ShiftJudge:
         interval, p = percentile_interval(difference_D), bootstrap_p(difference_D)
         if count == 1:  # what the part itself says, exactly
             interval, p = Interval(parts[0].difference_lower, parts[0].difference_upper), parts[0].p_value
+        elif np.ptp(difference_D) == 0:  # no image differs from another: nothing to tell chance by
+            interval, p = Interval(NAN, NAN), 1.0
         nll = _t_interval(self._nll_difference_N / count)
         return ShiftedSet(
             name=name,

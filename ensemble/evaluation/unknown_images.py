@@ -67,11 +67,12 @@ def scores_of(probs_MNK: AnyFloatArray, how: HowToVote) -> dict[str, DoubleArray
     """By name the scores [N] of the images, higher where the ensemble takes them for known.
 
     max probability: of the class that the vote names. entropy: minus that of the vote, in nats. mutual information: minus the
-    members' disagreement in nats (`decomposition`). agreement: share of the members that name the vote's class.
+    members' disagreement in nats (`decomposition`). agreement: share of the members that name the vote's class. The last two need
+    several members that each know the classes.
     """
     vote = how.vote(probs_MNK)
     found = {CHOSEN: confidence_of(vote.probs_NK, vote.classes_N), "entropy": -special.entr(vote.probs_NK).sum(1)}
-    if len(probs_MNK) > 1:
+    if len(probs_MNK) > 1 and how.aggregator != "additive":  # whose members are corrections to each other, not opinions
         found["mutual information"] = -uncertainty(probs_MNK).epistemic_N
         found["agreement"] = (favourites(probs_MNK) == vote.classes_N).mean(0)
     return found
@@ -111,8 +112,8 @@ def _judged(
 
 def _accepted(confidence_U: DoubleArray, promises: Sequence[PromiseResult]) -> tuple[float, tuple[float, float]]:
     """Share of the unknown images that the first promise's threshold answers."""
-    if not promises:
+    if not promises or np.isnan(promises[0].threshold):
         return NAN, (NAN, NAN)
-    answered = 0 if np.isnan(promises[0].threshold) else int((confidence_U >= promises[0].threshold).sum())
+    answered = int((confidence_U >= promises[0].threshold).sum())
     interval = wilson_interval(answered, len(confidence_U))
     return answered / len(confidence_U), (interval.lower, interval.upper)

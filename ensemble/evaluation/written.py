@@ -81,3 +81,8 @@ def seconds(value: float) -> str:
     if math.isnan(value):
         return NONE
     return f"{value:.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def plural(number: int, noun: str) -> str:
+    """1 member, 2 members."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -157,7 +157,12 @@ def sets_rule(vote: StoredVote, alpha: float, method: Method = "lac") -> SetsRul
         raise ConfigError(
             f"prediction sets: {vote.folder} has no calibration images, which they need and nothing else may have seen; train with data.calibration_fraction=0.1"
         )
-    return SetsRule(rule_of(method, known.votes, alpha))
+    rule = rule_of(method, known.votes, alpha)
+    if not math.isfinite(rule.threshold):
+        raise ConfigError(
+            f"alpha={alpha:g} needs at least {math.ceil(1 / alpha - 1e-9) - 1:,} calibration images, and {vote.folder} has {rule.rows:,}: every set would hold all classes; give a larger alpha, or train with more (data.calibration_fraction)"
+        )
+    return SetsRule(rule)
 
 
 def unknown_rule(vote: StoredVote, share: float = UNKNOWN_SHARE) -> UnknownRule:

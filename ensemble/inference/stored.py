@@ -6,6 +6,7 @@ vote = read_vote(Path("runs/quickstart"))
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.evaluation.splits import SplitVotes
-from ensemble.results.judging import load_voters
+from ensemble.results.voters import Voters, load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.descriptions import DatasetFacts
 from ensemble.storage.manifest import member_folder
@@ -55,9 +56,7 @@ class StoredVote:
     folder: where the run lies. image_shape: (C, H, W). mean_C, std_C: of the training rows on the scale [0, 1]; see `scale`.
     weights_M: how loud each member votes, None where all count the same. stack_size: members per network, by recipe.
     pixels: how pictures become bytes; None in a run of an earlier version, which did not keep it. confidences_N: of the vote on
-    every validation image, the probability of the class that it names, ascending. known: rows that rules of silence are made from,
-    tested: those that they are tried on, the test images; None without any.
-    """
+    every validation image, the probability of the class that it names, ascending."""
 
     folder: Path
     experiment: Experiment
@@ -72,8 +71,21 @@ class StoredVote:
     stack_sizes: dict[str, int]
     pixels: PixelRule | None = None
     confidences_N: DoubleArray = field(default_factory=lambda: np.empty(0))
-    known: Known | None = None
-    tested: Known | None = None
+
+    @cached_property
+    def known(self) -> Known | None:
+        """Rows that rules of silence are made from, of calibration or else of validation; read when they are first asked for."""
+        voters = self._voters()
+        return _known(voters.calibration or voters.validation, self.aggregator, self.weights_M)
+
+    @cached_property
+    def tested(self) -> Known | None:
+        """The test images, on which such rules are tried; None without any."""
+        voters = self._voters()
+        return _known(voters.test, self.aggregator, self.weights_M) if len(voters.labels.test_labels_N) else None
+
+    def _voters(self) -> Voters:
+        return load_voters(RunFolder.read(self.folder)).finite()
 
     def scale(self, recipe: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and deviation, per channel, by which the networks of a recipe have their images standardised."""
@@ -97,7 +109,7 @@ def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool
             f"{path}: the network of this run is Python code that its folder holds (model.code in {CONFIG}), and using it would execute that; read it, then give --trust-code (in Python trust_code=True)"
         )
     described = _described(folder)
-    voters = load_voters(folder).finite()
+    voters = load_voters(folder, calibration=False).finite()
     chosen: Aggregator = aggregator or experiment.aggregator
     if problem := aggregator_problem(chosen, experiment.method.name):
         raise ConfigError(problem)
@@ -118,8 +130,6 @@ def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool
         stack_sizes=_stack_sizes(folder, experiment),
         pixels=_pixels(folder, described),
         confidences_N=np.sort(decide(chosen, voters.validation.probs_MNK, weights_M).confidences_N),
-        known=_known(voters.calibration or voters.validation, chosen, weights_M),
-        tested=_known(voters.test, chosen, weights_M) if len(voters.labels.test_labels_N) else None,
     )
 
 

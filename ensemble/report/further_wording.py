@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.set_records import PromiseResult, Selective, SetRule, ShiftedSet, UnknownScore, UnknownSet
-from ensemble.evaluation.written import loss, p_equation, percent, percent_interval, points
+from ensemble.evaluation.written import loss, p_equation, percent, percent_interval, plural, points
 from ensemble.outside.names import shown
 
 SHOWN_ALPHA = 0.05  # of the prediction sets that the short answer names
@@ -47,10 +47,12 @@ def long_lines(evaluation: Evaluation) -> list[str]:
 
 def _shifted(found: ShiftedSet, several: bool) -> str:
     parts = f", mean of {len(found.parts)} parts" if len(found.parts) > 1 else ""
-    head = f"Shifted, {shown(found.name)} ({found.images:,} images{parts}): error {percent(found.vote_error)} %"
+    head = f"Shifted, {shown(found.name)} ({plural(found.images, 'image')}{parts}): error {percent(found.vote_error)} %"
     if not several:
         return f"{head}."
     gain = "" if math.isnan(found.relative_gain) else f" {_saved(found)}."
+    if math.isnan(found.difference_lower):
+        return f"{head} against {percent(found.member_error)} % of the single model."
     return (
         f"{head} against {percent(found.member_error)} % of the single model, a difference of {points(found.difference)} points "
         f"(95 % {'bootstrap ' if len(found.parts) > 1 else ''}interval {points(found.difference_lower)} to {points(found.difference_upper)}; "
@@ -59,11 +61,19 @@ def _shifted(found: ShiftedSet, several: bool) -> str:
 
 
 def _saved(found: ShiftedSet) -> str:
-    """How much of the single model's errors the vote saves, there and on test."""
-    clean = "" if math.isnan(found.clean_gain) else f", {percent(found.clean_gain, 0)} % on the test images"
-    if found.relative_gain < 0:
-        return f"The vote makes {percent(-found.relative_gain, 0)} % more errors than the single model there{f'; it saves{clean[1:]}' if clean else ''}"
-    return f"The vote saves {percent(found.relative_gain, 0)} % of the single model's errors there{clean}"
+    """How many errors fewer (or more) the vote makes than the single model, in percent, there and on test."""
+    clean = "" if math.isnan(found.clean_gain) else f", on the test images {_change(found.clean_gain)}"
+    ends = (
+        ""
+        if math.isnan(found.relative_gain_lower)
+        else f" (95 % interval {_change(found.relative_gain_upper)} to {_change(found.relative_gain_lower)})"
+    )
+    return f"Errors of the vote, relative to the single model's: {_change(found.relative_gain)}{ends}{clean}"
+
+
+def _change(gain: float) -> str:
+    """A gain of errors as their change: a gain of 0.25 is -25 %."""
+    return f"{-100 * gain + 0.0:+.0f} %"
 
 
 def chosen_score(found: UnknownSet) -> UnknownScore:
@@ -73,14 +83,15 @@ def chosen_score(found: UnknownSet) -> UnknownScore:
 
 def _unknown(found: UnknownSet, several: bool) -> str:
     score = chosen_score(found)
+    ends = "" if math.isnan(score.lower) else f" ({loss(score.lower)} to {loss(score.upper)})"
     head = (
-        f"Unknown, {shown(found.name)} ({found.images:,} images): told from test images by {SCORES[score.score]} with AUROC "
-        f"{loss(score.auroc)} ({loss(score.lower)} to {loss(score.upper)})"
+        f"Unknown, {shown(found.name)} ({plural(found.images, 'image')}): told from test images by {SCORES[score.score]} with AUROC "
+        f"{loss(score.auroc)}{ends}"
     )
     if not several:
         return f"{head}; to catch 95 % of them, {percent(score.fpr95)} % of the test images are rejected."
     return (
-        f"{head}, the single model {loss(score.member_auroc)} ({p_equation(score.p_value)}); to catch 95 % of them, "
+        f"{head}, the single model {loss(score.member_auroc)}{'' if math.isnan(score.p_value) else f' ({p_equation(score.p_value)})'}; to catch 95 % of them, "
         f"{percent(score.fpr95)} % of the test images are rejected."
     )
 
@@ -95,6 +106,9 @@ def _prediction_sets(evaluation: Evaluation) -> Iterator[str]:
     if found is None:
         return
     rule = best_rule(found.rules, SHOWN_ALPHA)
+    if math.isnan(rule.threshold):
+        yield f"Prediction sets: {found.rows:,} calibration images are too few to promise {percent(rule.promised, 0)} %: every set would hold all classes."
+        return
     yield (
         f"Prediction sets ({rule.method}, promised to hold the true class in {percent(rule.promised, 0)} % of cases, calibrated on "
         f"{found.rows:,} images): {percent(rule.coverage)} % do ({percent_interval(rule.lower, rule.upper)}), "

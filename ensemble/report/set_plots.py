@@ -41,7 +41,7 @@ def shifted(axes: Axes, run: RunFacts) -> None:
     axes.set_yticks(places, [_name(found, part.label, several) for found, part in rows])
     axes.set(xlabel="error, %", ylim=(-0.6, len(rows) - 0.4))
     axes.set_xlim(left=0)
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def _name(found: ShiftedSet, label: str, several: bool) -> str:
@@ -76,7 +76,7 @@ def unknown(axes: Axes, run: RunFacts) -> None:
     axes.set_xlim(right=1)
     axes.locator_params(axis="x", nbins=6)
     axes.xaxis.set_major_formatter(lambda value, _place: f"{value:.4g}")
-    axes.legend()
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
 def height(rows: Sequence[object]) -> float:

@@ -17,6 +17,7 @@ from ensemble.evaluation.written import (
     p_value,
     percent,
     percent_interval,
+    plural,
     points,
     seconds,
 )
@@ -33,11 +34,6 @@ __all__ = [
 def large_count(value: float) -> str:
     """A count in little space: millions with two digits."""
     return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value:,.0f}"
-
-
-def plural(number: int, noun: str) -> str:
-    """1 member, 2 members."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def short_name(row: LeaderboardRow, one_recipe: bool) -> str:

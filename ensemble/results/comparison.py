@@ -30,7 +30,8 @@ from ensemble.evaluation.equivalent_size import calibrated_log_likelihood
 from ensemble.evaluation.metrics import error_rate
 from ensemble.outside.paths import given_path
 from ensemble.results.further_sets import votes_on
-from ensemble.results.judging import find_run, load_voters
+from ensemble.results.judging import find_run
+from ensemble.results.voters import load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.listed_folder import is_file
 from ensemble.storage.manifest import MANIFEST

@@ -19,7 +19,7 @@ from ensemble.evaluation.shifted import ShiftJudge, relative_gain
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.unknown_images import judge_unknown
 from ensemble.outside.long_work import working
-from ensemble.results.judging import Voters
+from ensemble.results.voters import Voters
 from ensemble.storage import RunFolder
 from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import WEIGHTS
@@ -46,7 +46,9 @@ class StoredSets:
         for name in self._store.names():
             facts = self._store.facts(name)
             if missing := self._missing(facts):
-                self.warnings.append(f"set {name}: not judged, since {missing}; start the run again to vote on it")
+                self.warnings.append(
+                    f"set {name}: not judged, since {missing}; ensemble evaluate RUN --on {name} votes on it (or the run's next start, where its configuration has the set), --forget {name} removes it"
+                )
             else:
                 found.append(facts)
         return found

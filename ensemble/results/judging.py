@@ -8,133 +8,46 @@ The same function judges at the end of a run and years later, and gives the same
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from ensemble.config.evaluation import CALIBRATION
 from ensemble.config.method import MethodSection
-from ensemble.config.schema import WEIGHING, Aggregator, aggregator_problem
+from ensemble.config.schema import Aggregator, aggregator_problem
 from ensemble.config.secrets import secret_in
-from ensemble.errors import ConfigError, QuorumError, StorageError
-from ensemble.evaluation.choosing import choose_all
+from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.evaluate import Baseline, evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
-from ensemble.evaluation.records import Evaluation, MemberFacts
-from ensemble.evaluation.screening import finite_members
-from ensemble.evaluation.splits import SplitVotes
+from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.staged import StagedPoint, staged_errors
 from ensemble.outside.long_work import working
 from ensemble.outside.paths import given_path
-from ensemble.results.missing import why_missing
-from ensemble.storage import Labels, RunFolder
+from ensemble.results.further_sets import with_sets
+from ensemble.results.voters import Voters, facts_of, load_voters
+from ensemble.storage import RunFolder
 from ensemble.storage.damage import what_to_do
-from ensemble.storage.descriptions import DatasetFacts, JudgedConfig
+from ensemble.storage.descriptions import JudgedConfig
 from ensemble.storage.listed_folder import is_file
 from ensemble.storage.manifest import MANIFEST
 from ensemble.storage.names import DATASET, DISPUTED, EVALUATION, METHOD, STAGED
 from ensemble.storage.parsing import json_object
 from ensemble.storage.remote import Mirror, is_address, local_root
-from ensemble.storage.set_store import SetStore, casts
-from ensemble.types import DoubleArray, MemberResult
+from ensemble.types import MemberResult
 
 __all__ = ["DATASET", "DISPUTED", "EVALUATION", "METHOD", "STAGED"]
 
 
-@dataclass(frozen=True, eq=False)
-class Voters:
-    """The members of a run that vote, with all they are judged by. weights_M: those of the method, None without."""
-
-    config: JudgedConfig
-    dataset: DatasetFacts
-    labels: Labels
-    members: tuple[MemberResult, ...]
-    weights_M: DoubleArray | None
-    baseline: MemberResult | None = None  # does not vote
-    calibration: SplitVotes | None = None  # on rows that nothing else is chosen by
-
-    @property
-    def validation(self) -> SplitVotes:
-        labels_N = self.labels.train_labels_N[self.labels.validation_rows]
-        return SplitVotes("validation", np.stack([member.votes.validation_NK for member in self.members]), labels_N)
-
-    @property
-    def test(self) -> SplitVotes:
-        return SplitVotes("test", np.stack([m.votes.test_NK for m in self.members]), self.labels.test_labels_N)
-
-    @property
-    def facts(self) -> list[MemberFacts]:
-        return [_facts(member) for member in self.members]
-
-    def finite(self) -> Voters:
-        """Those whose votes are all finite, which are those that vote. Raises QuorumError where there are none."""
-        # Arrays, not SplitVotes, which need a row: a stored classifier has no test images.
-        validation_MNK = np.stack([member.votes.validation_NK for member in self.members])
-        test_MNK = np.stack([member.votes.test_NK for member in self.members])
-        positions, _ = finite_members({"validation": validation_MNK, "test": test_MNK}, self.facts)
-        weights_M = None if self.weights_M is None else self.weights_M[positions]
-        calibration = None if self.calibration is None else self.calibration.members(positions)
-        members = tuple(self.members[m] for m in positions)
-        return replace(self, members=members, weights_M=weights_M, calibration=calibration)
-
-    def vote_weights(self, aggregator: Aggregator) -> DoubleArray | None:
-        """What each member's vote counts: from the method or from validation; None in a vote that has no weights.
-
-        All votes must be finite. The weights are those of the judgement.
-        """
-        if aggregator not in WEIGHING:
-            return None
-        return choose_all(self.validation, aggregator, self.weights_M, choose=False, seed=0).weights_M
-
-
-def _facts(member: MemberResult) -> MemberFacts:
-    return MemberFacts(member.index, member.recipe, member.num_parameters, member.train_seconds, member.kept_epoch)
-
-
-def load_voters(folder: RunFolder, at_least: int | None = None) -> Voters:
-    """The members that vote. at_least: how many are needed, by default failures.min_members, never none.
-
-    Raises QuorumError, which says why members are missing and what to do, when there are fewer; StorageError when a file
-    is damaged or does not belong to the others.
-    """
-    config, indices = folder.judged_config(), voting_members(folder)
-    needed = max(1, config.failures.min_members if at_least is None else at_least)
-    if len(indices) < needed:
-        raise QuorumError(
-            f"{folder.path}: {len(indices)} of {config.asked_members} members finished, {needed} are needed (failures.min_members); {why_missing(folder)}"
-        )
-    dataset, labels = folder.dataset(), folder.load_labels()
-    members = tuple(folder.load_member(index) for index in indices)
-    weights_M, calibration = method_weights(folder, members), _calibration_votes(folder, indices)
-    return Voters(config, dataset, labels, members, weights_M, folder.load_baseline(), calibration)
-
-
-def _calibration_votes(folder: RunFolder, indices: Sequence[int]) -> SplitVotes | None:
-    """The members' votes on calibration rows; None where there are none, or somebody has not voted yet or not in finite numbers."""
-    store = SetStore(folder)
-    if CALIBRATION not in store.names():
-        return None
-    facts = store.facts(CALIBRATION)
-    votes = store.votes(facts, 0)
-    if any(not casts(folder, votes, index) or not np.isfinite(votes[index][1]).all() for index in indices):
-        return None
-    return SplitVotes("calibration", np.stack([votes[index][1] for index in indices]), store.labels(facts))
-
-
 def judge(folder: RunFolder, aggregator: Aggregator | None = None) -> Evaluation:
-    """Judge the finished members of a run. `aggregator` replaces the configured headline vote.
+    """Judge the finished members of a run, on further sets too. `aggregator` replaces the configured headline vote.
 
     Raises QuorumError when fewer members finished than failures.min_members, StorageError when a file is damaged,
     ConfigError for a vote that there is not or that the run's method does not have.
     """
-    return judge_voters(load_voters(folder), aggregator)
+    voters = load_voters(folder)
+    return with_sets(judge_voters(voters, aggregator), voters, folder)
 
 
 def judge_voters(voters: Voters, aggregator: Aggregator | None = None) -> Evaluation:
-    """The same for members whose votes are loaded already."""
+    """The same for members whose votes are loaded already, on validation and test alone."""
     if aggregator is not None and (problem := aggregator_problem(aggregator, voters.config.method.name)):
         raise ConfigError(problem)
     with working("judging"):
@@ -165,11 +78,6 @@ def stored_evaluation(folder: RunFolder) -> tuple[dict[str, Any], Evaluation]:
         return record, Evaluation.from_json(record)
     except StorageError as error:
         raise StorageError(f"{where}: {error}") from error
-
-
-def voting_members(folder: RunFolder) -> list[int]:
-    """The finished members but those the method dropped, ascending."""
-    return sorted(folder.finished() - folder.method().dropped)
 
 
 def staged_points(folder: RunFolder, voters: Voters) -> tuple[StagedPoint, ...]:
@@ -232,20 +140,8 @@ def find_run(name: str, root: Path) -> Path:
     return here if here.is_dir() else below
 
 
-def method_weights(folder: RunFolder, members: Sequence[MemberResult]) -> DoubleArray | None:
-    """The method's weights of these members, in their order; None where it has none."""
-    weights = folder.method().vote_weights
-    if weights is None:
-        return None
-    if missing := [member.index for member in members if str(member.index) not in weights]:
-        raise StorageError(
-            f"{folder.path / METHOD}: damaged: no vote weight for member {missing[0]}; {what_to_do(METHOD)}"
-        )
-    return np.array([weights[str(member.index)] for member in members])
-
-
 def _baseline(found: MemberResult | None) -> Baseline | None:
-    return None if found is None else Baseline.of(found.votes.validation_NK, found.votes.test_NK, _facts(found))
+    return None if found is None else Baseline.of(found.votes.validation_NK, found.votes.test_NK, facts_of(found))
 
 
 def _judged_on_others(config: JudgedConfig) -> bool:

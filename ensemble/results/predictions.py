@@ -21,7 +21,7 @@ from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.splits import SplitVotes
-from ensemble.results.judging import Voters
+from ensemble.results.voters import Voters
 from ensemble.storage import RunFolder
 from ensemble.storage.names import FILES, PREDICTIONS
 from ensemble.types import DoubleArray, IntArray

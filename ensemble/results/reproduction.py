@@ -20,7 +20,7 @@ from ensemble.config.shipped import FOLDER
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.statistics import Interval, mean_interval
-from ensemble.results.judging import voting_members
+from ensemble.results.voters import voting_members
 from ensemble.storage import RunFolder
 from ensemble.types import DoubleArray, EpochRecord
 

@@ -5,6 +5,7 @@ vote_later(Path("runs/quickstart"), ["mnist_c", "fashion_mnist"])
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,7 +17,7 @@ from ensemble.config.loading import load_sets, parse_stored
 from ensemble.config.schema import DataConfig, SetConfig
 from ensemble.data import DATASETS, OWN_DATA, Dataset
 from ensemble.data.corruptions import RECIPES
-from ensemble.data.named_sets import load_named_set
+from ensemble.data.named_sets import NamedSet, load_named_set
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import ConfigError, StorageError
 from ensemble.events import Event, Notice
@@ -26,7 +27,9 @@ from ensemble.results.run_data import load_run_data
 from ensemble.run.planning import training_work
 from ensemble.run.set_voting import vote_on_sets
 from ensemble.storage import RunFolder
+from ensemble.storage.damage import Damaged
 from ensemble.storage.names import CONFIG, DATASET
+from ensemble.storage.set_store import SetStore
 from ensemble.types import Task
 
 
@@ -51,8 +54,10 @@ def vote_later(
         )
     compute = experiment.compute.model_copy(update={"executor": executor or _alone(experiment), "parallel": "members"})
     experiment = experiment.model_copy(update={"compute": compute})
-    wanted = [one for name in names for one in sets_of(name, experiment)]
-    if twice := sorted({one.name for one in wanted if sum(other.name == one.name for other in wanted) > 1}):
+    wanted = [one for name in names for one in sets_of(name, experiment, stored.dataset().class_names)]
+    _require_same(stored, wanted)
+    lower = [one.name.lower() for one in wanted]
+    if twice := sorted({name for name in lower if lower.count(name) > 1}):
         raise ConfigError(f"--on: {twice[0]} is named twice; give each set its own name")
     dataset = load_run_data(stored) if any(one.data is None for one in wanted) else _described(stored)
     sets = [load_named_set(one, dataset) for one in wanted]
@@ -69,6 +74,7 @@ def vote_later(
             tell(f"{'warning' if event.warning else 'note'}: {event.message}")
 
     with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
+        _refuse_replacement(SetStore(folder), sets)
         try:
             for line in vote_on_sets(experiment, device, sets, folder, start, hear):
                 tell(f"warning: {line}")
@@ -77,16 +83,55 @@ def vote_later(
                 one.close()
 
 
-def sets_of(name: str, experiment: Experiment) -> list[SetConfig]:
-    """The sets that a name stands for: of the run's configuration, of a file, a recipe, or a data set."""
+def _refuse_replacement(store: SetStore, sets: Sequence[NamedSet]) -> None:
+    """Raises ConfigError where a name stands for another set already: its votes would be lost."""
+    for one in sets:
+        with contextlib.suppress(Damaged):
+            if one.name in store.names() and store.facts(one.name).definition != one.definition:
+                raise ConfigError(
+                    f"--on: the run has votes on another set named {one.name} ({store.facts(one.name).source}); give this one another name, or remove those first: ensemble evaluate RUN --forget {one.name}"
+                )
+
+
+def forget_sets(path: Path, names: Sequence[str]) -> None:
+    """Remove the votes on these sets from a run. Raises ConfigError for one that it has no votes on."""
+    stored = RunFolder.read(path)
+    with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
+        store = SetStore(folder)
+        for name in names:
+            if name not in store.names():
+                raise ConfigError(
+                    f"--forget {name}: no votes on such a set; there are {', '.join(store.names()) or 'none'}"
+                )
+            store.forget(name)
+
+
+def _require_same(stored: RunFolder, wanted: Sequence[SetConfig]) -> None:
+    """Raises ConfigError for a name that differs from a stored one in its case alone, which some file systems do not tell apart."""
+    known = {name.lower(): name for name in SetStore(stored).names()}
+    for one in wanted:
+        if known.get(one.name.lower(), one.name) != one.name:
+            raise ConfigError(
+                f"--on: the run has votes on a set {known[one.name.lower()]}, and {one.name} differs from it in its case alone; choose another name"
+            )
+
+
+def sets_of(name: str, experiment: Experiment, classes: Sequence[str]) -> list[SetConfig]:
+    """The sets that a name stands for: of the run's configuration, of a file, a recipe, or a data set.
+
+    classes: of the run; a data set that has any of them is shifted images, another one unknown images.
+    """
     own = [one for one in experiment.evaluation.sets if one.name == name]
     if own:
         return own
     if name in RECIPES:
         return [SetConfig.model_validate({"name": name, "kind": "shifted", "corruptions": name})]
     if name in DATASETS and name not in OWN_DATA:
-        data = DataConfig.model_validate({"name": name, "root": experiment.data.root if name != "digits" else None})
-        return [SetConfig(name=name, kind="unknown", data=data)]
+        # Another data set lies where the run's own does only where that is one of the catalogue, not a folder of pictures.
+        root = None if name == "digits" or experiment.data.name in OWN_DATA else experiment.data.root
+        data = DataConfig.model_validate({"name": name, "root": root})
+        shared = set(classes) & set(DATASETS[name].class_names)
+        return [SetConfig(name=name, kind="shifted" if shared else "unknown", data=data)]
     if Path(name).suffix in (".yaml", ".yml"):
         return list(load_sets(Path(name)))
     known = [one.name for one in experiment.evaluation.sets]

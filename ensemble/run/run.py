@@ -30,6 +30,7 @@ from ensemble.data import (
     normalization,
     split_of,
 )
+from ensemble.data.duplicates import same_images
 from ensemble.data.named_sets import NamedSet, calibration_set, load_named_set
 from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
@@ -38,9 +39,10 @@ from ensemble.executors.choose import connected, expected_slots, measure_ways, p
 from ensemble.methods import Method, build_method
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.results.further_sets import with_sets
-from ensemble.results.judging import Voters, headline_figures, judge_voters, load_voters, staged_points
+from ensemble.results.judging import headline_figures, judge_voters, staged_points
 from ensemble.results.predictions import files_csv, predictions_csv, read_files
 from ensemble.results.run_data import labels_of, require_same_data, test_images
+from ensemble.results.voters import Voters, load_voters
 from ensemble.run.driver import Driver, MakeExecutor
 from ensemble.run.environment import describe_environment
 from ensemble.run.planning import Plan, make_plan, stored_kernels, training_work
@@ -76,6 +78,8 @@ from ensemble.training import (
     starts,
 )
 from ensemble.types import ByteArray, Failure, FloatArray, IntArray
+
+COMPARED_BYTES = 2 << 30  # of training images that are compared with those of further sets
 
 MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
 
@@ -114,6 +118,7 @@ def run_ensemble(
     # Both before there is a folder, which a mistake in them would leave behind.
     given = _given(experiment, dataset)
     sets = further_sets(experiment, dataset, split)
+    notices += _known_images(dataset, sets)
 
     def check(stored: RunFolder) -> None:
         require_same_data(stored, dataset, split)
@@ -332,6 +337,16 @@ def train_members(
     finally:
         driver.close()
     return driver
+
+
+def _known_images(dataset: Dataset, sets: Sequence[NamedSet]) -> Iterator[Notice]:
+    """A warning for each set from elsewhere that holds training images: members have seen them. Not looked for in very large sets."""
+    for one in sets if dataset.train_images_NCHW.nbytes <= COMPARED_BYTES else ():
+        if one.elsewhere and (seen := same_images(dataset.train_images_NCHW, one.images_NCHW)):
+            yield Notice(
+                f"set {one.name}: {len(seen):,} of its {len(one.images_NCHW):,} images are training images of this run, pixel for pixel: what it says of them is too good",
+                warning=True,
+            )
 
 
 def further_sets(experiment: Experiment, dataset: Dataset, split: Split) -> list[NamedSet]:

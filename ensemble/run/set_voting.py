@@ -19,10 +19,11 @@ from safetensors.numpy import save
 
 from ensemble.config import Experiment
 from ensemble.data.named_sets import SEED, NamedSet
+from ensemble.errors import StorageError
 from ensemble.events import Event, Notice
 from ensemble.executors import Executor
 from ensemble.executors.base import Outcome, ended
-from ensemble.results.judging import voting_members
+from ensemble.results.voters import voting_members
 from ensemble.run.planning import Plan
 from ensemble.storage import RunFolder
 from ensemble.storage.manifest import member_folder
@@ -75,7 +76,7 @@ def vote_on_sets(
     that could not vote; what it is left out of is told by the judgement too.
     """
     voters = _voters(folder)
-    parts = [part for named in sets for part in _missing_parts(folder, named, voters)]
+    parts = [part for named in sets for part in _missing_parts(folder, named, voters, emit)]
     if not parts:
         return []
     started = time.monotonic()
@@ -97,10 +98,13 @@ def _voters(folder: RunFolder) -> list[_Voter]:
     return found
 
 
-def _missing_parts(folder: RunFolder, named: NamedSet, voters: Sequence[_Voter]) -> list[_Part]:
-    """The parts of a set that some have not voted on. A set that is not what was voted on under its name is begun anew."""
+def _missing_parts(folder: RunFolder, named: NamedSet, voters: Sequence[_Voter], emit: Emit) -> list[_Part]:
+    """The parts of a set that some have not voted on. A set that is not what was voted on under its name is begun anew, as a damaged one."""
     store, facts = SetStore(folder), _facts_of(named)
-    if named.name not in store.names() or store.facts(named.name).definition != facts.definition:
+    if named.name not in store.names():
+        store.begin(facts, named.labels_N)
+    elif reason := _obsolete(store, facts):
+        emit(Notice(f"set {named.name}: {reason}; all vote on it anew"))
         store.begin(facts, named.labels_N)
     found = []
     for number in range(len(named.parts)):
@@ -109,6 +113,19 @@ def _missing_parts(folder: RunFolder, named: NamedSet, voters: Sequence[_Voter])
         if missing:
             found.append(_Part(named, facts, number, votes, missing))
     return found
+
+
+def _obsolete(store: SetStore, facts: SetFacts) -> str:
+    """Why stored votes under the name of a set are not on it, in words; "" where they are."""
+    try:
+        if store.facts(facts.name).definition != facts.definition:
+            return "the votes under this name are on other images or parts"
+        store.labels(facts)
+        for number in range(len(facts.parts)):
+            store.votes(facts, number)
+    except StorageError as error:
+        return str(error).partition(";")[0]
+    return ""
 
 
 def _facts_of(named: NamedSet) -> SetFacts:

@@ -23,8 +23,9 @@ from ensemble.evaluation.comparing import Comparison
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.results.comparison import compare_items
-from ensemble.results.judging import Voters, find_run, judge, load_voters, stored_evaluation
+from ensemble.results.judging import find_run, judge, stored_evaluation
 from ensemble.results.predictions import read_predictions
+from ensemble.results.voters import Voters, load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.names import EVALUATION
 from ensemble.types import FloatArray, IntArray

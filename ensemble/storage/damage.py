@@ -48,7 +48,7 @@ def what_to_do(name: str) -> str:
     if name.startswith(BASELINE):
         return "restore it from a copy, or start the run's `ensemble train` again, which trains the baseline again"
     if name.startswith(SET_VOTES):
-        return "restore it from a copy, or start the run's `ensemble train` again, which votes anew on the sets of its configuration"
+        return "restore it from a copy, or start the run's `ensemble train` again, which votes anew on the sets of its configuration (of others: `ensemble evaluate RUN --on SET`, or --forget SET)"
     if name in DERIVED or name.startswith(PASSING):
         return "restore it from a copy, or start the run's `ensemble train` again, which writes it anew"
     if name == EVENTS:

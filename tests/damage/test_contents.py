@@ -18,7 +18,7 @@ from ensemble.errors import EnsembleError
 from ensemble.inference.stored import read_vote
 from ensemble.report.run_facts import read_run
 from ensemble.results.checking import check_run
-from ensemble.results.judging import load_voters
+from ensemble.results.voters import load_voters
 from ensemble.storage import RunFolder
 from tests.amounts import examples
 from tests.damage.commands import call, said

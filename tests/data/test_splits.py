@@ -122,3 +122,36 @@ def test_normalization_of_real_mnist_is_near_the_published_values(mnist_root):
     mean_C, std_C = normalization(mnist, split)
     assert mean_C.item() == pytest.approx(0.1307, abs=5e-4)  # of all 60,000 images
     assert std_C.item() == pytest.approx(0.3081, abs=5e-4)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.3])
+def test_calibration_rows_are_drawn_by_class_and_are_nobody_elses(fraction):
+    labels_N = np.repeat(np.arange(3), (60, 120, 30))
+    config = DataConfig(name="digits", calibration_fraction=fraction, validation_fraction=0.2)
+    split = split_rows(labels_N, 3, config, seed=4)
+    parts = (split.train_rows, split.validation_rows, split.calibration_rows)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(210))
+    np.testing.assert_array_equal(np.bincount(labels_N[split.calibration_rows]), fraction * np.array([60, 120, 30]))
+    without = split_rows(labels_N, 3, config.model_copy(update={"calibration_fraction": 0.0}), seed=4)
+    np.testing.assert_array_equal(without.validation_rows, split.validation_rows)
+    assert set(split.train_rows) < set(without.train_rows)
+
+
+def test_calibration_takes_whole_groups():
+    groups_N = np.repeat(np.arange(30), 4)  # a patient each, with pictures of both classes
+    labels_N = np.tile([0, 1, 0, 1], 30)
+    config = DataConfig(name="digits", calibration_fraction=0.2, validation_fraction=0.2)
+    for seed in range(20):
+        split = split_rows(labels_N, 2, config, seed, groups_N=groups_N)
+        groups = [set(groups_N[rows]) for rows in (split.train_rows, split.validation_rows, split.calibration_rows)]
+        assert sorted(map(len, groups)) == [6, 6, 18]
+        assert sum(map(len, groups)) == len(set().union(*groups))
+
+
+def test_a_calibration_part_that_leaves_nothing_is_refused():
+    labels_N = np.repeat([0, 1], (40, 3))
+    config = DataConfig(name="digits", calibration_fraction=0.6, validation_fraction=0.3)
+    with pytest.raises(
+        DataError, match=r"data.calibration_fraction is 0.6, but beside the validation rows class 1 has 2"
+    ):
+        split_rows(labels_N, 2, config, seed=0)

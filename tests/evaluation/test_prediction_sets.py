@@ -61,5 +61,5 @@ def test_what_sets_cannot_say_is_told():
     labels_N[:1] = 1
     votes = [SplitVotes(split, probs_NK[None], labels_N) for split in ("calibration", "test")]
     right, few = prediction_sets(*votes, HOW).cautions
-    assert "right on 98.00 % of the rows, more than the 95.00 % that the sets promise" in right
+    assert "right on 98.00 % of the calibration rows, more than the 95.00 % that the sets promise" in right
     assert few == "50 calibration images are too few to promise 99 %: those sets hold every class."

@@ -23,7 +23,7 @@ from ensemble.evaluation.aggregation import Decision
 from ensemble.inference.answers import ask_all, percent
 from ensemble.inference.prepare import Preparation, prepare
 from ensemble.inference.trained import TrainedEnsemble
-from ensemble.results.judging import load_voters
+from ensemble.results.voters import load_voters
 from ensemble.storage import RunFolder
 from tests.inference.conftest import train
 from tests.inference.drawn_digits import draw, photograph
