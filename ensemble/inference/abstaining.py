@@ -11,17 +11,20 @@ which members or weights may have been chosen by; prediction sets may not.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ensemble.errors import ConfigError
 from ensemble.evaluation.aggregation import Decision
+from ensemble.evaluation.answering import RISKS
 from ensemble.evaluation.conformal import Method, Rule, never_empty
 from ensemble.evaluation.conformal_sets import promised_band
-from ensemble.evaluation.prediction_sets import rule_of
+from ensemble.evaluation.prediction_sets import ALPHAS, rule_of
 from ensemble.evaluation.promise import Kept, Promise, choose_guaranteed_threshold, kept
 from ensemble.evaluation.written import percent, percent_interval
 from ensemble.inference.stored import StoredVote
@@ -196,6 +199,38 @@ def _caught(vote: StoredVote) -> tuple[tuple[str, float], ...]:
         for score in found.scores
         if score.score == found.chosen
     )
+
+
+def silence(vote: StoredVote) -> dict[str, Any]:
+    """The rules as plain JSON values, for whoever uses the vote without this package; what the run's rows cannot promise is left out.
+
+    answer: by risk, the confidence (largest probability; of a hard vote the share of votes) from which answers are given. unknown: the
+    confidence below which images are called so. prediction_sets: by alpha, the probability from which a class is in the set; an
+    empty set holds the vote's class. rows, chosen_on: what each promise rests on.
+    """
+    found: dict[str, Any] = {"answer": [], "prediction_sets": []}
+    for risk in RISKS:
+        with contextlib.suppress(ConfigError):
+            rule = reject_rule(vote, risk)
+            found["answer"].append(
+                {"risk": risk, "probability": 0.95, "confidence": rule.promise.threshold, **_basis(rule)}
+            )
+    for alpha in ALPHAS:
+        with contextlib.suppress(ConfigError):
+            made = sets_rule(vote, alpha).rule
+            basis = {"rows": made.rows, "chosen_on": "calibration"}
+            found["prediction_sets"].append(
+                {"alpha": alpha, "method": "lac", "probability": 1 - made.threshold, **basis}
+            )
+    with contextlib.suppress(ConfigError):
+        unknown = unknown_rule(vote)
+        basis = {"rows": unknown.rows, "chosen_on": unknown.rows_of}
+        found["unknown"] = {"share": unknown.share, "confidence": unknown.threshold, **basis}
+    return found
+
+
+def _basis(rule: RejectRule) -> dict[str, Any]:
+    return {"rows": rule.rows, "chosen_on": rule.chosen_on}
 
 
 def _require_share(name: str, value: float) -> None:

@@ -22,6 +22,7 @@ import torch
 
 from ensemble.data.pixel_rule import RESIZED, Resize
 from ensemble.errors import ComputeError, first_line
+from ensemble.inference.abstaining import silence
 from ensemble.inference.export_check import Asker, Checked, ask_onnx, ask_torch_export, check_export
 from ensemble.inference.network import VoteNetwork
 from ensemble.inference.trained import TrainedEnsemble
@@ -79,6 +80,7 @@ def _facts(trained: TrainedEnsemble) -> dict[str, str]:
         "run": trained.vote.experiment.name,
         "input": f"images: uint8 [N, {', '.join(map(str, trained.image_shape))}]",
         "preprocessing": json.dumps(preprocessing(trained)),
+        "silence": json.dumps(silence(trained.vote)),
     }
 
 

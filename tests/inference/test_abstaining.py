@@ -171,3 +171,29 @@ def test_scikit_learn_classifiers_can_be_silent_too():
     plain = ensemble.EnsembleClassifier(**given).fit(X_train, y_train)
     with pytest.raises(ValueError, match="has no calibration images"):
         plain.predict_sets(X_test, alpha=0.2)
+
+
+def test_the_exported_file_holds_the_rules(trained, tmp_path):
+    """Whoever has the file alone is silent where the run is."""
+    import torch
+
+    from ensemble.inference.export import export_ensemble
+
+    export_ensemble(trained, "torch_export", tmp_path / "vote.pt2")
+    extra = {"ensemble.json": ""}
+    program = torch.export.load(tmp_path / "vote.pt2", extra_files=extra)
+    rules = json.loads(json.loads(extra["ensemble.json"])["silence"])
+    images = load_dataset(DIGITS).test_images_NCHW[:100]
+    probs_NK = program.module()(torch.from_numpy(images.copy()))[0].numpy()
+    assert {rule["risk"] for rule in rules["answer"]} <= {0.01, 0.001}
+    for rule in rules["answer"]:
+        answered = trained.answers(images, rule["risk"])
+        near = np.abs(probs_NK.max(1) - rule["confidence"]) < 1e-4
+        np.testing.assert_array_equal((probs_NK.max(1) >= rule["confidence"])[~near], answered[~near])
+    assert [rule["alpha"] for rule in rules["prediction_sets"]] == [0.1, 0.05, 0.01]
+    for rule in rules["prediction_sets"]:
+        sets = probs_NK >= rule["probability"] - 1e-6
+        sets[np.arange(100), probs_NK.argmax(1)] |= ~sets.any(1)
+        assert (sets == trained.predict_sets(images, rule["alpha"])).mean() > 0.999
+    unknown = probs_NK.max(1) < rules["unknown"]["confidence"]
+    assert 0 < unknown.mean() < 0.5
