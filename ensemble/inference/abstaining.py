@@ -107,7 +107,7 @@ class SetsRule:
         """What is promised."""
         band = promised_band(self.rule.rows, self.rule.alpha)
         return (
-            f"the set of each image holds its true class with probability {percent(1 - self.rule.alpha, 0)} %, for images like the "
+            f"the set of each image holds its true class with probability {100 * (1 - self.rule.alpha):.4g} %, for images like the "
             f"{self.rule.rows:,} calibration images ({self.rule.method.upper()}; so few images mean {percent(band.lower)} to {percent(band.upper)} %)"
         )
 
