@@ -87,7 +87,8 @@ method: {{name: bagging}} # each member on its own draw of the rows; deep_ensemb
 # {found.train_images:,} images to train, {tests}; {shape}.
 data:
 {data}
-{size}model: {_model(found)} # `ensemble models` lists the others
+{size}  # calibration_fraction: 0.1 # rows for thresholds and prediction sets alone: ensemble predict --reject, --sets
+model: {_model(found)} # `ensemble models` lists the others
 training:
   epochs: 20
   batch_size: {batch_size}
@@ -97,6 +98,8 @@ training:
   schedule: one_cycle
   # Changed images, drawn anew for every epoch. What keeps the class of an image only you can know:
   # augmentation: {{shift: 0.08, rotation_degrees: 10{", horizontal_flip: true" if found.flippable else ""}}}
+# What the vote is worth on other images than these, here the test images made worse in 70 ways; more: README
+# evaluation: {{sets: [{{name: corrupted, kind: shifted, corruptions: cifar10_c}}]}}
 tracking:
   wandb: {{mode: disabled}} # offline: files to send later; online: as it runs
 """
