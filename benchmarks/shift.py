@@ -109,7 +109,6 @@ class Run:
     lost: dict[str, npt.NDArray[np.float64]]
     voters: tuple[SplitVotes, SplitVotes]
     likelihood: float
-    seconds: float
     epochs: int
 
 
@@ -216,7 +215,7 @@ def read(path: Path) -> Run:
     calibrated_NK = apply_temperature(after.probs_NK, float(fit_temperatures(combined)[0]))
     return Run(
         evaluation, lost, (validation, test), -negative_log_likelihood(calibrated_NK, test.labels_N),
-        sum(member.train_seconds for member in voters.members), sum(len(member.history) for member in voters.members),
+        sum(len(member.history) for member in voters.members),
     )  # fmt: skip
 
 
@@ -257,16 +256,15 @@ def report(found: dict[str, list[Run]], given: argparse.Namespace) -> str:
 
 
 def errors_table(found: dict[str, list[Run]]) -> list[str]:
-    """One line per system: what it took, how often it errs, and how likely it finds the truth."""
-    head = "| | parameters | epochs | seconds | test | corrupted | rotated | NLL test | NLL corrupted | ECE test | ECE corrupted | worth |"
-    lines = [head, "|---|" + "---:|" * 11]
+    """One line per system: its size and training, how often it errs, and how likely it finds the truth."""
+    head = "| | parameters | epochs | test | corrupted | rotated | NLL test | NLL corrupted | ECE test | ECE corrupted | worth |"
+    lines = [head, "|---|" + "---:|" * 10]
     for system in SYSTEMS:
         runs = found[system.name]
         shifted = {name: [_shifted(run, name) for run in runs] for name in ("corrupted", "rotated")}
         worth = [_worth(run, yardstick) for run, yardstick in zip(runs, found["deep_ensemble"], strict=True)]
         lines.append("| " + " | ".join([
             system.title, f"{runs[0].evaluation.headline.num_parameters:,}", str(runs[0].epochs),
-            f"{statistics.median(run.seconds for run in runs):.0f}",
             _rate([run.evaluation.headline.test_error for run in runs]),
             *(_rate([one.vote_error for one in shifted[name]]) for name in ("corrupted", "rotated")),
             _number([run.evaluation.headline.nll for run in runs]),
