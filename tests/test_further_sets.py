@@ -569,3 +569,35 @@ def test_plain_predictions_need_no_votes_on_sets(tmp_path):
 def test_an_additive_vote_has_no_scores_of_opinions(tmp_path):
     outcome = run(experiment(tmp_path, method={"name": "gradient_boosting"}, baseline=False))
     assert [score.score for score in outcome.evaluation.unknown[0].scores] == ["max probability", "entropy"]
+
+
+def test_judgements_of_versions_without_all_this_are_still_shown(tmp_path):
+    from ensemble.report.card import model_card
+    from ensemble.report.html import write_report
+
+    outcome = run(experiment(tmp_path, evaluation={"sets": ()}, data={"name": "digits"}))
+    with RunFolder.open(tmp_path, "run", RunFolder.read(outcome.path).config(), {}) as folder:
+        record = json.loads(folder.read_bytes("evaluation.json"))
+        for name in ("shifted", "unknown", "selective", "conformal"):
+            del record[name]
+        for name in ("smooth_ece", "smooth_lower", "smooth_upper", "class_wise_ece"):
+            del record["calibration"][name]
+        folder.write("evaluation.json", json.dumps(record).encode())
+    assert "Expected calibration error" in write_report([outcome.path]).read_text()
+    assert "Promised" not in model_card(outcome.path)
+
+
+def test_dashboards_are_told_what_the_judgement_says(finished):
+    from ensemble.tracking.wandb_evaluation import figures, tables
+
+    record = finished.evaluation.to_json()
+    told = figures(record)
+    (shifted,), (unknown,) = finished.evaluation.shifted, finished.evaluation.unknown
+    assert told["shifted/changed/vote_error"] == shifted.vote_error
+    assert told["unknown/striped/auroc"] == unknown.scores[0].auroc
+    assert told["selective/aurc"] == finished.evaluation.selective.aurc
+    found = {table.name: table for table in tables(record, {})}
+    assert [row[:2] for row in found["shifted"].rows] == [("changed", "identity"), ("changed", "stripe")]
+    assert len(found["unknown"].rows) == 4
+    assert len(found["promises"].rows) == 4
+    assert len(found["prediction_sets"].rows) == 9
