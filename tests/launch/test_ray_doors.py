@@ -144,7 +144,9 @@ def test_a_stopped_job_can_be_resumed(address: str, tmp_path: Path) -> None:
     )
     log, kept = tmp_path / "quickstart" / "events.jsonl", tmp_path / "quickstart" / "checkpoints"
     deadline = time.monotonic() + 120
-    while not (kept.exists() and any(kept.iterdir())) and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        if kept.exists() and any(kept.iterdir()) and "EpochFinished" in log.read_text():
+            break
         time.sleep(0.2)
     client.send_signal(signal.SIGINT)
     output = client.communicate(timeout=90)[0]
