@@ -171,8 +171,9 @@ def evaluate(
     from ensemble.storage import RunFolder
 
     path = find_run(run, Path("runs"))
-    if executor is not None and not sets:
-        raise ConfigError("--executor has no effect without --on; leave it out")
+    for option, given in (("--executor", executor is not None), ("--trust-code", trust_code)):
+        if given and not sets:
+            raise ConfigError(f"{option} has no effect without --on; leave it out")
     if forget:
         from ensemble.run.later_votes import forget_sets
 
