@@ -31,13 +31,14 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ensemble.config import Experiment, parse_experiment
 from ensemble.data import Dataset, split_of
 from ensemble.data.channel_axis import Layout, to_channels_first
+from ensemble.data.named_sets import load_named_sets
 from ensemble.errors import ConfigError, DataError
 from ensemble.events import Event
 from ensemble.executors import InlineExecutor
 from ensemble.inference.abstaining import reject_rule, sets_rule
 from ensemble.outside.paths import given_path
 from ensemble.results.run_data import require_same_data
-from ensemble.run.run import complete_plan, further_sets, train_members
+from ensemble.run.run import complete_plan, train_members
 from ensemble.storage import RunFolder
 from ensemble.storage.mending import mend
 from ensemble.training import device_kind
@@ -252,7 +253,7 @@ def _train(experiment: Experiment, dataset: Dataset) -> Path:
             root, experiment.name, config, made, lambda stored: require_same_data(stored, dataset, split)
         ) as folder:
             mend(folder)
-            sets = further_sets(experiment, dataset, split)
+            sets = load_named_sets(experiment.evaluation, dataset, split)
             driver = train_members(experiment, dataset, split, folder, lambda *_: InlineExecutor(), _ignore, sets=sets)
     finally:
         torch.set_num_threads(threads)

@@ -18,10 +18,11 @@ from typing import Literal
 import numpy as np
 
 from ensemble.config.evaluation import CALIBRATION, UNKNOWN
-from ensemble.config.schema import DataConfig, SetConfig
+from ensemble.config.schema import DataConfig, EvaluationConfig, SetConfig
 from ensemble.data.catalogue import OWN_DATA
 from ensemble.data.corruptions import RECIPES, Corruption, problem_with
 from ensemble.data.dataset import Dataset, load_dataset
+from ensemble.data.duplicates import same_images
 from ensemble.data.own_parts import pixels_sha256
 from ensemble.data.picture_tree import few
 from ensemble.data.published_corruptions import published_parts
@@ -31,6 +32,7 @@ from ensemble.errors import ConfigError, DataError
 from ensemble.outside.paths import given_path
 from ensemble.types import ByteArray, IntArray
 
+COMPARED_BYTES = 2 << 30  # of training images that are compared with those of further sets
 SEED = 0  # of the random changes, in every run
 VERSION = 1  # of how images are changed: votes on others than today's are cast anew
 
@@ -71,6 +73,19 @@ class NamedSet:
             SEED,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def load_named_sets(config: EvaluationConfig, dataset: Dataset, split: Split) -> list[NamedSet]:
+    """The sets that the members of a run vote on besides validation and test, the calibration rows first. Raises as `load_named_set`."""
+    sets = [load_named_set(one, dataset) for one in config.sets]
+    return [calibration_set(dataset, split), *sets] if len(split.calibration_rows) else sets
+
+
+def seen_in_training(sets: Sequence[NamedSet], dataset: Dataset) -> Iterator[str]:
+    """A sentence for each set from elsewhere that holds training images. Not looked for beside very many training images."""
+    for one in sets if dataset.train_images_NCHW.nbytes <= COMPARED_BYTES else ():
+        if one.elsewhere and (seen := same_images(dataset.train_images_NCHW, one.images_NCHW)):
+            yield f"set {one.name}: {len(seen):,} of its {len(one.images_NCHW):,} images are training images of this run, pixel for pixel: what it says of them is too good"
 
 
 def load_named_set(config: SetConfig, dataset: Dataset) -> NamedSet:

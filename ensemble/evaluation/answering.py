@@ -8,6 +8,7 @@ import numpy as np
 
 from ensemble.evaluation.calibration import confidence_of
 from ensemble.evaluation.promise import Promise, choose_empirical_threshold, choose_guaranteed_threshold, kept
+from ensemble.evaluation.record_base import NAN
 from ensemble.evaluation.selective import (
     augrc,
     aurc,
@@ -16,7 +17,7 @@ from ensemble.evaluation.selective import (
     paired_aurc_difference,
     risk_band,
 )
-from ensemble.evaluation.set_records import NAN, PromiseResult, Selective
+from ensemble.evaluation.set_records import PromiseResult, Selective
 from ensemble.evaluation.set_votes import HowToVote, wrong_of
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.types import DoubleArray

@@ -24,7 +24,7 @@ from ensemble.evaluation.equivalence import equivalence_p
 from ensemble.evaluation.equivalent_size import LikelihoodPoint, equivalent_size, size_likelihoods
 from ensemble.evaluation.label_review import reviewed_labels
 from ensemble.evaluation.metrics import brier_score, vote_log_loss
-from ensemble.evaluation.records import Number, Record
+from ensemble.evaluation.record_base import Number, Record
 from ensemble.evaluation.size_curve import curve_sizes
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes
 from ensemble.evaluation.statistics import holm, mcnemar_exact, paired_difference_interval, wilson_interval

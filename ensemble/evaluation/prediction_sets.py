@@ -9,7 +9,8 @@ import numpy as np
 from ensemble.errors import PeekingError
 from ensemble.evaluation.conformal import Method, Rule, calibrate
 from ensemble.evaluation.conformal_sets import caution, describe, promised_band
-from ensemble.evaluation.set_records import NAN, Conformal, SetRule
+from ensemble.evaluation.record_base import NAN
+from ensemble.evaluation.set_records import Conformal, SetRule
 from ensemble.evaluation.set_votes import HowToVote
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.written import percent

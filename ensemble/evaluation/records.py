@@ -10,25 +10,20 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from ensemble.config.schema import Aggregator
 from ensemble.errors import StorageError
+from ensemble.evaluation.record_base import Number, Record
 from ensemble.evaluation.set_records import Conformal, Selective, ShiftedSet, UnknownSet
 
 VERSION = 1
-Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
+REMEDY = "`ensemble evaluate RUN --write` writes it anew from the stored votes, and trains nothing"
 Count = int | Number  # a mean row has means where others have counts
 Kind = Literal["vote", "chosen", "best_member", "baseline", "mean_member", "member", "oracle"]
 Outcome = Literal["better", "worse", "not distinguishable"]
-
-
-class Record:
-    """A field this version does not know is an error, not something to lose silently."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -392,17 +387,12 @@ class Evaluation(Record):
     def from_json(record: dict[str, Any]) -> Evaluation:
         """The evaluation of a record made by `to_json`. Raises StorageError for anything else."""
         if record.get("version") != VERSION:
-            raise StorageError(
-                f"evaluation.json: found version {record.get('version')!r}, expected {VERSION}; "
-                "`ensemble evaluate RUN --write` writes it anew from the stored votes, and trains nothing"
-            )
+            found = record.get("version")
+            raise StorageError(f"evaluation.json: found version {found!r}, expected {VERSION}; {REMEDY}")
         try:
             return _adapter().validate_python(record)
         except ValidationError as error:
-            raise StorageError(
-                f"evaluation.json does not fit this version: {error}; "
-                "`ensemble evaluate RUN --write` writes it anew from the stored votes, and trains nothing"
-            ) from error
+            raise StorageError(f"evaluation.json does not fit this version: {error}; {REMEDY}") from error
 
 
 @cache

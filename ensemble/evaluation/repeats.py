@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from ensemble.evaluation.shifted import bootstrap_p, percentile_interval
+from ensemble.evaluation.bootstrap import bootstrap_p, percentile_interval
 from ensemble.evaluation.splits import AnyFloatArray
 from ensemble.evaluation.statistics import PairedDifference
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ensemble.evaluation.bootstrap import bootstrap_p, percentile_interval
 from ensemble.evaluation.risk import RiskCurve, risk_coverage
 from ensemble.evaluation.statistics import PairedDifference
 from ensemble.types import DoubleArray, IntArray
@@ -222,7 +223,8 @@ def paired_aurc_difference(
     for d in range(draws):
         counts_N = np.bincount(generator.integers(rows, size=rows), minlength=rows)
         drawn_D[d] = _drawn_aurc(counts_N, ranked_a, sorted_a_N) - _drawn_aurc(counts_N, ranked_b, sorted_b_N)
-    return _from_draws(aurc(confidence_a_N, wrong_a_N) - aurc(confidence_b_N, wrong_b_N), drawn_D, confidence)
+    difference = aurc(confidence_a_N, wrong_a_N) - aurc(confidence_b_N, wrong_b_N)
+    return PairedDifference(difference, *percentile_interval(drawn_D, confidence), bootstrap_p(drawn_D))
 
 
 def scod_risk_coverage(
@@ -264,15 +266,3 @@ def _drawn_aurc(counts_N: IntArray, ranked: _Ranked, wrong_sorted_N: BoolArray) 
         sorted_N = np.diff(answered_G, prepend=0)
     # Groups before the first row drawn have no rows and no weight.
     return float(np.dot(sorted_N, wrong_G / np.maximum(answered_G, 1))) / len(counts_N)
-
-
-def _from_draws(difference: float, drawn_D: DoubleArray, confidence: float) -> PairedDifference:
-    """Interval and p-value of a difference from its bootstrap draws."""
-    draws = len(drawn_D)
-    beyond = min(int((drawn_D <= 0).sum()), int((drawn_D >= 0).sum()))
-    p = min(1.0, 2 * (beyond + 1) / (draws + 1))
-    # 1 - 0.95 is a rounding error more than the 0.05 a p-value is compared with.
-    j = int((2 * np.arange(1, draws + 1) / (draws + 1) < 1 - confidence - 1e-12).sum())
-    assert j > 0, f"{draws} draws are too few for an interval of {confidence:g}"
-    sorted_D = np.sort(drawn_D)
-    return PairedDifference(difference, float(sorted_D[j - 1]), float(sorted_D[draws - j]), p)

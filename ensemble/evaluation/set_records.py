@@ -6,22 +6,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
 
-from pydantic import BeforeValidator, ConfigDict
-
-Number = Annotated[float, BeforeValidator(lambda value: float("nan") if value is None else value)]
-NAN = float("nan")
-
-
-class SetRecord:
-    """A field this version does not know is an error, not something to lose silently."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+from ensemble.evaluation.record_base import NAN, Number, Record
 
 
 @dataclass(frozen=True)
-class ShiftedPart(SetRecord):
+class ShiftedPart(Record):
     """One part of a shifted set, such as one corruption at one severity.
 
     wrong, lower, upper: of vote_error, with Wilson's interval. difference = vote - member, with the interval that belongs to the
@@ -51,7 +41,7 @@ class ShiftedPart(SetRecord):
 
 
 @dataclass(frozen=True)
-class ShiftedSet(SetRecord):
+class ShiftedSet(Record):
     """A set of images of the run's classes, taken or changed in another way. Figures of the whole set are means over its parts.
 
     The interval and the p-value of `difference` are of a bootstrap over the images, each with all its parts; of a single part its own,
@@ -88,7 +78,7 @@ class ShiftedSet(SetRecord):
 
 
 @dataclass(frozen=True)
-class UnknownScore(SetRecord):
+class UnknownScore(Record):
     """How well one score tells images of none of the classes from test images; higher scores are meant for known ones.
 
     auroc with DeLong's interval. fpr95: share of test images rejected where 95 % of the unknown images are caught (the convention
@@ -117,7 +107,7 @@ class UnknownScore(SetRecord):
 
 
 @dataclass(frozen=True)
-class UnknownSet(SetRecord):
+class UnknownSet(Record):
     """A set of images of none of the run's classes, beside the test images.
 
     chosen: the score that was fixed before anybody looked. scod_aurc: the area under the risk-coverage curve of test images and
@@ -139,7 +129,7 @@ class UnknownSet(SetRecord):
 
 
 @dataclass(frozen=True)
-class PromiseResult(SetRecord):
+class PromiseResult(Record):
     """A threshold of the vote's confidence, chosen on other rows, and what came of it on test.
 
     kind: guaranteed holds with probability 1 - delta, empirical is what was seen there. outcome: kept, broken, cannot be told, or
@@ -167,7 +157,7 @@ class PromiseResult(SetRecord):
 
 
 @dataclass(frozen=True)
-class Selective(SetRecord):
+class Selective(Record):
     """Answering only the most certain test images. difference = aurc - member_aurc, with a paired bootstrap interval.
 
     coverage_at_1: the largest share answered with an error of at most 1 %. coverage, error, band_lower, band_upper: points of the
@@ -193,7 +183,7 @@ class Selective(SetRecord):
 
 
 @dataclass(frozen=True)
-class SetRule(SetRecord):
+class SetRule(Record):
     """Conformal prediction sets of one method at one level, on test (see `conformal`, `conformal_sets`).
 
     promised = 1 - alpha. raw_coverage: share of the sets that hold the true class, which is what is promised; in 99 of 100
@@ -224,7 +214,7 @@ class SetRule(SetRecord):
 
 
 @dataclass(frozen=True)
-class Conformal(SetRecord):
+class Conformal(Record):
     """Prediction sets by split conformal prediction. rows: of calibration, which nothing else was chosen by. cautions: in words."""
 
     rows: int

@@ -13,9 +13,11 @@ import numpy as np
 from scipy import special
 
 from ensemble.evaluation.aggregation import Decision, decide, floored_log
+from ensemble.evaluation.bootstrap import bootstrap_p, percentile_interval
 from ensemble.evaluation.calibration import confidence_of, equal_width_bins, expected_calibration_error
 from ensemble.evaluation.metrics import brier_score
-from ensemble.evaluation.set_records import NAN, ShiftedPart, ShiftedSet
+from ensemble.evaluation.record_base import NAN
+from ensemble.evaluation.set_records import ShiftedPart, ShiftedSet
 from ensemble.evaluation.set_votes import HowToVote, PartVotes, wrong_of
 from ensemble.evaluation.statistics import Interval, holm, mcnemar_exact, paired_difference_interval, wilson_interval
 from ensemble.types import DoubleArray, IntArray
@@ -162,20 +164,6 @@ def _ece(decision: Decision, labels_N: IntArray) -> float:
 
 def _mean(parts: tuple[ShiftedPart, ...], name: str) -> float:
     return float(np.mean([getattr(part, name) for part in parts]))
-
-
-def percentile_interval(drawn_D: DoubleArray, confidence: float = 0.95) -> Interval:
-    """The percentile interval of bootstrap draws; it leaves out 0 exactly when `bootstrap_p` is below 1 - confidence."""
-    left_out = int((1 - confidence) / 2 * (len(drawn_D) + 1) + 1e-9) - 1
-    assert left_out >= 0, f"{len(drawn_D)} draws are too few for an interval of {confidence:.0%}"
-    ordered_D = np.sort(drawn_D)
-    return Interval(float(ordered_D[left_out]), float(ordered_D[-1 - left_out]))
-
-
-def bootstrap_p(drawn_D: DoubleArray) -> float:
-    """Two-sided p-value that what was drawn is 0: twice the smaller share of draws on one side of it, one draw added to both."""
-    fewer = min(np.count_nonzero(drawn_D <= 0), np.count_nonzero(drawn_D >= 0))
-    return float(min(1.0, 2 * (fewer + 1) / (len(drawn_D) + 1)))
 
 
 def _t_interval(values_N: DoubleArray, confidence: float = 0.95) -> Interval:

@@ -15,9 +15,10 @@ from scipy import special
 from ensemble.evaluation.calibration import confidence_of
 from ensemble.evaluation.decomposition import uncertainty
 from ensemble.evaluation.delong import delong_interval, paired_delong
+from ensemble.evaluation.record_base import NAN
 from ensemble.evaluation.roc import aupr, auroc, false_positive_rate, fpr_interval
 from ensemble.evaluation.selective import scod_risk_coverage
-from ensemble.evaluation.set_records import NAN, PromiseResult, UnknownScore, UnknownSet
+from ensemble.evaluation.set_records import PromiseResult, UnknownScore, UnknownSet
 from ensemble.evaluation.set_votes import HowToVote, wrong_of
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, favourites
 from ensemble.evaluation.statistics import holm, wilson_interval

@@ -30,8 +30,7 @@ from ensemble.data import (
     normalization,
     split_of,
 )
-from ensemble.data.duplicates import same_images
-from ensemble.data.named_sets import NamedSet, calibration_set, load_named_set
+from ensemble.data.named_sets import NamedSet, load_named_sets, seen_in_training
 from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
@@ -79,8 +78,6 @@ from ensemble.training import (
 )
 from ensemble.types import ByteArray, Failure, FloatArray, IntArray
 
-COMPARED_BYTES = 2 << 30  # of training images that are compared with those of further sets
-
 MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
 
 
@@ -117,8 +114,8 @@ def run_ensemble(
     notices += _checked_networks(experiment, dataset)
     # Both before there is a folder, which a mistake in them would leave behind.
     given = _given(experiment, dataset)
-    sets = further_sets(experiment, dataset, split)
-    notices += _known_images(dataset, sets)
+    sets = load_named_sets(experiment.evaluation, dataset, split)
+    notices += [Notice(line, warning=True) for line in seen_in_training(sets, dataset)]
 
     def check(stored: RunFolder) -> None:
         require_same_data(stored, dataset, split)
@@ -337,25 +334,6 @@ def train_members(
     finally:
         driver.close()
     return driver
-
-
-def _known_images(dataset: Dataset, sets: Sequence[NamedSet]) -> Iterator[Notice]:
-    """A warning for each set from elsewhere that holds training images: members have seen them. Not looked for in very large sets."""
-    for one in sets if dataset.train_images_NCHW.nbytes <= COMPARED_BYTES else ():
-        if one.elsewhere and (seen := same_images(dataset.train_images_NCHW, one.images_NCHW)):
-            yield Notice(
-                f"set {one.name}: {len(seen):,} of its {len(one.images_NCHW):,} images are training images of this run, pixel for pixel: what it says of them is too good",
-                warning=True,
-            )
-
-
-def further_sets(experiment: Experiment, dataset: Dataset, split: Split) -> list[NamedSet]:
-    """The sets that an experiment's members vote on besides validation and test.
-
-    Raises DataError for images that are not there or do not fit, ConfigError for corruptions that there are not.
-    """
-    sets = [load_named_set(one, dataset) for one in experiment.evaluation.sets]
-    return [calibration_set(dataset, split), *sets] if len(split.calibration_rows) else sets
 
 
 def _given(experiment: Experiment, dataset: Dataset) -> Starts:

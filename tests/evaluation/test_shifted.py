@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from ensemble.evaluation.answering import selective
+from ensemble.evaluation.bootstrap import bootstrap_p, percentile_interval
 from ensemble.evaluation.set_votes import HowToVote, PartVotes
-from ensemble.evaluation.shifted import ShiftJudge, bootstrap_errors, bootstrap_p, percentile_interval, relative_gain
+from ensemble.evaluation.shifted import ShiftJudge, bootstrap_errors, relative_gain
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.unknown_images import judge_unknown, scores_of
 
@@ -89,6 +90,14 @@ def test_bootstrap_p_and_interval_agree():
         drawn = generator.normal(shift, 1, 999).round(1)  # with many equal values, some of them 0
         lower, upper = percentile_interval(drawn)
         assert (lower > 0 or upper < 0) == (bootstrap_p(drawn) < 0.05)
+
+
+def test_bootstrap_p_and_interval_agree_at_the_very_edge():
+    """Of 999 draws with 24 below 0, p is 0.05 exactly: not below it, so the interval holds 0."""
+    for below in (23, 24, 25):
+        drawn = np.r_[np.full(below, -1.0), np.full(999 - below, 1.0)]
+        lower, _ = percentile_interval(drawn)
+        assert (lower > 0) == (bootstrap_p(drawn) < 0.05) == (below == 23)
 
 
 def test_draws_of_pairs_are_draws_of_images():

@@ -1,0 +1,16 @@
+"""What all records of a judgement have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import BeforeValidator, ConfigDict
+
+NAN = float("nan")
+Number = Annotated[float, BeforeValidator(lambda value: NAN if value is None else value)]
+
+
+class Record:
+    """A field this version does not know is an error, not something to lose silently."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
