@@ -203,13 +203,14 @@ def _show(evaluation: Evaluation, path: Path, as_json: bool, everything: bool) -
 @main.command()
 @click.argument("runs", nargs=-1, required=True)
 @click.option("--out", type=GivenPath(), help="Write the page here, and no figures or tables beside the run.")
-def report(runs: tuple[str, ...], out: Path | None) -> None:
-    """Write one self-contained HTML page about one or several RUNS; their figures as PNG and SVG, tables as LaTeX and CSV."""
+@click.option("--whole", is_flag=True, help="Of several runs: also all about each, below the overview.")
+def report(runs: tuple[str, ...], out: Path | None, whole: bool) -> None:
+    """Write one self-contained HTML page about a run, with figures as PNG and SVG and tables as LaTeX and CSV; or an overview of several RUNS, or of all in a folder."""
     from ensemble.report.html import write_report
-    from ensemble.results.judging import find_run
+    from ensemble.results.judging import find_runs
 
-    paths = [find_run(run, Path("runs")) for run in runs]
-    say(write_report(paths, out, tell=lambda line: say(line, err=True)))
+    paths = find_runs(runs, Path("runs"))
+    say(write_report(paths, out, tell=lambda line: say(line, err=True), whole=whole))
 
 
 @main.command()

@@ -46,9 +46,9 @@ class Plot:
     name: str
     title: str
     caption: str
-    draw: Callable[[plots.Axes, RunFacts], None]
+    draw: Callable[[plots.Axes, Any], None]
     size: tuple[float, float] = (5.2, 3.5)
-    lines: Callable[[RunFacts], Sequence[object]] | None = None  # of a figure that is as high as it has lines
+    lines: Callable[[Any], Sequence[object]] | None = None  # of a figure that is as high as it has lines
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,16 @@ PLOTS = (
 
 def render_figures(run: RunFacts, salt: str = "run") -> list[RenderedFigure]:
     """Draw every figure the run has the facts for. salt: keeps the ids of several runs on one page apart."""
+    return render([plot for plot in PLOTS if _has_facts(plot, run)], run, salt, run.evaluation.class_names)
+
+
+def render(plots: Sequence[Plot], facts: Any, salt: str, names: Iterable[str]) -> list[RenderedFigure]:
+    """Draw these figures of whatever they are figures of. names: that must have a font."""
     import matplotlib as mpl
 
-    fonts = {"font.sans-serif": fonts_for(map(shown, run.evaluation.class_names))}
+    fonts = {"font.sans-serif": fonts_for(map(shown, names))}
     with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, **fonts}):
-        return [_render(plot, run, f"{salt}-{plot.name}") for plot in PLOTS if _has_facts(plot, run)]
+        return [_render(plot, facts, f"{salt}-{plot.name}") for plot in plots]
 
 
 def write_figures(figures: list[RenderedFigure], folder: Path) -> list[Path]:
@@ -180,7 +185,7 @@ def _has_facts(plot: Plot, run: RunFacts) -> bool:
     return bool(needs.get(plot.name, True))
 
 
-def _render(plot: Plot, run: RunFacts, salt: str) -> RenderedFigure:
+def _render(plot: Plot, run: Any, salt: str) -> RenderedFigure:
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -202,8 +207,8 @@ def _render(plot: Plot, run: RunFacts, salt: str) -> RenderedFigure:
 
 
 def _rounded(svg: str) -> str:
-    """Coordinates with two digits: a hundredth of a point cannot be seen, and the file is half as long."""
-    return re.sub(r"(-?\d+\.\d{2})\d+", r"\1", svg)
+    """Coordinates with two digits: a hundredth of a point cannot be seen, and the file is half as long. Texts stay as they are."""
+    return re.sub(r"<[^>]*>", lambda tag: re.sub(r"(-?\d+\.\d{2})\d+", r"\1", tag[0]), svg)
 
 
 def _inline(svg: str, title: str) -> str:

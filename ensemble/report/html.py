@@ -1,6 +1,7 @@
 """The page to send to a colleague: one HTML file that needs nothing else, no network and no script to be read.
 
     write_report([Path("runs/quickstart")], None)        # runs/quickstart/report.html and figures/
+    write_report(paths)                                  # runs/report.html, an overview of several runs
 
 Every number on it is taken from evaluation.json by its key and stands as <data value="exact" data-key="where">shown</data>.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from ensemble.report.class_tables import (
 from ensemble.report.figures import RenderedFigure, render_figures, write_figures
 from ensemble.report.fonts import missing_note
 from ensemble.report.keeping import mark_of, refuse_other
+from ensemble.report.numbers import Numbers
+from ensemble.report.overview import Overview, overview_figures, overview_part, page_links, read_overview
 from ensemble.report.paper_tables import TABLES, write_tables
 from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.storage.atomic import write_bytes
@@ -52,36 +55,47 @@ DECISIONS = {"drop": "left out", "retry": "tried again", "stop": "stopped the ru
 
 
 def write_report(
-    paths: Sequence[Path], out: Path | None = None, tell: Callable[[str], None] = lambda _line: None
+    paths: Sequence[Path],
+    out: Path | None = None,
+    tell: Callable[[str], None] = lambda _line: None,
+    whole: bool = False,
 ) -> Path:
     """Write the report of one or several runs; returns the page's path.
 
+    One run: all about it. Several: an overview of them, and with `whole` all about each below it.
     out: the file to write, and nothing else; without it report.html in the run's folder, for several runs in the folder
-    above the first, and figures/ and tables/ in each run's folder. tell: takes a line about whatever the page or the figures had to
-    leave out. Raises StorageError for a path that is no judged run, ConfigError for no run at all, the same one twice,
-    or a file that is there and is not this report.
+    above the first, and figures/ and tables/ in the folder of each run that is told of as a whole. tell: takes a line about whatever
+    the page or the figures had to leave out. Raises StorageError for a path that is no judged run, ConfigError for no run at all,
+    the same one twice, or a file that is there and is not this report.
     """
     if not paths or len({path.resolve() for path in paths}) != len(paths):
         raise ConfigError("report: give the folders of one or more different runs, such as runs/NAME")
-    beside = out is None
-    own = beside and len(paths) == 1
+    beside, several = out is None, len(paths) > 1
     if out is None:
-        out = (paths[0] if own else paths[0].resolve().parent) / REPORT
+        out = (paths[0].resolve().parent if several else paths[0]) / REPORT
     mark = mark_of("report", sorted(path.resolve().name for path in paths))
-    if not own:
+    if not beside or several:
         refuse_other(out, mark, "the report of other runs")
-    runs = [read_run(path) for path in paths]
+    overview = read_overview(paths) if several else None
+    told = [line.path for line in overview.lines] if overview else paths
+    runs = [read_run(path) for path in told] if whole or not several else []
     figures = []
     with working("drawing the figures of runs", len(runs)) as done:
         for i, run in enumerate(runs):
             figures.append(render_figures(run, f"run{i}"))
             done()
-    page = render_page(runs, figures, mark).encode()
+    if overview is None:
+        page = render_page(runs, figures, mark)
+    else:
+        links = [f"#run{i}" for i in range(len(runs))] or page_links(overview.lines, out.parent, REPORT)
+        page = render_overview(overview, links, runs, figures, mark)
     if beside:
         for run, drawn in zip(runs, figures, strict=True):
             write_figures(drawn, run.path / FIGURES)
             write_tables(run.evaluation, run.path / TABLES)
-    write_bytes(out, page)
+    write_bytes(out, page.encode())
+    for line in overview.left_out if overview else ():
+        tell(line)
     for run, drawn in zip(runs, figures, strict=True):
         for line in notices(run, drawn):
             tell(f"{shown(run.name)}: {line}")
@@ -95,7 +109,25 @@ def notices(run: RunFacts, figures: Sequence[RenderedFigure]) -> list[str]:
 
 
 def render_page(runs: Sequence[RunFacts], figures: Sequence[Sequence[RenderedFigure]], mark: str = "") -> str:
-    """The page as text. mark: by which it is known again, see `keeping`."""
+    """All about each run, as the text of a page. mark: by which it is known again, see `keeping`."""
+    parts = [_run_part(i, run, drawn) for i, (run, drawn) in enumerate(zip(runs, figures, strict=True))]
+    return _environment().get_template("template.html").render(runs=parts, mark=mark)
+
+
+def render_overview(
+    overview: Overview,
+    links: Sequence[str],
+    runs: Sequence[RunFacts] = (),
+    figures: Sequence[Sequence[RenderedFigure]] = (),
+    mark: str = "",
+) -> str:
+    """The overview of several runs, and all about `runs` below it, as the text of a page. links: see `overview_part`."""
+    parts = [_run_part(i, run, drawn) for i, (run, drawn) in enumerate(zip(runs, figures, strict=True))]
+    found = overview_part(overview, overview_figures(overview), links)
+    return _environment().get_template("overview.html").render(**found, runs=parts, mark=mark)
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("ensemble.report", "."),
         autoescape=True,
@@ -104,8 +136,7 @@ def render_page(runs: Sequence[RunFacts], figures: Sequence[Sequence[RenderedFig
         lstrip_blocks=True,
     )
     environment.filters["shown"] = shown
-    parts = [_run_part(i, run, drawn) for i, (run, drawn) in enumerate(zip(runs, figures, strict=True))]
-    return environment.get_template("template.html").render(runs=parts, mark=mark)
+    return environment
 
 
 def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -> dict[str, Any]:
@@ -150,69 +181,6 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "seconds": wording.seconds,
         "percent": wording.percent,
     }
-
-
-class Numbers:
-    """Writes the numbers of one evaluation.json, each found by its dotted key."""
-
-    def __init__(self, record: Mapping[str, Any]) -> None:
-        self._record = record
-
-    def _value(self, key: str) -> Any:
-        value: Any = self._record
-        for part in key.split("."):
-            value = value[int(part)] if isinstance(value, list) else value[part]
-        return value
-
-    def _written(self, key: str, text: str) -> Markup:
-        value = self._value(key)
-        exact = "" if value is None else repr(value)
-        return Markup('<data value="{}" data-key="{}">{}</data>').format(exact, key, text)
-
-    def _float(self, key: str) -> float:
-        value = self._value(key)
-        return math.nan if value is None else float(value)
-
-    def percent(self, key: str) -> Markup:
-        """A rate in percent, two digits."""
-        return self._written(key, wording.percent(self._float(key)))
-
-    def points(self, key: str) -> Markup:
-        """A difference of rates in percentage points, with its sign."""
-        return self._written(key, wording.points(self._float(key)))
-
-    def loss(self, key: str) -> Markup:
-        """A loss or score, four digits."""
-        return self._written(key, wording.loss(self._float(key)))
-
-    def p(self, key: str) -> Markup:
-        """A p-value."""
-        return self._written(key, wording.p_value(self._float(key)))
-
-    def count(self, key: str) -> Markup:
-        """A count, or a mean of counts."""
-        return self._written(key, wording.count(self._float(key)))
-
-    def one_digit(self, key: str) -> Markup:
-        """A mean of counts."""
-        value = self._float(key)
-        return self._written(key, wording.NONE if math.isnan(value) else f"{value:.1f}")
-
-    def short(self, key: str) -> Markup:
-        """A learned value (a weight, a temperature) with four significant digits."""
-        value = self._float(key)
-        return self._written(key, wording.NONE if math.isnan(value) else f"{value:.4g}")
-
-    def seconds(self, key: str) -> Markup:
-        """A time."""
-        return self._written(key, wording.seconds(self._float(key)))
-
-    def interval(self, prefix: str, lower: str = "lower", upper: str = "upper") -> Markup:
-        """Both ends of an interval of rates in percent."""
-        if math.isnan(self._float(f"{prefix}.{lower}")):
-            return Markup("-")
-        # No shorter dash: an end may be negative.
-        return Markup("{} to {}").format(self.percent(f"{prefix}.{lower}"), self.percent(f"{prefix}.{upper}"))
 
 
 def _whiskers(rows: Sequence[LeaderboardRow]) -> list[tuple[float, float, float] | None]:

@@ -21,10 +21,10 @@ def shifted(axes: Axes, run: RunFacts) -> None:
     rows = [(found, part) for found in run.evaluation.shifted for part in found.parts][:PARTS_UP_TO]
     vote = np.array([100 * part.vote_error for _, part in rows])
     ends = np.array([[100 * part.lower, 100 * part.upper] for _, part in rows]).T
-    _pairs(axes, vote, ends, [100 * part.member_error for _, part in rows])
+    pairs(axes, vote, ends, [100 * part.member_error for _, part in rows])
     axes.axvline(100 * run.evaluation.headline.test_error, color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2)
     several = len(run.evaluation.shifted) > 1
-    axes.set_yticks(_places(len(rows)), [_name(found, part.label, several) for found, part in rows])
+    axes.set_yticks(places(len(rows)), [_name(found, part.label, several) for found, part in rows])
     axes.set(xlabel="error, %")
     axes.set_xlim(left=0)
 
@@ -40,17 +40,17 @@ def unknown(axes: Axes, run: RunFacts) -> None:
     rows = [(found, score) for found in run.evaluation.unknown for score in found.scores][:PARTS_UP_TO]
     area = np.array([score.auroc for _, score in rows])
     ends = np.array([[score.lower, score.upper] for _, score in rows]).T
-    _pairs(axes, area, ends, [score.member_auroc for _, score in rows])
-    axes.set_yticks(_places(len(rows)), [f"{shown(found.name, NAME_SIGNS)}: {score.score}" for found, score in rows])
+    pairs(axes, area, ends, [score.member_auroc for _, score in rows])
+    axes.set_yticks(places(len(rows)), [f"{shown(found.name, NAME_SIGNS)}: {score.score}" for found, score in rows])
     axes.set(xlabel="AUROC")
     axes.set_xlim(right=1)
     axes.locator_params(axis="x", nbins=6)
     axes.xaxis.set_major_formatter(lambda value, _place: f"{value:.4g}")
 
 
-def _pairs(axes: Axes, vote_R: DoubleArray, ends_2R: DoubleArray, single_R: Sequence[float]) -> None:
+def pairs(axes: Axes, vote_R: DoubleArray, ends_2R: DoubleArray, single_R: Sequence[float]) -> None:
     """A line for each value: the vote's with its interval and the single model's."""
-    places_R = _places(len(vote_R))
+    places_R = places(len(vote_R))
     reach_2R = np.nan_to_num(np.maximum(0, [vote_R - ends_2R[0], ends_2R[1] - vote_R]))
     axes.errorbar(
         vote_R, places_R, xerr=reach_2R, fmt="o", color=VOTE, markersize=4, elinewidth=1.2,
@@ -64,7 +64,7 @@ def _pairs(axes: Axes, vote_R: DoubleArray, ends_2R: DoubleArray, single_R: Sequ
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
 
 
-def _places(lines: int) -> IntArray:
+def places(lines: int) -> IntArray:
     """Heights from the top down."""
     return np.arange(lines)[::-1]
 

@@ -8,6 +8,7 @@ The same function judges at the end of a run and years later, and gives the same
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,6 +139,21 @@ def find_run(name: str, root: Path) -> Path:
     if is_file(below / MANIFEST):
         return below
     return here if here.is_dir() else below
+
+
+def find_runs(words: Sequence[str], root: Path) -> list[Path]:
+    """Runs as `find_run` finds them, and all runs in a folder that is none itself, by their names.
+
+    Pages of this program among the words, as `runs/*` has them, are passed over.
+    """
+    found = []
+    for word in words:
+        path = find_run(word, root)
+        if path.suffix == ".html" and path.is_file() and b'name="ensemble-report"' in path.read_bytes()[:4096]:
+            continue
+        below = [] if is_file(path / MANIFEST) or not path.is_dir() else sorted(path.iterdir())
+        found += [one for one in below if is_file(one / MANIFEST)] or [path]
+    return found
 
 
 def _baseline(found: MemberResult | None) -> Baseline | None:

@@ -30,7 +30,7 @@ def differences(stored: dict[str, Any], current: dict[str, Any], device: str | N
     A key that the stored one lacks, because an older version wrote it, counts with its default. device: that of the
     run's plan, "cpu" or "cuda", where it is known; what only a GPU heeds does not matter on a CPU.
     """
-    old, new = (_by_digest(_with_ranks(_flat(values))) for values in (_completed(stored), _completed(current)))
+    old, new = (_by_digest(_with_ranks(flat(values))) for values in (_completed(stored), _completed(current)))
     without_effect = {"compute.cuda_graph"} if device == "cpu" else set()
     return [
         _difference(key, *(values.get(key, _LEFT_OUT.get(key, "absent")) for values in (old, new)))
@@ -73,11 +73,12 @@ def _neutral(key: str) -> bool:
     return any(".".join(parts[:n]) in NEUTRAL for n in range(1, len(parts) + 1))
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """The values of nested sections by dotted keys; sections in lists by their position, other lists whole."""
     if isinstance(value, dict):
-        return {k: v for name, inner in value.items() for k, v in _flat(inner, f"{prefix}{name}.").items()}
+        return {k: v for name, inner in value.items() for k, v in flat(inner, f"{prefix}{name}.").items()}
     if isinstance(value, list | tuple):
         if not any(isinstance(item, dict) for item in value):
             return {prefix.rstrip("."): list(value)}
-        return {k: v for i, inner in enumerate(value) for k, v in _flat(inner, f"{prefix}{i}.").items()}
+        return {k: v for i, inner in enumerate(value) for k, v in flat(inner, f"{prefix}{i}.").items()}
     return {prefix.rstrip("."): value}

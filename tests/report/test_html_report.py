@@ -176,9 +176,9 @@ def test_colour_images_keep_their_colours(run_of: Callable[..., Path], tmp_path:
     assert Image.open(io.BytesIO(base64.b64decode(address.split(",")[1]))).mode == "RGB"
 
 
-def test_several_runs_are_compared_first(run_of: Callable[..., Path], tmp_path: Path) -> None:
+def test_several_runs_as_a_whole_have_the_overview_first(run_of: Callable[..., Path], tmp_path: Path) -> None:
     paths = [run_of(tmp_path, name, members=m, recipes=("lenet5", "mlp"), seed=m) for name, m in (("a", 2), ("b", 3))]
-    page_path = write_report(paths)
+    page_path = write_report(paths, whole=True)
     assert page_path == tmp_path / "report.html"
     page = Page(page_path.read_text())
     records = {str(i): json.loads((path / "evaluation.json").read_text()) for i, path in enumerate(paths)}
