@@ -6,6 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import overload
 
 from pydantic import ConfigDict, RootModel
 
@@ -22,7 +23,7 @@ from ensemble.storage.atomic import json_bytes
 from ensemble.storage.names import PLAN, ROUNDS
 from ensemble.storage.parsing import checked, json_value
 from ensemble.training import Arrays, Trainer
-from ensemble.types import Checkpoint, Failure, IntArray, MemberSpec, Task
+from ensemble.types import Checkpoint, Failure, IntArray, MemberResult, MemberSpec, Task
 
 BASELINE = "baseline"  # the task of the network that does not vote
 
@@ -31,6 +32,25 @@ class ClosedRounds(RootModel[list[list[int]]]):
     """rounds.json: the members that each round was told of."""
 
     model_config = ConfigDict(strict=True)
+
+
+class Stored(Sequence[MemberResult]):
+    """Members of a run folder, each read when it is asked for: most methods ask for none, and thousands fill the memory."""
+
+    def __init__(self, folder: RunFolder, indices: Sequence[int], weights: bool) -> None:
+        self._folder, self._indices, self._weights = folder, indices, weights
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    @overload
+    def __getitem__(self, place: int) -> MemberResult: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[MemberResult]: ...
+    def __getitem__(self, place: int | slice) -> MemberResult | Sequence[MemberResult]:
+        if isinstance(place, slice):
+            return Stored(self._folder, self._indices[place], self._weights)
+        return self._folder.load_member(self._indices[place], self._weights)
 
 
 MakeExecutor = Callable[[str, Sequence[Task], float], Executor]  # device kind, tasks, work (planning.training_work)
@@ -83,7 +103,7 @@ class Driver:
             self._round(todo, trainer, arrays)
             previous = sorted(wanted & self.folder.finished())
             self.told.update(previous)
-            method.tell([self.folder.load_member(index, method.wants_weights) for index in previous])
+            method.tell(Stored(self.folder, previous, method.wants_weights))
             self._listen(method)
         if not self.failures:
             self.folder.drop_all_checkpoints()  # a start that was stopped may have left some of finished tasks
@@ -154,7 +174,7 @@ class Driver:
         if outcome.task.id == BASELINE:
             self._store_baseline(outcome)
             return
-        new = [result for result in outcome.results if result.index not in self.folder.finished()]
+        new = [result for result in outcome.results if not self.folder.has_member(result.index)]
         self.folder.save_members(new)
         self.trained += len(new)
         for result in new:

@@ -1,7 +1,7 @@
 """A folder in which only what its manifest lists counts.
 
-Files are written whole, then listed with their SHA-256 (the manifest is written last, atomically), so a kill at any
-moment leaves either the old state or the new one; a file is compared with its entry whenever it is read.
+Files are written whole, then listed with their SHA-256 (the manifest, or a line beside it, is written last, atomically), so a
+kill at any moment leaves either the old state or the new one; a file is compared with its entry whenever it is read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import IO, Self
 from ensemble.errors import StorageError
 from ensemble.storage.atomic import remove, write_bytes
 from ensemble.storage.damage import Damaged, what_to_do
-from ensemble.storage.manifest import MANIFEST, Content, Entry, manifest_bytes, parse_manifest
+from ensemble.storage.manifest import MANIFEST, Content, Entry
+from ensemble.storage.manifest_log import ManifestLog
 from ensemble.storage.names import EVENTS
 from ensemble.storage.remote import Mirror
 
@@ -32,7 +33,7 @@ class ListedFolder:
         self._lock = lock
         self._mirror = mirror
         self._files: dict[str, Entry] = {}
-        self._changes = 0  # of the list, for what is worked out from it
+        self._list = ManifestLog(path)
         self._place = path.stat() if lock else None  # where it was when it was opened
 
     def __enter__(self) -> Self:
@@ -40,14 +41,18 @@ class ListedFolder:
 
     def __exit__(self, _t: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None) -> None:
         try:
-            if error is None and self._mirror is not None and self._lock is not None:
-                self._mirror.settle(self.path, self._digests())
+            if error is None and self._lock is not None:
+                self._write_whole_list()
+                if self._mirror is not None:
+                    self._mirror.settle(self.path, self._digests())
         finally:
             self.close()
 
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:
+            with contextlib.suppress(StorageError):  # else the next start reads the log beside the manifest
+                self._write_whole_list()
             with contextlib.suppress(OSError):  # what was to be said has been said
                 self._lock.close()
             self._lock = None
@@ -69,15 +74,16 @@ class ListedFolder:
         }
         replaced = {name: old for name, old in self._files.items() if name in new and old.sha256 != new[name].sha256}
         if replaced:
-            self._files.update({
+            announced = {
                 name: Entry(sha256=old.sha256, bytes=old.bytes, replaced_by=new[name]) for name, old in replaced.items()
-            })  # fmt: skip
-            write_bytes(self.path / MANIFEST, manifest_bytes(self._files), self.path)
+            }
+            self._files.update(announced)
+            self._list.write(self._files, announced)
         for name, content in contents.items():
             write_bytes(self.path / name, content, self.path)
         self._files.update(new)
-        self._changes += 1
-        self._write_manifest()
+        self._note(new, ())
+        self._record(new)
 
     def record_events(self) -> None:
         """List the event log as it is now, up to its last whole line."""
@@ -89,7 +95,7 @@ class ListedFolder:
             raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
         whole = content[: content.rfind(b"\n") + 1]
         self._files[EVENTS] = Entry(sha256=hashlib.sha256(whole).hexdigest(), bytes=len(whole))
-        self._write_manifest()
+        self._record({EVENTS: self._files[EVENTS]})
 
     def read_bytes(self, name: str) -> bytes:
         """A file's content. Raises StorageError when it is missing or not what the manifest says.
@@ -142,12 +148,13 @@ class ListedFolder:
     def forget(self, names: Sequence[str]) -> None:
         """Take files off the list, then remove them; a member's go together."""
         names = [name for name in names if name in self._files]
+        if not names:
+            return
         for name in names:
             del self._files[name]
-        self._changes += 1
-        if names:
-            self._require_here()
-            self._write_manifest()  # first the list, so that no listed file is ever missing
+        self._note({}, names)
+        self._require_here()
+        self._record({}, names)  # first the list, so that no listed file is ever missing
         for name in names:
             remove(self.path / name)
 
@@ -171,27 +178,34 @@ class ListedFolder:
                 f"{self.path}: the run folder is gone: it was moved, removed or unmounted while the run went on; put it back and start the run again"
             )
 
-    def _write_manifest(self) -> None:
-        write_bytes(self.path / MANIFEST, manifest_bytes(self._files), self.path)
+    def _note(self, listed: Mapping[str, Entry], removed: Sequence[str]) -> None:
+        """Told of every change of the list, for what is worked out from it."""
+
+    def _record(self, listed: Mapping[str, Entry], removed: Sequence[str] = ()) -> None:
+        """Bring the list to the disk, and the files to where the run is mirrored."""
+        self._list.write(self._files, listed, removed)
         if self._mirror:
             self._mirror.push(self.path, self._digests())
+
+    def _write_whole_list(self) -> None:
+        if self._list.is_behind:
+            self._require_here()
+            self._list.write_whole(self._files)
 
     def _digests(self) -> dict[str, str]:
         return {name: entry.sha256 for name, entry in self._files.items()}
 
     def _load_manifest(self) -> None:
-        path = self.path / MANIFEST
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
-        manifest = parse_manifest(content, path)
-        self._files, self._changes = dict(manifest.files), self._changes + 1
+        manifest, self._files = self._list.read()
+        self._forget_notes()
         if not manifest.certain and (damaged := ListedFolder.damaged_files(self)):
             raise StorageError(
-                f"{path}: damaged, or a file it lists is: digests were changed after it was written, and these do not fit:\n"
+                f"{self.path / MANIFEST}: damaged, or a file it lists is: digests were changed after it was written, and these do not fit:\n"
                 + "\n".join(f"  {error}" for error in damaged[:5])
             )
+
+    def _forget_notes(self) -> None:
+        """The list is another one altogether."""
 
 
 def is_file(path: Path) -> bool:

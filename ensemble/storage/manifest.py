@@ -92,7 +92,7 @@ def parse_manifest(content: bytes, where: Path) -> Manifest:
         raise StorageError(
             f"{where}: damaged: the files it lists are not those that were written (their names have another SHA-256); restore it from a copy, or start the run anew under another name=..."
         )
-    _require_whole_members(found.files, where)
+    require_whole_members(found.files, where)
     return found
 
 
@@ -131,7 +131,7 @@ def _is_inside(name: str) -> bool:
     return all(part not in ("", ".", "..") for part in parts) and "\0" not in name
 
 
-def _require_whole_members(files: Mapping[str, Any], where: Path) -> None:
+def require_whole_members(files: Mapping[str, Any], where: Path) -> None:
     """A member's files are listed together or not at all; anything else under members/ has no meaning."""
     for name in files:
         if name.startswith("members/") and (member_of(name) is None or name.rpartition("/")[2] not in MEMBER_FILES):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,7 +28,7 @@ from ensemble.storage.descriptions import DatasetFacts, JudgedConfig, MemberFile
 from ensemble.storage.event_lines import parse_events
 from ensemble.storage.identity import differences
 from ensemble.storage.listed_folder import ListedFolder, has_entries, is_file, locked
-from ensemble.storage.manifest import MANIFEST, MEMBER_FILES, member_folder, members_of
+from ensemble.storage.manifest import MANIFEST, MEMBER_FILES, Entry, member_folder, members_of
 from ensemble.storage.member_files import (
     HISTORY,
     MEMBER,
@@ -61,7 +61,8 @@ class RunFolder(ListedFolder):
     def __init__(self, path: Path, lock: IO[str] | None = None, mirror: Mirror | None = None) -> None:
         super().__init__(path, lock, mirror)
         self._expected: tuple[tuple[str, ...], Expected] | None = None
-        self._finished: tuple[int, set[int]] | None = None  # as of so many changes of the list
+        self._finished: set[int] | None = None
+        self._states: dict[str, set[str]] | None = None  # checkpoints by task
 
     @classmethod
     def open(
@@ -127,7 +128,8 @@ class RunFolder(ListedFolder):
                 f"{self.path / MANIFEST}: missing, though members lie in this folder; restore it from a copy, or remove the folder to train anew"
             )
         if not self.has(CONFIG):  # nothing was begun, or only a plan was made, as earlier versions could leave it
-            self._files, self._changes = {}, self._changes + 1
+            self._files = {}
+            self._forget_notes()
             made = plan() if callable(plan) else plan
             self.write_all({PLAN: json_bytes(made), CONFIG: _yaml(config)})
             return
@@ -251,9 +253,30 @@ class RunFolder(ListedFolder):
 
     def finished(self) -> set[int]:
         """Indices of the members that are stored whole."""
-        if self._finished is None or self._finished[0] != self._changes:
-            self._finished = (self._changes, members_of(self._files))
-        return set(self._finished[1])
+        return set(self._members())
+
+    def has_member(self, index: int) -> bool:
+        """Whether a member is stored whole."""
+        return index in self._members()
+
+    def _members(self) -> set[int]:
+        if self._finished is None:
+            self._finished = members_of(self._files)
+        return self._finished
+
+    def _note(self, listed: Mapping[str, Entry], removed: Sequence[str]) -> None:
+        if self._finished is not None:
+            self._finished |= members_of(listed)
+            self._finished -= members_of(dict.fromkeys(removed))
+        if self._states is not None:
+            for name in removed:
+                self._states.get(_task_of(name), set()).discard(name)
+            for name in listed:
+                if task := _task_of(name):
+                    self._states.setdefault(task, set()).add(name)
+
+    def _forget_notes(self) -> None:
+        self._finished = self._states = None
 
     def load_member(self, index: int, weights: bool = False) -> MemberResult:
         """A stored member; its weights only on request. Raises StorageError when damaged or not of this run."""
@@ -348,8 +371,21 @@ class RunFolder(ListedFolder):
         self.forget([name for name in self.files() if name.startswith("checkpoints/")])
 
     def _checkpoints(self, task: str) -> list[str]:
-        pattern = re.compile(rf"checkpoints/{re.escape(task)}\.\d+\.safetensors")
-        return sorted(name for name in self._files if pattern.fullmatch(name))
+        if self._states is None:
+            self._states = {}
+            for name in self._files:
+                if of := _task_of(name):
+                    self._states.setdefault(of, set()).add(name)
+        return sorted(self._states.get(task, ()))
+
+
+def _task_of(name: str) -> str:
+    """The task that a listed file is a checkpoint of; empty for any other."""
+    found = _CHECKPOINT.fullmatch(name)
+    return found[1] if found else ""
+
+
+_CHECKPOINT = re.compile(r"checkpoints/(.+)\.\d+\.safetensors", re.DOTALL)
 
 
 def _plain(value: Any) -> Any:

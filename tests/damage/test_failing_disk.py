@@ -16,6 +16,7 @@ from ensemble.config import parse_experiment
 from ensemble.errors import StorageError
 from ensemble.executors import InlineExecutor
 from ensemble.run.run import RunOutcome, run_ensemble
+from ensemble.storage import manifest_log
 from tests.damage.disk import ERRORS, Disk, Killed, attach
 
 CONFIG: dict[str, Any] = {
@@ -91,6 +92,26 @@ def test_after_a_fault_the_same_command_ends_with_the_same_bits(
     for number in range(SAMPLED):
         at = (number * calls // SAMPLED + shift) % calls
         check_one(tmp_path / str(at), expected, at, fault)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_same_where_the_list_of_files_is_long(
+    calm: tuple[dict[str, Any], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """As for thousands of members: changes of the list are lines beside the manifest."""
+    monkeypatch.setattr(manifest_log, "LONG_BYTES", -1)
+    monkeypatch.setattr(manifest_log, "LOG_SHARE", 1e9)
+    expected, _ = calm
+    disk = Disk(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        attach(disk, patch)
+        run(tmp_path / "undisturbed")
+    assert result(tmp_path / "undisturbed") == expected
+    appended = [at for at, call in enumerate(disk.calls) if ".log" in call]
+    assert len(appended) > 30
+    for at in appended[list(FAULTS).index(fault) % 7 :: len(appended) // SAMPLED]:
+        check_one(tmp_path / str(at), expected, at, fault)
+        assert not list((tmp_path / str(at)).rglob("manifest.*.log"))
 
 
 @pytest.mark.long
