@@ -41,7 +41,7 @@ class ListedFolder:
     def __exit__(self, _t: type[BaseException] | None, error: BaseException | None, _tb: TracebackType | None) -> None:
         try:
             if error is None and self._mirror is not None and self._lock is not None:
-                self._mirror.settle(self.path, self._digests())
+                self._mirror.settle(self.path, self._files)
         finally:
             self.close()
 
@@ -174,10 +174,7 @@ class ListedFolder:
     def _write_manifest(self) -> None:
         write_bytes(self.path / MANIFEST, manifest_bytes(self._files), self.path)
         if self._mirror:
-            self._mirror.push(self.path, self._digests())
-
-    def _digests(self) -> dict[str, str]:
-        return {name: entry.sha256 for name, entry in self._files.items()}
+            self._mirror.push(self.path, dict(self._files))
 
     def _load_manifest(self) -> None:
         path = self.path / MANIFEST
