@@ -11,6 +11,7 @@ by the same rules as in a folder of this machine. The paths of a tree are no fil
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from ensemble.errors import DataError, StorageError
 from ensemble.outside.long_work import working
-from ensemble.outside.object_storage import ObjectFacts, ObjectStorage, Unreachable
+from ensemble.outside.object_storage import ObjectFacts, ObjectStorage, Unreachable, is_address
+from ensemble.outside.paths import given_path
 
 AWAY = "check the network and the address (for s3: also AWS_ENDPOINT_URL), then start again: pictures that were decoded are kept"
 
@@ -82,7 +84,7 @@ class Tree:
         """An object. Raises DataError where it is gone, Unreachable where the storage does not answer or refuses."""
         content = self.storage.read(self.name(path))
         if content is None:
-            raise DataError(f"{self.shown(path)}: no such object; expected one of the listing that was just made")
+            raise DataError(f"{self.shown(path)}: no such object; expected a picture there")
         return content
 
 
@@ -121,13 +123,49 @@ def tree_of(path: Path) -> Tree | None:
     return max(inside, key=lambda tree: len(tree.address)) if inside else None
 
 
-def object_at(address: str, key: str) -> bytes:
-    """One object, such as a table. Raises DataError where there is none, and as `tree_at`."""
+_named: dict[Path, str] = {}  # single objects that were named, such as tables
+
+
+def given_place(text: str, key: str) -> Path:
+    """The path that a person means, here (`given_path`), or as a name for an object in storage. Raises ConfigError."""
+    if not is_address(text):
+        return given_path(text, key)
+    _named[Path(text)] = text.rstrip("/")
+    return Path(text)
+
+
+def address_of(path: Path) -> str | None:
+    """The address that a path stands for; None for a path of this machine."""
+    if path in _named:
+        return _named[path]
+    if (tree := tree_of(path)) is not None:
+        return tree.shown(path)
+    return None
+
+
+def named_object(path: Path) -> bytes | None:
+    """The content of what `given_place` named; None for a path of this machine.
+
+    Raises FileNotFoundError where there is no such object, ConfigError and StorageError as `tree_at`.
+    """
+    address = _named.get(path)
+    if address is None:
+        return None
     folder, _, name = address.rpartition("/")
-    content = ObjectStorage(folder, f"{key}: {address}", AWAY).read(name)
+    content = ObjectStorage(folder, address, AWAY).read(name)
     if content is None:
-        raise DataError(f"{key}: no object {address}; expected a file there")
+        raise FileNotFoundError(address)
     return content
+
+
+def trees_of(addresses: Sequence[str], key: str) -> None:
+    """List what lies around these addresses of objects: of each bucket the folder that all of them are in."""
+    folders: dict[str, list[str]] = {}
+    for address in addresses:
+        scheme, _, place = address.partition("://")
+        folders.setdefault(f"{scheme}://{place.partition('/')[0]}", []).append(place.rpartition("/")[0])
+    for bucket, places in folders.items():
+        tree_at(f"{bucket.partition('://')[0]}://{os.path.commonpath(places)}", key)
 
 
 @dataclass(frozen=True, eq=False)

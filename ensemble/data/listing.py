@@ -19,7 +19,7 @@ import numpy as np
 
 from ensemble.config.schema import DataConfig
 from ensemble.data.account import Account, PartAccount, Remark, used_by_class
-from ensemble.data.bucket import FarFiles
+from ensemble.data.bucket import FarFiles, address_of
 from ensemble.data.own_parts import PartName, held_back
 from ensemble.data.picture_tree import DAMAGED, LeftOut
 from ensemble.data.pictures import Decoded, decode
@@ -239,4 +239,6 @@ class Listing:
 
 def below(path: Path, root: Path) -> str:
     """A path as seen from a folder, or whole where it lies elsewhere."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return address_of(path) or path.as_posix()

@@ -7,11 +7,12 @@ A pipe would be waited for without end, a device read without end, so both are r
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ensemble.data.bucket import tree_of
+from ensemble.data.bucket import address_of, named_object, tree_of
 from ensemble.errors import DataError
 from ensemble.outside import names, paths
 
@@ -30,10 +31,12 @@ class Entry(Protocol):
 
 
 def open_regular(path: Path, expected: str) -> BinaryIO:
-    """The file, open for reading. expected: what it should be, in words ("a picture").
+    """The file, here or in object storage, open for reading. expected: what it should be, in words ("a picture").
 
     Raises FileNotFoundError where there is none; DataError when it cannot be opened or is no regular file.
     """
+    if (content := named_object(path)) is not None:
+        return io.BytesIO(content)
     try:
         return paths.open_regular(path)
     except FileNotFoundError:
@@ -66,6 +69,6 @@ def is_folder(entry: Entry) -> bool:
 
 def shown(name: Path | str) -> str:
     """A file's name as one line of text that can be written anywhere; bytes that are no UTF-8 stand as \\xe4."""
-    if isinstance(name, Path) and (tree := tree_of(name)) is not None:
-        name = tree.shown(name)
+    if isinstance(name, Path) and not name.is_absolute():
+        name = address_of(name) or name
     return names.shown(os.fspath(name), names.LONGEST_PATH)

@@ -146,3 +146,45 @@ def test_errors_name_the_address(s3: S3Server, photos: str) -> None:
     s3.mood = lambda _method, _path: 403
     with pytest.raises(StorageError, match=rf"{photos}/.*listed.*credentials"):
         loaded(photos)
+
+
+def test_a_table_and_its_pictures(s3: S3Server, photos: str, tmp_path: Path) -> None:
+    lines = ["file,class,part", *(f"{name},{name.split('/')[1]},{name.split('/')[0]}" for name in PHOTOS)]
+    table = "\n".join(lines).encode()
+    (tmp_path / "photos/labels.csv").write_bytes(table)
+    s3.client().put_object(Bucket=s3.bucket, Key="data/photos/labels.csv", Body=table)
+    columns: dict[str, Any] = {
+        "name": "table", "image_column": "file", "label_column": "class", "split_column": "part", "image_size": 8,
+    }  # fmt: skip
+    here = load_dataset(DataConfig(path=str(tmp_path / "photos/labels.csv"), **columns))
+    s3.forget()
+    far = load_dataset(DataConfig(path=f"{photos}/labels.csv", **columns))
+    assert same(far, here)
+    assert s3.methods() == Counter(GET=len(PHOTOS) + 2)  # and the table, and the listing
+    assert same(load_dataset(DataConfig(path=str(tmp_path / "photos/labels.csv"), root=photos, **columns)), here)
+    addresses = tmp_path / "addresses.csv"
+    addresses.write_text("\n".join([lines[0], *(f"{photos}/{line}" for line in lines[1:])]))
+    by_address = load_dataset(DataConfig(path=str(addresses), **columns))
+    assert images_digest(by_address) == images_digest(here)
+    addresses.write_text("\n".join([lines[0], lines[1], *(f"{photos}/{line}" for line in lines[2:])]))
+    with pytest.raises(
+        DataError, match=r"column file: found \d+ addresses, such as s3://.*, and 1 names of files here"
+    ):
+        load_dataset(DataConfig(path=str(addresses), **columns))
+    with pytest.raises(DataError, match=rf"data.path: no file {photos}/nosuch.csv"):
+        load_dataset(DataConfig(path=f"{photos}/nosuch.csv", **columns))
+
+
+def test_arrays(s3: S3Server, photos: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    content = io.BytesIO()
+    np.savez(content, train_images=random.integers(0, 256, (12, 8, 8), np.uint8), train_labels=np.arange(12) % 2)
+    (tmp_path / "photos/mine.npz").write_bytes(content.getvalue())
+    s3.client().put_object(Bucket=s3.bucket, Key="data/photos/mine.npz", Body=content.getvalue())
+    far = load_dataset(DataConfig(name="arrays", path=f"{photos}/mine.npz"))
+    assert same(far, load_dataset(DataConfig(name="arrays", path=str(tmp_path / "photos/mine.npz"))))
+    with pytest.raises(DataError, match=rf"data.path: no file {photos}/nosuch.npz"):
+        load_dataset(DataConfig(name="arrays", path=f"{photos}/nosuch.npz"))
+    s3.mood = lambda _method, _path: 403
+    with pytest.raises(StorageError, match=rf"{photos}/mine.npz: cannot be read: .*credentials"):
+        load_dataset(DataConfig(name="arrays", path=f"{photos}/mine.npz"))
