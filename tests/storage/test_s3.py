@@ -9,10 +9,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from PIL import Image
 
+from ensemble.commands.main import main
 from ensemble.errors import StorageError
+from ensemble.inference.trained import load_ensemble
 from ensemble.outside import object_storage
+from ensemble.run.stored import Run
 from ensemble.storage import RunFolder
 from ensemble.storage.names import EVENTS
 from tests.s3_server import S3Server
@@ -167,3 +173,52 @@ def test_two_writers(
         second.write_all(member(3))
     monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "three"))
     assert RunFolder.read(RunFolder.fetched(f"{place}/run")).finished() == {0, 1, 3}
+
+
+def test_every_door_takes_the_address_of_a_run(
+    s3: S3Server, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained on one machine, used on another that has nothing but the address."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(
+        json.dumps({
+            "name": "far", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"}, "output_dir": place,
+            "model": {"name": "mlp", "widths": [16]}, "training": {"epochs": 1}, "tracking": {"wandb": {"mode": "disabled"}},
+            "compute": {"executor": "inline", "device": "cpu", "stack_size": 2},
+        })
+    )  # fmt: skip
+    Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).save(tmp_path / "picture.png")
+    run = f"{place}/far"
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(main, list(words))
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    trained = said("train", "c.yaml", "-q")
+    assert trained.splitlines()[-1] == f"run: {run}"
+    assert str(tmp_path / "one") not in trained
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "two"))
+    assert said("evaluate", run) == trained
+    assert said("check", run).startswith(f"{run}: ")
+    said("compare", f"{run}:0", f"{run}:members")
+    assert f"ensemble predict {run} IMAGE" in said("card", run)
+    said("report", run, "--out", "page.html")
+    assert (tmp_path / "page.html").is_file()
+    assert "picture.png" in said("predict", run, "picture.png")
+    said("export", run, "--format", "torch_export", "--out", "vote.pt2")
+    assert (tmp_path / "vote.pt2").is_file()
+    said("wandb", run, "--mode", "offline")
+    images = np.zeros((2, 1, 28, 28), np.uint8)
+    assert load_ensemble(run).predict_proba(images).shape == (2, 10)
+    assert Run(run).votes("test").shape == (2, 355, 10)
+    s3.forget()
+    said("evaluate", run, "--aggregator", "hard", "--write")  # which is copied back
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "three"))
+    assert Run(run).evaluation.aggregator == "hard"
+    result = CliRunner().invoke(main, ["evaluate", f"{place}/nosuch"])
+    assert isinstance(result.exception, StorageError | SystemExit)
+    assert f"{place}/nosuch: no run here" in (result.output + str(result.exception))
+    # What was trained elsewhere is not trained again.
+    assert "0 of 2" not in said("train", "c.yaml")
+    assert {name for name in s3.contents() if "journal" in name or "owner" in name} == set()
