@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests import steady_environment
+from tests.s3_server import S3Server, s3_server
 
 # Set before ray, wandb or matplotlib is first imported.
 os.environ["WANDB_MODE"] = "offline"
@@ -39,7 +40,7 @@ SLOW = (
     "config/test_foreign_variables",
     "inference/test_abstaining", "inference/test_export", "inference/test_export_networks", "inference/test_names_in_answers", "inference/test_predict_command",
     "models/test_own_network", "models/test_python_network", "native/test_compiling", "report/test_figures", "report/test_html_report",
-    "report/test_large_reports", "report/test_names_everywhere", "report/test_report_in_chromium", "storage/test_remote",
+    "report/test_large_reports", "report/test_names_everywhere", "report/test_report_in_chromium", "storage/test_remote", "storage/test_s3", "data/test_bucket_data",
     "test_bare_machine", "test_baseline", "test_benchmarks", "test_predictions", "test_examples", "test_further_sets", "test_given_weights", "test_mapped_runs", "test_gpu_benchmark", "test_gpu_benchmark_runner", "test_python_entrance",
     "test_reproduction", "test_run", "test_run_boosting", "test_run_chained_and_boosted", "test_sklearn_api", "test_skips", "test_sweep", "test_tune_gpu", "test_wheel", "tracking/test_wandb_offline", "tracking/test_wandb_replay", "tracking/test_wandb_silence",
     "training/test_class_balance", "training/test_data_parallel_strides", "training/test_frozen_features", "training/test_placement", "training/test_stack_equals_alone", "training/test_triton_convolutions",
@@ -124,6 +125,30 @@ def mnist_root() -> Path:
     if not root or not (Path(root) / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file():
         pytest.skip("needs real MNIST: set ENSEMBLE_DATA to a folder with MNIST/raw in torchvision's layout")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def one_s3_server() -> Iterator[S3Server]:
+    """A real S3 server, once for all tests of a process."""
+    with s3_server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(one_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """The server with a bucket of the test's own, `s3.bucket`, where this process finds it and nothing else."""
+    import s3fs
+
+    for name, value in one_s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    s3fs.S3FileSystem.clear_instance_cache()  # each of which keeps the credentials it was made with
+    one_s3_server.new_bucket()
+    one_s3_server.forget()
+    yield one_s3_server
+    one_s3_server.forget()
+    s3fs.S3FileSystem.clear_instance_cache()
 
 
 ALLOWED_SKIPS = "ENSEMBLE_ALLOWED_SKIPS"  # the variable: one beginning of a reason a line

@@ -19,6 +19,7 @@ def check(run: str, as_json: bool) -> None:
     from ensemble.results.checking import check_run
     from ensemble.results.judging import find_run
     from ensemble.storage import RunFolder
+    from ensemble.storage.remote import address_of
 
     path = find_run(run, Path("runs"))
     problems = check_run(path)
@@ -27,7 +28,9 @@ def check(run: str, as_json: bool) -> None:
         found = {"files": len(folder.files()), "members": len(folder.finished()), "problems": problems}
         say(json.dumps(found, indent=1))
     elif not problems:
-        say(f"{path}: {len(folder.files())} files of {len(folder.finished())} finished members: all sound")
+        say(
+            f"{address_of(path) or path}: {len(folder.files())} files of {len(folder.finished())} finished members: all sound"
+        )
     else:
         say("\n".join(problems))
     if problems:

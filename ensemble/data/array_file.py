@@ -20,13 +20,13 @@ import numpy.typing as npt
 
 from ensemble.config.schema import DataConfig
 from ensemble.data.account import Account, PartAccount, Remark, used_by_class
+from ensemble.data.bucket import given_place
 from ensemble.data.channel_axis import Layout, described, to_channels_first
 from ensemble.data.own_parts import Part, Parts, held_back, parts_of
 from ensemble.data.picture_reading import level_remarks, range_remark
 from ensemble.data.pixel_rule import BYTES, Extremes, PixelRule, check_floats, whole_range
 from ensemble.data.regular_files import open_regular, shown
-from ensemble.errors import DataError
-from ensemble.outside.paths import given_path
+from ensemble.errors import ConfigError, DataError, StorageError
 from ensemble.types import IntArray
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -37,7 +37,7 @@ OPTIONAL = ("test_images", "test_labels", "val_images", "val_labels", "class_nam
 def load_array_file(config: DataConfig) -> Parts:
     """Training and test part. Raises DataError naming the file, the array, what was found and expected."""
     assert config.path is not None
-    path = given_path(config.path, "data.path")
+    path = given_place(config.path, "data.path")
     return parts_of_arrays(_read(path), path, config)
 
 
@@ -125,7 +125,7 @@ def _read(path: Path) -> Arrays:
                 arrays |= {name: _column(array) for name, array in arrays.items() if name.endswith("_labels")}
     except FileNotFoundError as error:
         raise DataError(f"data.path: no file {shown(path)}; expected {expected}") from error
-    except DataError:
+    except (DataError, ConfigError, StorageError):
         raise
     except Exception as error:  # damaged archives make numpy raise nearly anything, MemoryError among it
         reason = " ".join(str(error).split()) or type(error).__name__

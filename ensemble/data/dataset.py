@@ -35,6 +35,7 @@ from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
 from ensemble.data.split import Split, split_rows
 from ensemble.data.table import list_table
+from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
 from ensemble.types import ByteArray, FloatArray, IntArray
 
@@ -119,9 +120,8 @@ def _own(config: DataConfig) -> Dataset:
         parts = load_array_file(config)
     else:
         parts = decoded_parts(list_table(config) if config.name == "table" else list_image_folder(config))
-    place = given_path(
-        (config.path if config.name == "table" else config.root or config.path) or "", "data.root or data.path"
-    ).resolve()
+    written = (config.path if config.name == "table" else config.root or config.path) or ""
+    place = Path(written) if is_address(written) else given_path(written, "data.root or data.path").resolve()
     return _of_parts(f"{shown(place.name)} ({config.name})", parts)
 
 

@@ -28,6 +28,7 @@ from ensemble.data.prepared import PreparedFolder, prepared
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
 from ensemble.outside.memory import available_memory
+from ensemble.outside.object_storage import is_address
 from ensemble.types import ByteArray, IntArray
 
 FORMAT = 3  # of prepared folders; a new number where the same pictures would be decoded to other bytes
@@ -51,7 +52,8 @@ def decoded_parts(listing: Listing) -> Parts:
     """Training and test part of what is listed. Raises DataError naming the pictures at fault, or where there is no room for them."""
     reader, storage = PictureReader(listing.config), listing.config.storage
     wants = len(listing.pictures) * int(np.prod(reader.image_shape))
-    if storage == "mapped" or (storage in (None, "auto") and wants >= MAPPED_FROM):
+    # What is far away is fetched once.
+    if storage == "mapped" or (storage in (None, "auto") and (wants >= MAPPED_FROM or listing.address is not None)):
         decoded = _mapped(listing, reader, wants)
     else:
         decoded = _in_memory(listing, reader, wants)
@@ -81,7 +83,7 @@ def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose
     pictures, expected = listing.pictures, listing.rows_without({})
     rooms = {name: make_room(name, (len(rows), *reader.image_shape)) for name, rows in expected.items()}
     left = len(pictures) - sum(len(room.facts) for room in rooms.values())
-    with threads("reading pictures", left) as every:
+    with threads("reading pictures", left, waiting=listing.address is not None) as every:
         readings = {
             name: reader.read(pictures.decode, rows.tolist(), rooms[name], every) for name, rows in expected.items()
         }
@@ -156,7 +158,7 @@ def _mapped(listing: Listing, reader: PictureReader, wants: int) -> _Decoded:
     need not be. Raises DataError where they must be mapped and cannot be kept.
     """
     try:
-        with prepared(_key(listing, reader), os.path.abspath(listing.root)) as folder:  # noqa: PTH100  # links stay
+        with prepared(_key(listing, reader), listing.origin) as folder:
             index = folder.finished()
             if index is None or _passed(listing, index):
                 index = _prepare(folder, listing, reader)
@@ -226,7 +228,7 @@ def _prepare(folder: PreparedFolder, listing: Listing, reader: PictureReader) ->
 def _opened(folder: PreparedFolder, index: dict[str, Any], listing: Listing) -> _Decoded:
     config = listing.config
     absolute = {
-        key: os.path.abspath(value)  # noqa: PTH100
+        key: value if is_address(value) else os.path.abspath(value)  # noqa: PTH100
         for key in ("root", "path")
         if (value := getattr(config, key)) is not None
     }

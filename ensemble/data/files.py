@@ -17,7 +17,8 @@ from typing import Literal, TypeVar
 
 from ensemble.config.schema import DataConfig
 from ensemble.data.regular_files import open_regular
-from ensemble.errors import DataError
+from ensemble.errors import ConfigError, DataError
+from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
 
 ROOT_VARIABLE = "ENSEMBLE_DATA"
@@ -53,6 +54,10 @@ class FetchError(Exception):
 
 def data_root(config: DataConfig) -> tuple[Path, str]:
     """The folder of the data sets and which setting it came from."""
+    if config.root is not None and is_address(config.root):
+        raise ConfigError(
+            f"data.root: {config.root}: an address is read for data.name=image_folder and table alone; give {config.name} a folder"
+        )
     if config.root is not None:
         return given_path(config.root, "data.root"), "data.root"
     if from_environment := os.environ.get(ROOT_VARIABLE):

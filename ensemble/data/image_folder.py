@@ -15,21 +15,24 @@ from pathlib import Path
 import numpy as np
 
 from ensemble.config.schema import DataConfig
+from ensemble.data.bucket import tree_at
 from ensemble.data.class_folders import Layout, find_layout
-from ensemble.data.listing import Listing, PictureFiles, Section
+from ensemble.data.listing import Listing, PictureFiles, PicturesFarAway, Section
 from ensemble.data.own_parts import PartName
 from ensemble.data.picture_tree import Found, beside, few, pictures_below, reasons_text
 from ensemble.data.pictures import SUFFIXES
 from ensemble.data.regular_files import list_folder, shown
 from ensemble.errors import DataError
+from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
 
 
 def list_image_folder(config: DataConfig) -> Listing:
     """The pictures of a folder. Raises DataError naming the folders at fault."""
     assert config.root is not None
-    root = given_path(config.root, "data.root")
-    if not os.path.isdir(root):  # noqa: PTH112  # Path.is_dir raises where the way there may not be looked at
+    address = config.root if is_address(config.root) else None
+    root = tree_at(address, "data.root").root if address else given_path(config.root, "data.root")
+    if address is None and not os.path.isdir(root):  # noqa: PTH112  # Path.is_dir raises where the way there may not be looked at
         raise DataError(f"data.root: no folder {shown(root)}; expected one with a folder of pictures per class")
     list_folder(root)
     layout = find_layout(root)
@@ -53,7 +56,8 @@ def list_image_folder(config: DataConfig) -> Listing:
             left_out[""] = (*left_out[""], *beside(root))
         rows = sum(len(below.files) for below in found.values())
         sections.append(Section(name, shown(part_root), part_root, part, rows, left_out))
-    return Listing(root, PictureFiles(files), np.array(labels, np.int64), sections, tuple(layout.train), config)
+    pictures = PicturesFarAway(files) if address else PictureFiles(files)
+    return Listing(root, pictures, np.array(labels, np.int64), sections, tuple(layout.train), config, address=address)
 
 
 def _parts(layout: Layout) -> list[tuple[str, PartName | None, Path, dict[str, Path]]]:

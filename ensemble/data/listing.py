@@ -19,9 +19,11 @@ import numpy as np
 
 from ensemble.config.schema import DataConfig
 from ensemble.data.account import Account, PartAccount, Remark, used_by_class
+from ensemble.data.bucket import FarFiles, address_of
 from ensemble.data.own_parts import PartName, held_back
 from ensemble.data.picture_tree import DAMAGED, LeftOut
 from ensemble.data.pictures import Decoded, decode
+from ensemble.data.regular_files import shown
 from ensemble.errors import DataError
 from ensemble.types import IntArray
 
@@ -82,6 +84,22 @@ class PictureFiles:
 
 
 @dataclass(frozen=True, eq=False)
+class PicturesFarAway(FarFiles):
+    """Pictures in object storage, each of which is read when it is decoded and not kept."""
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, row: int) -> Path:
+        """See Pictures."""
+        return self.files[row]
+
+    def decode(self, row: int) -> Decoded:
+        """See Pictures. Raises Unreachable where the storage does not answer, or refuses other pictures as well."""
+        return decode(self.content(row), shown(self.files[row]))
+
+
+@dataclass(frozen=True, eq=False)
 class Section:
     """Rows that follow each other and are accounted for together.
 
@@ -99,7 +117,10 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """All pictures of a data set. groups: of each row, where the rows of a group stay together."""
+    """All pictures of a data set. groups: of each row, where the rows of a group stay together.
+
+    address: of the pictures, where they are in object storage; the paths below it are names then.
+    """
 
     root: Path
     pictures: Pictures
@@ -109,6 +130,12 @@ class Listing:
     config: DataConfig
     groups: Sequence[str] | None = None
     remarks: Sequence[Remark] = ()
+    address: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """Where the pictures lie, whole."""
+        return self.address or os.path.abspath(self.root)  # noqa: PTH100  # links stay
 
     @property
     def where(self) -> str:
@@ -212,4 +239,6 @@ class Listing:
 
 def below(path: Path, root: Path) -> str:
     """A path as seen from a folder, or whole where it lies elsewhere."""
-    return (path.relative_to(root) if path.is_relative_to(root) else path).as_posix()
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    return address_of(path) or path.as_posix()

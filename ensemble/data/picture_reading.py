@@ -31,6 +31,7 @@ from ensemble.outside.long_work import working
 from ensemble.types import ByteArray
 
 COLOURS = 3  # channels without data.channels
+WAITING = 16  # pictures that are fetched at a time
 FEW_LEVELS = 48  # of 256: less than so many say that most of the range is empty
 
 T = TypeVar("T")
@@ -199,12 +200,13 @@ class Every(Protocol):
 
 
 @contextmanager
-def threads(what: str, total: int) -> Iterator[Every]:
+def threads(what: str, total: int, waiting: bool = False) -> Iterator[Every]:
     """Inside, a function of every item, in their order. Pillow decodes outside the interpreter's lock.
 
-    what: is said of it, if it takes long. total: items in all.
+    what: is said of it, if it takes long. total: items in all. waiting: most of the time of each goes by waiting.
     """
-    with quiet_decoding(), working(what, total) as done, ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    workers = max(os.cpu_count() or 1, WAITING if waiting else 1)
+    with quiet_decoding(), working(what, total) as done, ThreadPoolExecutor(max_workers=workers) as pool:
 
         def every(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
             def and_count(item: T) -> R:

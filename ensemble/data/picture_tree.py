@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ensemble.data.bucket import Tree, tree_of
 from ensemble.data.pictures import SUFFIXES
 from ensemble.data.regular_files import is_folder, list_folder, shown
 from ensemble.outside.paths import kind_of_mode
@@ -43,12 +44,27 @@ class Found:
 
 def pictures_below(folder: Path) -> Found:
     """Every picture at any depth of a folder, in the order of their paths. Raises DataError when it cannot be listed."""
+    if (tree := tree_of(folder)) is not None:
+        return _far_pictures_below(folder, tree)
     files: list[Path] = []
     left_out: list[LeftOut] = []
     # A link to a folder above would bring in the pictures of the other classes, and itself again.
     seen = {_identity(above) for path in (folder.absolute(), folder.resolve()) for above in (path, *path.parents)}
     _walk(folder, files, left_out, seen)
     return Found(tuple(sorted(files)), tuple(left_out))
+
+
+def _far_pictures_below(folder: Path, tree: Tree) -> Found:
+    files: list[Path] = []
+    left_out: list[LeftOut] = []
+    for path in sorted(tree.files_below(folder)):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            left_out.append(LeftOut(path, HIDDEN))
+        elif (reason := _reason_of_name(path)) is None:
+            files.append(path)
+        else:
+            left_out.append(LeftOut(path, reason))
+    return Found(tuple(files), tuple(left_out))
 
 
 def _walk(folder: Path, files: list[Path], left_out: list[LeftOut], seen: set[tuple[int, int]]) -> None:
@@ -71,6 +87,8 @@ def _walk(folder: Path, files: list[Path], left_out: list[LeftOut], seen: set[tu
 
 def hidden_below(path: Path) -> list[LeftOut]:
     """A hidden file, or every file in a hidden folder."""
+    if (tree := tree_of(path)) is not None:
+        return [LeftOut(file, HIDDEN) for file in tree.files_below(path)]
     if path.is_symlink() or not path.is_dir():
         return [LeftOut(path, HIDDEN)]
     inside = [Path(root, name) for root, _, names in os.walk(path) for name in names]
@@ -110,6 +128,10 @@ def _reason(path: Path) -> str | None:
         return NOWHERE
     if not stat.S_ISREG(mode):
         return kind_of_mode(mode).removeprefix("a ")
+    return _reason_of_name(path)
+
+
+def _reason_of_name(path: Path) -> str | None:
     suffix = path.suffix.lower()
     return None if suffix in SUFFIXES else shown(suffix) or "without an ending"
 

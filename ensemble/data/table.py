@@ -6,7 +6,7 @@
 
 data.image_column and data.label_column name the columns. With data.split_column the parts are given (train, val and test, as
 `class_folders` reads such words); with data.group_column the rows of a group stay together where a part is divided. Files are looked
-for from data.root on, else from the folder of the table.
+for from data.root on, else from the folder of the table. Both may be addresses, s3://bucket/labels.csv, and so may be the names.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ import numpy as np
 
 from ensemble.config.schema import DataConfig
 from ensemble.data.account import Remark
+from ensemble.data.bucket import address_of, given_place, tree_at, trees_of
 from ensemble.data.class_folders import part_of
-from ensemble.data.listing import Listing, PictureFiles, Section
+from ensemble.data.listing import Listing, PictureFiles, PicturesFarAway, Section
 from ensemble.data.own_parts import PartName
 from ensemble.data.picture_tree import few
 from ensemble.data.regular_files import open_regular, shown
 from ensemble.errors import DataError
-from ensemble.outside.paths import given_path
+from ensemble.outside.object_storage import is_address
 from ensemble.types import IntArray
 
 EXPECTED = "a table (.csv, .tsv or .parquet) with a row for each picture"
@@ -42,8 +43,11 @@ def list_table(config: DataConfig) -> Listing:
     assert config.path is not None
     assert config.image_column is not None
     assert config.label_column is not None
-    path = given_path(config.path, "data.path")
-    root = path.parent if config.root is None else given_path(config.root, "data.root")
+    path = given_place(config.path, "data.path")
+    beside = config.path.rpartition("/")[0] if is_address(config.path) else None
+    root = (
+        path.parent if config.root is None and beside is None else given_place(config.root or beside or "", "data.root")
+    )
     wanted = {
         key: column
         for key in ("image_column", "label_column", "split_column", "group_column")
@@ -65,7 +69,7 @@ def list_table(config: DataConfig) -> Listing:
     class_names = _classes(path, wanted["label_column"], columns["label_column"], parts_N)
     number = {name: k for k, name in enumerate(class_names)}
     labels_N: IntArray = np.array([number[columns["label_column"][n]] for n in order], np.int64)
-    files = [root / columns["image_column"][n] for n in order]
+    files, address = _places([columns["image_column"][n] for n in order], root, path, wanted["image_column"])
     groups = [columns["group_column"][n] for n in order] if "group_column" in columns else _by_file(files)
     counts = Counter(parts_N)
     sections = [
@@ -77,8 +81,26 @@ def list_table(config: DataConfig) -> Listing:
         raise DataError(
             f"data.test_fraction: found {config.test_fraction}, but column {wanted['split_column']} of {shown(path)} gives the test part; remove one"
         )
-    listing = Listing(root, PictureFiles(files), labels_N, sections, class_names, config, groups)
+    pictures = PictureFiles(files) if address is None else PicturesFarAway(files)
+    listing = Listing(root, pictures, labels_N, sections, class_names, config, groups, address=address)
     return replace(listing, remarks=_remarks(files, labels_N, listing))
+
+
+def _places(names: Sequence[str], root: Path, path: Path, column: str) -> tuple[list[Path], str | None]:
+    """Where the pictures lie, and, if that is object storage, an address they lie under. Names may be addresses themselves."""
+    addresses = [name for name in names if is_address(name)]
+    others = len(names) - len(addresses)
+    far = address_of(root)
+    if far is not None and others:
+        tree_at(far, "data.root")
+    if addresses:
+        if far is None and others:
+            raise DataError(
+                f"{shown(path)}: column {column}: found {len(addresses):,} addresses, such as {addresses[0]}, and {others:,} names of files here; expected one kind (or data.root as an address, under which the names are looked for)"
+            )
+        trees_of(addresses, "data.image_column")
+    files = [Path(name) if is_address(name) else root / name for name in names]
+    return files, (far or addresses[0].rpartition("/")[0]) if far or addresses else None
 
 
 def _read(path: Path, wanted: dict[str, str]) -> dict[str, list[str]]:

@@ -23,7 +23,9 @@ from ensemble.inference.images import as_batch
 from ensemble.inference.network import Members, VoteNetwork
 from ensemble.inference.stored import StoredVote, read_vote
 from ensemble.outside.names import shown
+from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
+from ensemble.storage import RunFolder
 from ensemble.training.prediction import in_batches
 from ensemble.types import DoubleArray, FloatArray, IntArray
 
@@ -42,12 +44,13 @@ def load_ensemble(
 ) -> TrainedEnsemble:
     """The trained members of a run and their vote.
 
-    path: the run's folder. aggregator: another vote than the configured one. device: "auto" (a GPU where there is
+    path: the run's folder, or its address such as s3://bucket/runs/NAME. aggregator: another vote than the configured one. device: "auto" (a GPU where there is
     one), "cpu" or "cuda". trust_code: execute the code that the folder holds where the network is made by some
     (`model.name: python`); without it such a run is a ConfigError. Raises StorageError where there is no run or a file is damaged, QuorumError when too few
     members finished, ComputeError when the device is not there.
     """
-    return TrainedEnsemble(read_vote(given_path(path, "path"), aggregator, trust_code), device)
+    folder = RunFolder.fetched(os.fspath(path)) if is_address(os.fspath(path)) else given_path(path, "path")
+    return TrainedEnsemble(read_vote(folder, aggregator, trust_code), device)
 
 
 class TrainedEnsemble:

@@ -271,7 +271,7 @@ def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
 
 
 def _commands(run: RunFacts) -> Iterable[tuple[str, str]]:
-    path = shell_word(str(run.path))
+    path = shell_word(run.place)
     yield f"ensemble predict {path} IMAGE", "class, probability and every member's vote"
     yield f"ensemble export {path} --format onnx", "the whole vote as one file"
     yield run.commands[0]
@@ -279,7 +279,7 @@ def _commands(run: RunFacts) -> Iterable[tuple[str, str]]:
 
 
 def _python(run: RunFacts) -> str:
-    return f"from ensemble import load_ensemble\n\nprobs = load_ensemble({json.dumps(str(run.path))}).predict_proba(images)"
+    return f"from ensemble import load_ensemble\n\nprobs = load_ensemble({json.dumps(run.place)}).predict_proba(images)"
 
 
 def _recipes(evaluation: Evaluation) -> list[str]:

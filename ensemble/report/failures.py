@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ensemble.errors import EXIT_DEGRADED
 from ensemble.report import wording
+from ensemble.storage.remote import address_of
 from ensemble.types import Failure
 
 
@@ -24,7 +25,9 @@ def failure_lines(failures: Sequence[Failure], ended_early: Sequence[str], folde
             cells = [row[0].rjust(widths[0]), row[1].ljust(widths[1]), row[2].rjust(widths[2]), row[3].rjust(widths[3])]
             lines.append("  " + "  ".join([*cells, row[4]]))
         if any(f.details for f in failures):
-            lines.append(f"whole traces: {folder / 'failures'}; start the same command again to try them again")
+            lines.append(
+                f"whole traces: {address_of(folder) or folder}/failures; start the same command again to try them again"
+            )
     if ended_early:
         lines.append(f"the method ended before it had all members asked for (exit code {EXIT_DEGRADED}):")
         lines += [f"  {why}" for why in ended_early]

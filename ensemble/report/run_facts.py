@@ -24,6 +24,7 @@ from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
 from ensemble.storage.names import CONFIG, DATASET, ENVIRONMENT
 from ensemble.storage.parsing import json_object
+from ensemble.storage.remote import address_of
 from ensemble.types import ByteArray, EpochRecord
 
 
@@ -68,9 +69,14 @@ class RunFacts:
     predictions: tuple[Prediction, ...] = ()
 
     @property
+    def place(self) -> str:
+        """Where the run is for whoever asks for it: its folder, or the address that the folder is the local side of."""
+        return address_of(self.path) or str(self.path)
+
+    @property
     def commands(self) -> tuple[tuple[str, str], ...]:
         """What to type to get the judgement and the members again, each with what it does."""
-        path = shell_word(str(self.path))
+        path = shell_word(self.place)
         config = shell_word(str(self.path / CONFIG))
         return (
             (f"ensemble evaluate {path}", "the same figures again, from the stored votes"),

@@ -17,6 +17,7 @@ from ensemble.evaluation.records import Evaluation, Kind, LeaderboardRow
 from ensemble.outside.names import markdown_text, shown
 from ensemble.report import wording
 from ensemble.report.records_csv import records_csv
+from ensemble.storage.remote import address_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,7 +105,7 @@ def _show(console: Console, evaluation: Evaluation, path: Path, everything: bool
         console.print(Text(line))
     for line in wording.cautions(evaluation):
         console.print(Text(f"warning: {line}", style="yellow"))
-    folder = shown(str(path), 4096)
+    folder = shown(address_of(path) or str(path), 4096)
     if not everything:
         typed = shlex.quote(folder)
         console.print(Text(f"more: ensemble evaluate {typed} --all, ensemble report {typed}"), soft_wrap=True)

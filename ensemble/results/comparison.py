@@ -13,6 +13,7 @@ Rows are the test images in the data set's own order. At least one item must kno
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.comparing import Comparison, System, compare, single_system
 from ensemble.evaluation.equivalent_size import calibrated_log_likelihood
 from ensemble.evaluation.metrics import error_rate
+from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
 from ensemble.results.further_sets import votes_on
 from ensemble.results.judging import find_run
@@ -40,6 +42,7 @@ from ensemble.types import IntArray
 SUFFIXES = (".npz", ".npy", ".csv")
 SUM_TOLERANCE = 1e-3
 JOINT_VOTES = tuple(name for name in AGGREGATORS if name not in WEIGHING)
+_OF_ADDRESS = re.compile(r":(\d+|members)\Z")  # which members of a run at an address
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +98,9 @@ def compare_items(
 
 
 def _source(item: str, root: Path, on: str | None) -> _Source:
+    if is_address(item):
+        run, _, which = item.rpartition(":") if _OF_ADDRESS.search(item) else (item, "", "")
+        return _run(item, RunFolder.read(find_run(run, root)), which, on)
     path = given_path(item, "ITEM")
     if path.suffix in SUFFIXES and not is_file(path / MANIFEST):
         return _file(path)

@@ -31,7 +31,7 @@ from ensemble.storage.listed_folder import is_file
 from ensemble.storage.manifest import MANIFEST
 from ensemble.storage.names import DATASET, DISPUTED, EVALUATION, METHOD, STAGED
 from ensemble.storage.parsing import json_object
-from ensemble.storage.remote import Mirror, is_address, local_root
+from ensemble.storage.remote import is_address
 from ensemble.types import MemberResult
 
 __all__ = ["DATASET", "DISPUTED", "EVALUATION", "METHOD", "STAGED"]
@@ -129,10 +129,7 @@ def find_run(name: str, root: Path) -> Path:
     if is_address(name):
         if remedy := secret_in(name):
             raise ConfigError(f"RUN: {remedy}")
-        address, _, run = name.rstrip("/").rpartition("/")
-        path = local_root(address) / run
-        Mirror(address, run).fetch(path)
-        return path
+        return RunFolder.fetched(name)
     here, below = given_path(name, "RUN"), root / name
     if "/" in str(here) or is_file(here / MANIFEST):
         return here

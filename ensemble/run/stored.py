@@ -22,6 +22,7 @@ from ensemble.config.method import Aggregator
 from ensemble.evaluation.comparing import Comparison
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.splits import SplitVotes
+from ensemble.outside.object_storage import is_address
 from ensemble.results.comparison import compare_items
 from ensemble.results.judging import find_run, judge, stored_evaluation
 from ensemble.results.predictions import read_predictions
@@ -38,8 +39,11 @@ class Run:
     """A finished or unfinished run. Its folder may be moved; everything here is read from it when it is asked for."""
 
     def __init__(self, path: str | os.PathLike[str], trust_code: bool = False) -> None:
-        """path: the run's folder. trust_code: see `load`. Raises StorageError where there is no run, or a damaged manifest."""
-        self._folder, self._trust_code = RunFolder.read(Path(path)), trust_code
+        """path: the run's folder, or its address. trust_code: see `load`. Raises StorageError where there is no run, or a damaged manifest."""
+        self._folder, self._trust_code = (
+            RunFolder.read(RunFolder.fetched(os.fspath(path)) if is_address(os.fspath(path)) else Path(path)),
+            trust_code,
+        )
 
     @property
     def path(self) -> Path:

@@ -44,7 +44,7 @@ class ListedFolder:
             if error is None and self._lock is not None:
                 self._write_whole_list()
                 if self._mirror is not None:
-                    self._mirror.settle(self.path, self._digests())
+                    self._mirror.settle(self.path, self._files)
         finally:
             self.close()
 
@@ -185,15 +185,12 @@ class ListedFolder:
         """Bring the list to the disk, and the files to where the run is mirrored."""
         self._list.write(self._files, listed, removed)
         if self._mirror:
-            self._mirror.push(self.path, self._digests())
+            self._mirror.push(self.path, dict(self._files))
 
     def _write_whole_list(self) -> None:
         if self._list.is_behind:
             self._require_here()
             self._list.write_whole(self._files)
-
-    def _digests(self) -> dict[str, str]:
-        return {name: entry.sha256 for name, entry in self._files.items()}
 
     def _load_manifest(self) -> None:
         manifest, self._files = self._list.read()

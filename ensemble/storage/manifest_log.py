@@ -135,6 +135,12 @@ class ManifestLog:
         self._last, self._bytes = line[:64].decode(), self._bytes + len(line)
 
 
+def drop_logs(folder: Path) -> None:
+    """The manifest of this folder was brought from elsewhere and is whole: what lies beside it says nothing of it."""
+    for path in folder.glob("manifest.*.log"):
+        remove(path)
+
+
 def _chained(last: str, text: str) -> str:
     return hashlib.sha256(f"{last} {text}".encode()).hexdigest()
 

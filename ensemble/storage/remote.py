@@ -1,8 +1,11 @@
 """Run folders on object storage: `output_dir: s3://bucket/runs`, or any other address that fsspec knows.
 
-The run is written to a local folder, as always; what its manifest lists is copied to ADDRESS/NAME after every write, the
-manifest last, so the copy is as whole as the original. A start elsewhere begins by fetching what is there. Two writers
-cannot lock each other out on object storage: the later one notices that the copy is not what it left, and stops.
+The run is written to a local folder, as always; what its manifest lists is copied to ADDRESS/NAME after every write: the files,
+then word of them, the manifest or a part of the journal beside it (`journal`). So a copy that is cut off at any request is whole as
+of an earlier moment. A start elsewhere begins by fetching what is there.
+
+Two writers cannot lock each other out on object storage. Each leaves its name in the object run.owner and looks whether it is still
+there before it writes; the earlier one of two notices, and stops.
 
 Where the storage cannot be reached for a while the run goes on in the local folder and says so; the copy is tried again
 after longer and longer waits, and a last time when the run ends. A bucket is never created.
@@ -10,27 +13,35 @@ after longer and longer waits, and a last time when the run ends. A bucket is ne
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import logging
+import os
+import platform
+import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from ensemble.cache import cache_folder
-from ensemble.errors import ConfigError, StorageError
+from ensemble.errors import StorageError
+from ensemble.outside.long_work import working
+from ensemble.outside.object_storage import ObjectStorage, Unreachable, is_address
 from ensemble.storage.atomic import write_bytes
-from ensemble.storage.manifest import MANIFEST, parse_manifest
+from ensemble.storage.journal import JOURNAL, Position, joined_events, parse_part, part_content
+from ensemble.storage.manifest import MANIFEST, Entry, manifest_bytes, parse_manifest
+from ensemble.storage.manifest_log import drop_logs
 from ensemble.storage.names import EVENTS
+
+__all__ = ["LEFT", "OWNER", "Mirror", "address_of", "is_address", "local_root"]
 
 log = logging.getLogger(__name__)
 
-LEFT = "run.pushed"
-
-
-def is_address(place: str) -> bool:
-    """True for an address such as s3://bucket/runs, False for a path."""
-    return "://" in place
+LEFT = "run.pushed"  # beside the local manifest: the states that this folder has brought the copy to, or was about to
+OWNER = "run.owner"  # beside the copy: who writes to it
+ADDRESS = ".address"  # in a local root: what it is the local side of
 
 
 def local_root(address: str) -> Path:
@@ -38,24 +49,32 @@ def local_root(address: str) -> Path:
     return cache_folder() / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:16]
 
 
+def address_of(folder: Path) -> str | None:
+    """The address that a run folder is the local side of; None for a folder that stands for itself."""
+    try:
+        root = (folder.absolute().parent / ADDRESS).read_text()
+    except (OSError, ValueError):
+        return None
+    return f"{root}/{folder.absolute().name}" if is_address(root) else None
+
+
 class Mirror:
     """The copy of one run folder under an address."""
 
-    def __init__(self, address: str, name: str) -> None:
-        """Raises ConfigError for a protocol nobody knows or whose package is missing."""
-        import fsspec
+    def __init__(self, address: str, name: str, take_over: bool = True) -> None:
+        """take_over: go on where another process has written that did not end in order; else that is refused.
 
+        Raises ConfigError for a protocol nobody knows or whose package is missing.
+        """
         self.address = f"{address.rstrip('/')}/{name}"
-        protocol = address.partition("://")[0]
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(self.address, **_OPTIONS.get(protocol, {}))
-        except (ValueError, ImportError) as error:
-            raise ConfigError(
-                f"output_dir: {address}: {error}; expected a path, or an address whose fsspec package is installed, such as s3fs for s3://"
-            ) from error
-        self._has_folders = protocol in _WITH_FOLDERS
-        self._pushed: dict[str, str] = {}  # what lies there, by name
-        self._manifest, self._sent = b"", b""  # that which lies there, and that which was sent last
+        self._root = address.rstrip("/")
+        self._storage = ObjectStorage(self.address, f"output_dir: {self._root}", _AWAY)
+        self._take_over = take_over
+        self._there: Position | None = None  # what lies there; None where nothing does
+        self._owner: bytes | None = None  # who had written there when it was fetched
+        me = {"who": f"process {os.getpid()} on {platform.node()}", "token": secrets.token_hex(8)}
+        self._mine = json.dumps({**me, "since": time.strftime("%Y-%m-%d %H:%M:%S")}).encode()
+        self._claimed = self._copied = self._displaced = False
         self._behind_since: float | None = None  # unix seconds; None while the copy is whole
         self._next_try, self._wait_s = 0.0, _FIRST_WAIT_S
 
@@ -64,55 +83,60 @@ class Mirror:
 
         Raises StorageError when the storage cannot be reached or a file there is not what its manifest says.
         """
-        there = self._read(MANIFEST)
-        if there is None:
+        self._owner = self._storage.read(OWNER)
+        base = self._storage.read(MANIFEST)
+        if base is None:
             return
-        self._manifest, self._pushed = there, self._digests(there)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(f"{folder}: cannot be used for the local copy: {error.strerror or error}") from error
-        local = folder / MANIFEST
-        left = folder / LEFT
-        if local.is_file() and left.is_file() and left.read_bytes() == hashlib.sha256(there).hexdigest().encode():
-            return
-        here = self._digests(local.read_bytes(), local) if local.is_file() else {}
-        for name, digest in self._pushed.items():
-            if here.get(name) == digest and (folder / name).is_file():
-                continue
-            content = self._read(name)
-            if content is None or (hashlib.sha256(content).hexdigest() != digest and name != EVENTS):
-                raise StorageError(f"{self.address}/{name}: {'missing' if content is None else 'damaged'}; restore it")
-            write_bytes(folder / name, content, folder)
-        if EVENTS not in self._pushed and (events := self._read(EVENTS)) is not None:
-            write_bytes(folder / EVENTS, events, folder)
-        write_bytes(local, there, folder)
-        self._note(folder)
+        with self._naming(), working(f"fetching the run from {self.address}"):
+            there, parts = self._position(base)
+            if there.state not in _left(folder) or not (folder / MANIFEST).is_file():
+                self._bring(folder, there)
+                events = joined_events(self._storage.read(EVENTS) or b"", [parse_part(p, Path(EVENTS)) for p in parts])
+                if events or EVENTS in there.files:
+                    write_bytes(folder / EVENTS, events, folder)
+                write_bytes(folder / MANIFEST, there.manifest() if parts else base, folder)
+                drop_logs(folder)
+                self._note(folder, there.state)
+        self._there = there
 
-    def push(self, folder: Path, files: Mapping[str, str]) -> None:
-        """Copy what changed, then the manifest, then remove what is no longer listed. files: SHA-256 by name.
+    def push(self, folder: Path, files: Mapping[str, Entry]) -> None:
+        """Copy what changed, say so there, then remove what is no longer listed.
 
         Where the storage cannot be reached, that is said, and later calls try again. Raises StorageError when there is no
-        such bucket, or when somebody else has written there since.
+        such bucket, when nothing may be written there, or when somebody else has written there since.
         """
         if self._behind_since is not None and time.monotonic() < self._next_try:
             return
         try:
             self._copy(folder, files)
         except Unreachable as error:
+            if error.refused and not self._copied:  # a run that was never copied will not be
+                raise
             self._fall_behind(folder, error)
             return
         if self._behind_since is not None:
             log.warning("%s: reached again; the copy is whole", self.address)
         self._behind_since, self._wait_s = None, _FIRST_WAIT_S
 
-    def settle(self, folder: Path, files: Mapping[str, str]) -> None:
-        """Copy what could not be copied before. Raises StorageError when that still fails."""
-        if self._behind_since is None:
-            return
-        self._copy(folder, files)
-        log.warning("%s: reached again; the copy is whole", self.address)
+    def settle(self, folder: Path, files: Mapping[str, Entry]) -> None:
+        """The run has ended in order: copy what could not be copied before, and leave there a folder like any other.
+
+        Raises StorageError when that fails.
+        """
+        if self._displaced or (not self._claimed and self._behind_since is None):
+            return  # which was said, or nothing was written
+        self._copy(folder, files, whole=True)
+        if self._behind_since is not None:
+            log.warning("%s: reached again; the copy is whole", self.address)
         self._behind_since = None
+        # Of a process that was killed parts may lie there that nobody else knows.
+        left = set() if self._owner is None else set(self._storage.listing(JOURNAL.rstrip("/")))
+        self._storage.remove([*sorted(left), OWNER])
+        self._claimed, self._owner = False, None
 
     def _fall_behind(self, folder: Path, error: StorageError) -> None:
         if self._behind_since is None:
@@ -128,75 +152,146 @@ class Mirror:
         )
         self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
 
-    def _copy(self, folder: Path, files: Mapping[str, str]) -> None:
-        if (self._read(MANIFEST) or b"") not in (self._manifest, self._sent):
-            raise StorageError(
-                f"{self.address}: another process has written to this run; stop one of them, or give one another name=..."
-            )
-        wanted = dict(files)
-        for name, digest in wanted.items():
-            if self._pushed.get(name) != digest:
-                self._write(name, _local(folder / name))
-        if (folder / EVENTS).is_file():
-            self._write(EVENTS, _local(folder / EVENTS))
-        content = _local(folder / MANIFEST)
-        self._sent = content  # whose arrival may go unconfirmed
-        self._write(MANIFEST, content)
-        for name in self._pushed.keys() - wanted.keys():
-            self._remove(name)
-        self._manifest, self._pushed = content, wanted
-        self._note(folder)
+    def _copy(self, folder: Path, files: Mapping[str, Entry], whole: bool = False) -> None:
+        """whole: end with a new base, without parts."""
+        with self._naming(), working(f"copying the run to {self.address}"):
+            self._require_alone(folder)
+            changed = {name: entry for name, entry in files.items() if self._listed(name) != entry}
+            new = [name for name in changed if name != EVENTS]
+            if replaced := {name: old for name in new if (old := self._listed(name)) is not None}:
+                self._append(folder, {name: self._to_be(name, old, files[name]) for name, old in replaced.items()})
+            self._storage.side_by_side(lambda name: self._storage.write(name, _local(folder / name)), new)
+            removed = [] if self._there is None else sorted(self._there.files.keys() - files.keys())
+            stale = [name for name in removed if name != EVENTS]
+            lines = None if self._there is None or EVENTS in removed else _lines(folder / EVENTS, self._there.events)
+            if whole or self._there is None or lines is None or self._there.is_long(len(lines)):
+                stale += () if self._there is None else self._there.parts
+                self._new_base(folder, files)
+            elif changed or removed or lines:
+                self._append(folder, changed, removed, lines)
+            self._storage.remove(stale)
+            self._copied = True
 
-    def _note(self, folder: Path) -> None:
-        write_bytes(folder / LEFT, hashlib.sha256(self._manifest).hexdigest().encode(), folder)
+    def _listed(self, name: str) -> Entry | None:
+        return None if self._there is None else self._there.files.get(name)
 
-    def _read(self, name: str) -> bytes | None:
-        try:
-            content: bytes = self._files.cat_file(f"{self._root}/{name}")
-            return content
-        except FileNotFoundError:
-            return None
-        except Exception as error:  # every storage has errors of its own
-            raise self._unreachable(name, "read", error) from error
+    def _to_be(self, name: str, old: Entry, new: Entry) -> Entry:
+        """What is said of a file that is about to be replaced, so that either content is known."""
+        if old.replaced_by is not None:  # by a copy that was cut off
+            content = self._storage.read(name) or b""
+            found = old.replaced_by if old.replaced_by.matches(content) else old
+            old = Entry(sha256=found.sha256, bytes=found.bytes)
+        return Entry(sha256=old.sha256, bytes=old.bytes, replaced_by=new)
 
-    def _write(self, name: str, content: bytes) -> None:
-        place = f"{self._root}/{name}"
-        try:
-            if self._has_folders:
-                self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
-            self._files.pipe_file(place, content)
-        except FileNotFoundError as error:
-            raise StorageError(
-                f"{self.address}: there is no such bucket ({error}); correct the address, or create the bucket: that is not done here"
-            ) from error
-        except Exception as error:  # every storage has errors of its own
-            raise self._unreachable(name, "written", error) from error
+    def _append(self, folder: Path, listed: Mapping[str, Entry], removed: Sequence[str] = (), events: bytes = b"") -> None:  # fmt: skip
+        there = self._there
+        assert there is not None, "a base comes before its parts"
+        content = part_content(there, listed, removed, events)
+        after = there.after(content, Path(there.next_part))
+        self._note(folder, there.state, after.state)  # its arrival may go unconfirmed
+        self._storage.write(there.next_part, content)
+        self._there = after
 
-    def _remove(self, name: str) -> None:
-        try:
-            self._files.rm_file(f"{self._root}/{name}")
-        except FileNotFoundError:
+    def _new_base(self, folder: Path, files: Mapping[str, Entry]) -> None:
+        manifest, events = manifest_bytes(files), _lines(folder / EVENTS, 0) or b""
+        after = Position.at_base(manifest, Path(MANIFEST), len(events))
+        self._note(folder, *([] if self._there is None else [self._there.state]), after.state)
+        if events:
+            self._storage.write(EVENTS, events)
+        self._storage.write(MANIFEST, manifest)
+        self._there = after
+
+    def _require_alone(self, folder: Path) -> None:
+        """Raises StorageError when another process has written there since."""
+        found = self._storage.read(OWNER)
+        if self._claimed:
+            if found != self._mine:
+                raise self._conflict(found)
             return
-        except Exception as error:  # every storage has errors of its own
-            raise self._unreachable(name, "removed", error) from error
+        if found not in (self._owner, self._mine):
+            raise self._conflict(found)
+        if found is not None and found != self._mine:
+            if not self._take_over:
+                raise StorageError(
+                    f"{self.address}: {_who(found)} writes to this run; wait for it, or, if it was killed, start the run's `ensemble train` again first"
+                )
+            log.warning(
+                "%s: %s has written there and did not end in order; if it still runs, it will notice and stop",
+                self.address,
+                _who(found),
+            )
+        self._storage.write(OWNER, self._mine)
+        there = self._storage.read(MANIFEST)
+        if (None if there is None else hashlib.sha256(there).hexdigest()) not in (
+            None if self._there is None else self._there.base, *_left(folder)
+        ):  # fmt: skip
+            raise self._conflict(found)
+        self._claimed = True
 
-    def _unreachable(self, name: str, what: str, error: Exception) -> Unreachable:
-        words = f"{type(error).__name__}: {error}"
-        refused = isinstance(error, PermissionError) or any(sign in words for sign in _REFUSALS)
-        advice = (
-            "the storage refuses these credentials: they are missing, expired, or may not do that; renew them (for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE), then start the run again"
-            if refused
-            else "what is finished is kept in the local folder; start the run again"
+    def _conflict(self, owner: bytes | None) -> StorageError:
+        self._displaced = True
+        who = "another process has" if owner in (None, self._mine) else f"another process has ({_who(owner)})"
+        return StorageError(
+            f"{self.address}: {who} written to this run, or removed it; stop one of them, or give one another name=..."
         )
-        return Unreachable(f"{self.address}/{name}: cannot be {what}: {words}; {advice}")
 
-    def _digests(self, manifest: bytes, local: Path | None = None) -> dict[str, str]:
-        found = parse_manifest(manifest, local or Path(f"{self.address}/{MANIFEST}"))
-        return {name: entry.sha256 for name, entry in found.files.items()}
+    def _position(self, base: bytes) -> tuple[Position, list[bytes]]:
+        """What lies there, and the parts of the journal after the base."""
+        there = Position.at_base(base, self._where(MANIFEST), 0)
+        parts: list[bytes] = []
+        while (content := self._storage.read(there.next_part)) is not None:
+            there = there.after(content, self._where(there.next_part))
+            parts.append(content)
+        return there, parts
+
+    def _bring(self, folder: Path, there: Position) -> None:
+        """All listed files that the folder does not have as they are there."""
+        local = folder / MANIFEST
+        here = parse_manifest(local.read_bytes(), local).files if local.is_file() else {}
+
+        def bring(name: str) -> None:
+            entry = there.files[name]
+            content = self._storage.read(name)
+            if content is None or not (
+                entry.matches(content) or (entry.replaced_by is not None and entry.replaced_by.matches(content))
+            ):
+                raise StorageError(f"{self.address}/{name}: {'missing' if content is None else 'damaged'}; restore it")
+            write_bytes(folder / name, content, folder)
+
+        lacking = [
+            name
+            for name, entry in there.files.items()
+            if name != EVENTS and (here.get(name) != entry or not (folder / name).is_file())
+        ]
+        self._storage.side_by_side(bring, lacking)
+
+    def _note(self, folder: Path, *states: str) -> None:
+        write_bytes(folder / LEFT, "\n".join(states).encode(), folder)
+        marker = folder.parent / ADDRESS
+        if not marker.is_file():
+            write_bytes(marker, self._root.encode())
+
+    def _where(self, name: str) -> Path:
+        return Path(f"{self.address}/{name}")
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Errors name the address as it was given; a Path has one slash less."""
+        try:
+            yield
+        except Unreachable:
+            raise
+        except StorageError as error:
+            plain = str(Path(self.address))
+            if plain not in str(error):
+                raise
+            raise StorageError(str(error).replace(plain, self.address)) from error
 
 
-class Unreachable(StorageError):
-    """The storage does not answer, or refuses; another time it may not."""
+def _left(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return (folder / LEFT).read_text(errors="replace").split()
+    return []
 
 
 def _local(path: Path) -> bytes:
@@ -206,18 +301,32 @@ def _local(path: Path) -> bytes:
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def _lines(path: Path, start: int) -> bytes | None:
+    """The whole lines of an event log from a byte on; None where it is shorter, or what follows is no text."""
+    try:
+        with path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < start:
+                return None
+            file.seek(start)
+            content = file.read()
+    except FileNotFoundError:
+        return b"" if start == 0 else None
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+    content = content[: content.rfind(b"\n") + 1]
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return None if start else content
+    return content
+
+
+def _who(owner: bytes | None) -> str:
+    with contextlib.suppress(ValueError, AttributeError, TypeError):
+        known = json.loads(owner or b"")
+        return f"{known['who']}, since {known['since']}"
+    return "another process"
+
+
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 15.0, 300.0
-# Protocols whose folders must be made before a file can lie in them; others have buckets, which are not made.
-_WITH_FOLDERS = frozenset({"file", "local", "memory", "sftp", "ssh", "smb", "ftp", "hdfs", "webhdfs", "arrow_hdfs"})
-# Without these a storage that is away holds the run up for minutes at every file.
-_QUICK = {"connect_timeout": 10, "read_timeout": 30, "retries": {"max_attempts": 2}}
-_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"config_kwargs": _QUICK}, "s3a": {"config_kwargs": _QUICK}}
-_REFUSALS = (
-    "403",
-    "AccessDenied",
-    "Forbidden",
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "NoCredentials",
-    "SignatureDoesNotMatch",
-)
+_AWAY = "what is finished is kept in the local folder; check the network and the address, then start the run again"

@@ -49,7 +49,7 @@ from ensemble.storage.member_files import (
 )
 from ensemble.storage.names import BASELINE, CONFIG, DATASET, EVENTS, LABELS, METHOD, PLAN, shared_weights
 from ensemble.storage.parsing import checked, json_model, json_object, yaml_mapping
-from ensemble.storage.remote import Mirror, is_address, local_root
+from ensemble.storage.remote import Mirror, address_of, is_address, local_root
 from ensemble.types import MemberResult
 
 MakePlan = Callable[[], dict[str, Any]]
@@ -83,6 +83,8 @@ class RunFolder(ListedFolder):
         mirror = Mirror(str(root), name) if is_address(str(root)) else None
         root = local_root(str(root)) if mirror else Path(root)
         path = root / name
+        if mirror is None and (address := address_of(path)) is not None:
+            mirror = Mirror(address.rpartition("/")[0], name, take_over=False)
         try:
             if root.resolve() not in path.resolve().parents:
                 raise ConfigError(f"name {name!r}: the run folder {path} would lie outside {root}; choose another name")
@@ -99,6 +101,30 @@ class RunFolder(ListedFolder):
             folder.close()
             raise
         return folder
+
+    @classmethod
+    def fetched(cls, address: str) -> Path:
+        """The local side of the run at an address such as s3://bucket/runs/NAME, brought to what lies there; for reading.
+
+        Where a process of this machine writes to it, that is ahead of the address, and left alone. Raises StorageError when
+        the storage cannot be reached or the copy there is damaged.
+        """
+        root, _, name = address.rstrip("/").rpartition("/")
+        mirror, path = Mirror(root, name), local_root(root) / name
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock = locked(path / "run.lock")
+        except StorageError:
+            return path
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be used for the local copy: {error.strerror or error}") from error
+        with lock:
+            mirror.fetch(path)
+        if not is_file(path / MANIFEST):
+            raise StorageError(
+                f"{address}: no run here (there is no {MANIFEST}); give the address of a run, such as s3://bucket/runs/NAME"
+            )
+        return path
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:

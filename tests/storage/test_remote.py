@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,9 +17,12 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from ensemble.errors import ConfigError, StorageError
+from ensemble.outside import object_storage
 from ensemble.results.judging import find_run
 from ensemble.storage import RunFolder
-from ensemble.storage.remote import LEFT, local_root
+from ensemble.storage.listed_folder import ListedFolder
+from ensemble.storage.names import EVENTS
+from ensemble.storage.remote import LEFT, OWNER, Mirror, local_root
 
 CONFIG: dict[str, Any] = {"name": "run", "seed": 1}
 PLAN = {"stack_sizes": {}}
@@ -59,6 +63,7 @@ class Bucket(MemoryFileSystem):
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type[Bucket]:
     """A storage with one bucket, there, and a machine with an empty cache."""
     fsspec.register_implementation("bucket", Bucket, clobber=True)
+    monkeypatch.setattr(object_storage, "WAITS_S", (0.001, 0.001))
     Bucket.store, Bucket.pseudo_dirs, Bucket.buckets, Bucket.error, Bucket.writes = {}, [""], {"there"}, None, 0
     on_machine("one", tmp_path, monkeypatch)
     return Bucket
@@ -142,6 +147,7 @@ def test_the_copy_holds_what_the_manifest_lists_and_is_fetched_elsewhere(
         folder.save_checkpoint("t", b"state 1")
         folder.save_checkpoint("t", b"state 2")
         folder.save_checkpoint("t", b"state 3")
+        assert (tmp_path / "bucket" / "run" / OWNER).is_file()  # as long as it writes
     there = tmp_path / "bucket" / "run"
     listed = set(json.loads((there / "manifest.json").read_text())["files"])
     assert {str(p.relative_to(there)) for p in there.rglob("*") if p.is_file()} == listed | {"manifest.json"}
@@ -248,3 +254,134 @@ def test_a_killed_run_is_finished_on_another_machine(tmp_path: Path) -> None:
         env=machine("four"), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert "soft vote *" in shown.stdout, shown.stderr
+
+
+FILES = ("weights.safetensors", "votes.npz", "history.csv", "member.json")
+
+
+def member(index: int, content: bytes = b"x") -> dict[str, bytes]:
+    return {f"members/{index:04d}/{file}": content for file in FILES}
+
+
+def write_events(folder: RunFolder, count: int) -> None:
+    """What the event log gets in the meantime."""
+    with (folder.path / EVENTS).open("ab") as log:
+        for number in range(count):
+            log.write(json.dumps({"time": 1.0, "event": "epoch_finished", "epoch": number}).encode() + b"\n")
+
+
+def sent(members: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int, int]:
+    """Requests that write, bytes they send besides the members' own, and bytes of manifest and log at the end, of a run."""
+    sizes: dict[str, list[int]] = {}
+    pipe_file = Bucket.pipe_file
+
+    def noted(self: Bucket, path: str, value: bytes, *words: Any, **more: Any) -> None:
+        sizes.setdefault(path, []).append(len(value))
+        pipe_file(self, path, value, *words, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "pipe_file", noted)
+        with RunFolder.open("bucket://there/runs", f"run{members}", CONFIG, PLAN) as folder:
+            for index in range(members):
+                write_events(folder, 10)
+                folder.write_all(member(index))
+    at_the_end = sum(sizes[f"/there/runs/run{members}/{name}"][-1] for name in ("manifest.json", EVENTS))
+    others = sum(sum(each) for path, each in sizes.items() if "/members/" not in path)
+    return sum(map(len, sizes.values())), others, at_the_end
+
+
+def test_what_is_sent_grows_with_the_members_and_not_with_their_square(
+    bucket: type[Bucket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ensemble.storage.journal.LEAST_BYTES", 1 << 12)  # so that several bases are written
+    few, many = sent(10, monkeypatch), sent(80, monkeypatch)
+    assert many[0] < 8 * few[0]
+    for requests, others, at_the_end in (few, many):
+        assert requests < 7 * 80
+        assert (
+            others < 4 * at_the_end
+        )  # the parts once, and bases of which each is about twice as large as the one before
+
+
+class Cut(BaseException):
+    """The process ends here."""
+
+
+def test_a_copy_that_is_cut_off_at_any_request_is_whole_as_of_an_earlier_moment(
+    bucket: type[Bucket], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ensemble.storage.journal.LEAST_BYTES", 1 << 11)
+    left = [0]
+    whole, whole_rm = Bucket.pipe_file, Bucket.rm
+
+    def spend() -> None:
+        if left[0] == 0:
+            raise Cut
+        left[0] -= 1
+
+    def pipe_file(self: Bucket, path: str, value: bytes, *words: Any, **more: Any) -> None:
+        spend()
+        whole(self, path, value)
+
+    def rm(self: Bucket, path: Any, *words: Any, **more: Any) -> None:
+        spend()
+        whole_rm(self, path, *words, **more)
+
+    moments: list[dict[str, str]] = []
+
+    def run(name: str) -> Iterator[int]:
+        """A run; after each of its steps, how many moments there had been."""
+        with RunFolder.open("bucket://there/runs", name, CONFIG, PLAN) as folder:
+            yield len(moments)
+            for number in range(3):
+                write_events(folder, 5)
+                folder.write_all(member(number, b"%d" % number))
+                yield len(moments)
+                folder.write("rounds.json", b"%d" % number)
+                yield len(moments)
+                folder.save_checkpoint("t", b"%d" % number)
+                yield len(moments)
+            folder.drop_member(0)
+            yield len(moments)
+            folder.record_events()
+            yield len(moments)
+
+    def push(self: Mirror, folder: Path, files: Any) -> None:
+        moments.append({name: entry.sha256 for name, entry in files.items()})
+        whole_push(self, folder, files)
+
+    whole_push = Mirror.push
+    monkeypatch.setattr(Mirror, "push", push)
+    monkeypatch.setattr(
+        object_storage.ObjectStorage, "side_by_side", lambda _self, function, items: list(map(function, items))
+    )
+    monkeypatch.setattr(Bucket, "pipe_file", pipe_file)
+    monkeypatch.setattr(Bucket, "rm", rm)
+    left[0] = -1  # endlessly
+    list(run("calm"))
+    calm = list(moments)
+    for cut in range(200):
+        name, left[0] = f"cut{cut}", cut
+        moments.clear()
+        on_machine("one", tmp_path, monkeypatch)
+        steps = run(name)
+        stored, ended = 0, False
+        try:
+            for stored in steps:  # noqa: B007  # what it had come to is asked for afterwards
+                pass
+            ended = True
+        except Cut:
+            steps.close()  # type: ignore[attr-defined]  # a generator
+        left[0] = -1
+        on_machine(f"other{cut}", tmp_path, monkeypatch)
+        if f"/there/runs/{name}/manifest.json" in Bucket.store:
+            other = RunFolder.read(RunFolder.fetched(f"bucket://there/runs/{name}"))
+            assert not ListedFolder.damaged_files(other), f"cut at request {cut}"
+            found = {name: other.digest(name) for name in other.files()}
+            assert found in calm[max(stored - 1, 0) :], f"cut at request {cut}"  # what was said to be stored is there
+        else:
+            assert stored == 0, f"cut at request {cut}"
+        if ended:
+            break
+    assert ended
+    assert cut > 40
