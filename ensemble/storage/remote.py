@@ -38,22 +38,36 @@ def local_root(address: str) -> Path:
     return cache_folder() / hashlib.sha256(address.rstrip("/").encode()).hexdigest()[:16]
 
 
+def file_system(address: str, what: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it.
+
+    what: what was given and where, for messages. Raises ConfigError for a protocol nobody knows or whose package is missing.
+    """
+    import fsspec
+
+    try:
+        files, root = fsspec.core.url_to_fs(address, **_OPTIONS.get(address.partition("://")[0], {}))
+    except (ValueError, ImportError) as error:
+        raise ConfigError(
+            f"{what}: {error}; expected a path, or an address whose fsspec package is installed, such as s3fs for s3://"
+        ) from error
+    return files, root
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a storage said that these credentials may not do that."""
+    words = f"{type(error).__name__}: {error}"
+    return isinstance(error, PermissionError) or any(sign in words for sign in _REFUSALS)
+
+
 class Mirror:
     """The copy of one run folder under an address."""
 
     def __init__(self, address: str, name: str) -> None:
         """Raises ConfigError for a protocol nobody knows or whose package is missing."""
-        import fsspec
-
         self.address = f"{address.rstrip('/')}/{name}"
-        protocol = address.partition("://")[0]
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(self.address, **_OPTIONS.get(protocol, {}))
-        except (ValueError, ImportError) as error:
-            raise ConfigError(
-                f"output_dir: {address}: {error}; expected a path, or an address whose fsspec package is installed, such as s3fs for s3://"
-            ) from error
-        self._has_folders = protocol in _WITH_FOLDERS
+        self._files, self._root = file_system(self.address, f"output_dir: {address}")
+        self._has_folders = address.partition("://")[0] in _WITH_FOLDERS
         self._pushed: dict[str, str] = {}  # what lies there, by name
         self._manifest, self._sent = b"", b""  # that which lies there, and that which was sent last
         self._behind_since: float | None = None  # unix seconds; None while the copy is whole
@@ -182,10 +196,9 @@ class Mirror:
 
     def _unreachable(self, name: str, what: str, error: Exception) -> Unreachable:
         words = f"{type(error).__name__}: {error}"
-        refused = isinstance(error, PermissionError) or any(sign in words for sign in _REFUSALS)
         advice = (
             "the storage refuses these credentials: they are missing, expired, or may not do that; renew them (for s3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_PROFILE), then start the run again"
-            if refused
+            if is_refusal(error)
             else "what is finished is kept in the local folder; start the run again"
         )
         return Unreachable(f"{self.address}/{name}: cannot be {what}: {words}; {advice}")
