@@ -22,7 +22,7 @@ from ensemble.storage.identity import is_neutral
 
 Kind = Literal["text", "rate", "number", "bytes", "seconds", "date"]
 Value = str | float | int | None
-_SHOWN_OTHERWISE = ("name", "output_dir", "method.name", "model.name", "data.name")
+_SHOWN_OTHERWISE = ("name", "output_dir", "num_members", "method.name", "model.name", "data.name")
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,9 @@ def differing_columns(rows: Sequence[Row]) -> list[Key]:
     """A column for each, under the last part of its key where no other has the same; earlier ones stay longer."""
     names = differing_keys(rows)
     lasts = [name.rpartition(".")[2] for name in names]
-    return [
-        configured_key(name, last if lasts.count(last) == 1 and last not in BY_NAME else name, max(1, (30 if is_neutral(name) else 80) - min(29, place)))
-        for place, (name, last) in enumerate(zip(names, lasts, strict=True))
-    ]  # fmt: skip
+    columns = []
+    for place, (name, last) in enumerate(zip(names, lasts, strict=True)):
+        title = last if lasts.count(last) == 1 and last not in BY_NAME else name
+        rank = 1 if is_neutral(name) else max(2, 69 - 3 * place)
+        columns.append(configured_key(name, title, rank))
+    return columns

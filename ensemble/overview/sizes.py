@@ -35,9 +35,8 @@ def require_listed_sizes(folder: RunFolder) -> None:
         try:
             found = (folder.path / name).stat().st_size
         except OSError as error:
-            raise StorageError(
-                f"{folder.path / name}: {error.strerror or error}; `ensemble check` names all"
-            ) from error
+            why = "missing" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+            raise StorageError(f"{folder.path / name}: {why}; `ensemble check` names all that is damaged") from error
         if not (found in expected or (name == EVENTS and found > expected[0])):
             raise StorageError(
                 f"{folder.path / name}: {found:,} bytes, {expected[0]:,} expected; `ensemble check` names all that is damaged"

@@ -39,17 +39,11 @@ def print_rows(rows: Sequence[Row], cost: bool, prices: Mapping[str, float]) -> 
         console.print(_table(kept, rows), crop=False)
         for row in rows:
             if row.problem:
-                console.print(
-                    Text(f"{shown(row.name)}: {shown(row.problem, 400)}", "dim" if row.state == "no run" else "red"),
-                    soft_wrap=True,
-                )
+                style = "dim" if row.state == "no run" else "red"
+                console.print(Text(f"{shown(row.name)}: {shown(row.problem, 400)}", style))
         if left_out:
-            console.print(
-                Text(
-                    f"not shown for want of room: {', '.join(key.title for key in left_out)} (a wider terminal, a pipe and --json have all)",
-                    "dim",
-                )
-            )
+            titles = ", ".join(key.title for key in left_out)
+            console.print(Text(f"no room for: {titles} (a wider terminal, a pipe and --json have all)", "dim"))
         for line in _sums(rows, cost, prices):
             console.print(Text(line))
     # rich fills every line up with spaces, which a file or a diff has no use for.
@@ -143,7 +137,8 @@ def money_of_all(rows: Sequence[Row], prices: Mapping[str, float]) -> Money:
 
 def _money_text(money: Money) -> str:
     digits = 2 if money.amount == 0 or money.amount >= 0.1 else 4
-    return f"{money.amount:,.{digits}f}" + ("+" if money.unpriced else "")
+    text = "<0.0001" if 0 < money.amount < 0.0001 else f"{money.amount:,.{digits}f}"
+    return text + ("+" if money.unpriced else "")
 
 
 def _unpriced(money: Money) -> str:
