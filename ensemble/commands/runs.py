@@ -134,8 +134,8 @@ def rm(names: tuple[str, ...], yes: bool) -> None:
 
     found = [removable(name) for name in dict.fromkeys(names)]  # all are looked at before any is removed
     for each in found:
-        figures = f"{each.row.members_finished} of {each.row.members} members" if each.row.members else each.row.problem
-        say(f"{each.source.place}: {each.row.state}, {figures}, {size_text(each.size)}", err=True)
+        members = f", {each.row.members_finished} of {each.row.members} members" if each.row.members else ""
+        say(f"{each.source.place}: {each.row.state}{members}, {size_text(each.size)}", err=True)
     if not yes and not _agreed(len(found)):
         say("nothing was removed", err=True)
         raise SystemExit(EXIT_OK)

@@ -131,7 +131,7 @@ def _number(text: str, key: Key, where: str) -> float | None:
     if found is None or unit not in units or not math.isfinite(number := float(found[1])):
         if key.kind == "text":
             return None
-        written = ", ".join(name for name in units if name)
+        written = ", ".join(name.replace("IB", "iB") for name in units if name)
         raise ConfigError(
             f"{where}: expected a number{f', plain or with {written}' if written else ''}; found {shown(text)!r}"
         )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.config.explain import closest
-from ensemble.errors import StorageError
+from ensemble.errors import StorageError, first_line
 from ensemble.outside.paths import given_path
 from ensemble.storage import RunFolder
 from ensemble.storage.listed_folder import is_file
@@ -72,33 +72,36 @@ def find_sources(place: str) -> list[Source]:
     if is_file(root / MANIFEST):
         return [Source(root.name or str(root), str(root))]
     try:
-        found = []
-        for name in _folders(root):
-            if is_file(root / name / MANIFEST):
-                found.append(Source(name, str(root / name)))
-                continue
-            deeper = _runs_in(root / name)
-            found += [Source(f"{name}/{run}", str(root / name / run)) for run in deeper]
-            if not deeper:
-                found.append(Source(name, str(root / name), f"no run: it has no {MANIFEST}"))
-        return found
+        return [source for name in _folders(root) for source in _of_folder(name, root / name)]
     except OSError as error:
         raise StorageError(
             f"{root}: cannot be looked through: {error.strerror or error}; give a folder that holds runs, or the address of one"
         ) from error
 
 
+def _of_folder(name: str, folder: Path) -> list[Source]:
+    """A folder as a run, the runs in it, or what it is instead."""
+    try:
+        if is_file(folder / MANIFEST):
+            return [Source(name, str(folder))]
+        deeper = [run for run in _folders(folder) if is_file(folder / run / MANIFEST)]
+    except (OSError, StorageError) as error:  # a folder that may not be entered
+        return [Source(name, str(folder), f"cannot be read: {first_line(error)}")]
+    none = Source(name, str(folder), f"no run: it has no {MANIFEST}")
+    return [Source(f"{name}/{run}", str(folder / run)) for run in deeper] or [none]
+
+
 def _folders(root: Path) -> list[str]:
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
 
 
-def _runs_in(folder: Path) -> list[str]:
-    """As in the folder of a sweep."""
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """False also for a link that leads nowhere, or to itself."""
     try:
-        return [name for name in _folders(folder) if is_file(folder / name / MANIFEST)]
-    except (OSError, StorageError):  # then it is a folder that says nothing
-        return []
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _below_address(there: RemoteFolder) -> list[Source]:

@@ -116,18 +116,20 @@ def _lost_seconds(event: MemberFailed, time: float, mine: _Try, known: dict[int,
 
 
 def _added_up(tries: list[_Try], useful: dict[int, float]) -> list[Spent]:
+    """By member and device. What left nothing is what a member took more than its result, of its earliest tries first."""
     totals: dict[tuple[int, str], float] = {}
+    of_member: dict[int, float] = {}
     for each in tries:
         for member in each.members:
             totals[member, each.device] = totals.get((member, each.device), 0.0) + each.share
-    lost = {
-        member: max(0.0, sum(total for (other, _), total in totals.items() if other == member) - seconds)
-        for member, seconds in useful.items()
-    }
-    spent = []
-    for (member, device), seconds in sorted(totals.items()):
-        part = min(seconds, lost.get(member, 0.0))
-        if member in lost:
-            lost[member] -= part
-        spent.append(Spent(member, device, seconds, part))
-    return spent
+            of_member[member] = of_member.get(member, 0.0) + each.share
+    left = {member: max(0.0, of_member.get(member, 0.0) - seconds) for member, seconds in useful.items()}
+    lost = dict.fromkeys(totals, 0.0)
+    for each in tries:
+        for member in each.members:
+            part = min(each.share, left.get(member, 0.0))
+            left[member] = left.get(member, 0.0) - part
+            lost[member, each.device] += part
+    return [
+        Spent(member, device, seconds, lost[member, device]) for (member, device), seconds in sorted(totals.items())
+    ]

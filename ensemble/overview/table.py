@@ -72,7 +72,8 @@ def _that_fit(columns: Sequence[Key], rows: Sequence[Row], width: int) -> tuple[
     widths = {key.name: max(cell_len(text) for text in (key.title, *map(key.text, rows))) for key in columns}
 
     def need(key: Key) -> int:
-        alike = len(rows) > 1 and len({key.text(row) for row in rows}) == 1 and key.name not in ("name", "state")
+        said = [key.text(row) for row in rows if not row.problem]
+        alike = len(said) > 1 and len(set(said)) == 1 and key.name not in ("name", "state")
         return key.rank - (_ALIKE if alike else 0)
 
     by_need = sorted(columns, key=need, reverse=True)

@@ -84,7 +84,7 @@ class RemoteFolder:
 
     def remove_empty_folders(self, names: Iterable[str]) -> None:
         """Remove folders that hold nothing any more, deepest first. Object storage has none; a folder that holds more stays."""
-        for name in sorted(names, key=lambda name: -name.count("/")):
+        for name in sorted(names, key=lambda name: (-name.count("/"), name == "")):
             try:
                 self._files.rmdir(f"{self._root}/{name}".rstrip("/"))
             except Exception:  # noqa: S112  # whatever it is, what is left has no files of the run
