@@ -16,6 +16,7 @@ from ensemble.storage.event_lines import parse_events
 from ensemble.storage.names import EVENTS
 from ensemble.tracking.progress import Progress
 
+_LATEST = 1e11  # unix seconds, in the year 5138
 _EPOCH = b'"event": "EpochFinished"'  # stands at the beginning of a line, after the time
 
 
@@ -103,6 +104,8 @@ def read_history(folder: RunFolder, whole: bool = True) -> History:
         content = folder.read_bytes(EVENTS)
     lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
     last = list(parse_events(lines[-1:], path))
+    if last and not 0 <= last[0][0] < _LATEST:
+        raise StorageError(f"{path}: the event log is damaged: its last event has the time {last[0][0]:g}")
     if not whole:
         lines = [line for line in lines if _EPOCH not in line[:80]]
     return history_of(parse_events(lines, path), last[0][0] if last else None, whole)

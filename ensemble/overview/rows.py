@@ -73,7 +73,7 @@ def read_row(source: Source, cost: bool = False) -> Row:
         try:
             with source.opened() as folder:
                 return _row(source, folder, cost)
-        except (EnsembleError, OSError) as error:
+        except (EnsembleError, OSError, RecursionError) as error:  # of values that are nested without end
             found = first_line(error).removeprefix(f"{source.place}/")
             if found == problem:
                 break
@@ -107,8 +107,9 @@ def _row(source: Source, folder: RunFolder, cost: bool) -> Row:
     if figures is not None and figures.baseline_seconds is not None:
         kind = str(folder.plan().get("device") or "unknown")
         spent.append(Spent(asked.asked_members, kind, figures.baseline_seconds, 0.0))
-    shared = float(values.get("compute.gpus_per_task") or 1.0)
-    return replace(row, spent=tuple(_of_devices(each, shared) for each in spent))
+    shared = values.get("compute.gpus_per_task")
+    gpus = float(shared) if isinstance(shared, int | float) else 1.0
+    return replace(row, spent=tuple(_of_devices(each, gpus) for each in spent))
 
 
 def state_of(

@@ -15,6 +15,7 @@ clock says how long it was, from the moment it said where it trains; a try that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -43,7 +44,8 @@ class _Try:
 
     def counts(self, member: int, seconds: float) -> None:
         """All members of a stack have the same part; the longest that one reported is what is known of it."""
-        self.share = max(self.share, seconds, sum(self.epochs.get(member, {}).values()))
+        told = max(seconds, sum(self.epochs.get(member, {}).values()))
+        self.share = max(self.share, told if math.isfinite(told) else 0.0)
 
 
 def spent_by_member(events: Iterable[tuple[float, Event]]) -> list[Spent]:

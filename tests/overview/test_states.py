@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from ensemble.overview.history import history_of
 from ensemble.overview.rows import RECENT_S, read_row, read_rows, state_of
 from ensemble.overview.sources import find_sources
 from ensemble.storage.lock_state import is_written_to
-from tests.damage.commands import call
+from tests.damage.commands import call, said
 
 
 def rows_of(place="runs", cost=False):
@@ -111,6 +112,38 @@ def test_a_damaged_run_is_a_row_that_says_so(home: Path, damage):
     expected = "no run" if damage == "a manifest that is a folder" else "damaged"
     assert rows["hurt"].state == expected
     assert rows["hurt"].problem
+
+
+STRANGE = {
+    "config.yaml": [
+        "[]", "a: [[[[", "x", "name: 1\n", "{aggregator: soft, num_members: 2, failures: {min_members: 1}, method: {name: 3}}",
+        "{aggregator: soft, num_members: 2, failures: {min_members: 1}, method: {name: mine}, model: 7, data: 8}",
+        "{aggregator: soft, num_members: 2, failures: {min_members: 1}, method: {name: mine}, members: 7, model: [1], data: {name: [x]}, compute: {gpus_per_task: many}}",
+        "- " * 9000, "[" * 9000 + "]" * 9000, "a: &a [*a]",
+    ],
+    "plan.json": ["[]", "{}", "NaN", "[" * 90000],
+    "evaluation.json": ["[]", "{}", '{"leaderboard": []}', '{"leaderboard": [1]}', '{"leaderboard": [{"kind": "vote", "headline": true, "test_error": NaN, "nll": 1, "train_seconds": 1}]}', "[" * 90000, "9" * 9000],
+    "events.jsonl": ["x\n", '{"time": Infinity, "event": "Notice", "message": "x"}\n', '{"time": 1e300, "event": "Notice", "message": "x"}\n', '{"time": -1, "event": "Notice", "message": "x"}\n', '{"time": 1}\n', "[" * 90000 + "\n", "\n\n"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(name, content) for name, contents in STRANGE.items() for content in contents]
+)
+def test_contents_that_mean_nothing_never_end_the_list(home: Path, name, content):
+    """Entered into the manifest, as somebody who edits a run by hand would."""
+    shutil.copytree("runs/one", "runs/edited")
+    Path("runs/edited", name).write_text(content)
+    manifest = json.loads(Path("runs/edited/manifest.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(content.encode()).hexdigest(), "bytes": len(content.encode())}
+    Path("runs/edited/manifest.json").write_text(json.dumps(manifest))
+    for words in (("--cost", "--price", "cpu=1"), ("--json", "--cost"), ("--csv", "--sort", "error")):
+        result = call("runs", *words)
+        assert result.exit_code == 0, said(result)
+        assert "edited" in result.stdout
+    rows = rows_of(cost=True)
+    assert rows["one"].state == "finished"
+    assert rows["edited"].state == "damaged" or name == "config.yaml"
 
 
 def test_what_lies_beside_runs(home: Path, tmp_path: Path):
@@ -245,4 +278,4 @@ def test_two_hundred_runs_are_listed_without_torch(home: Path):
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["runs"]) == 201
     spent = after.children_user + after.children_system - before.children_user - before.children_system
-    assert spent < 20, f"{spent:.1f} s of CPU"
+    assert spent < 12, f"{spent:.1f} s of CPU, of which two are usual"
