@@ -14,7 +14,7 @@ HEAVY = "{'torch', 'ray', 'accelerate', 'wandb', 'torchvision', 'matplotlib'}"
 LIGHT = [
     "ensemble", "ensemble.commands.main", "ensemble.types", "ensemble.events", "ensemble.seeding", "ensemble.config",
     "ensemble.methods", "ensemble.storage", "ensemble.evaluation.evaluate", "ensemble.results.judging", "ensemble.data",
-    "ensemble.tracking",
+    "ensemble.tracking", "ensemble.overview.table", "ensemble.overview.removal", "ensemble.overview.watching",
 ]  # fmt: skip
 
 

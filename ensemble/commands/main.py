@@ -1,4 +1,4 @@
-"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | cost | wandb | config | configs | init | models | datasets | data`.
+"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | runs | watch | report | predict | export | card | cost | wandb | config | configs | init | models | datasets | data`.
 
 Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
 inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ensemble import __version__, signals
-from ensemble.commands import check, compare, configs, data, inference, init, reproduce, sweep
+from ensemble.commands import check, compare, configs, data, inference, init, reproduce, runs, sweep
+from ensemble.commands import watch as watch_command
 from ensemble.commands.ending import PoliteGroup, open_missing_streams, output_finished
 from ensemble.commands.words import GivenPath, say
 from ensemble.errors import (
@@ -68,6 +69,8 @@ GROUPS = (
         ("train quickstart", "train and judge; again: finish it"),
         ("sweep my.yaml num_members=4,8", "train many settings, rank them"),
         ("reproduce lenet5", "published networks beside ours"),
+        ("watch quickstart", "follow a run that goes on elsewhere"),
+        ("runs --sort error", "list runs and what they cost; runs rm"),
     )),
     ("Judge", (
         ("evaluate quickstart --all", "judge a run again, from its votes"),
@@ -326,7 +329,9 @@ for _command in (
     *inference.COMMANDS,
     *init.COMMANDS,
     *reproduce.COMMANDS,
+    *runs.COMMANDS,
     *sweep.COMMANDS,
+    *watch_command.COMMANDS,
 ):
     main.add_command(_command)
 

@@ -139,6 +139,42 @@ class ObjectStorage:
             if path.startswith(start) and facts.get("type") != "directory" and not path.endswith("/")
         }
 
+    def folders(self, below: str = "") -> list[str]:
+        """The names of the folders in a folder. Raises Unreachable, StorageError where there is no such folder or bucket."""
+        place = self._place(below) if below else self._root
+
+        def find() -> list[dict[str, Any]]:
+            self._files.invalidate_cache()
+            found: list[dict[str, Any]] = self._files.ls(place, detail=True)
+            return found
+
+        try:
+            entries = self._request(below or "its folders", "listed", find)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise StorageError(f"{self.address}: no such folder or bucket; give one that holds runs") from error
+        names = [str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in entries if entry["type"] == "directory"]
+        return sorted(name for name in names if name)
+
+    def size(self, name: str) -> int | None:
+        """How many bytes an object has; None where there is none. Raises Unreachable."""
+
+        def look() -> int:
+            self._files.invalidate_cache()
+            return int(self._files.info(self._place(name))["size"])
+
+        try:
+            return self._request(name, "looked at", look)
+        except FileNotFoundError:
+            return None
+
+    def remove_empty_folders(self, names: Iterable[str]) -> None:
+        """Remove folders that hold nothing any more, deepest first. Object storage has none; a folder that holds more stays."""
+        for name in sorted(names, key=lambda name: (-name.count("/"), name == "")):
+            try:
+                self._files.rmdir(f"{self._root}/{name}".rstrip("/"))
+            except Exception:  # noqa: S112  # whatever it is, what is left has no files of the run
+                continue
+
     def side_by_side(self, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
         """The function of every item, several at a time; results in their order. The first error is raised once all have ended."""
         items = list(items)

@@ -70,11 +70,11 @@ SHORT_COLUMNS = ("error %", INTERVAL, BALANCED, "wrong", "NLL", "p", "seconds")
 
 
 def print_evaluation(
-    evaluation: Evaluation, path: Path, everything: bool = False, stream: TextIO | None = None
+    evaluation: Evaluation, path: Path | str, everything: bool = False, stream: TextIO | None = None
 ) -> None:
     """Print verdict, cautions and where the run lies to `stream`, by default stdout, with a few lines of the leaderboard.
 
-    everything: all its lines, and all that is said about it.
+    path: the run's folder, or its address. everything: all its lines, and all that is said about it.
     """
     from ensemble.tracking.terminal import open_table_console
 
@@ -88,7 +88,7 @@ def print_evaluation(
     console.file.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
-def _show(console: Console, evaluation: Evaluation, path: Path, everything: bool) -> None:
+def _show(console: Console, evaluation: Evaluation, path: Path | str, everything: bool) -> None:
     from rich.text import Text
 
     console.print(Text(_title(evaluation), style="bold"))
@@ -105,7 +105,7 @@ def _show(console: Console, evaluation: Evaluation, path: Path, everything: bool
         console.print(Text(line))
     for line in wording.cautions(evaluation):
         console.print(Text(f"warning: {line}", style="yellow"))
-    folder = shown(address_of(path) or str(path), 4096)
+    folder = shown(path if isinstance(path, str) else address_of(path) or str(path), 4096)
     if not everything:
         typed = shlex.quote(folder)
         console.print(Text(f"more: ensemble evaluate {typed} --all, ensemble report {typed}"), soft_wrap=True)

@@ -30,13 +30,24 @@ def differences(stored: dict[str, Any], current: dict[str, Any], device: str | N
     A key that the stored one lacks, because an older version wrote it, counts with its default. device: that of the
     run's plan, "cpu" or "cuda", where it is known; what only a GPU heeds does not matter on a CPU.
     """
-    old, new = (_by_digest(_with_ranks(flat(values))) for values in (_completed(stored), _completed(current)))
+    old, new = map(comparable_values, (stored, current))
     without_effect = {"compute.cuda_graph"} if device == "cpu" else set()
     return [
         _difference(key, *(values.get(key, _LEFT_OUT.get(key, "absent")) for values in (old, new)))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not _neutral(key) and key not in without_effect
+        if old.get(key) != new.get(key) and not is_neutral(key) and key not in without_effect
     ]
+
+
+def comparable_values(stored: dict[str, Any]) -> dict[str, Any]:
+    """The values of a stored configuration by dotted key, keys that it lacks with their defaults, as `differences` compares them."""
+    return _by_digest(_with_ranks(flat(_completed(stored))))
+
+
+def is_neutral(key: str) -> bool:
+    """Whether no member depends on the value of a dotted key."""
+    parts = key.split(".")
+    return any(".".join(parts[:n]) in NEUTRAL for n in range(1, len(parts) + 1))
 
 
 def _difference(key: str, old: Any, new: Any) -> str:
@@ -66,11 +77,6 @@ def _completed(stored: dict[str, Any]) -> dict[str, Any]:
         return one_spelling(parse_stored(stored).model_dump(mode="json"))
     except ConfigError:  # of a version with other keys: compared as it is
         return stored
-
-
-def _neutral(key: str) -> bool:
-    parts = key.split(".")
-    return any(".".join(parts[:n]) in NEUTRAL for n in range(1, len(parts) + 1))
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -131,6 +132,11 @@ class ListedFolder:
         """SHA-256 of a listed file, as the manifest has it."""
         return self._files[name].sha256
 
+    def listed_sizes(self, name: str) -> tuple[int, ...]:
+        """How many bytes a listed file has, and where it is about to be replaced, how many it may have instead."""
+        entry = self._files[name]
+        return (entry.bytes,) if entry.replaced_by is None else (entry.bytes, entry.replaced_by.bytes)
+
     def files(self) -> list[str]:
         """All files the manifest lists."""
         return sorted(self._files)
@@ -221,11 +227,27 @@ def has_entries(path: Path) -> bool:
         raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def _take(file: IO[str]) -> None:
+    """Lock exclusively. Whoever asks whether a run is written to (`lock_state`) holds the lock for a moment, which is waited for."""
+    until = time.monotonic() + _ASKING_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise
+        time.sleep(_ASKING_S / 10)
+
+
+_ASKING_S = 0.2
+
+
 def locked(path: Path) -> IO[str]:
     """An exclusive lock that the kernel drops when this process ends, however it ends."""
     file = path.open("a+")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take(file)
     except BlockingIOError as error:
         file.seek(0)
         holder = file.read().strip() or "another process"

@@ -54,7 +54,11 @@ class ManifestLog:
     def write(self, files: Mapping[str, Entry], listed: Mapping[str, Entry], removed: Sequence[str] = ()) -> None:
         """Make the list on the disk `files`. listed, removed: what that changes. Raises StorageError naming the file."""
         line = self._line(listed, removed)
-        if self._path is None or self._base_bytes <= LONG_BYTES or self._bytes + len(line) > LOG_SHARE * self._base_bytes:
+        if (
+            self._path is None
+            or self._base_bytes <= LONG_BYTES
+            or self._bytes + len(line) > LOG_SHARE * self._base_bytes
+        ):
             self.write_whole(files)
         else:
             self._append(self._path, line)

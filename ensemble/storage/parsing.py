@@ -62,7 +62,7 @@ def checked(value: Any, where: Path, model: type[Model]) -> Model:
 def yaml_mapping(content: bytes, where: Path) -> dict[str, Any]:
     """The keys and values of a YAML file; tags and other documents than one are refused."""
     try:
-        value = yaml.safe_load(content)
+        value = yaml.load(content, _QUICK if len(content) <= _MOST_QUICKLY else yaml.SafeLoader)  # noqa: S506  # both are safe
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise StorageError(f"{where}: damaged: no plain YAML: {_short(error)}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
@@ -110,6 +110,8 @@ def require_probabilities(probs_NK: npt.NDArray[Any], name: str, where: Path) ->
 
 
 SUM_TOLERANCE = 1e-3
+# libyaml is quicker, but what is nested without end overflows its stack: longer texts go without.
+_QUICK, _MOST_QUICKLY = getattr(yaml, "CSafeLoader", yaml.SafeLoader), 20_000
 _DTYPES = {"f": "floats", "i": "whole numbers", "u": "bytes"}
 _KINDS = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "nothing"}
 

@@ -92,10 +92,10 @@ class Mirror:
         except OSError as error:
             raise StorageError(f"{folder}: cannot be used for the local copy: {error.strerror or error}") from error
         with self._naming(), working(f"fetching the run from {self.address}"):
-            there, parts = self._position(base)
+            there, parts = position_at(self._storage, base)
             if there.state not in _left(folder) or not (folder / MANIFEST).is_file():
                 self._bring(folder, there)
-                events = joined_events(self._storage.read(EVENTS) or b"", [parse_part(p, Path(EVENTS)) for p in parts])
+                events = events_at(self._storage, parts)
                 if events or EVENTS in there.files:
                     write_bytes(folder / EVENTS, events, folder)
                 write_bytes(folder / MANIFEST, there.manifest() if parts else base, folder)
@@ -235,15 +235,6 @@ class Mirror:
             f"{self.address}: {who} written to this run, or removed it; stop one of them, or give one another name=..."
         )
 
-    def _position(self, base: bytes) -> tuple[Position, list[bytes]]:
-        """What lies there, and the parts of the journal after the base."""
-        there = Position.at_base(base, self._where(MANIFEST), 0)
-        parts: list[bytes] = []
-        while (content := self._storage.read(there.next_part)) is not None:
-            there = there.after(content, self._where(there.next_part))
-            parts.append(content)
-        return there, parts
-
     def _bring(self, folder: Path, there: Position) -> None:
         """All listed files that the folder does not have as they are there."""
         local = folder / MANIFEST
@@ -271,9 +262,6 @@ class Mirror:
         if not marker.is_file():
             write_bytes(marker, self._root.encode())
 
-    def _where(self, name: str) -> Path:
-        return Path(f"{self.address}/{name}")
-
     @contextmanager
     def _naming(self) -> Iterator[None]:
         """Errors name the address as it was given; a Path has one slash less."""
@@ -286,6 +274,25 @@ class Mirror:
             if plain not in str(error):
                 raise
             raise StorageError(str(error).replace(plain, self.address)) from error
+
+
+def position_at(storage: ObjectStorage, base: bytes) -> tuple[Position, list[bytes]]:
+    """What a copy of a run is now, and the parts of its journal after this manifest. Raises StorageError for a damaged one."""
+
+    def where(name: str) -> Path:
+        return Path(f"{storage.address}/{name}")
+
+    there = Position.at_base(base, where(MANIFEST), 0)
+    parts: list[bytes] = []
+    while (content := storage.read(there.next_part)) is not None:
+        there = there.after(content, where(there.next_part))
+        parts.append(content)
+    return there, parts
+
+
+def events_at(storage: ObjectStorage, parts: Sequence[bytes]) -> bytes:
+    """The event log of a copy with these parts."""
+    return joined_events(storage.read(EVENTS) or b"", [parse_part(part, Path(EVENTS)) for part in parts])
 
 
 def _left(folder: Path) -> list[str]:
