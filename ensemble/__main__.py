@@ -7,6 +7,9 @@ def run() -> None:
     """Entry point of the command."""
     with signals.ending_process():
         signals.install()
+        from ensemble.outside import json_lines
+
+        json_lines.begin()
         from ensemble.commands.main import run_cli
 
         run_cli()

@@ -13,6 +13,7 @@ from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
 from ensemble.errors import ConfigError, StorageError
 from ensemble.events import Notice
+from ensemble.outside import json_lines
 from ensemble.results.judging import stored_evaluation
 from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
@@ -38,6 +39,11 @@ def build_trackers(experiment: Experiment, folder: Path, console: Console) -> li
     makers: dict[Console, Callable[[], list[Tracker]]] = {
         "progress": lambda: [open_console()], "warnings": lambda: [WarningsOnly()], "silent": list,
     }  # fmt: skip
+    if json_lines.active():
+        from ensemble.tracking.json_console import JsonConsole
+
+        makers["progress"] = lambda: [JsonConsole(experiment.name)]
+        makers["warnings"] = lambda: [JsonConsole(experiment.name, warnings_only=True)]
     trackers = makers[console]()
 
     def notify(message: str) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import ray
+from prometheus_client.parser import text_string_to_metric_families
 from ray.util.state import list_tasks
 
+from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
 from ensemble.events import Event, Notice
 from ensemble.executors import ray_waiting
@@ -23,6 +26,8 @@ from ensemble.executors.labels import members_in_words, task_label
 from ensemble.executors.ray_groups import RayGroupExecutor
 from ensemble.executors.ray_tasks import RayExecutor
 from ensemble.executors.ray_waiting import Need, Slots, WaitingLines
+from ensemble.run.compose import run_experiment
+from ensemble.tracking.figures import METRICS
 from ensemble.types import Checkpoint, MemberSpec, Task
 from tests.contracts.executor_contract import arrays, finish, healthy, tasks
 
@@ -139,6 +144,32 @@ def test_groups_say_so_too(held: Callable[[], None], monkeypatch: pytest.MonkeyP
     assert len(said) == 2, said
     assert said[0].startswith("exp2: members 0-2 wait for 2 times 1 CPU; the cluster has 1 slot, 0 free; asked ")
     assert said[1].startswith("exp2: members 0-2 have a slot, asked ")
+
+
+@pytest.mark.timeout(250)
+def test_a_runs_figures_are_among_rays_own(cluster: str, tmp_path: Path) -> None:
+    """Ray's agent exports what the driver counts, under Ray's prefix; Prometheus finds its port as below."""
+    experiment = parse_experiment({
+        "name": "exported", "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits"},
+        "model": {"name": "mlp", "widths": (8,)}, "training": {"epochs": 2}, "output_dir": str(tmp_path),
+        "compute": {"executor": "ray", "device": "cpu"}, "tracking": {"wandb": {"mode": "disabled"}},
+    })  # fmt: skip
+    run_experiment(experiment, "silent")
+    (node,) = ray.nodes()
+    found: dict[tuple[str, str], float] = {}
+    for _ in range(60):  # Ray hands them on every few seconds
+        with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        samples = [one for family in families for one in family.samples if one.labels.get("run") == "exported"]
+        found = {(one.name, one.labels.get("state", "")): one.value for one in samples}
+        if found.get(("ray_ensemble_members", "finished")) == 3:
+            break
+        time.sleep(1)
+    assert {name for name, _ in found} == {f"ray_{m.exported}" for m in METRICS} - {"ray_ensemble_retries_total"}
+    assert found["ray_ensemble_epochs_total", ""] == 6
+    assert found["ray_ensemble_images_trained_total", ""] == 6 * 1298
+    info = next(one.labels for one in samples if one.name == "ray_ensemble_info")
+    assert (info["method"], info["executor"], info["device"]) == ("bagging", "ray", "cpu")
 
 
 def test_lines_come_now_and_then() -> None:

@@ -200,3 +200,10 @@ def test_the_dashboard_draws_the_figures_that_there_are() -> None:
     assert len(cells) == len(set(cells)), "two panels lie above each other"
     assert max(x for x, _ in cells) < 24
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_the_document_names_every_figure_with_its_kind_and_labels() -> None:
+    text = (ROOT / "docs" / "monitoring.md").read_text()
+    rows = [re.findall(r"[^|]+", line) for line in text.splitlines() if line.startswith("| `ensemble_")]
+    told = {row[0].strip(" `"): (row[1].strip(), re.findall(r"`(\w+)`", row[2].partition(":")[0])) for row in rows}
+    assert told == {metric.exported: (metric.kind, list(metric.labels)) for metric in METRICS}
