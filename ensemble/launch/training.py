@@ -9,7 +9,7 @@ from typing import NoReturn
 from ensemble import signals
 from ensemble.config import Experiment
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED, EnsembleError
-from ensemble.outside import json_lines
+from ensemble.outside import json_capture, json_lines
 from ensemble.outside.long_work import heard
 from ensemble.report.failures import failure_lines
 from ensemble.report.tables import print_evaluation
@@ -34,7 +34,7 @@ def guarded(main: Callable[[], int], again: str) -> NoReturn:
     """Run a door's main and leave with its exit code; errors a user can mend become one message."""
     with signals.ending_process():
         signals.install()
-        json_lines.begin()
+        json_capture.begin()
         try:
             json_lines.check()
             code = main()

@@ -1,30 +1,22 @@
 """`ENSEMBLE_LOG_FORMAT=json`: all that goes to stderr as one JSON object a line, for whatever collects logs.
 
-    json_lines.begin()                        # a door, in its first moments
+    json_capture.begin()                      # a door, in its first moments
     json_lines.check()                        # raises ConfigError for a format that there is not
     json_lines.tell("error: ...")             # a line of ours, in either format
     if json_lines.active(): json_lines.write("info", event="Notice", ...)
 
-What other code prints on stderr (libraries in C, programs that are started, Python's warnings) becomes such lines
-too: the process's stderr is a pipe then, and a small program (`foreign_lines.py`) turns what comes out of it into
-objects. It outlives a process that is killed, so that the last words of one that crashes are there. Our own lines go
-to the real stderr directly.
+What other code prints on stderr becomes such lines too (`json_capture`).
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
-import subprocess
 import sys
 import threading
-import traceback
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 from ensemble.errors import ConfigError
@@ -33,12 +25,10 @@ from ensemble.outside.names import visible
 VARIABLE = "ENSEMBLE_LOG_FORMAT"
 Level = Literal["debug", "info", "warning", "error", "critical"]
 _PREFIXES: dict[str, Level] = {"error: ": "error", "warning: ": "warning", "note: ": "info"}
-_FOREIGN = Path(__file__).with_name("foreign_lines.py")
 
 
 class _State:
     stderr: int | None = None  # the real one, where lines are JSON
-    reader: subprocess.Popen[bytes] | None = None
     run: str | None = None
     lock = threading.Lock()
 
@@ -48,23 +38,14 @@ def active() -> bool:
     return _State.stderr is not None
 
 
-def begin() -> None:
-    """From now on lines are JSON, where the environment says so."""
-    if active() or os.environ.get(VARIABLE, "").strip() != "json":
-        return
-    _State.stderr = os.dup(2)
-    _State.reader = subprocess.Popen(  # noqa: S603 - our own file
-        [sys.executable, "-I", "-S", str(_FOREIGN)],
-        stdin=subprocess.PIPE, stdout=_State.stderr, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    pipe = _State.reader.stdin
-    assert pipe is not None
-    sys.stderr.flush()
-    os.dup2(pipe.fileno(), 2)
-    pipe.close()
-    logging.captureWarnings(True)
-    logging.getLogger().addHandler(_Handler(logging.WARNING))
-    sys.excepthook = _uncaught
+def wanted() -> bool:
+    """Whether the environment asks for JSON."""
+    return os.environ.get(VARIABLE, "").strip() == "json"
+
+
+def to(stderr: int) -> None:
+    """From now on lines are JSON. stderr: the descriptor that they are written to."""
+    _State.stderr = stderr
 
 
 def check() -> None:
@@ -115,18 +96,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-
-
-class _Handler(logging.Handler):
-    """Warnings of loggers, ours and others'; those of Python come from the logger py.warnings."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage().strip()
-        if record.exc_info and record.exc_info[1] is not None:
-            message += "\n" + "".join(traceback.format_exception(record.exc_info[1])).rstrip()
-        level: Level = "warning" if record.levelno < logging.ERROR else "error"
-        write(level, record.created, message=message, logger=record.name)
-
-
-def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    write("critical", message="".join(traceback.format_exception(kind, error, trace)).rstrip())

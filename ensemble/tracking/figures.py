@@ -9,9 +9,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from ensemble import __version__
 from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, RunStarted
 from ensemble.storage.atomic import written_bytes
 from ensemble.tracking.progress import Progress
@@ -73,7 +73,7 @@ class Figures:
             match event:
                 case RunStarted():
                     self._started = time
-                    self._info = __version__, event.method, event.executor, self._device()
+                    self._info = _version(), event.method, event.executor, self._device()
                 case EpochFinished():
                     self._epochs += 1
                     self._images += event.images or 0
@@ -113,3 +113,10 @@ class Figures:
             yield LAST_ERROR, run, self._last_error
         if progress.mean_error is not None:
             yield MEAN_ERROR, run, progress.mean_error
+
+
+def _version() -> str:
+    try:
+        return version("ensemble-trainer")
+    except PackageNotFoundError:  # used from a folder, without being installed
+        return "unknown"

@@ -117,8 +117,8 @@ def test_errors_of_every_kind_are_objects(tmp_path: Path) -> None:
 
 OTHERS = """
 import ctypes, logging, os, subprocess, sys, warnings
-from ensemble.outside import json_lines
-json_lines.begin()
+from ensemble.outside import json_capture, json_lines
+json_capture.begin()
 print("by print", file=sys.stderr)
 os.write(2, b"by a library in C \\xff\\n")
 subprocess.run(["sh", "-c", "echo by a program >&2"])
