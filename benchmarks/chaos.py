@@ -103,7 +103,7 @@ def kill(kind: str, driver: subprocess.Popen[bytes], record: Record, root: Path)
         record.sigterm_seconds.append(time.monotonic() - begun)
         record.lost_seconds += work_lost(root / "chaos", asked)
     else:
-        word = "raylet/raylet" if kind == "raylet" else "ray::train_remotely"
+        word = "raylet/raylet" if kind == "raylet" else "ray::chaos member"  # a worker is called what its task is
         victims = [number for number, name in below if word in name]
         if not victims:
             return False

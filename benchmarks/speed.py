@@ -216,7 +216,7 @@ def worker_memory(rows: int) -> float:
 def _is_task(process: Path, driver: int) -> bool:
     """True for a Ray worker at a training task of this driver's own Ray."""
     try:
-        if not (process / "cmdline").read_bytes().startswith(b"ray::_train_remotely"):
+        if not (process / "cmdline").read_bytes().startswith(b"ray::bagging_lenet5_mnist member"):
             return False
         parents = [int(process.name)]
         while parents[-1] > 1:

@@ -1,5 +1,7 @@
 """The `ensemble` command, also as `python -m ensemble`: signals are handled before anything else is imported."""
 
+import os
+
 from ensemble import signals
 
 
@@ -7,6 +9,10 @@ def run() -> None:
     """Entry point of the command."""
     with signals.ending_process():
         signals.install()
+        if "ENSEMBLE_LOG_FORMAT" in os.environ:  # see `outside/json_lines.py`
+            from ensemble.outside.json_capture import begin
+
+            begin()
         from ensemble.commands.main import run_cli
 
         run_cli()

@@ -44,7 +44,10 @@ class TaskStarted:
 
 @dataclass(frozen=True, slots=True)
 class EpochFinished:
-    """One member ended one epoch. Epochs count from 1; losses in nats; `seconds` is the member's share of its stack."""
+    """One member ended one epoch. Epochs count from 1; losses in nats; `seconds` is the member's share of its stack.
+
+    images: training images that it saw; None in logs of earlier versions.
+    """
 
     member: int
     epoch: int
@@ -57,6 +60,7 @@ class EpochFinished:
     train_error: float | None = None
     test_loss: float | None = None
     test_error: float | None = None
+    images: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,12 +77,14 @@ class Task:
     """The unit of scheduling: members of one recipe, trained together as one wide network on one slot.
 
     checkpoint: the state to go on from, as `Checkpoint.content` had it; None for a fresh start.
+    what: what it does, in words for people, where that is not to train members.
     """
 
     id: str
     recipe: str
     members: tuple[MemberSpec, ...]
     checkpoint: bytes | None = None
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from ensemble.errors import (
     EXIT_DEGRADED,
     ConfigError,
 )
+from ensemble.outside import json_lines
 from ensemble.outside.foreign_variables import settle_variables
 from ensemble.outside.long_work import heard
 
@@ -98,6 +99,7 @@ def main(context: click.Context, debug: bool) -> None:
     Below are examples of all commands: ensemble train quickstart. More about each: ensemble train --help.
     """
     del debug  # read by _Group
+    json_lines.check()
     taken = settle_variables(alone=True)
     if taken and context.invoked_subcommand in _TRAINING:
         say(f"note: {', '.join(taken)}: set, but not heeded; {_ALONE.format(context.invoked_subcommand)}", err=True)

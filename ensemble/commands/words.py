@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ensemble.outside import json_lines
 from ensemble.outside.names import visible
 from ensemble.outside.paths import given_path
 
@@ -30,5 +31,11 @@ class GivenPath(click.ParamType):  # type: ignore[type-arg]  # generic in the ne
 
 
 def say(text: object = "", err: bool = False, nl: bool = True) -> None:
-    """Print a line to stdout or stderr, with control characters from names and values shown as escapes."""
+    """Print a line to stdout or stderr, with control characters from names and values shown as escapes.
+
+    On stderr it is a JSON object where lines are (`json_lines`).
+    """
+    if err and json_lines.active():
+        json_lines.tell(str(text))
+        return
     click.echo(visible(str(text)), err=err, nl=nl)

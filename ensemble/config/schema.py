@@ -140,6 +140,12 @@ class WandbConfig(Section):
 
 class TrackingConfig(Section):
     wandb: WandbConfig = WandbConfig()
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="while the run goes on, its figures for Prometheus at http://127.0.0.1:PORT/metrics; 0: any port that is free, which is said; without it no port is opened",
+    )
 
 
 class Experiment(Section):

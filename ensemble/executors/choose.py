@@ -104,18 +104,22 @@ def expected_slots(compute: ComputeConfig, device: str, work: float) -> int:
 
 
 def measure_ways(
-    compute: ComputeConfig, jobs: Mapping[str, Job], image_shape: tuple[int, int, int], counts: Mapping[str, int]
+    compute: ComputeConfig,
+    jobs: Mapping[str, Job],
+    image_shape: tuple[int, int, int],
+    counts: Mapping[str, int],
+    run: str = "",
 ) -> dict[str, Ways]:
     """The quickest kernels for the stacks of each group, measured where tasks will train.
 
-    jobs, counts: how to train each group, and its stack size. image_shape: [C, H, W]. On a cluster that is a node
+    jobs, counts: how to train each group, and its stack size. image_shape: [C, H, W]. run: the name of whose tasks these are. On a cluster that is a node
     which holds a task, elsewhere this process. Raises ComputeError where none of the kind can be had.
     """
     if uses_cluster(compute):
         from ensemble.executors.ray_measuring import ways_on_cluster
 
         with connected(compute):
-            return ways_on_cluster(compute, jobs, image_shape, counts)
+            return ways_on_cluster(compute, jobs, image_shape, counts, run)
     from ensemble.training.ways import find_ways  # imports torch, which the driver of a CPU run can do without
 
     return {name: find_ways(job, image_shape, counts[name]) for name, job in jobs.items()}
@@ -129,10 +133,11 @@ def _local_slots(compute: ComputeConfig, device: str) -> int:
     return int(torch.cuda.device_count() / compute.gpus_per_task)
 
 
-def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], work: float) -> Executor:
+def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], work: float, run: str = "") -> Executor:
     """The executor asked for; `auto` takes Ray where several slots and enough work make it pay.
 
-    work: training images seen in all, over members and epochs, see `planning.training_work`.
+    work: training images seen in all, over members and epochs, see `planning.training_work`. run: the name by which a
+    cluster shows whose tasks these are.
     Raises ComputeError when Ray is asked for and not installed, or cannot place a task.
     """
     if compute.executor == "accelerate" or compute.parallel == "data":
@@ -164,7 +169,7 @@ def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], w
     if spread:
         from ensemble.executors.ray_groups import RayGroupExecutor
 
-        return RayGroupExecutor(compute, device)
+        return RayGroupExecutor(compute, device, run=run)
     from ensemble.executors.ray_tasks import RayExecutor
 
-    return RayExecutor(compute, device)
+    return RayExecutor(compute, device, run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -242,14 +242,17 @@ def fitting(threads: int, gpus: float, avoided: Collection[str] = ()) -> int:
 
     gpus: several tasks share a GPU below 1, but no task lies across two. avoided: nodes that do not count.
     """
-    fits = 0
-    for node in _nodes(avoided):
-        by_cpu = int(node.get("CPU", 0) / threads)
-        by_gpu = int(node.get("GPU", 0) / gpus) if gpus >= 1 else by_cpu
-        if 0 < gpus < 1:
-            by_gpu = int(node.get("GPU", 0)) * int(1 / gpus + _ALMOST)
-        fits += min(by_cpu, by_gpu)
-    return fits
+    return sum(fitting_on(node, threads, gpus) for node in _nodes(avoided))
+
+
+def fitting_on(node: Mapping[str, float], threads: float, gpus: float) -> int:
+    """How many tasks of so many CPUs and GPUs fit on a node with these resources."""
+    by_cpu = int(node.get("CPU", 0) / threads)
+    by_gpu = int(node.get("GPU", 0) / gpus) if gpus >= 1 else by_cpu
+    if 0 < gpus < 1:
+        whole = int(node.get("GPU", 0))  # of a GPU that is shared already, what is left counts by itself
+        by_gpu = whole * int(1 / gpus + _ALMOST) + int((node.get("GPU", 0) - whole) / gpus + _ALMOST)
+    return min(by_cpu, by_gpu)
 
 
 def _nodes(avoided: Collection[str] = ()) -> list[dict[str, float]]:

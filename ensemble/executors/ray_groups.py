@@ -11,22 +11,29 @@ import os
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
+from ensemble.events import Notice
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always, ended
 from ensemble.executors.diagnosis import finds_no_gpu, is_out_of_memory
+from ensemble.executors.labels import task_label
+from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cluster import connect, disconnect, wait_for_slots
 from ensemble.executors.ray_stop import StopKey, stops_by
+from ensemble.executors.ray_waiting import Need, WaitingLines, slots_now
 from ensemble.executors.ray_worker import Broke, describe
 from ensemble.types import FailureKind, Stopped, Task
 
 _POLL_S = 0.2
+_ANSWER_S = 15.0  # for the cluster to say what is free
 # What a task's failure is called where its workers failed differently: one that finds no room takes the others along.
 _GRAVEST_FIRST: tuple[FailureKind, ...] = ("out_of_memory", "lost_node", "crash")
 
@@ -34,19 +41,21 @@ _GRAVEST_FIRST: tuple[FailureKind, ...] = ("out_of_memory", "lost_node", "crash"
 class RayGroupExecutor:
     """Groups of `workers` processes, each group training one task at a time.
 
-    workers: processes per group, by default one per GPU of compute.gpus_per_task. Raises ComputeError when Ray Train is
+    workers: processes per group, by default one per GPU of compute.gpus_per_task. run: the name by which the cluster shows
+    whose groups these are. Raises ComputeError when Ray Train is
     not installed or the cluster cannot hold one group.
     """
 
     name = "ray"
 
-    def __init__(self, compute: ComputeConfig, device: str, workers: int | None = None) -> None:
+    def __init__(self, compute: ComputeConfig, device: str, workers: int | None = None, run: str = "") -> None:
         try:
             import ray.train  # noqa: F401 - needs packages that Ray alone does not
         except ImportError as error:
             raise ComputeError(
                 f"compute.gpus_per_task is {compute.gpus_per_task:g} and needs Ray Train: pip install 'ray[train]', or set it to 1 ({error})"
             ) from error
+        self._run_name = run
         self._workers = workers or int(compute.gpus_per_task)
         self._threads, self._on_gpu = compute.threads_per_task, device == "cuda"
         with signals.deferred():
@@ -57,6 +66,7 @@ class RayGroupExecutor:
                 self.close()
                 raise
         self.slots = min(fits, compute.slots or fits)
+        self._waiting = WaitingLines(run or "this run", Need(self._threads, float(self._on_gpu), self._workers))
 
     def run(
         self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
@@ -84,24 +94,46 @@ class RayGroupExecutor:
                         "mail": mail, "train": call, "task": ray.put(task), "names": names, "arrays": shared,
                         "stop_key": stop_key.name,
                     }  # fmt: skip
-                    running[task.id] = _Group(Collector(task, emit), self._trainer(given, storage))
+                    running[task.id] = _Group(
+                        Collector(task, emit), self._trainer(given, task_label(self._run_name, task), storage)
+                    )
                 if not running:
                     return
                 while not mail.empty():
                     name, item = mail.get()
                     if name in running:
+                        self._begins(running[name])
                         running[name].collector.take(item)
                         if running[name].collector.stopped:
                             del running[name]
                 for name in [name for name, group in running.items() if group.ended.is_set() and mail.empty()]:
                     yield running.pop(name).outcome()
+                self._say_what_waits(running)
                 time.sleep(_POLL_S)
         finally:
             if stopping:
                 stop_key.remove()
             mail.shutdown(force=True)
 
-    def _trainer(self, given: dict[str, Any], storage: str) -> Any:
+    def _begins(self, group: _Group) -> None:
+        if not group.heard:
+            group.heard = True
+            _say(self._waiting.begin(group.collector.task, time.monotonic()), group.collector)
+
+    def _say_what_waits(self, running: dict[str, _Group]) -> None:
+        """As in `ray_tasks`; a group whose processes are starting is no longer among what the cluster says that waits."""
+        unheard = [group for group in running.values() if not group.heard]
+        asked = [(group.collector.task, group.started) for group in unheard]
+        now = time.monotonic()
+        if not self._waiting.due([started for _, started in asked], now):
+            return
+        try:
+            slots = answer_within(lambda: slots_now(self._waiting.need), _ANSWER_S)
+        except (RayError, RuntimeError, TimeoutError):
+            return
+        _say(self._waiting.wait(asked, len(running) - len(unheard), slots, now), unheard[0].collector)
+
+    def _trainer(self, given: dict[str, Any], label: str, storage: str) -> Any:
         from ray.train import RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -114,7 +146,9 @@ class RayGroupExecutor:
                 use_gpu=self._on_gpu,
                 resources_per_worker={"CPU": self._threads, **({"GPU": 1} if self._on_gpu else {})},
             ),
-            run_config=RunConfig(storage_path=storage),
+            # Its tasks keep their own names, but its metrics and its page of the dashboard have that of the run. Under one
+            # that it knows, Ray Train would go on with what it trained before.
+            run_config=RunConfig(name=f"{label} {uuid.uuid4().hex[:8]}".replace(" ", "_"), storage_path=storage),
         )
 
     def close(self) -> None:
@@ -128,9 +162,9 @@ class _Group:
 
     def __init__(self, collector: Collector, trainer: Any) -> None:
         self.collector, self._trainer = collector, trainer
-        self.ended = threading.Event()
+        self.ended, self.heard = threading.Event(), False
         self._error: BaseException | None = None
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         threading.Thread(target=self._fit, daemon=True).start()
 
     def _fit(self) -> None:
@@ -150,12 +184,17 @@ class _Group:
                 if isinstance(root, EnsembleError):
                     raise root
             worst = min(causes, key=lambda cause: _GRAVEST_FIRST.index(_kind(cause)))
-            lost_s = time.monotonic() - self._started
+            lost_s = time.monotonic() - self.started
             if isinstance(worst, WorkerBrokeError):
                 self.collector.lose(_kind(worst), worst.broke.reason, worst.broke.details, lost_s)
             else:
                 self.collector.fail(_kind(worst), worst, lost_s)
         return self.collector.outcome()
+
+
+def _say(line: str | None, collector: Collector) -> None:
+    if line is not None:
+        collector.take(Notice(line))
 
 
 def _kind(cause: BaseException) -> FailureKind:

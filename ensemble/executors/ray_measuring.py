@@ -18,7 +18,11 @@ from ensemble.training.job import Ways
 
 
 def ways_on_cluster(
-    compute: ComputeConfig, jobs: Mapping[str, Job], image_shape: tuple[int, int, int], counts: Mapping[str, int]
+    compute: ComputeConfig,
+    jobs: Mapping[str, Job],
+    image_shape: tuple[int, int, int],
+    counts: Mapping[str, int],
+    run: str = "",
 ) -> dict[str, Ways]:
     """See `choose.measure_ways`: in one Ray task with the CPUs and the GPU of a training task, in a process of its own.
 
@@ -28,7 +32,7 @@ def ways_on_cluster(
     wait_for_slots(compute, device)
     gpus = min(1.0, compute.gpus_per_task) if device == "cuda" else 0.0
     options = {**task_options(compute.threads_per_task, gpus, keeps_process=False), "max_calls": 1}
-    measuring = ray.remote(max_retries=3, **options)(_measure)
+    measuring = ray.remote(max_retries=3, name=f"{run} kernels of {', '.join(jobs)}".strip(), **options)(_measure)
     with signals.deferred():
         found = measuring.remote(dict(jobs), image_shape, dict(counts), gpus)
         while not ray.wait([found], timeout=0.5, fetch_local=False)[0]:

@@ -25,11 +25,14 @@ from ensemble.errors import ComputeError, EnsembleError
 from ensemble.events import Notice, TaskStarted
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
 from ensemble.executors.diagnosis import is_out_of_memory
+from ensemble.executors.labels import task_label
 from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cluster import connect, disconnect, fitting, wait_for_slots
 from ensemble.executors.ray_hosts import HostWatch
 from ensemble.executors.ray_stop import StopKey
+from ensemble.executors.ray_waiting import Need, WaitingLines, slots_now
 from ensemble.executors.ray_worker import Broke, NeedsOwnProcess, kept_process, single_process, train_remotely
+from ensemble.outside import launcher_variables
 from ensemble.types import FailureKind, Task
 
 _LOOK_AGAIN_S = 5.0  # between looks at which nodes there are
@@ -45,7 +48,9 @@ class RayExecutor:
 
     name = "ray"
 
-    def __init__(self, compute: ComputeConfig, device: str) -> None:
+    def __init__(self, compute: ComputeConfig, device: str, run: str = "") -> None:
+        """run: the name by which the cluster shows whose tasks these are."""
+        self._run_name = run
         self._threads = compute.threads_per_task
         self._hang_timeout_s = compute.hang_timeout_s
         self._gpus = compute.gpus_per_task if device == "cuda" else 0.0
@@ -68,6 +73,9 @@ class RayExecutor:
                 raise
         self.slots = self._wanted or fits
         self._hosts.start()
+        # Nobody else has tasks on a Ray of this process alone.
+        own = self._owns and compute.ray_address in (None, "local") and launcher_variables.ray_address() is None
+        self._waiting = None if own else WaitingLines(run or "this run", Need(self._threads, self._gpus))
         self._stop_key = StopKey()
 
     def _fitting_slots(self) -> int:
@@ -107,6 +115,7 @@ class RayExecutor:
                 if time.monotonic() - looked > _LOOK_AGAIN_S:
                     looked = time.monotonic()
                     self._look_at_nodes(waiting, running)
+                    self._say_what_waits(running, emit)
                 if waiting and not running:
                     self._wait_for_a_node()
                 while waiting and len(running) < self.slots:
@@ -117,8 +126,10 @@ class RayExecutor:
                 # A short wait, so that signals are seen: Python handles none while Ray waits.
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=0.5, fetch_local=False)
                 for stream in ready:
-                    work = running[stream]
-                    work.heard = time.monotonic()
+                    work, now = running[stream], time.monotonic()
+                    if work.heard is None and self._waiting is not None:
+                        _say(self._waiting.begin(work.collector.task, now), emit)
+                    work.heard = now
                     if self._advance(stream, work):
                         del running[stream]
                         if work.refused and not stopping:
@@ -147,6 +158,21 @@ class RayExecutor:
             for stream in unheard:
                 waiting.appendleft(running.pop(stream).collector.task)
                 ray.cancel(stream, force=True)
+                if self._waiting is not None:
+                    self._waiting.drop(waiting[0])
+
+    def _say_what_waits(self, running: dict[Any, _UnderWay], emit: Emit) -> None:
+        """Now and then, a line where other jobs hold the slots that tasks of this run wait for."""
+        unheard = [(work.collector.task, work.started) for work in running.values() if work.heard is None]
+        lines, now = self._waiting, time.monotonic()
+        if lines is None or not lines.due([started for _, started in unheard], now):
+            return
+        avoided = self._avoided | self._unreachable()
+        try:
+            slots = answer_within(lambda: slots_now(lines.need, avoided), _ANSWER_S)
+        except (RayError, RuntimeError, TimeoutError):  # a head that does not answer is told of by `_hosts`
+            return
+        _say(lines.wait(unheard, len(running) - len(unheard), slots, now), emit)
 
     def _wait_for_a_node(self) -> None:
         """Raises ComputeError where nothing is under way and no node that can hold a task is there in time."""
@@ -181,7 +207,7 @@ class RayExecutor:
         self._spare_the_last()  # nodes may have gone away meanwhile
         avoided = sorted(self._avoided | self._unreachable())
         elsewhere = {"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else None
-        remote = self._remotes[keeps].options(label_selector=elsewhere)
+        remote = self._remotes[keeps].options(label_selector=elsewhere, name=task_label(self._run_name, task))
         return remote.remote(call, task, self._gpus, self._stop_key.name, names, *references)
 
     def _advance(self, stream: Any, work: _UnderWay) -> bool:
@@ -239,7 +265,8 @@ class RayExecutor:
         if node in self._lost:
             raise TimeoutError(f"{place.host} does not answer")
         here = NodeAffinitySchedulingStrategy(node, soft=False)
-        kill = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_kill_process)
+        name = f"{self._run_name} ends a worker that hangs".strip()
+        kill = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here, name=name)(_kill_process)
         try:
             done = kill.remote(place.pid)
             answer_within(lambda: ray.get(done, timeout=_ANSWER_S), 2 * _ANSWER_S)
@@ -280,6 +307,11 @@ def task_options(threads: int, gpus: float, keeps_process: bool = True) -> dict[
     if not gpus:
         return {"num_cpus": threads, "max_calls": 0}
     return {"num_cpus": threads, "num_gpus": gpus, **(kept_process() if keeps_process else single_process())}
+
+
+def _say(line: str | None, emit: Emit) -> None:
+    if line is not None:
+        emit(Notice(line))
 
 
 def _kill_process(pid: int) -> None:

@@ -21,13 +21,12 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-import click
 import yaml
 
 from ensemble.config import Experiment, load_config
 from ensemble.errors import ComputeError, ConfigError, first_line
 from ensemble.launch.training import guarded, train_and_print
-from ensemble.outside import launcher_variables
+from ensemble.outside import json_lines, launcher_variables
 from ensemble.outside.foreign_variables import settle_variables
 from ensemble.training import device_kind
 
@@ -82,7 +81,7 @@ def join(experiment: Experiment) -> int:
         here = launcher_variables.local_world_size(1)
         line = compare_with_gpus(here, torch.cuda.device_count(), experiment.compute.parallel)
         if line and launcher_variables.local_rank() == 0:
-            click.echo(line, err=True)
+            json_lines.tell(line)
     from accelerate import PartialState
 
     choose_interface(world)

@@ -36,7 +36,7 @@ def main() -> int:
     compute = experiment.compute.model_copy(update={"executor": "ray"})
     experiment = experiment.model_copy(update={"compute": compute})
     return train_and_print(
-        experiment, lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images)
+        experiment, lambda device, tasks, work: build_executor(compute, device, tasks, work, experiment.name)
     )
 
 

@@ -29,6 +29,7 @@ import click
 from ensemble.config import load_config
 from ensemble.errors import EXIT_INTERRUPTED, ComputeError
 from ensemble.launch.training import guarded
+from ensemble.outside import json_lines
 
 EXCLUDES = (
     ".git",
@@ -87,6 +88,8 @@ def submission(config: Path, overrides: tuple[str, ...], install: bool) -> dict[
         "excludes": list(EXCLUDES),
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
     }
+    if wanted := os.environ.get(json_lines.VARIABLE):
+        environment["env_vars"][json_lines.VARIABLE] = wanted  # the job's lines as ours
     if install:
         environment["pip"] = {"packages": Path("requirements.txt").read_text().splitlines()}
     return {
@@ -118,7 +121,7 @@ def follow(client: Any, job: str, address: str) -> int:
                 ) from error
         time.sleep(HEARTBEAT_S)
     log.join(LAST_LINES_S)
-    click.echo(f"job {job}: {info.status}", err=True)
+    json_lines.tell(f"job {job}: {info.status}")
     if info.driver_exit_code is not None:
         return int(info.driver_exit_code)
     return 0 if str(info.status) == "SUCCEEDED" else EXIT_INTERRUPTED if str(info.status) == "STOPPED" else 1
@@ -192,14 +195,14 @@ def submit(config: Path, overrides: tuple[str, ...], address: str, insecure: boo
     except (*_LOST, RayError) as error:
         remedy = AGENT_HELP if _NO_AGENT in str(error) else TOKEN_HELP
         raise ComputeError(f"the cluster at {address} did not take the job: {_short(error)}; {remedy}") from error
-    click.echo(f"job {job}", err=True)
+    json_lines.tell(f"job {job}")
     if no_wait:
         click.echo(job)
         return 0
     try:
         return follow(client, job, address)
     except KeyboardInterrupt:
-        click.echo(f"stopping {job} ...", err=True)
+        json_lines.tell(f"stopping {job} ...")
         with contextlib.suppress(*_LOST):  # a head that is gone runs nothing
             _answer(lambda: client.stop_job(job))
             deadline = time.monotonic() + STOP_WAIT_S + 10

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-import click
-
 from ensemble import signals
 from ensemble.config import Experiment
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED, EnsembleError
+from ensemble.outside import json_capture, json_lines
 from ensemble.outside.long_work import heard
 from ensemble.report.failures import failure_lines
 from ensemble.report.tables import print_evaluation
@@ -21,13 +20,13 @@ from ensemble.tracking.build import build_trackers
 
 def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
     """Train, judge and print; returns the exit code. Raises what the run raises."""
-    with heard(lambda line: click.echo(line, err=True)):
+    with heard(json_lines.tell):
         outcome = run_ensemble(
             experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, "progress")
         )
     print_evaluation(outcome.evaluation, outcome.path)
     for line in failure_lines(outcome.failures, outcome.ended_early, outcome.path):
-        click.echo(line, err=True)
+        json_lines.tell(line)
     return EXIT_DEGRADED if outcome.failures or outcome.ended_early else 0
 
 
@@ -35,13 +34,15 @@ def guarded(main: Callable[[], int], again: str) -> NoReturn:
     """Run a door's main and leave with its exit code; errors a user can mend become one message."""
     with signals.ending_process():
         signals.install()
+        json_capture.begin()
         try:
+            json_lines.check()
             code = main()
         except EnsembleError as error:
-            click.echo(f"error: {error}", err=True)
+            json_lines.tell(f"error: {error}")
             code = error.exit_code
         except KeyboardInterrupt:
-            click.echo(f"interrupted; finished members and checkpoints are kept. Go on with: {again}", err=True)
+            json_lines.tell(f"interrupted; finished members and checkpoints are kept. Go on with: {again}")
             code = EXIT_INTERRUPTED
         sys.stdout.flush()
         sys.exit(code)

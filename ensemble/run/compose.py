@@ -25,7 +25,7 @@ def run_experiment(
     with nullcontext() if console == "progress" else heard(None):
         return run_ensemble(
             experiment,
-            lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images),
+            lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images, experiment.name),
             lambda folder: [*build_trackers(experiment, folder.path, console), *trackers],
             dataset,
         )

@@ -113,7 +113,7 @@ class Driver:
         if not self.experiment.baseline or self.folder.has_baseline():
             return []
         recipe = self.experiment.groups[0].name
-        return [Task(BASELINE, recipe, (MemberSpec(self._baseline, recipe, rows),))]
+        return [Task(BASELINE, recipe, (MemberSpec(self._baseline, recipe, rows),), what=BASELINE)]
 
     def _closed_rounds(self) -> list[list[int]]:
         """The members each earlier round was told of, for the rounds that a later one was built upon.

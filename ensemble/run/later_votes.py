@@ -66,7 +66,7 @@ def vote_later(
     def start(tasks: Sequence[Task], images: Mapping[str, int]) -> Executor:
         third = {name: count // 3 for name, count in images.items()}  # looking is about a third of the work of learning
         work = training_work(third, experiment, device, dataset.image_shape, dataset.num_classes)
-        opened.append(build_executor(compute, device, tasks, work))
+        opened.append(build_executor(compute, device, tasks, work, experiment.name))
         return opened[0]
 
     def hear(event: Event) -> None:

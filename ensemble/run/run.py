@@ -220,7 +220,9 @@ def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: 
     if experiment.compute.kernels != "measured":
         return plan
     jobs = Trainer.create(experiment, device, dataset.num_classes).jobs
-    return replace(plan, ways=measure_ways(experiment.compute, jobs, _image_shape(dataset), plan.stack_sizes))
+    return replace(
+        plan, ways=measure_ways(experiment.compute, jobs, _image_shape(dataset), plan.stack_sizes, experiment.name)
+    )
 
 
 def _image_shape(dataset: Dataset) -> tuple[int, int, int]:

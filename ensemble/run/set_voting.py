@@ -23,6 +23,7 @@ from ensemble.errors import StorageError
 from ensemble.events import Event, Notice
 from ensemble.executors import Executor
 from ensemble.executors.base import Outcome, ended
+from ensemble.executors.labels import members_in_words
 from ensemble.results.voters import voting_members
 from ensemble.run.planning import Plan
 from ensemble.storage import RunFolder
@@ -171,7 +172,8 @@ class _Voting:
 
     def _add(self, part: _Part, recipe: str) -> None:
         members = tuple(MemberSpec(one.index, recipe, NO_ROWS) for one in part.missing if one.recipe == recipe)
-        task = Task(f"{part.named.name}-{part.number:04d}-{recipe}", recipe, members)
+        what = f"votes on {part.named.name} part {part.number} by {members_in_words(one.index for one in members)}"
+        task = Task(f"{part.named.name}-{part.number:04d}-{recipe}", recipe, members, what=what)
         self._tasks.append(task)
         self._parts[task.id] = part
         images, corruption = part.named.images_of(part.number)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from ensemble.errors import StorageError
 
 TEMPORARY = ".writing"
+_written = [0]  # bytes, in this process
 _MOST_EXPANSION = 1000  # of an archive that somebody compressed
 
 
@@ -40,6 +41,7 @@ def write_bytes(path: Path, content: bytes, root: Path | None = None) -> str:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
+        _written[0] += len(content)
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error is the one to tell; the next start removes what is left
             temporary.unlink(missing_ok=True)
@@ -47,6 +49,11 @@ def write_bytes(path: Path, content: bytes, root: Path | None = None) -> str:
             f"{path}: could not be written: {error.strerror or error}; free space or check permissions, then start again"
         ) from error
     return hashlib.sha256(content).hexdigest()
+
+
+def written_bytes() -> int:
+    """Bytes of all files that this process has written whole."""
+    return _written[0]
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -13,6 +13,7 @@ from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
 from ensemble.errors import ConfigError, StorageError
 from ensemble.events import Notice
+from ensemble.outside import json_lines
 from ensemble.results.judging import stored_evaluation
 from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
@@ -28,15 +29,21 @@ Console = Literal["progress", "warnings", "silent"]  # what is said on stderr: a
 
 
 def build_trackers(experiment: Experiment, folder: Path, console: Console) -> list[Tracker]:
-    """Weights & Biases (unless disabled) and the console; the event log is the run's own.
+    """Weights & Biases (unless disabled), metrics for Prometheus and the console; the event log is the run's own.
 
-    folder: the run folder, whose event log holds earlier starts of the run. Raises StorageError when that is damaged.
+    folder: the run folder, whose event log holds earlier starts of the run. Raises StorageError when that is damaged,
+    ConfigError when the port for metrics cannot be used.
     """
     from ensemble.tracking.console import WarningsOnly, open_console
 
     makers: dict[Console, Callable[[], list[Tracker]]] = {
         "progress": lambda: [open_console()], "warnings": lambda: [WarningsOnly()], "silent": list,
     }  # fmt: skip
+    if json_lines.active():
+        from ensemble.tracking.json_console import JsonConsole
+
+        makers["progress"] = lambda: [JsonConsole(experiment.name)]
+        makers["warnings"] = lambda: [JsonConsole(experiment.name, warnings_only=True)]
     trackers = makers[console]()
 
     def notify(message: str) -> None:
@@ -44,6 +51,7 @@ def build_trackers(experiment: Experiment, folder: Path, console: Console) -> li
         for tracker in trackers[-1:] if console == "progress" else []:
             tracker.handle(Notice(message), time.time())
 
+    trackers[:0] = _metrics(experiment.tracking.metrics_port, folder, notify)
     config, history = experiment.tracking.wandb, folder / EVENTS
     if config.mode != "disabled":
         from ensemble.tracking.wandb_tracker import WandbTracker
@@ -59,6 +67,24 @@ def build_trackers(experiment: Experiment, folder: Path, console: Console) -> li
         )
         trackers.insert(0, wandb)  # closed before the console, because it may have something to say then
     return trackers
+
+
+def _metrics(port: int | None, folder: Path, notify: Callable[[str], None]) -> list[Tracker]:
+    """What exports the run's figures: to Ray always, where it trains there, and at a port if one is wanted."""
+    from ensemble.tracking.figures import Figures
+    from ensemble.tracking.ray_metrics import RayMetrics
+
+    def device() -> str:
+        return str(RunFolder.read(folder).plan()["device"])
+
+    found: list[Tracker] = [RayMetrics(Figures(device))]
+    if port is not None:
+        from ensemble.tracking.metrics_endpoint import MetricsEndpoint
+
+        endpoint = MetricsEndpoint(port, Figures(device))
+        notify(f"metrics for Prometheus: {endpoint.url}")
+        found.append(endpoint)
+    return found
 
 
 def replay_run(path: Path, mode: Literal["online", "offline"] | None = None) -> bool:

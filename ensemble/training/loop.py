@@ -131,7 +131,7 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
             yield EpochFinished(
                 members[member].index, record.epoch, recipe.epochs, record.train_loss,
                 record.validation_loss, record.validation_error, record.lr, record.seconds,
-                record.train_error, record.test_loss, record.test_error,
+                record.train_error, record.test_loss, record.test_error, run.batches.rows_per_epoch,
             )  # fmt: skip
         if not any(run.trains):
             break

@@ -11,6 +11,7 @@ from ensemble.tracking.base import Composite
 from ensemble.tracking.build import build_trackers
 from ensemble.tracking.console import PlainConsole, WarningsOnly
 from ensemble.tracking.event_log import EventLog
+from ensemble.tracking.ray_metrics import RayMetrics
 from ensemble.tracking.wandb_tracker import WandbTracker
 from tests.contracts.tracker_contract import T0, a_run
 from tests.tracking.wandb_reader import read_folder
@@ -28,7 +29,11 @@ def experiment(mode):
 
 @pytest.mark.parametrize(
     ("mode", "console", "expected"),
-    [("disabled", "progress", [PlainConsole]), ("disabled", "warnings", [WarningsOnly]), ("disabled", "silent", [])],
+    [
+        ("disabled", "progress", [RayMetrics, PlainConsole]),
+        ("disabled", "warnings", [RayMetrics, WarningsOnly]),
+        ("disabled", "silent", [RayMetrics]),
+    ],
 )
 def test_only_what_is_asked_for(tmp_path, mode, console, expected):
     assert [type(tracker) for tracker in build_trackers(experiment(mode), tmp_path, console)] == expected
@@ -57,7 +62,7 @@ def test_what_weights_and_biases_has_to_say_is_on_the_console(tmp_path, capsys, 
         log.handle(event, moment)
     log.close(False)
     trackers = build_trackers(experiment("online"), tmp_path, "progress")
-    assert [type(tracker) for tracker in trackers] == [WandbTracker, PlainConsole]
+    assert [type(tracker) for tracker in trackers] == [WandbTracker, RayMetrics, PlainConsole]
     both = Composite(trackers)
     for moment, event in a_run()[9:]:
         both.handle(event, moment)
