@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -71,7 +72,7 @@ class Follower:
     def __init__(self, host: Host, words: list[str], **variables: str) -> None:
         self.started = time.monotonic()
         self.lines: list[tuple[float, str]] = []
-        self.process = host.start(words, **variables)
+        self.process = host.start(words, None, **variables)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -102,13 +103,21 @@ class Follower:
     def silence_s(self) -> float:
         """The longest time between two lines, or a line and the start or the end."""
         times = [self.started, *(when for when, _ in self.lines), self.ended]
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
 
 
 def undisturbed(folder: Path) -> dict[str, str]:
     """Train the same inline, in one process on no host; digests of weights and votes."""
     (folder / "hosts.yaml").write_text(CONFIG)
-    words = [sys.executable, "-m", "ensemble", "train", "hosts.yaml", "compute.executor=inline", f"output_dir={folder}/runs"]
+    words = [
+        sys.executable,
+        "-m",
+        "ensemble",
+        "train",
+        "hosts.yaml",
+        "compute.executor=inline",
+        f"output_dir={folder}/runs",
+    ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "ENSEMBLE_"))}
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -152,7 +161,7 @@ def measure(
     place: dict[int, str] = {}
     for event in happened:
         if event["event"] == "TaskStarted":
-            place |= {member: event["host"] for member in event["members"]}
+            place |= dict.fromkeys(event["members"], event["host"])
     twice, bits = sum(count - 1 for count in finished.values()), compared(digests(run), expected)
     silence = max(follower.silence_s() for follower in followers)
     holds = codes[-1] == 0 and bits == "equal" and twice == 0 and silence <= SILENCE_S

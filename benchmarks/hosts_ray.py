@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,7 +119,9 @@ class Cluster:
 
     def measured(self, case: str, *followers: Follower, remark: str = "") -> Measured:
         """Wait for the ends and measure."""
-        codes = [follower.process.poll() if hasattr(follower, "ended") else follower.end(LIMIT_S) for follower in followers]
+        codes = [
+            follower.process.poll() if hasattr(follower, "ended") else follower.end(LIMIT_S) for follower in followers
+        ]
         return measure(case, self.run, list(followers), codes, self.expected, remark)
 
 

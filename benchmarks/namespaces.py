@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 NEEDED = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "mount": "util-linux"}
 BOOT_S = 20.0
+HOME = "/tmp/home"  # noqa: S108 - on a disk that only this host has
 KEPT_VARIABLES = ("LANG", "LC_ALL", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
 
@@ -110,7 +111,7 @@ class Host:
         lines += [f"mkdir /mnt/{i}; mount --bind {path} /mnt/{i}" for i, path in enumerate(kept)]
         lines += ["mount -t tmpfs -o size=3g,mode=1777 tmp /tmp", "mount -t tmpfs -o size=1g shm /dev/shm"]
         lines += [f"mkdir -p {path}; mount --bind /mnt/{i} {path}" for i, path in enumerate(kept)]
-        lines += ["mount --bind /mnt/srv /srv", "mkdir -p /tmp/home /srv/work", "ip link set lo up"]
+        lines += ["mount --bind /mnt/srv /srv", f"mkdir -p {HOME} /srv/work", "ip link set lo up"]
         return "; ".join([*lines, "touch /srv/.ready", "exec sleep infinity"])
 
     def kill(self) -> None:
@@ -153,7 +154,7 @@ class Host:
 
     def run(self, words: Sequence[str], timeout_s: float, **variables: str) -> tuple[int, str]:
         """Run a program on the host; returns its exit code, -9 where it took too long, and what it printed."""
-        process = self.start(words, **variables)
+        process = self.start(words, None, **variables)
         try:
             said, _ = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -163,11 +164,11 @@ class Host:
 
     def processes(self, word: str) -> list[int]:
         """Numbers, seen from outside, of the host's processes that have a word in their command line."""
-        own = os.readlink(f"/proc/{self.init}/ns/pid")
+        own = Path(f"/proc/{self.init}/ns/pid").readlink()
         found = []
         for entry in Path("/proc").iterdir():
             with contextlib.suppress(OSError):
-                if entry.name.isdigit() and os.readlink(entry / "ns" / "pid") == own:
+                if entry.name.isdigit() and (entry / "ns" / "pid").readlink() == own:
                     words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                     if word in words:
                         found.append(int(entry.name))
@@ -176,7 +177,7 @@ class Host:
     def _environment(self, variables: dict[str, str]) -> dict[str, str]:
         kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         return {
-            **kept, "HOME": "/tmp/home", "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            **kept, "HOME": HOME, "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **variables,
         }  # fmt: skip
 
