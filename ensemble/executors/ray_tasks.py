@@ -23,7 +23,7 @@ from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.events import Notice, TaskStarted
-from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
+from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always, tried_again
 from ensemble.executors.diagnosis import is_out_of_memory
 from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cluster import connect, disconnect, fitting, wait_for_slots
@@ -107,6 +107,8 @@ class RayExecutor:
                 if time.monotonic() - looked > _LOOK_AGAIN_S:
                     looked = time.monotonic()
                     self._look_at_nodes(waiting, running)
+                if not stopping:
+                    tried_again(tasks, waiting)
                 if waiting and not running:
                     self._wait_for_a_node()
                 while waiting and len(running) < self.slots:
