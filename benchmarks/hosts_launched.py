@@ -15,9 +15,11 @@ from benchmarks.hosts_measured import (
     NAME,
     Follower,
     Measured,
+    NeverBegunError,
     digests,
     events,
     measure,
+    not_tried,
 )
 from benchmarks.namespaces import Host, Network
 
@@ -67,7 +69,7 @@ class World:
 
     def mid_run(self, followers: list[Follower]) -> None:
         """Wait until a fifth of the epochs are done, and in `members` the last host has done one."""
-        deadline, last = time.monotonic() + 120, self.hosts[-1].name
+        deadline, last = time.monotonic() + LIMIT_S, self.hosts[-1].name
         while time.monotonic() < deadline and followers[0].process.poll() is None:
             happened = events(self.run)
             begun = {event["member"] for event in happened if event["event"] == "EpochFinished"}
@@ -78,7 +80,7 @@ class World:
             if epochs > MEMBERS * EPOCHS / 5 and (self.parallel == "data" or (theirs and theirs[-1] <= begun)):
                 return
             time.sleep(0.2)
-        raise SystemExit(f"{last} does not train:\n{followers[0].text()[-3000:]}")
+        raise NeverBegunError(f"{last} does not train:\n{followers[0].text()}")
 
     def finish(self, first: Follower) -> int | None:
         """The exit code of the first host's launcher; 0 where the run has ended well, and only its launcher waits for another one."""
@@ -209,6 +211,9 @@ def measure_launched(names: list[str], network: Network, expected: dict[str, str
         world = World(network, expected, parallel)
         for case in chosen:
             world.prepare()
-            yield case(world)
+            try:
+                yield case(world)
+            except NeverBegunError as error:
+                yield not_tried(f"torchrun, {parallel}: {case.__name__}", str(error))
         for host in world.hosts:
             host.kill()

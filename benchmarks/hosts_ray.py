@@ -8,7 +8,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.hosts_measured import CONFIG, EPOCHS, MEMBERS, NAME, Follower, Measured, events, measure
+from benchmarks.hosts_measured import (
+    CONFIG,
+    EPOCHS,
+    MEMBERS,
+    NAME,
+    Follower,
+    Measured,
+    NeverBegunError,
+    events,
+    measure,
+    not_tried,
+)
 from benchmarks.namespaces import Host, Network
 
 LIMIT_S = 240.0  # of one submission
@@ -19,7 +30,7 @@ QUIET = {"RAY_AUTH_MODE": "disabled", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 WAIT = f"""
 import sys, time, urllib.request
 from ray._raylet import GcsClient
-wanted, deadline = sorted(sys.argv[2:]), time.monotonic() + 90
+wanted, deadline = sorted(sys.argv[2:]), time.monotonic() + 150
 gcs = GcsClient(address=sys.argv[1])
 while time.monotonic() < deadline:
     try:
@@ -76,11 +87,11 @@ class Cluster:
         host.start(words, self.network.folder / f"{host.name}.ray", **QUIET)
 
     def wait(self, *names: str) -> None:
-        """Wait until exactly these hosts are the cluster's. Raises SystemExit where that takes longer than 90 s."""
+        """Wait until exactly these hosts are the cluster's. Raises NeverBegunError where that takes longer than 150 s."""
         addresses = [self.hosts[name].address for name in names]
-        code, said = self.head.run(["python", "-c", WAIT, f"{self.head.address}:{PORT}", *addresses], 120, **QUIET)
+        code, said = self.head.run(["python", "-c", WAIT, f"{self.head.address}:{PORT}", *addresses], 180, **QUIET)
         if code:
-            raise SystemExit(said[-1500:])
+            raise NeverBegunError(said[-1500:])
         self._ids = dict(zip(names, said.split()[-len(names) :], strict=True))
 
     def submit(self) -> Follower:
@@ -96,15 +107,16 @@ class Cluster:
         self._whole -= set(names)
 
     def mid_run(self, follower: Follower, victim: str) -> None:
-        """Wait until a fifth of the epochs are done and the victim trains. Raises SystemExit where that never is."""
-        deadline = time.monotonic() + 120
+        """Wait until a fifth of the epochs are done and the victim trains. Raises NeverBegunError where that never is."""
+        deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline and follower.process.poll() is None:
             happened = events(self.run)
             epochs = sum(event["event"] == "EpochFinished" for event in happened)
             if epochs > MEMBERS * EPOCHS / 5 and trains(happened, victim):
                 return
             time.sleep(0.2)
-        raise SystemExit(f"{victim} does not train:\n{follower.text()[-3000:]}")
+        follower.process.kill()
+        raise NeverBegunError(f"{victim} does not train:\n{follower.text()}")
 
     def drain(self, name: str) -> None:
         """Tell Ray that a node will be taken away, as an autoscaler or a cloud does."""
@@ -115,7 +127,7 @@ class Cluster:
         ]  # fmt: skip
         code, said = self.head.run(words, 60, **QUIET)
         if code:
-            raise SystemExit(f"ray drain-node: {said[-1500:]}")
+            raise NeverBegunError(f"ray drain-node: {said[-1500:]}")
 
     def measured(self, case: str, *followers: Follower, remark: str = "") -> Measured:
         """Wait for the ends and measure."""
@@ -239,7 +251,11 @@ def measure_ray(names: list[str], network: Network, expected: dict[str, str]) ->
         return
     cluster = Cluster(network, expected)
     for name in names:
-        cluster.prepare()
-        yield CASES[name](cluster)
+        try:
+            cluster.prepare()
+            yield CASES[name](cluster)
+        except NeverBegunError as error:
+            cluster.broken("head")  # all are started anew
+            yield not_tried(name, str(error))
     for host in cluster.hosts.values():
         host.kill()
