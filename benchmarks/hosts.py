@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,18 +33,18 @@ def commit() -> str:
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
-def run_cases(names: list[str], logs: Path | None = None) -> dict[str, Any]:
+def run_cases(names: list[str], logs: Path | None = None, epochs: int = EPOCHS) -> dict[str, Any]:
     """The figures of these cases; each is printed as soon as it is there. Raises NoHostsError where there can be no hosts."""
     ray_cases = [name for name in names if not name.startswith(LAUNCHED)]
     launched_cases = [name.removeprefix(LAUNCHED) for name in names if name.startswith(LAUNCHED)]
     found: list[Measured] = []
     began = time.monotonic()
     with Network() as network:
-        expected = undisturbed(network.folder)
+        work = undisturbed(network.folder, epochs)
         print(HEADER, flush=True)
         for part in (
-            hosts_ray.measure_ray(ray_cases, network, expected),
-            hosts_launched.measure_launched(launched_cases, network, expected),
+            hosts_ray.measure_ray(ray_cases, network, work),
+            hosts_launched.measure_launched(launched_cases, network, work),
         ):
             for measured in part:
                 found.append(measured)
@@ -53,7 +54,7 @@ def run_cases(names: list[str], logs: Path | None = None) -> dict[str, Any]:
                     (logs / f"{len(found):02d}.txt").write_text(f"{measured.case}\n{measured.log}\n")
     return {
         "commit": commit(), "cores": os.cpu_count(), "python": sys.version.split()[0], "members": MEMBERS,
-        "stack_size": STACK, "epochs": EPOCHS, "hang_timeout_s": HANG_TIMEOUT_S, "seconds": time.monotonic() - began,
+        "stack_size": STACK, "epochs": epochs, "hang_timeout_s": HANG_TIMEOUT_S, "seconds": time.monotonic() - began,
         "cases": [measured.to_json() for measured in found],
     }  # fmt: skip
 
@@ -64,10 +65,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=known, metavar="CASE", help=", ".join(known))
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     parser.add_argument("--logs", type=Path, help="keep what each case printed in this folder")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="fewer for a machine that is busy otherwise")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the hosts end as well
     try:
-        figures = run_cases(arguments.only or known, arguments.logs)
+        figures = run_cases(arguments.only or known, arguments.logs, arguments.epochs)
     except NoHostsError as error:
         raise SystemExit(f"error: {error}") from error
     print(f"\ncommit {figures['commit']}, {figures['cores']} cores, {figures['seconds']:.0f} s in all")

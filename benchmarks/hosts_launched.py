@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.hosts_measured import (
-    CONFIG,
-    EPOCHS,
     MEMBERS,
     NAME,
     Follower,
     Measured,
     NeverBegunError,
+    Work,
     digests,
     events,
     measure,
@@ -36,11 +35,11 @@ TRAINER = "ensemble.launch.accelerate_run"
 class World:
     """Three hosts, on each of which torchrun starts one process. Only the first has an output folder to write to."""
 
-    def __init__(self, network: Network, expected: dict[str, str], parallel: str) -> None:
-        self.network, self.expected, self.parallel = network, expected, parallel
+    def __init__(self, network: Network, work: Work, parallel: str) -> None:
+        self.network, self.work, self.parallel = network, work, parallel
         self.hosts = [network.host(name) for name in (f"{parallel}0", f"{parallel}1", f"{parallel}2")]
         for host in self.hosts:
-            (host.folder / "work" / "hosts.yaml").write_text(CONFIG)
+            (host.folder / "work" / "hosts.yaml").write_text(work.config)
         self.number = 0
 
     @property
@@ -77,7 +76,9 @@ class World:
                 set(event["members"]) for event in happened if event["event"] == "TaskStarted" and event["host"] == last
             ]
             epochs = sum(event["event"] == "EpochFinished" for event in happened)
-            if epochs > MEMBERS * EPOCHS / 5 and (self.parallel == "data" or (theirs and theirs[-1] <= begun)):
+            if epochs > MEMBERS * self.work.epochs / 5 and (
+                self.parallel == "data" or (theirs and theirs[-1] <= begun)
+            ):
                 return
             time.sleep(0.2)
         raise NeverBegunError(f"{last} does not train:\n{followers[0].text()}")
@@ -117,10 +118,9 @@ class World:
             os.kill(number, signal.SIGKILL)
 
     def measured(
-        self, case: str, followers: list[Follower], codes: list[int | None], expected: dict[str, str] | None = None
+        self, case: str, followers: list[Follower], codes: list[int | None], work: Work | None = None
     ) -> Measured:
-        expected = self.expected if expected is None else expected
-        return measure(f"torchrun, {self.parallel}: {case}", self.run, followers, codes, expected)
+        return measure(f"torchrun, {self.parallel}: {case}", self.run, followers, codes, work or self.work)
 
 
 def none(world: World) -> Measured:
@@ -130,7 +130,7 @@ def none(world: World) -> Measured:
     if (
         world.parallel == "data"
     ):  # equal to one process within rounding only: the other cases are compared with this one
-        world.expected = digests(world.run)
+        world.work = Work(world.work.epochs, digests(world.run))
     return world.measured("none", followers[:1], [code])
 
 
@@ -182,7 +182,7 @@ def _other_key(world: World, case: str, key: str | None) -> Measured:
     """Every rank must say so within seconds of the last one's arrival, and all must end."""
     followers = world.start({1: key})
     codes = [follower.end(90) for follower in followers]
-    measured = world.measured(case, followers, codes, {})
+    measured = world.measured(case, followers, codes, Work())
     said = [follower.said(ANSWERS) for follower in followers]
     whole = [follower.started + when for follower, when in zip(followers, said, strict=True) if when is not None]
     apart = max(whole) - min(whole) if whole else 0.0
@@ -200,7 +200,7 @@ CASES: dict[str, tuple[str, Callable[[World], Measured]]] = {
 }  # fmt: skip
 
 
-def measure_launched(names: list[str], network: Network, expected: dict[str, str]) -> Iterator[Measured]:
+def measure_launched(names: list[str], network: Network, work: Work) -> Iterator[Measured]:
     """Each case on hosts that are whole before it."""
     for parallel in ("members", "data"):
         chosen = [CASES[name][1] for name in names if CASES[name][0] == parallel]
@@ -208,7 +208,7 @@ def measure_launched(names: list[str], network: Network, expected: dict[str, str
             continue
         if parallel == "data" and none not in chosen:
             chosen.insert(0, none)
-        world = World(network, expected, parallel)
+        world = World(network, work, parallel)
         for case in chosen:
             world.prepare()
             try:

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.namespaces import Host
 
 NAME = "hosts"
-MEMBERS, STACK, EPOCHS = 12, 2, 24
+MEMBERS, STACK, EPOCHS = 12, 2, 24  # the epochs unless others are asked for
 HANG_TIMEOUT_S = 60
 SILENCE_S = 30.0  # the longest that a log may say nothing
 CONFIG = f"""\
@@ -27,10 +27,22 @@ num_members: {MEMBERS}
 method: {{name: bagging}}
 data: {{name: digits}}
 model: {{name: mlp, widths: [128, 64]}}
-training: {{epochs: {EPOCHS}, batch_size: 16, lr: 1e-3}}
+training: {{epochs: EPOCHS, batch_size: 16, lr: 1e-3}}
 compute: {{device: cpu, stack_size: {STACK}, kernels: torch, threads_per_task: 1, checkpoint_every_s: 2, hang_timeout_s: {HANG_TIMEOUT_S}}}
 tracking: {{wandb: {{mode: disabled}}}}
 """
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is trained in every case, and the digests of the weights and votes that must come of it."""
+
+    epochs: int = EPOCHS
+    expected: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> str:
+        return CONFIG.replace("EPOCHS", str(self.epochs))
 
 
 class NeverBegunError(Exception):
@@ -110,9 +122,9 @@ class Follower:
         return max(later - earlier for earlier, later in itertools.pairwise(times))
 
 
-def undisturbed(folder: Path) -> dict[str, str]:
-    """Train the same inline, in one process on no host; digests of weights and votes."""
-    (folder / "hosts.yaml").write_text(CONFIG)
+def undisturbed(folder: Path, epochs: int) -> Work:
+    """Train the same inline, in one process on no host."""
+    (folder / "hosts.yaml").write_text(Work(epochs).config)
     words = [
         sys.executable,
         "-m",
@@ -126,7 +138,7 @@ def undisturbed(folder: Path) -> dict[str, str]:
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"the undisturbed run failed: {done.stderr[-2000:]}")
-    return digests(folder / "runs" / NAME)
+    return Work(epochs, digests(folder / "runs" / NAME))
 
 
 def digests(run: Path) -> dict[str, str]:
@@ -156,7 +168,7 @@ def compared(found: dict[str, str], expected: dict[str, str]) -> str:
 
 
 def measure(
-    case: str, run: Path, followers: list[Follower], codes: list[int | None], expected: dict[str, str], remark: str = ""
+    case: str, run: Path, followers: list[Follower], codes: list[int | None], work: Work, remark: str = ""
 ) -> Measured:
     """The figures of a case that has ended, from its logs and its run folder."""
     happened = events(run)
@@ -166,11 +178,11 @@ def measure(
     for event in happened:
         if event["event"] == "TaskStarted":
             place |= dict.fromkeys(event["members"], event["host"])
-    twice, bits = sum(count - 1 for count in finished.values()), compared(digests(run), expected)
+    twice, bits = sum(count - 1 for count in finished.values()), compared(digests(run), work.expected)
     silence = max(follower.silence_s() for follower in followers)
     holds = codes[-1] == 0 and bits == "equal" and twice == 0 and silence <= SILENCE_S
     return Measured(
-        case, codes, followers[-1].ended - followers[0].started, silence, twice, max(0, epochs - MEMBERS * EPOCHS),
+        case, codes, followers[-1].ended - followers[0].started, silence, twice, max(0, epochs - MEMBERS * work.epochs),
         dict(Counter(place[member] for member in finished if member in place)), bits, holds, remark,
         "\n----\n".join(follower.text() for follower in followers),
     )  # fmt: skip

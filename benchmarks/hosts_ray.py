@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.hosts_measured import (
-    CONFIG,
-    EPOCHS,
     MEMBERS,
     NAME,
     Follower,
     Measured,
     NeverBegunError,
+    Work,
     events,
     measure,
     not_tried,
@@ -49,11 +48,11 @@ sys.exit("the cluster has not come up: " + str(nodes))
 class Cluster:
     """A head and two workers with one CPU each, and a desk that is no part of the cluster, from which jobs are submitted."""
 
-    def __init__(self, network: Network, expected: dict[str, str]) -> None:
-        self.network, self.expected = network, expected
+    def __init__(self, network: Network, work: Work) -> None:
+        self.network, self.work = network, work
         self.hosts = {name: network.host(name) for name in ("head", "one", "two", "desk")}
         self.head, self.desk = self.hosts["head"], self.hosts["desk"]
-        (self.desk.folder / "work" / "hosts.yaml").write_text(CONFIG)
+        (self.desk.folder / "work" / "hosts.yaml").write_text(work.config)
         self._whole: set[str] = set()  # of the nodes, those that need not be started
         self._ids: dict[str, str] = {}
         self.number = 0
@@ -112,7 +111,7 @@ class Cluster:
         while time.monotonic() < deadline and follower.process.poll() is None:
             happened = events(self.run)
             epochs = sum(event["event"] == "EpochFinished" for event in happened)
-            if epochs > MEMBERS * EPOCHS / 5 and trains(happened, victim):
+            if epochs > MEMBERS * self.work.epochs / 5 and trains(happened, victim):
                 return
             time.sleep(0.2)
         follower.process.kill()
@@ -134,7 +133,7 @@ class Cluster:
         codes = [
             follower.process.poll() if hasattr(follower, "ended") else follower.end(LIMIT_S) for follower in followers
         ]
-        return measure(case, self.run, list(followers), codes, self.expected, remark)
+        return measure(case, self.run, list(followers), codes, self.work, remark)
 
 
 def trains(happened: list[dict[str, object]], host: str) -> bool:
@@ -245,11 +244,11 @@ CASES: dict[str, Callable[[Cluster], Measured]] = {
 }  # fmt: skip
 
 
-def measure_ray(names: list[str], network: Network, expected: dict[str, str]) -> Iterator[Measured]:
+def measure_ray(names: list[str], network: Network, work: Work) -> Iterator[Measured]:
     """Each case on a cluster that is whole before it."""
     if not names:
         return
-    cluster = Cluster(network, expected)
+    cluster = Cluster(network, work)
     for name in names:
         try:
             cluster.prepare()
