@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.hosts_measured import (
+    HANG_TIMEOUT_S,
     MEMBERS,
     NAME,
     Follower,
@@ -28,7 +29,8 @@ END_S = 40.0  # for a launcher, once the run has ended: it waits five minutes fo
 PORT = 29500
 KEY = "the same long random text on every host"
 VARIABLE = "ENSEMBLE_LAUNCH_SECRET"
-ANSWERS = "has another secret than rank 0"
+# What every rank must say, in one of these ways.
+ANSWERS = ("has another secret than rank 0", "has no secret that can be used", "ENSEMBLE_LAUNCH_SECRET has")
 TRAINER = "ensemble.launch.accelerate_run"
 
 
@@ -63,6 +65,7 @@ class World:
             "torchrun", "--nnodes", str(len(self.hosts)), "--nproc-per-node", "1", "--node-rank", str(rank),
             "--master-addr", self.hosts[0].address, "--master-port", str(PORT), "-m", TRAINER, "hosts.yaml",
             f"output_dir=/srv/runs{self.number}", f"compute.parallel={self.parallel}",
+            f"compute.hang_timeout_s={HANG_TIMEOUT_S}",
         ]  # fmt: skip
         return Follower(host, words, **({} if key is None else {VARIABLE: key}))
 
@@ -178,12 +181,16 @@ def no_key(world: World) -> Measured:
     return _other_key(world, "no key on one host", None)
 
 
+def short_key(world: World) -> Measured:
+    return _other_key(world, "a key that is too short on one host", "short")
+
+
 def _other_key(world: World, case: str, key: str | None) -> Measured:
     """Every rank must say so within seconds of the last one's arrival, and all must end."""
     followers = world.start({1: key})
     codes = [follower.end(90) for follower in followers]
     measured = world.measured(case, followers, codes, Work())
-    said = [follower.said(ANSWERS) for follower in followers]
+    said = [next((at for words in ANSWERS if (at := follower.said(words)) is not None), None) for follower in followers]
     whole = [follower.started + when for follower, when in zip(followers, said, strict=True) if when is not None]
     apart = max(whole) - min(whole) if whole else 0.0
     everywhere = len(whole) == len(followers)
@@ -196,6 +203,7 @@ def _other_key(world: World, case: str, key: str | None) -> Measured:
 CASES: dict[str, tuple[str, Callable[[World], Measured]]] = {
     "members": ("members", none), "members-killed": ("members", killed), "members-cut": ("members", cut),
     "wrong-key": ("members", wrong_key), "no-key": ("members", no_key),
+    "short-key": ("members", short_key),
     "data": ("data", none), "data-killed": ("data", killed), "data-cut": ("data", cut),
 }  # fmt: skip
 
