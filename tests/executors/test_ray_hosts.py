@@ -15,8 +15,7 @@ from ensemble.executors.ray_hosts import HostWatch
 def port() -> int:
     """A port of this machine at which nobody listens now."""
     with socket.create_server(("127.0.0.1", 0)) as place:
-        number = place.getsockname()[1]
-    return number
+        return int(place.getsockname()[1])
 
 
 def node(port: int, name: str = "one") -> dict[str, Any]:
