@@ -21,7 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import hosts_launched, hosts_ray
-from benchmarks.hosts_measured import EPOCHS, HANG_TIMEOUT_S, HEADER, MEMBERS, STACK, Measured, Work, undisturbed
+from benchmarks.hosts_measured import (
+    EPOCHS,
+    HANG_TIMEOUT_S,
+    HEADER,
+    MEMBERS,
+    STACK,
+    Measured,
+    Work,
+    digests,
+    undisturbed,
+)
 from benchmarks.namespaces import REPOSITORY, Network, NoHostsError
 
 LAUNCHED = "torchrun-"
@@ -33,7 +43,9 @@ def commit() -> str:
     return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
-def run_cases(names: list[str], logs: Path | None = None, epochs: int = EPOCHS) -> dict[str, Any]:
+def run_cases(
+    names: list[str], logs: Path | None = None, epochs: int = EPOCHS, reference: Path | None = None
+) -> dict[str, Any]:
     """The figures of these cases; each is printed as soon as it is there. Raises NoHostsError where there can be no hosts."""
     ray_cases = [name for name in names if not name.startswith(LAUNCHED)]
     launched_cases = [name.removeprefix(LAUNCHED) for name in names if name.startswith(LAUNCHED)]
@@ -41,7 +53,9 @@ def run_cases(names: list[str], logs: Path | None = None, epochs: int = EPOCHS) 
     began = time.monotonic()
     with Network() as network:
         compares = any(not name.endswith("-key") for name in names)
-        work = undisturbed(network.folder, epochs) if compares else Work(epochs)
+        work = Work(epochs, digests(reference) if reference else {})
+        if compares and not work.expected:
+            work = undisturbed(network.folder, epochs)
         print(HEADER, flush=True)
         for part in (
             hosts_ray.measure_ray(ray_cases, network, work),
@@ -67,11 +81,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also write the figures as JSON")
     parser.add_argument("--logs", type=Path, help="keep what each case printed in this folder")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="fewer for a machine that is busy otherwise")
+    parser.add_argument("--reference", type=Path, help="the folder of an undisturbed run, instead of training it first")
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # so that the hosts end as well
     try:
-        figures = run_cases(arguments.only or known, arguments.logs, arguments.epochs)
+        figures = run_cases(arguments.only or known, arguments.logs, arguments.epochs, arguments.reference)
     except NoHostsError as error:
         raise SystemExit(f"error: {error}") from error
     print(f"\ncommit {figures['commit']}, {figures['cores']} cores, {figures['seconds']:.0f} s in all")

@@ -24,11 +24,12 @@ from benchmarks.namespaces import Host, Network
 LIMIT_S = 400.0  # of one submission
 PORT, DASHBOARD = 6379, 8265
 CUT_S, DRAIN_S = 20.0, 15
+# Given, so that no process waits for another one's choice: on a busy machine the raylet gives up after 15 s.
+PORTS = "--dashboard-agent-listen-port=52365 --dashboard-agent-grpc-port=52366 --runtime-env-agent-port=52367 --metrics-export-port=52368"
 QUIET = {
     "RAY_AUTH_MODE": "disabled",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_raylet_start_wait_time_s": "240",
 }
 # Ends as soon as the cluster at argv[1] has the nodes with the addresses argv[2:], no other, and takes jobs; prints their identifiers.
 WAIT = f"""
@@ -85,7 +86,7 @@ class Cluster:
 
     def start(self, host: Host) -> None:
         """Start Ray on a host, and again whenever it ends, as a supervisor does."""
-        common = f"--node-ip-address={host.address} --num-cpus=1 --object-store-memory=150000000 --disable-usage-stats --block"
+        common = f"--node-ip-address={host.address} --num-cpus=1 --object-store-memory=150000000 --disable-usage-stats --block {PORTS}"
         role = f"--address={self.head.address}:{PORT}"
         if host is self.head:
             role = f"--head --port={PORT} --dashboard-host=0.0.0.0 --dashboard-port={DASHBOARD}"
