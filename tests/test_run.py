@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ensemble.config import Experiment, parse_experiment
 from ensemble.errors import ConfigError, QuorumError, StorageError
 from ensemble.events import Event, MemberFailed, Notice, RunFinished
 from ensemble.executors import InlineExecutor
-from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
+from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always, tried_again
 from ensemble.results.judging import judge
 from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
@@ -181,6 +182,29 @@ def test_drop_says_that_the_ensemble_is_smaller(tmp_path: Path) -> None:
 def test_retry_tries_again_and_gives_the_same_bits(tmp_path: Path) -> None:
     outcome = failing(tmp_path, "crash", 1, policy="retry", crash_retries=1)
     assert not outcome.failures
+    run(experiment(tmp_path / "undisturbed"))
+    assert digests(tmp_path) == digests(tmp_path / "undisturbed")
+
+
+def test_a_task_is_tried_again_before_the_others_where_the_executor_looks_for_it(tmp_path: Path) -> None:
+    """From its last checkpoint; an executor that does not look gets it in the next turn, as above."""
+    order: list[str] = []
+
+    class Looking(Failing):
+        def run(
+            self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+        ) -> Iterator[Outcome]:
+            waiting = deque(tasks)
+            while waiting:
+                task = waiting.popleft()
+                order.append(task.id)
+                yield from super().run([task], train, arrays, emit, wanted)
+                tried_again(tasks, waiting)
+
+    outcome = run(experiment(tmp_path, failures={"policy": "retry"}), lambda *_: Looking("crash", 2))
+    assert not outcome.failures
+    assert order[:3] == [order[0]] * 3
+    assert order[0] not in order[3:]
     run(experiment(tmp_path / "undisturbed"))
     assert digests(tmp_path) == digests(tmp_path / "undisturbed")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,42 @@ T = TypeVar("T")
 def always(_task: Task) -> bool:
     """Every task is wanted."""
     return True
+
+
+class Offered(Sequence[Task]):
+    """The tasks of one `run`, and those among them that are to be tried again, which the driver puts back meanwhile.
+
+    An executor that looks for them (`tried_again`) starts them before all that still wait; of another one they are left.
+    """
+
+    def __init__(self, tasks: Iterable[Task]) -> None:
+        self._tasks = tuple(tasks)
+        self._again: list[Task] = []
+
+    @overload
+    def __getitem__(self, place: int) -> Task: ...
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Task, ...]: ...
+    def __getitem__(self, place: int | slice) -> Task | tuple[Task, ...]:
+        return self._tasks[place]
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def put_first(self, task: Task) -> None:
+        """Have a task that has ended tried again."""
+        self._again.append(task)
+
+    def take_again(self) -> list[Task]:
+        """What was put back since the last time."""
+        again, self._again = self._again, []
+        return again
+
+
+def tried_again(tasks: Sequence[Task], waiting: deque[Task]) -> None:
+    """Put the tasks that are to be tried again before those that wait."""
+    if isinstance(tasks, Offered):
+        waiting.extendleft(reversed(tasks.take_again()))
 
 
 @contextmanager
@@ -62,7 +99,7 @@ class Executor(Protocol):
         """Train all tasks; yields an Outcome as each ends. Events and checkpoints pass to `emit` as they come.
 
         `wanted` is asked, where `run` was called, just before a task starts. A task that is no longer wanted is left out,
-        without an Outcome.
+        without an Outcome. Of `Offered` tasks those that are put back after their Outcome come first, on Ray.
 
         A failure inside a task becomes Failures in its Outcome. An EnsembleError is the user's to mend and is raised.
         Leaving the iteration early stops what still runs. A signal that asks the process to stop makes the tasks under

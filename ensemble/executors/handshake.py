@@ -13,6 +13,7 @@ import hmac
 import platform
 import secrets
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ensemble import signals
@@ -23,6 +24,7 @@ PATIENCE_S = 60.0  # with ranks that have joined the process group, but do not a
 _PAUSE_S = 0.05
 _LINGER_S = 1.0  # the store may end with rank 0: the others must have read why
 _REFUSED, _HELLO, _AGREED = "ensemble/refused", "ensemble/hello", "ensemble/agreed"
+_NONE = " none"  # after the number of a rank that has no secret
 
 
 def agree(rank: int, size: int, store: Any, secret: bytes, patience_s: float = PATIENCE_S) -> bytes:
@@ -53,6 +55,24 @@ def agree(rank: int, size: int, store: Any, secret: bytes, patience_s: float = P
     return key
 
 
+def key_of(rank: int, size: int, store: Any, secret: Callable[[], bytes]) -> bytes:
+    """As `agree`, with a secret that may not be there: what `secret` raises is raised here, and said on every other rank."""
+    try:
+        found = secret()
+    except ComputeError:
+        _withdraw(rank, store)
+        raise
+    return agree(rank, size, store, found)
+
+
+def _withdraw(rank: int, store: Any) -> None:
+    """Say to all ranks that this one has no secret that can be used, and so takes no part."""
+    store.set(_nonce(rank), secrets.token_bytes(NONCE_BYTES) + platform.node().encode()[:200])
+    store.set(_REFUSED, f"{rank}{_NONE}")
+    if rank == 0:
+        time.sleep(_LINGER_S)
+
+
 def _wait(store: Any, key: str, here: int, rank: int, deadline: float) -> bytes:
     """What a rank has put down, as soon as it has. Raises ComputeError where a secret was refused, or it never comes."""
     while not store.check([key]):
@@ -75,11 +95,17 @@ def _refuse(store: Any, here: int, rank: int) -> None:
 
 def _refused(store: Any, here: int) -> None:
     word = bytes(store.get(_REFUSED)).decode(errors="replace")
+    has_none = word.endswith(_NONE)
+    word = word.removesuffix(_NONE)
     rank = int(word) if word.isdecimal() and len(word) < 7 else 0
     host = _host(store, rank)
     hosts = host, _host(store, 0)
     if here == 0:
         time.sleep(_LINGER_S)
+    if has_none:
+        raise ComputeError(
+            f"rank {rank}{hosts[0]} has no secret that can be used, as its own message says; set ENSEMBLE_LAUNCH_SECRET to the same long random text for all processes and start them again"
+        )
     raise ComputeError(
         f"rank {rank}{hosts[0]} has another secret than rank 0{hosts[1]}: the machines have no common home folder, or somebody else writes into this world's store; set ENSEMBLE_LAUNCH_SECRET to the same long random text for all processes and start them again"
     )

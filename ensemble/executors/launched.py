@@ -34,12 +34,11 @@ from ensemble.executors.base import (
     ended,
 )
 from ensemble.executors.inline import record_failure, train_here
-from ensemble.executors.serving import Ended, Left, Offer, claim_key, stops_with, task_key
+from ensemble.executors.serving import SILENCE_SAID_S, Ended, Left, Offer, claim_key, hears_all, stops_with, task_key
 from ensemble.executors.world import POLL_S, World, lost_store
 from ensemble.types import Pulse, Task
 
 _FAREWELL_S = 3.0  # for the other ranks to read that there is no more to do
-_SILENCE_SAID_S = 25.0  # a sign of life comes every 5 s
 # What Gloo and NCCL say on a rank whose partner in a collective is gone or hangs.
 _LOST_PEER = re.compile(
     r"Connection (closed|reset) by (peer|remote)|Broken pipe|Timed out waiting|NCCL .*(remote|timeout|timed out)|Connection refused",
@@ -91,12 +90,18 @@ class LaunchedExecutor:
     ) -> Iterator[Outcome]:
         """Train each task with all ranks, which must train the same ones: each is sent when its turn comes."""
         sent = 0
+
+        def silent(rank: int, seconds: float) -> None:
+            emit(Notice(
+                f"no sign of life from rank {rank} for {seconds:.0f} s, and all ranks train together; without one for {max(30.0, self._hang_timeout_s):g} s (compute.hang_timeout_s) the run ends"
+            ))  # fmt: skip
+
         try:
             for task in tasks:
                 if wanted(task):
                     self._world.post(f"task{number}/{sent}", task)
                     sent += 1
-                    with stops_with(self._world):
+                    with hears_all(self._world, silent):
                         outcome = train_here(task, train, arrays, emit)
                     if outcome is None:
                         raise KeyboardInterrupt
@@ -235,7 +240,7 @@ class _Round:
             if silent > patience:
                 reason = f"{where} has shown no sign of life for {patience:g} s (compute.hang_timeout_s); its process or machine may be gone"
                 yield self._lost(position, reason)
-            elif silent > _SILENCE_SAID_S and rank not in self._warned:
+            elif silent > SILENCE_SAID_S and rank not in self._warned:
                 self._warned.add(rank)
                 self._emit(Notice(
                     f"no sign of life from {where} for {silent:.0f} s; after {patience:g} s (compute.hang_timeout_s) its task is tried elsewhere"

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.events import Notice
-from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always, ended
+from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always, ended, tried_again
 from ensemble.executors.diagnosis import finds_no_gpu, is_out_of_memory
 from ensemble.executors.labels import task_label
 from ensemble.executors.native_calls import answer_within
@@ -73,23 +74,31 @@ class RayGroupExecutor:
     ) -> Iterator[Outcome]:
         """See Executor.run. A group that breaks fails its task as a crash; the tries are the run's."""
         with signals.deferred(), tempfile.TemporaryDirectory(prefix="ensemble-train-") as storage:
-            yield from self._run(filter(wanted, tasks), train, arrays, emit, storage)
+            yield from self._run(tasks, train, arrays, emit, wanted, storage)
 
-    def _run(self, tasks: Iterator[Task], train: Train, arrays: Arrays, emit: Emit, storage: str) -> Iterator[Outcome]:
+    def _run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted, storage: str
+    ) -> Iterator[Outcome]:
         from ray.util.queue import Queue
 
         mail = Queue(actor_options={"num_cpus": 0})
         names, shared, call = list(arrays), [ray.put(array) for array in arrays.values()], ray.put(train)
         running, stop_key, stopping = dict[str, _Group](), StopKey(), False
+        waiting = deque(tasks)
         try:
             while True:
                 if signals.requested():
                     if not stopping:
                         stop_key.post()
-                    stopping, tasks = True, iter(())
+                    stopping = True
+                    waiting.clear()
                     if not running or signals.waited_s() > signals.GRACE_S:
                         signals.check()
-                while len(running) < self.slots and (task := next(tasks, None)) is not None:
+                if not stopping:
+                    tried_again(tasks, waiting)
+                while waiting and len(running) < self.slots:
+                    if not wanted(task := waiting.popleft()):
+                        continue
                     given = {
                         "mail": mail, "train": call, "task": ray.put(task), "names": names, "arrays": shared,
                         "stop_key": stop_key.name,

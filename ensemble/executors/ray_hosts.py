@@ -20,12 +20,15 @@ _LOOK_EVERY_S = 5.0
 _CONNECT_S = 2.0
 _MISSES = 2  # looks in a row
 _HEAD_SILENT_S = 20.0
+_SAY_AGAIN_S = 25.0  # of a machine that still does not answer
 
 
 @dataclass(slots=True)
 class _Machine:
     name: str
     misses: int = 0
+    since: float = 0.0  # when the first of these misses was
+    said: float = 0.0  # when that was last said
 
 
 @dataclass(slots=True)
@@ -58,13 +61,27 @@ class HostWatch:
                 found.append(self._news.get_nowait())
             except Empty:
                 break
-        silent_s = time.monotonic() - self._answered
+        now = time.monotonic()
+        for machine in self._silent_machines():
+            if now - machine.said > _SAY_AGAIN_S:
+                machine.said = now
+                found.append(f"{machine.name} has not answered for {now - machine.since:.0f} s")
+        silent_s = now - self._answered
         if silent_s > _HEAD_SILENT_S and not self._head_silent:
             self._head_silent = True
             found.append(
                 f"the head of the Ray cluster has not answered for {silent_s:.0f} s; tasks that are under way go on"
             )
         return found
+
+    def silent_s(self, host: str) -> float:
+        """Seconds for which a machine has not answered; 0 where it does, or is none of the cluster's."""
+        since = [machine.since for machine in self._silent_machines() if machine.name == host]
+        return time.monotonic() - min(since) if since else 0.0
+
+    def _silent_machines(self) -> list[_Machine]:
+        known = dict(self._known)  # the other thread changes it
+        return [known[number] for number in set(self.silent) if number in known]
 
     def _watch(self) -> None:
         first = True
@@ -101,7 +118,10 @@ class HostWatch:
                 self._news.put(f"{machine.name} answers again")
             return
         machine.misses += 1
+        if machine.misses == 1:
+            machine.since = time.monotonic()
         if machine.misses == _MISSES:
+            machine.said = time.monotonic()
             self.silent.add(number)
             self._news.put(f"{machine.name} does not answer; no further task is placed there until it does")
 

@@ -23,7 +23,7 @@ from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.events import Notice, TaskStarted
-from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
+from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always, tried_again
 from ensemble.executors.diagnosis import is_out_of_memory
 from ensemble.executors.labels import task_label
 from ensemble.executors.native_calls import answer_within
@@ -36,6 +36,9 @@ from ensemble.outside import launcher_variables
 from ensemble.types import FailureKind, Task
 
 _LOOK_AGAIN_S = 5.0  # between looks at which nodes there are
+_SILENT_NODE_S = (
+    60.0  # after which the tasks of a node that does not answer are tried elsewhere; Ray itself takes minutes
+)
 _ANSWER_S = 15.0  # for a node to kill a worker; it may have to start a process for it
 
 
@@ -116,6 +119,8 @@ class RayExecutor:
                     looked = time.monotonic()
                     self._look_at_nodes(waiting, running)
                     self._say_what_waits(running, emit)
+                if not stopping:
+                    tried_again(tasks, waiting)
                 if waiting and not running:
                     self._wait_for_a_node()
                 while waiting and len(running) < self.slots:
@@ -136,7 +141,7 @@ class RayExecutor:
                             waiting.appendleft(work.collector.task)
                         elif not (work.refused or work.collector.stopped):
                             yield work.collector.outcome()
-                for stream in [s for s, work in running.items() if work.silent_s > self._hang_timeout_s]:
+                for stream in [s for s, work in running.items() if self._is_given_up(work)]:
                     work = running.pop(stream)
                     self._end_silent(stream, work)
                     yield work.collector.outcome()
@@ -243,11 +248,21 @@ class RayExecutor:
         if self._avoided and self._fitting_slots() == 0:
             self._avoided.clear()
 
+    def _is_given_up(self, work: _UnderWay) -> bool:
+        """Whether a task has said nothing for too long; less patience is had where its machine does not answer either."""
+        patience_s = self._hang_timeout_s
+        if (place := work.collector.place) is not None and self._hosts.silent_s(place.host) > _SILENT_NODE_S:
+            patience_s = min(patience_s, _SILENT_NODE_S)
+        return work.silent_s > patience_s
+
     def _end_silent(self, stream: Any, work: _UnderWay) -> None:
         """Give up a task that says nothing any more: its worker hangs and is killed, or its node does not answer."""
         place, silent = work.collector.place, f"no sign of life for {self._hang_timeout_s:g} s (compute.hang_timeout_s)"
         lost_s, kind = time.monotonic() - work.started, "hung"
-        if place is not None:
+        if place is not None and (away_s := self._hosts.silent_s(place.host)):
+            # Not asked to kill its worker, which would be waited for, while the other machines wait for tasks.
+            kind, silent = "lost_node", f"the node {place.host} has not answered for {away_s:.0f} s"
+        elif place is not None:
             try:
                 self._kill_worker(place)
             except (TimeoutError, RayError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ensemble.executors.world import World, lost_store
 from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, SetVotes, Task
 
 _LOOK_EVERY_S = 1.0
+SILENCE_SAID_S = 25.0  # signs of life come every 5 s, or every second where all ranks train together
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +125,39 @@ def stops_with(world: World) -> Iterator[None]:
 
 
 @contextmanager
+def hears_all(world: World, silent: Callable[[int, float], None]) -> Iterator[None]:
+    """Inside, rank 0 trains together with the others, which wait for each other without a word when one is gone.
+
+    silent: called once for each silence, in another thread, with the rank and the seconds.
+    """
+    counts, heard, said = [0] * (world.size - 1), [time.monotonic()] * (world.size - 1), set[int]()
+
+    def look() -> None:
+        if world.stop_asked():
+            signals.ask()
+        for place, count in enumerate(world.beats() if world.size > 1 else []):
+            now = time.monotonic()
+            if count != counts[place]:
+                counts[place], heard[place] = count, now
+                said.discard(place)
+            elif now - heard[place] > SILENCE_SAID_S and place not in said:
+                said.add(place)
+                silent(place + 1, now - heard[place])
+
+    with _watching(look):
+        yield
+
+
+@contextmanager
 def stops_all(world: World) -> Iterator[None]:
-    """Inside, a rank that trains together with rank 0 passes a signal on to it, which has the checkpoint, and goes on."""
-    with _watching(lambda: world.ask_to_stop() if signals.requested() else None):
+    """Inside, a rank that trains together with rank 0 gives signs of life, and passes a signal on to rank 0, which has the checkpoint."""
+
+    def look() -> None:
+        world.beat()
+        if signals.requested():
+            world.ask_to_stop()
+
+    with _watching(look):
         yield
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ensemble import signals
 from ensemble.errors import ComputeError
 from ensemble.executors.diagnosis import explain
-from ensemble.executors.handshake import agree
+from ensemble.executors.handshake import key_of
 from ensemble.executors.sealed import launch_secret, seal, unseal
 
 POLL_S = 0.1
@@ -50,6 +50,7 @@ class World:
         if rank == 0:  # a look asks for all counters at once, so they must exist
             for other in range(1, size):
                 self.count(_letters(other), 0)
+                self.count(_beats(other), 0)
 
     @classmethod
     def joined(cls) -> World:
@@ -59,7 +60,7 @@ class World:
 
         rank, size, store = dist.get_rank(), dist.get_world_size(), _get_default_store()
         with lost_store():
-            return cls(rank, size, store, agree(rank, size, store, launch_secret()))
+            return cls(rank, size, store, key_of(rank, size, store, launch_secret))
 
     def post(self, key: str, value: Any) -> None:
         """Store a message under a key that no other message has."""
@@ -108,6 +109,14 @@ class World:
         """Whether a rank has asked all of them to stop."""
         return bool(self._store.check([f"ensemble/{_STOP}"]))
 
+    def beat(self) -> None:
+        """Give a sign of life, besides letters."""
+        self.count(_beats(self.rank))
+
+    def beats(self) -> list[int]:
+        """On rank 0: how many signs of life each other rank has given, in their order."""
+        return list(map(int, self._store.multi_get([f"ensemble/{_beats(rank)}" for rank in range(1, self.size)])))
+
     def gone(self, key: str, within_s: float) -> bool:
         """Whether all readers have received a message, after at most so long."""
         deadline = time.monotonic() + within_s
@@ -138,6 +147,11 @@ class World:
                 self._taken[rank] += 1
                 self.heard[rank] = time.monotonic()
                 yield rank, letter
+
+
+def _beats(rank: int) -> str:
+    """The counter of a rank's signs of life where all ranks train together."""
+    return f"beats{rank}"
 
 
 def _letters(rank: int) -> str:

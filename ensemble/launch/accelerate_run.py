@@ -28,6 +28,7 @@ from ensemble.errors import ComputeError, ConfigError, first_line
 from ensemble.launch.training import guarded, train_and_print
 from ensemble.outside import json_lines, launcher_variables
 from ensemble.outside.foreign_variables import settle_variables
+from ensemble.outside.long_work import heard, working
 from ensemble.training import device_kind
 
 _COUNT_FLAGS = ("--num_processes", "--num-processes", "--nproc-per-node", "--nproc_per_node")
@@ -87,10 +88,13 @@ def join(experiment: Experiment) -> int:
     choose_interface(world)
     # Without `cpu` two processes on a machine without GPUs would both believe to be alone. The time limit is that of
     # collectives, in which a rank that is gone would be waited for much longer.
+    patience_s = max(30.0, experiment.compute.hang_timeout_s)
     try:
-        state = PartialState(
-            cpu=device == "cpu", timeout=timedelta(seconds=max(30.0, experiment.compute.hang_timeout_s))
-        )
+        with (
+            heard(json_lines.tell if launcher_variables.local_rank() == 0 else None),
+            working(f"waiting for all of the {world} processes, for {patience_s:g} s at most"),
+        ):
+            state = PartialState(cpu=device == "cpu", timeout=timedelta(seconds=patience_s))
     except RuntimeError as error:
         raise ComputeError(
             f"the {world} processes could not join at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {first_line(error)[:300]}; all machines must reach each other: set GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME for GPUs) to the network interface between them, now {os.environ.get('GLOO_SOCKET_IFNAME', 'not set')}"

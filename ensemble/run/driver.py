@@ -15,7 +15,7 @@ from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation import written
 from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, Notice, RunStarted, TaskStarted
 from ensemble.executors import Executor
-from ensemble.executors.base import Outcome, ended
+from ensemble.executors.base import Offered, Outcome, ended
 from ensemble.methods import Method
 from ensemble.run.planning import Plan, longest_first, pack, training_work
 from ensemble.storage import RunFolder
@@ -158,17 +158,22 @@ class Driver:
         """Train the tasks, and those again that the failure policy gives another try."""
         assert self._executor is not None
         while tasks:
-            tasks = [replace(task, checkpoint=self.folder.load_checkpoint(task.id)) for task in tasks]
-            left = {task.id: task for task in tasks}  # never started, since their size did not fit meanwhile
-            again: list[Task] = []
-            with ended(self._executor.run(tasks, trainer, arrays, self._take, self._fits)) as outcomes:
+            offered = Offered(map(self._with_checkpoint, tasks))
+            left = {task.id: task for task in offered}  # never started, since their size did not fit meanwhile
+            again: dict[str, Task] = {}  # to be tried again, by now or in the next turn
+            with ended(self._executor.run(offered, trainer, arrays, self._take, self._fits)) as outcomes:
                 for outcome in outcomes:
-                    del left[outcome.task.id]
+                    del (left if outcome.task.id in left else again)[outcome.task.id]
                     self._store(outcome)
                     if self._tries_again(outcome):
-                        again.append(outcome.task)
+                        again[outcome.task.id] = outcome.task
+                        if self._fits(outcome.task):
+                            offered.put_first(self._with_checkpoint(outcome.task))
             assert not any(self._fits(task) for task in left.values()), f"left out, though wanted: {list(left)}"
-            tasks = self._repack([*again, *left.values()])
+            tasks = self._repack([*again.values(), *left.values()])
+
+    def _with_checkpoint(self, task: Task) -> Task:
+        return replace(task, checkpoint=self.folder.load_checkpoint(task.id))
 
     def _store(self, outcome: Outcome) -> None:
         if outcome.task.id == BASELINE:

@@ -8,6 +8,7 @@ Running the same experiment again finishes what is missing and retrains nothing 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -276,10 +277,15 @@ def _listening(
     log = EventLog(folder.path / EVENTS)
     trackers = Composite(make_trackers(folder))
 
+    one_at_a_time = (
+        threading.RLock()
+    )  # executors watch their tasks in threads of their own, which may have something to say
+
     def emit(event: Event) -> None:
-        now = time.time()
-        log.handle(event, now)
-        trackers.handle(event, now)
+        with one_at_a_time:
+            now = time.time()
+            log.handle(event, now)
+            trackers.handle(event, now)
 
     try:
         for line in mended:

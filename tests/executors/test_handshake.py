@@ -12,7 +12,7 @@ from torch.distributed import TCPStore
 
 from ensemble.errors import ComputeError
 from ensemble.executors import handshake
-from ensemble.executors.handshake import agree
+from ensemble.executors.handshake import agree, key_of
 from ensemble.executors.world import World
 
 SECRET = b"of all machines of a user"
@@ -60,6 +60,24 @@ def test_another_secret_is_said_on_every_rank_within_seconds(other: int) -> None
     assert all("ENSEMBLE_LAUNCH_SECRET" in word for word in found)
     if other:
         assert all(f"rank {other} (" in word for word in found)
+
+
+@pytest.mark.parametrize("other", [0, 2])
+def test_a_rank_without_a_usable_secret_is_said_on_every_rank_within_seconds(
+    other: int,
+) -> None:
+    """Too short a secret, or a key file that others may read: that rank leaves at once, and the others do not wait for it."""
+
+    def secret_of(rank: int) -> bytes:
+        if rank == other:
+            raise ComputeError("its own message")
+        return SECRET
+
+    started = time.monotonic()
+    found = all_ranks(3, lambda rank, store: key_of(rank, 3, store, lambda: secret_of(rank)))
+    assert time.monotonic() - started < 10
+    assert found.pop(other) == "its own message"
+    assert all(f"rank {other} (" in word and "has no secret that can be used" in word for word in found), found
 
 
 def test_a_rank_that_does_not_answer_is_named() -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from ensemble.events import Event, Notice, TaskStarted
-from ensemble.executors import Executor
+from ensemble.executors import Executor, serving
 from ensemble.executors.launched import LaunchedExecutor
-from ensemble.executors.serving import Letter, serve
+from ensemble.executors.serving import Letter, hears_all, serve
 from ensemble.types import Checkpoint, MemberResult, Pulse, Task
 from tests.contracts.executor_contract import ExecutorContract, finish, tasks
 from tests.executors.worlds import in_thread, launched, make_worlds
@@ -127,7 +127,9 @@ def test_nothing_large_stays_in_the_store(data_parallel: bool) -> None:
             assert len(list(executor.run(tasks(1, 1, 1, 1, 1), plain, {"x": np.zeros(2_000_000)}, print))) == 5
         store = executor._world._store
     kept = [
-        key for key in store.list_keys() if not key.rpartition("ensemble/")[2].startswith(("next", "claim", "letters"))
+        key
+        for key in store.list_keys()
+        if not key.rpartition("ensemble/")[2].startswith(("next", "claim", "letters", "beats"))
     ]
     assert [key for key in kept if "init" not in key] == []
 
@@ -248,3 +250,16 @@ def slow_but_alive(task: Task, given: Any) -> Iterator[Any]:
             time.sleep(0.1)
             yield Pulse(task.id)
     yield from plain(task, given)
+
+
+def test_a_rank_that_falls_silent_while_all_train_together_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rank 0 itself waits in a collective then, so that another thread must look."""
+    monkeypatch.setattr(serving, "SILENCE_SAID_S", 3.0)
+    worlds, said = make_worlds(3), list[tuple[int, float]]()
+    with hears_all(worlds[0], lambda rank, seconds: said.append((rank, seconds))), serving.stops_all(worlds[1]):
+        with serving.stops_all(worlds[2]):
+            time.sleep(4.5)
+        assert said == []
+        time.sleep(6.5)
+    assert [rank for rank, _ in said] == [2]
+    assert 3 < said[0][1] < 5

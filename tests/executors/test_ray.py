@@ -14,8 +14,9 @@ import pytest
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.events import Event, Notice, TaskStarted
+from ensemble.executors.base import Offered
 from ensemble.types import Failure, MemberResult, Task
-from tests.contracts.executor_contract import ExecutorContract, finish, tasks
+from tests.contracts.executor_contract import ExecutorContract, arrays_read_only, finish, healthy, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 
@@ -65,6 +66,15 @@ class TestRay(ExecutorContract):
         found, _ = self.outcomes(executor, tasks(1, 2, 1), dying)
         assert [f.kind for f in found[1].failures] == ["crash", "crash"]
         assert [len(o.results) for o in found] == [1, 0, 1]
+
+    def test_a_task_that_is_tried_again_goes_before_those_that_wait(self) -> None:
+        work = Offered(tasks(*[1] * 5))
+        ended: list[str] = []
+        for outcome in ray_executor(slots=1).run(work, healthy, arrays_read_only(), lambda _: None):
+            ended.append(outcome.task.id)
+            if ended in (["t0"], ["t0", "t0", "t1", "t2", "t3", "t4"]):
+                work.put_first(outcome.task)
+        assert ended == ["t0", "t0", "t1", "t2", "t3", "t4", "t4"]  # the last one is, though nothing waits any more
 
     def test_a_full_gpu_behind_another_error_is_recognised_through_ray(self, executor: Any) -> None:
         """The worker tells, since an exception loses its causes on its way here."""

@@ -1,0 +1,55 @@
+"""A run's watch over the machines of its cluster: who falls silent is said soon and again, and who is back."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import pytest
+
+from ensemble.executors import ray_hosts
+from ensemble.executors.ray_hosts import HostWatch
+
+
+@pytest.fixture
+def port() -> int:
+    """A port of this machine at which nobody listens now."""
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        return int(place.getsockname()[1])
+
+
+def node(port: int, name: str = "one") -> dict[str, Any]:
+    """What Ray says of a node, as far as it is read."""
+    return {"NodeID": f"id of {name}", "NodeManagerHostname": name, "NodeManagerAddress": "127.0.0.1", "NodeManagerPort": port}  # fmt: skip
+
+
+def test_a_machine_that_falls_silent_is_said_again_until_it_answers(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_hosts, "_SAY_AGAIN_S", -1.0)  # at once
+    watch = HostWatch()
+    with socket.create_server(("127.0.0.1", port)):
+        watch._compare([node(port)], True)
+        assert (watch.news(), watch.silent_s("one")) == ([], 0.0)
+    watch._compare([node(port)], False)
+    assert (watch.news(), watch.silent) == ([], set())  # one look may be bad luck
+    watch._compare([node(port)], False)
+    assert watch.silent == {"id of one"}
+    first, *again = watch.news()
+    assert first == "one does not answer; no further task is placed there until it does"
+    assert again == ["one has not answered for 0 s"]
+    assert watch.news() == again
+    assert 0 < watch.silent_s("one") < 10
+    assert watch.silent_s("two") == 0
+    with socket.create_server(("127.0.0.1", port)):
+        watch._compare([node(port)], False)
+    assert watch.news() == ["one answers again"]
+    assert (watch.silent_s("one"), watch.news()) == (0.0, [])
+
+
+def test_a_machine_that_leaves_while_silent_is_not_waited_for(port: int) -> None:
+    watch = HostWatch()
+    for first in (True, False):
+        watch._compare([node(port)], first)
+    watch.news()
+    watch._compare([], False)
+    assert watch.news() == ["one has left the Ray cluster"]
+    assert (watch.silent, watch.silent_s("one")) == (set(), 0.0)
