@@ -1,4 +1,4 @@
-"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | report | predict | export | card | cost | wandb | config | configs | init | models | datasets | data`.
+"""The command line: `ensemble train | submit | sweep | reproduce | evaluate | check | compare | report | predict | export | card | cost | wandb | config | configs | init | models | datasets | data`.
 
 Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
 inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".
@@ -20,6 +20,7 @@ from ensemble.errors import (
     EXIT_DEGRADED,
     ConfigError,
 )
+from ensemble.launch.submit import submit
 from ensemble.outside.foreign_variables import settle_variables
 from ensemble.outside.long_work import heard
 
@@ -66,6 +67,7 @@ GROUPS = (
     )),
     ("Train", (
         ("train quickstart", "train and judge; again: finish it"),
+        ("submit my.yaml --address URL", "train on a Ray cluster; fetch the run"),
         ("sweep my.yaml num_members=4,8", "train many settings, rank them"),
         ("reproduce lenet5", "published networks beside ours"),
     )),
@@ -326,6 +328,7 @@ for _command in (
     *init.COMMANDS,
     *reproduce.COMMANDS,
     *sweep.COMMANDS,
+    submit,
 ):
     main.add_command(_command)
 

@@ -20,7 +20,7 @@ import ray
 import yaml
 
 from ensemble.errors import ComputeError
-from ensemble.launch.submit import check_address, submission
+from ensemble.launch.dashboard import check_line
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -174,25 +174,13 @@ def test_remote_lines_need_encryption_or_a_token(address: str, fine: bool, monke
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     if fine:
-        check_address(address, insecure=False)
+        check_line(address, insecure=False)
     else:
         with pytest.raises(ComputeError, match=r"ssh -L 8265.*RAY_AUTH_MODE=token.*--insecure"):
-            check_address(address, insecure=False)
-        check_address(address, insecure=True)
+            check_line(address, insecure=False)
+        check_line(address, insecure=True)
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
-        check_address(address, insecure=False)
-    with pytest.raises(ComputeError, match="expected the dashboard's URL"):
-        check_address("10.0.0.7:8265", insecure=False)
-
-
-def test_nothing_secret_is_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", CANARY)
-    monkeypatch.chdir(ROOT)
-    arguments = submission(Path("configs/quickstart.yaml"), ("seed=3",), install=True)
-    assert CANARY not in json.dumps(arguments)
-    assert arguments["entrypoint"] == "python -m ensemble.launch.ray_job configs/quickstart.yaml seed=3"
-    assert {".git", ".venv", "runs", "data"} <= set(arguments["runtime_env"]["excludes"])
-    assert "torch" in " ".join(arguments["runtime_env"]["pip"]["packages"])
+        check_line(address, insecure=False)
 
 
 def test_the_cluster_launcher_s_file_fits_ray_s_schema() -> None:
