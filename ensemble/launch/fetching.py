@@ -73,7 +73,7 @@ def _from_bucket(address: str, name: str, target: Path) -> Path:
     if not (partial / MANIFEST).is_file():
         raise StorageError(f"{address.rstrip('/')}/{name}: there is no run; check the address and the job's log")
     (partial / LEFT).unlink(missing_ok=True)
-    partial.rename(target)
+    _put(partial, target)
     return target
 
 
@@ -109,15 +109,43 @@ def _from_head(cluster: Cluster, place: str, target: Path, tell: Tell, part_byte
         jobs.clean()
         (partial / MANIFEST).write_bytes(content)
         (partial / _LOCK).unlink()
-    partial.rename(target)
+    _put(partial, target)
     return target
 
 
+def _note_of(target: Path) -> Path:
+    """Beside a fetched run: the digest of the manifest that came, by which it is known whether it was left as it was."""
+    return target.with_name(f".{target.name}.fetched")
+
+
 def _require_free(target: Path) -> None:
-    if target.exists() or target.is_symlink():
-        raise StorageError(
-            f"{target}: is there already, and is not what the cluster has now; remove it or rename it, or give another folder: --fetch FOLDER"
-        )
+    """Raises StorageError where something is in the place of the run that is not what an earlier fetch left."""
+    if not (target.exists() or target.is_symlink()):
+        return
+    manifest, note = target / MANIFEST, _note_of(target)
+    if not target.is_symlink() and manifest.is_file() and note.is_file() and note.read_text() == _sha256(manifest):
+        return
+    raise StorageError(
+        f"{target}: is there already, and is no earlier state of this run that was fetched and left as it was; remove it or rename it, or give another folder: --fetch FOLDER"
+    )
+
+
+def _put(partial: Path, target: Path) -> None:
+    """Give a whole run its name; what was made beside an earlier state of it, such as a report, stays."""
+    if target.exists():
+        listed = parse_manifest((target / MANIFEST).read_bytes(), target / MANIFEST).files
+        for path in [path for path in target.rglob("*") if path.is_file()]:
+            name = path.relative_to(target)
+            if name.as_posix() not in {*listed, MANIFEST} and not (partial / name).exists():
+                (partial / name).parent.mkdir(parents=True, exist_ok=True)
+                path.rename(partial / name)
+        old = target.with_name(f".{target.name}.old")
+        target.rename(old)
+        partial.rename(target)
+        shutil.rmtree(old)
+    else:
+        partial.rename(target)
+    _note_of(target).write_text(_sha256(target / MANIFEST))
 
 
 class _Incoming:

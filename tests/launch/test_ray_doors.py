@@ -188,19 +188,6 @@ def test_the_cluster_launcher_s_file_fits_ray_s_schema() -> None:
     jsonschema.validate(yaml.safe_load((ROOT / "launch/cluster/ray_cluster.yaml").read_text()), schema)
 
 
-def test_the_rayjob_has_what_kuberay_requires() -> None:
-    job = yaml.safe_load((ROOT / "launch/cluster/kuberay_rayjob.yaml").read_text())
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    cluster = job["spec"]["rayClusterSpec"]
-    assert cluster["rayVersion"] == ray.__version__
-    assert cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["image"]
-    for group in cluster["workerGroupSpecs"]:
-        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-        assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
-    assert job["spec"]["entrypoint"].split()[:3] == ["python", "-m", "ensemble.launch.ray_job"]
-    assert Path(ROOT / job["spec"]["entrypoint"].split()[3]).is_file()
-
-
 def test_the_slurm_script_is_valid_bash() -> None:
     script = ROOT / "launch/cluster/slurm.sh"
     done = subprocess.run(["bash", "-n", str(script)], capture_output=True, text=True, check=False)

@@ -24,6 +24,7 @@ import pytest
 from ensemble.launch import hand_over
 from ensemble.launch.fetching import _from_bucket, _Received
 from ensemble.launch.versions import VARIABLE, differences, here
+from ensemble.storage.manifest import Entry, manifest_bytes
 
 BIN = Path(sys.executable).parent
 TOKEN = "0123456789abcdef0123456789abcdef"
@@ -143,13 +144,30 @@ def test_a_configuration_trains_there_and_its_run_comes_back(head: Head, work: P
     assert "picture.png" not in unpacked
     check = subprocess.run([str(BIN / "ensemble"), "check", "results/small"], cwd=work, env=environment(), check=False)
     assert check.returncode == 0
-    # Again: the run is finished there, and is here.
-    again = submit(work, *words)
-    assert again.returncode == 0, again.stdout + again.stderr
+    job = told.partition("job ")[2].partition(":")[0]
+    again = submit(work, "--fetch", "results", "--job", job, "--address", head.address)
+    assert again.returncode == 0, again.stderr
     assert "is this very run already; nothing was fetched" in again.stderr
+    # A run that has gone on there takes the place of the state that was fetched; what was made beside it stays.
+    (work / "results" / "small" / "report.html").write_text("mine")
+    (there / "events.jsonl").write_bytes((there / "events.jsonl").read_bytes() + b"{}\n")
+    manifest = json.loads((there / "manifest.json").read_text())
+    entries = {name: Entry(**entry) for name, entry in manifest["files"].items()}
+    content = (there / "events.jsonl").read_bytes()
+    entries["events.jsonl"] = Entry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+    (there / "manifest.json").write_bytes(manifest_bytes(entries))
+    newer = submit(work, "--fetch", "results", "--job", job, "--address", head.address)
+    assert newer.returncode == 0, newer.stderr
+    assert digests(work / "results" / "small") == digests(there)
+    assert (work / "results" / "small" / "report.html").read_text() == "mine"
+    # But what somebody has changed here is left alone.
+    (work / "results" / "small" / "manifest.json").write_text("{}")
+    kept = submit(work, "--fetch", "results", "--job", job, "--address", head.address)
+    assert kept.returncode == 6
+    assert "results/small: is there already" in kept.stderr
 
 
-def test_a_job_can_be_left_followed_stopped_and_its_exit_code_comes_back(head: Head, work: Path) -> None:
+def test_a_job_can_be_left_and_followed_and_its_exit_code_comes_back(head: Head, work: Path) -> None:
     to = ("--address", head.address)
     left = submit(work, "small.yaml", "--detach", *to, "output_dir=relative")
     assert left.returncode == 0, left.stderr
@@ -165,54 +183,94 @@ def test_a_job_can_be_left_followed_stopped_and_its_exit_code_comes_back(head: H
     assert "there is no run at relative/small" in none.stderr
     assert not (work / "results").exists()
 
-    long = ["training.epochs=4000", "name=long", "compute.checkpoint_every_s=0.5"]
-    job = submit(work, "small.yaml", "--no-wait", *to, *long).stdout.strip()
-    command = [str(BIN / "ensemble"), "submit", "--follow", job, *to]
-    client = subprocess.Popen(
-        command, cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert client.stdout is not None
-    said = ""
-    while "epoch 1/4000" not in said:
-        line = client.stdout.readline()
-        assert line, said
-        said += line
+
+class Line:
+    """A line to the head that can be cut: a port that passes everything on."""
+
+    def __init__(self, target: int) -> None:
+        self._target, self._open = target, list[socket.socket]()
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._open += [near, far]
+                for one, other in ((near, far), (far, near)):
+                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := one.recv(65536):
+                other.sendall(content)
+        with contextlib.suppress(OSError):
+            other.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        for one in (self._server, *self._open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+
+class Client:
+    """`ensemble submit`, while it follows a job that trains."""
+
+    def __init__(self, work: Path, *words: str) -> None:
+        self._process = subprocess.Popen(
+            [str(BIN / "ensemble"), "submit", *words], cwd=work, env=environment(), stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert self._process.stdout is not None
+        self.said = ""
+        while "epoch 1/" not in self.said:
+            line = self._process.stdout.readline()
+            assert line, self.said
+            self.said += line
+
+    def end(self, number: int | None = None) -> int:
+        """Its exit code, after a signal or without."""
+        if number is not None:
+            self._process.send_signal(number)
+        self.said += self._process.communicate(timeout=90)[0]
+        return self._process.returncode
+
+
+@pytest.mark.timeout(600)
+def test_a_job_outlives_a_closed_terminal_a_cut_line_and_ctrl_c_of_others_and_is_stopped_orderly(
+    head: Head, work: Path
+) -> None:
+    to = ("--address", head.address)
+    client = Client(work, "small.yaml", *to, "training.epochs=100000", "name=long", "compute.checkpoint_every_s=0.5")
+    assert client.end(signal.SIGHUP) == 75, client.said
+    job = client.said.partition("job ")[2].partition(":")[0]
+    assert f"the job {job} goes on" in client.said
+    assert f"stop:   ensemble submit --stop {job} --address {head.address}" in client.said
+
     early = submit(work, "--fetch", "results", "--job", job, *to)
     assert early.returncode == 2
     assert "still runs; first wait for its end: ensemble submit --follow" in early.stderr
-    client.send_signal(signal.SIGINT)
-    said += client.communicate(timeout=60)[0]
-    assert client.returncode == 75, said
-    assert f"the job {job} goes on" in said
+
+    line = Line(int(head.address.rpartition(":")[2]))
+    through = f"http://127.0.0.1:{line.port}"
+    client = Client(work, "--follow", job, "--address", through)
+    line.cut()
+    assert client.end() == 7, client.said
+    assert f"Go on following: ensemble submit --follow {job} --address {through}" in client.said
+    assert "Traceback" not in client.said
+
+    client = Client(work, "--follow", job, *to)
+    assert client.end(signal.SIGINT) == 75
+    assert f"the job {job} goes on" in client.said
+
     stopped = submit(work, "--stop", job, *to)
     assert stopped.returncode == 0, stopped.stderr
     assert "STOPPED; the same submission goes on where it was" in stopped.stderr
     assert "has ended already: STOPPED" in submit(work, "--stop", job, *to).stderr
-    events = (head.home / "ensemble_runs" / "long" / "events.jsonl").read_text()
-    assert 0 < events.count("EpochFinished") < 8000
-    assert list((head.home / "ensemble_runs" / "long" / "checkpoints").iterdir())
-
-
-def test_a_closed_terminal_leaves_the_job_and_ctrl_c_stops_it(head: Head, work: Path) -> None:
-    for number, words in ((signal.SIGHUP, ("goes on", "follow:")), (signal.SIGINT, ("stopping", "Go on with:"))):
-        long = [f"name=signal{number}", "training.epochs=4000"]
-        client = subprocess.Popen(
-            [str(BIN / "ensemble"), "submit", "small.yaml", "--address", head.address, *long],
-            cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        assert client.stdout is not None
-        said = ""
-        while "epoch 1/4000" not in said:
-            line = client.stdout.readline()
-            assert line, said
-            said += line
-        job = said.partition("job ")[2].partition(":")[0]
-        client.send_signal(number)
-        said += client.communicate(timeout=90)[0]
-        assert client.returncode == 75, said
-        assert all(word in said for word in words), said
-        stop = submit(work, "--stop", job, "--address", head.address)
-        assert ("has ended already" in stop.stderr) == (number == signal.SIGINT), stop.stderr
+    assert list((head.home / "ensemble_runs" / "long" / "checkpoints").iterdir())  # it has kept what it had
 
 
 BIG = {f"shared/{i}.bin": random.Random(i).randbytes(700_000) for i in range(6)}
@@ -220,8 +278,6 @@ BIG = {f"shared/{i}.bin": random.Random(i).randbytes(700_000) for i in range(6)}
 
 def make_big_run(folder: Path) -> None:
     """A run folder as far as its manifest goes, of 4 MB; one file is empty, and the log is longer than the manifest says."""
-    from ensemble.storage.manifest import Entry, manifest_bytes
-
     contents = {**BIG, "config.yaml": b"name: big\n", "empty": b"", "events.jsonl": b"{}\n", "zempty": b""}
     for name, content in contents.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -315,72 +371,16 @@ def test_what_is_asked_of_a_cluster_and_cannot_be_is_one_sentence(head: Head, wo
     assert (nodes.returncode, len(nodes.stderr.splitlines())) == (7, 1)
     assert "is no Ray dashboard" in nodes.stderr
     # A job that Ray itself cannot begin: its files cannot be had there any more.
-    script = SUBMITTED.replace(
-        'entrypoint="true"', 'entrypoint="true", runtime_env={"pip": ["no-such-package-of-anybody==0.0.1"]}'
+    gone = SUBMITTED.replace(
+        'entrypoint="true"', 'entrypoint="true", runtime_env={"working_dir": "gcs://_ray_pkg_0.zip"}'
     )
     made = subprocess.run(
-        [sys.executable, "-c", script.replace('"pip": ["no-such-package-of-anybody==0.0.1"]', '"working_dir": "gcs://_ray_pkg_0000.zip"'), head.address],
-        env=environment(), capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", gone, head.address], env=environment(), capture_output=True, text=True, check=True
+    )
     failed = submit(work, "--follow", made.stdout.strip(), *to)
     assert failed.returncode == 7, failed.stdout + failed.stderr
     assert "failed on the cluster: " in failed.stderr
     assert "Traceback" not in failed.stderr
-
-
-class Line:
-    """A line to the head that can be cut: a port that passes everything on."""
-
-    def __init__(self, target: int) -> None:
-        self._target, self._open = target, []
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = self._server.getsockname()[1]
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                near, _ = self._server.accept()
-                far = socket.create_connection(("127.0.0.1", self._target))
-                self._open += [near, far]
-                for one, other in ((near, far), (far, near)):
-                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
-
-    def _pass(self, one: socket.socket, other: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while content := one.recv(65536):
-                other.sendall(content)
-        with contextlib.suppress(OSError):
-            other.shutdown(socket.SHUT_RDWR)
-
-    def cut(self) -> None:
-        for one in (self._server, *self._open):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
-
-
-def test_a_line_that_breaks_is_said_with_the_command_that_goes_on(head: Head, work: Path) -> None:
-    line = Line(int(head.address.rpartition(":")[2]))
-    address = f"http://127.0.0.1:{line.port}"
-    client = subprocess.Popen(
-        [str(BIN / "ensemble"), "submit", "small.yaml", "--address", address, "name=cut", "training.epochs=4000"],
-        cwd=work, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    assert client.stdout is not None
-    said = ""
-    while "epoch 1/4000" not in said:
-        got = client.stdout.readline()
-        assert got, said
-        said += got
-    line.cut()
-    said += client.communicate(timeout=90)[0]
-    job = said.partition("job ")[2].partition(":")[0]
-    assert client.returncode == 7, said
-    assert f"Go on following: ensemble submit --follow {job} --address {address}" in said
-    assert "Traceback" not in said
-    stopped = submit(work, "--stop", job, "--address", head.address)  # it was still running
-    assert "STOPPED" in stopped.stderr, stopped.stderr
 
 
 class NoRay(http.server.BaseHTTPRequestHandler):
