@@ -69,33 +69,43 @@ def environment(**more: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head node on the loopback interface with one core, which asks for a token."""
-    dashboard, gcs, home = free_port(), free_port(), tmp_path_factory.mktemp("head")
-    temporary = Path(f"/tmp/s{os.getpid()}")
-    command = [
-        str(BIN / "ray"), "start", "--head", "--block", f"--port={gcs}", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--include-dashboard=true",
-        "--disable-usage-stats", f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
-        f"--temp-dir={temporary}",
-    ]  # fmt: skip
-    node = subprocess.Popen(
-        command, env=environment(HOME=str(home)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True, cwd=home,
-    )  # fmt: skip
+    home = tmp_path_factory.mktemp("head")
+    for attempt in range(3):  # a port may be taken between the choice and the start
+        temporary = Path(f"/tmp/s{os.getpid()}{attempt}")
+        gcs, dashboard, agent, client = (free_port() for _ in range(4))
+        command = [
+            str(BIN / "ray"), "start", "--head", "--block", f"--port={gcs}", "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--include-dashboard=true",
+            "--disable-usage-stats", f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
+            f"--temp-dir={temporary}",
+        ]  # fmt: skip
+        node = subprocess.Popen(
+            command, env=environment(HOME=str(home)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True, cwd=home,
+        )  # fmt: skip
+        up = is_up(node, dashboard) and is_up(node, agent)
+        if up:
+            yield Head(f"http://127.0.0.1:{dashboard}", home, gcs, temporary / "session_latest")
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(node.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                node.wait(5)
+        shutil.rmtree(temporary, ignore_errors=True)
+        if up:
+            return
+    pytest.fail("no head node came up")
+
+
+def is_up(node: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether the node listens there within two minutes."""
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and node.poll() is None:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                break
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return True
         time.sleep(0.5)
-    else:
-        pytest.fail("the dashboard did not come up")
-    yield Head(f"http://127.0.0.1:{dashboard}", home, gcs, temporary / "session_latest")
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(node.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            node.wait(5)
-    shutil.rmtree(temporary, ignore_errors=True)
+    return False
 
 
 @pytest.fixture
@@ -315,7 +325,7 @@ def test_a_large_run_comes_in_parts_goes_on_after_a_kill_and_is_all_or_nothing(h
     assert client.stdout is not None
     lines = [client.stdout.readline() for _ in range(2)]
     client.kill()
-    client.wait()
+    client.communicate()
     assert lines == ["fetching 10 files, 4.0 MiB\n", "1.4 of 4.0 MiB\n"]
     assert not (work / "results" / "big").exists()
     (partial,) = (work / "results").iterdir()
@@ -326,7 +336,7 @@ def test_a_large_run_comes_in_parts_goes_on_after_a_kill_and_is_all_or_nothing(h
     )
     assert rest.returncode == 0, rest.stderr
     assert rest.stdout.startswith("fetching 10 files, 4.0 MiB, of which 1.4 MiB are here\n")
-    assert [path.name for path in (work / "results").iterdir()] == ["big"]
+    assert {path.name for path in (work / "results").iterdir()} == {"big", ".big.fetched"}
     for name, content in BIG.items():
         assert (work / "results" / "big" / name).read_bytes() == content
     assert (work / "results" / "big" / "events.jsonl").read_bytes() == b"{}\n"
@@ -504,5 +514,5 @@ def test_a_run_in_a_bucket_is_read_from_there(tmp_path: Path) -> None:
     bucket.put(str(tmp_path / "made"), "/bucket-of-runs/big", recursive=True)
     target = _from_bucket("memory://bucket-of-runs", "big", tmp_path / "results" / "big")
     assert digests(target) == digests(tmp_path / "made")
-    assert [path.name for path in target.parent.iterdir()] == ["big"]
+    assert {path.name for path in target.parent.iterdir()} == {"big", ".big.fetched"}
     bucket.rm("/bucket-of-runs", recursive=True)
