@@ -17,7 +17,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,6 +179,8 @@ def submission(
 
 def requirements(ray_version: str) -> list[str]:
     """What the program needs, in this machine's versions; of Ray the cluster's own, which must stay."""
+    from importlib import metadata
+
     from packaging.requirements import Requirement
 
     found = []
@@ -194,11 +195,12 @@ def requirements(ray_version: str) -> list[str]:
 
 
 def _submit(cluster: Cluster, upload: Upload, wish: Wish) -> str:
+    from ensemble.launch import versions
     from ensemble.launch.upload import DEFAULT_OUTPUT, staged
 
     for line in described(upload):
         _say(line)
-    here = metadata.version("ray")
+    here = versions.here()["ray"]
     if cluster.ray_version and cluster.ray_version != here:
         _say(f"note: the cluster has Ray {cluster.ray_version}, this machine {here}; the job runs with the cluster's")
     with staged(upload) as folder:

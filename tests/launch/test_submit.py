@@ -70,7 +70,7 @@ def environment(**more: str) -> dict[str, str]:
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     """A head node on the loopback interface with one core, which asks for a token."""
     home = tmp_path_factory.mktemp("head")
-    for attempt in range(3):  # a port may be taken between the choice and the start
+    for attempt in range(6):  # a busy machine is not up within Ray's half a minute; a port may be taken meanwhile
         temporary = Path(f"/tmp/s{os.getpid()}{attempt}")
         gcs, dashboard, agent, client = (free_port() for _ in range(4))
         command = [
@@ -79,11 +79,17 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
             "--disable-usage-stats", f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
             f"--temp-dir={temporary}",
         ]  # fmt: skip
-        node = subprocess.Popen(
-            command, env=environment(HOME=str(home)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True, cwd=home,
-        )  # fmt: skip
-        up = is_up(node, dashboard) and is_up(node, agent)
+        patient = {"RAY_agent_register_timeout_ms": "240000"}  # or the node ends itself where that takes half a minute
+        with (home / "said").open("w") as said:
+            node = subprocess.Popen(
+                command,
+                env=environment(HOME=str(home), **patient),
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+                cwd=home,
+            )
+        up = is_up(node, home / "said")
         if up:
             yield Head(f"http://127.0.0.1:{dashboard}", home, gcs, temporary / "session_latest")
         for number in (signal.SIGTERM, signal.SIGKILL):
@@ -97,13 +103,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     pytest.fail("no head node came up")
 
 
-def is_up(node: subprocess.Popen[bytes], port: int) -> bool:
-    """Whether the node listens there within two minutes."""
+def is_up(node: subprocess.Popen[bytes], said: Path) -> bool:
+    """Whether the node says that it has started, within two minutes."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and node.poll() is None:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return True
+        if "will now block forever" in said.read_text():
+            return True
         time.sleep(0.5)
     return False
 
