@@ -93,11 +93,14 @@ def dashboard_address(given: str | None) -> tuple[str, str | None]:
                 f"--address is missing: {_EXAMPLE} (or set {ADDRESS_VARIABLES[0]}); the port is that of `ray start --dashboard-port`"
             )
         address = os.environ[name].strip()
-    found, where = urlparse(address), "--address" if name is None else f"${name}"
+    if not address:
+        raise ConfigError(f"--address: found an empty address; {_EXAMPLE}")
+    where = "--address" if name is None else f"${name}"
     try:
+        found = urlparse(address)
         sound = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
-    except ValueError:
-        sound = False
+    except ValueError as error:
+        raise ConfigError(f"{where} {address!r}: {error}; {_EXAMPLE}") from error
     if found.scheme == "ray":
         raise ConfigError(f"{where} {address!r}: is for Ray's client, which this does not use; {_EXAMPLE}")
     if not sound or found.path not in ("", "/") or found.query:

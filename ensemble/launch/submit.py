@@ -37,22 +37,22 @@ _WORTH_FETCHING = (0, 4, 5)  # exit codes of jobs that leave a run
 class Wish:
     """What the command line asks for. on_interrupt: "stop" or "detach"."""
 
-    config: Path | None
+    config: str | None
     overrides: tuple[str, ...]
     address: str | None
     insecure: bool
     install: bool
-    more: tuple[Path, ...]
+    more: tuple[str, ...]
     detach: bool
     follow: str | None
     job: str | None
     stop: str | None
-    fetch: Path | None
+    fetch: str | None
     on_interrupt: str | None
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("config", type=click.Path(path_type=Path), required=False)
+@click.argument("config", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option(
     "--address",
@@ -68,7 +68,6 @@ class Wish:
     "--with",
     "more",
     multiple=True,
-    type=click.Path(path_type=Path),
     metavar="PATH",
     help="Upload this file or folder as well; may stand several times.",
 )
@@ -79,7 +78,6 @@ class Wish:
 @click.option("--stop", metavar="JOB", help="Stop a job orderly; the same submission goes on where it was.")
 @click.option(
     "--fetch",
-    type=click.Path(path_type=Path),
     metavar="FOLDER",
     help="Bring the run to FOLDER/NAME on this machine when the job has ended.",
 )
@@ -117,8 +115,9 @@ def run(wish: Wish) -> int:
         cluster.info(wish.follow)  # that there is one
         return _follow(cluster, wish.follow, wish, wish.on_interrupt or "detach")
     from ensemble.launch.upload import collect
+    from ensemble.outside.paths import given_path
 
-    upload = collect(wish.config, wish.overrides, wish.more, wish.install)
+    upload = collect(given_path(wish.config, "config"), wish.overrides, wish.more, wish.install)
     cluster = dashboard.connect(address, wish.insecure)
     job = _submit(cluster, upload, wish)
     if wish.detach:
@@ -138,7 +137,7 @@ def _check(wish: Wish) -> None:
         raise ConfigError("expected a CONFIG to submit, or one of --follow JOB, --stop JOB, --fetch FOLDER --job JOB")
     if len(named) > 1:
         raise ConfigError(f"{' and '.join(named)}: expected one of them")
-    if wish.config is not None and "=" in str(wish.config) and not wish.config.is_file():
+    if wish.config is not None and "=" in wish.config and not Path(wish.config).is_file():
         raise ConfigError(f"{wish.config}: expected a CONFIG first, then key=value")
     if wish.job is not None and wish.fetch is None:
         raise ConfigError(f"--job {wish.job}: goes with --fetch FOLDER; to see its log: --follow {wish.job}")
@@ -316,7 +315,7 @@ def _stop(cluster: Cluster, job: str) -> int:
     return 0
 
 
-def _fetch(cluster: Cluster, job: str, folder: Path | None) -> int:
+def _fetch(cluster: Cluster, job: str, folder: str | None) -> int:
     from ensemble.launch.fetching import fetch
     from ensemble.outside.paths import given_path
 

@@ -59,7 +59,9 @@ class Upload:
         return {name: path.stat().st_size for name, path in self.files.items()}
 
 
-def collect(config: Path, overrides: Sequence[str] = (), more: Sequence[Path] = (), install: bool = False) -> Upload:
+def collect(
+    config: Path, overrides: Sequence[str] = (), more: Sequence[str | Path] = (), install: bool = False
+) -> Upload:
     """What a job of this configuration needs. more: further files and folders, below the working directory.
 
     install: the program too. Raises ConfigError for a configuration that is wrong, names pictures that are not sent, or is
@@ -130,7 +132,7 @@ def _placed(files: Sequence[Path], here: Path) -> dict[str, Path]:
     return {(prefix / path.relative_to(base)).as_posix(): path for path in files}
 
 
-def _given(paths: Sequence[Path], here: Path) -> dict[str, Path]:
+def _given(paths: Sequence[str | Path], here: Path) -> dict[str, Path]:
     """What --with names: files, and all files of folders. Raises ConfigError for what is not below the working directory."""
     found = {}
     for given in paths:
@@ -139,8 +141,10 @@ def _given(paths: Sequence[Path], here: Path) -> dict[str, Path]:
             raise ConfigError(f"--with {given}: expected a file or folder below the working directory {here}")
         if not path.exists():
             raise ConfigError(f"--with {given}: is not there; expected a file or folder")
-        for file in [path] if path.is_file() else _files_below(path):
-            found[file.relative_to(here).as_posix()] = file
+        inside = [path] if path.is_file() else list(_files_below(path)) if path.is_dir() else []
+        if not inside:
+            raise ConfigError(f"--with {given}: is no regular file, and no folder with any; there is nothing to upload")
+        found.update({file.relative_to(here).as_posix(): file for file in inside})
     return found
 
 
@@ -178,6 +182,10 @@ def _data(values: Mapping[str, Any], here: Path, files: dict[str, Path], given: 
         elif needed and not any(Path(name).is_relative_to(path) for name in given):
             raise ConfigError(
                 f"{key}: {text}: a folder of this machine, and folders are not uploaded; give the absolute path that it has on the cluster, such as {key.rpartition('.')[0]}.root=/shared/{path.name or 'pictures'}, or send it along: --with {shown_folder(path)} (up to {MOST_BYTES >> 20} MiB)"
+            )
+        elif key.endswith(".path"):
+            raise ConfigError(
+                f"{key}: {text}: is no file of this machine, where relative paths are looked for; give one that is, or the absolute path that it has on the cluster"
             )
         elif key.endswith(".root") and not needed:
             there.append(f"{key}: {text}, in the job's own folder: what is not there is downloaded")

@@ -447,6 +447,8 @@ def test_what_answers_and_is_no_cluster_for_us_is_one_sentence(
     [
         (["small.yaml"], 2, "--address is missing"),
         (["small.yaml", "--address", "127.0.0.1:8265"], 2, "expected the dashboard's URL"),
+        (["small.yaml", "--address", "http://[bad"], 2, "Invalid IPv6 URL; expected the dashboard's URL"),
+        (["small.yaml", "--address", "http://a:99999"], 2, "expected the dashboard's URL"),
         (["small.yaml", "--address", "ray://127.0.0.1:10001"], 2, "is for Ray's client"),
         (["small.yaml", "--address", "http://127.0.0.1:8265/jobs"], 2, "expected the dashboard's URL"),
         (["small.yaml", "--address", "http://127.0.0.1:1"], 7, "could not be reached within 3 s: Connection refused"),

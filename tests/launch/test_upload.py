@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,14 @@ def test_files_of_data_travel_and_others_are_refused(here: Path) -> None:
     assert set(collect(Path("my.yaml")).files) == {"my.yaml", "set.npz", "more.npz"}
     with pytest.raises(ConfigError, match=r"data\.path: \.\./set\.npz: lies outside the working directory"):
         collect(Path("my.yaml"), ("data.path=../set.npz",))
+    with pytest.raises(ConfigError, match=r"data\.path: none\.npz: is no file of this machine"):
+        collect(Path("my.yaml"), ("data.path=none.npz",))
+    os.mkfifo(here / "pipe")
+    (here / "bare").mkdir()
+    (here / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "bare", "endless"):
+        with pytest.raises(ConfigError, match=f"--with {name}: is no regular file"):
+            collect(Path("my.yaml"), more=[Path(name)])
     with pytest.raises(ConfigError, match="--with missing: is not there"):
         collect(Path("my.yaml"), more=[Path("missing")])
     with pytest.raises(ConfigError, match=r"--with \.\.: expected a file or folder below"):
