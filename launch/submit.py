@@ -1,4 +1,4 @@
-"""`python -m launch.submit CONFIG --address URL [key=value ...]`: the short name, in this folder, of ensemble/launch/submit.py."""
+"""`python -m launch.submit CONFIG --address URL [key=value ...]`: the same as `ensemble submit`, by a short name in this folder."""
 
 from ensemble.launch.submit import start
 

@@ -1,4 +1,4 @@
-"""The command line: `ensemble train | sweep | reproduce | evaluate | check | compare | runs | watch | report | predict | export | card | cost | wandb | config | configs | init | models | datasets | data`.
+"""The command line: `ensemble train | submit | sweep | reproduce | evaluate | check | compare | runs | watch | report | predict | export | card | cost | wandb | config | configs | init | models | datasets | data`.
 
 Data goes to stdout (with --json as one JSON document), progress and messages to stderr. Heavy packages are imported
 inside the commands, so that help and configuration errors come at once. Exit codes: README, "Exit codes".
@@ -21,6 +21,7 @@ from ensemble.errors import (
     EXIT_DEGRADED,
     ConfigError,
 )
+from ensemble.launch.submit import submit
 from ensemble.outside import json_lines
 from ensemble.outside.foreign_variables import settle_variables
 from ensemble.outside.long_work import heard
@@ -68,6 +69,7 @@ GROUPS = (
     )),
     ("Train", (
         ("train quickstart", "train and judge; again: finish it"),
+        ("submit my.yaml --address URL", "train on a Ray cluster; fetch the run"),
         ("sweep my.yaml num_members=4,8", "train many settings, rank them"),
         ("reproduce lenet5", "published networks beside ours"),
         ("watch quickstart", "follow a run that goes on elsewhere"),
@@ -334,6 +336,7 @@ for _command in (
     *runs.COMMANDS,
     *sweep.COMMANDS,
     *watch_command.COMMANDS,
+    submit,
 ):
     main.add_command(_command)
 

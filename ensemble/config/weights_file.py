@@ -59,6 +59,13 @@ def files_of(path: Path) -> list[Path]:
     return [shared, path] if shared is not None and shared.is_file() else [path]
 
 
+def companions(path: Path) -> list[Path]:
+    """Files of a run that say of a member's weights how its images were standardised; none for a file of nobody's."""
+    found = _run_of(path)
+    beside = [] if found is None else [path.parent / _MEMBER, found[0] / _CONFIG, found[0] / _DATASET]
+    return [file for file in beside if file.is_file()]
+
+
 def _run_of(path: Path) -> tuple[Path, str] | None:
     """The run folder and the group of the member whose file this is; None for a file of nobody's."""
     places = path.absolute().parents

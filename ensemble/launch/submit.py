@@ -1,245 +1,354 @@
-"""Submits a configuration to a Ray cluster, follows its log, and leaves with the job's own exit code.
+"""`ensemble submit`: trains a configuration on a Ray cluster, follows the log, leaves with the job's own exit code, fetches the run.
 
-    python -m ensemble.launch.submit CONFIG --address http://HEAD:8265 [--insecure] [--install] [--no-wait] [key=value ...]
+    ensemble submit CONFIG --address http://HEAD:8265 [key=value ...]      # also: python -m ensemble.launch.submit
+    ensemble submit CONFIG --address http://HEAD:8265 --fetch results      # and bring the run folder here: results/NAME
+    ensemble submit CONFIG --address http://HEAD:8265 --detach             # prints the job's id
+    ensemble submit --follow JOB | --stop JOB | --job JOB --fetch results  # for a job that was submitted
 
-`ray job submit` does the same by hand, but always fails with 1. Nothing secret goes into the submission: a W&B key
-belongs into the cluster's environment. Ctrl-C stops the job, which keeps its finished members and checkpoints.
+Only the dashboard is talked to. Ctrl-C stops a job that this command submitted, which keeps what it has done; a closed
+terminal (SIGHUP), and Ctrl-C while following another's, only leaves it. Nothing secret goes into a submission: a W&B key
+belongs into the cluster's environment.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import ipaddress
-import logging
 import os
-import shlex
-import socket
+import signal
 import sys
-import threading
-import time
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlparse
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ensemble.config import load_config
-from ensemble.errors import EXIT_INTERRUPTED, ComputeError
-from ensemble.launch.training import guarded
+from ensemble.errors import EXIT_INTERRUPTED, ComputeError, ConfigError
 from ensemble.outside import json_lines
+from ensemble.outside.names import visible
 
-EXCLUDES = (
-    ".git",
-    ".venv",
-    "venv",
-    "runs",
-    "data",
-    "wandb",
-    "**/__pycache__",
-    ".mypy_cache",
-    ".ruff_cache",
-    ".pytest_cache",
-)
-# Ray answers `stop` by SIGTERM and kills after this long; a driver needs a moment to make its state durable.
-STOP_WAIT_S = 30
-CONNECT_S = 3.0
-HEARTBEAT_S = 2.0  # between questions whether the job still runs
-ANSWER_S = 10.0  # for the head to answer one
-SILENCE_S = 25.0  # after which it is given up
-LAST_LINES_S = 5.0  # for the end of the log, when the job has ended
-# What Ray's client and the libraries below it raise where the head is gone.
-_LOST = (OSError, RuntimeError, ValueError, TimeoutError)
-_NO_AGENT = "No available agent"  # what Ray says after having waited for one
-AGENT_HELP = "the agent that takes jobs is not up on any node: the cluster may have only just started, or the agent's port (52365) is taken on that machine, as by a second cluster: ray start --dashboard-agent-listen-port=PORT"
-TOKEN_HELP = "Ray authenticates by token since 2.59: export RAY_AUTH_MODE=token and the cluster's RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) here, or, on a trusted host only, start the cluster and this with RAY_AUTH_MODE=disabled"  # noqa: S105 - no secret, a sentence
+if TYPE_CHECKING:
+    from ensemble.launch.dashboard import Cluster
+    from ensemble.launch.upload import Upload
+
+_SHOWN_FILES = 12
+_WORTH_FETCHING = (0, 4, 5)  # exit codes of jobs that leave a run
 
 
-def check_address(address: str, insecure: bool) -> None:
-    """Refuse to send code over an unencrypted, token-less line to another machine. Raises ComputeError."""
-    found = urlparse(address)
-    try:
-        sound = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
-    except ValueError:
-        sound = False
-    if not sound:
-        raise ComputeError(f"--address {address!r}: expected the dashboard's URL, such as http://127.0.0.1:8265")
-    has_token = os.environ.get("RAY_AUTH_MODE") == "token" or "RAY_AUTH_TOKEN" in os.environ
-    if insecure or found.scheme == "https" or _is_loopback(found.hostname or "") or has_token:
-        return
-    raise ComputeError(
-        f"--address {address}: another machine, without encryption or token: whoever can reach it can run code there, and read this job's. Use https, an SSH tunnel (ssh -L 8265:127.0.0.1:8265 HEAD), or a token ({TOKEN_HELP}); --insecure overrides this"
-    )
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for. on_interrupt: "stop" or "detach"."""
 
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def submission(config: Path, overrides: tuple[str, ...], install: bool) -> dict[str, Any]:
-    """The arguments of Ray's submit_job: command, code and environment, with nothing secret in them."""
-    environment: dict[str, Any] = {
-        "working_dir": ".",
-        "excludes": list(EXCLUDES),
-        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)},
-    }
-    if wanted := os.environ.get(json_lines.VARIABLE):
-        environment["env_vars"][json_lines.VARIABLE] = wanted  # the job's lines as ours
-    if install:
-        environment["pip"] = {"packages": Path("requirements.txt").read_text().splitlines()}
-    return {
-        "entrypoint": shlex.join(["python", "-m", "ensemble.launch.ray_job", str(config), *overrides]),
-        "runtime_env": environment,
-        "metadata": {"ensemble": load_config(config, overrides).experiment.name},
-    }
-
-
-def follow(client: Any, job: str, address: str) -> int:
-    """Print the job's log until it ends; returns its exit code.
-
-    Between lines the head is asked every few seconds whether the job still runs: a connection that is lost without a word
-    would be waited for without end. Raises ComputeError where the head does not answer for SILENCE_S.
-    """
-    log = threading.Thread(target=_print_log, args=(client, job), daemon=True)
-    log.start()
-    answered = time.monotonic()
-    while True:
-        try:
-            info = _answer(lambda: client.get_job_info(job))
-            answered = time.monotonic()
-            if info.status.is_terminal():
-                break
-        except _LOST as error:
-            if time.monotonic() - answered > SILENCE_S:
-                raise ComputeError(
-                    f"the head of the cluster at {address} has not answered for {SILENCE_S:g} s ({_short(error)}): it has ended, or the line to it; the job {job} may still run. When the cluster is back, the same command goes on where the run folder is"
-                ) from error
-        time.sleep(HEARTBEAT_S)
-    log.join(LAST_LINES_S)
-    json_lines.tell(f"job {job}: {info.status}")
-    if info.driver_exit_code is not None:
-        return int(info.driver_exit_code)
-    return 0 if str(info.status) == "SUCCEEDED" else EXIT_INTERRUPTED if str(info.status) == "STOPPED" else 1
-
-
-def _print_log(client: Any, job: str) -> None:
-    """Print what the job says, until it ends or the line does; `follow` finds out which."""
-
-    async def tail() -> None:
-        async for lines in client.tail_job_logs(job):
-            sys.stdout.write(lines)
-            sys.stdout.flush()
-
-    with contextlib.suppress(*_LOST):
-        asyncio.run(tail())
-
-
-def _answer(ask: Callable[[], Any]) -> Any:
-    """What the head answers, within ANSWER_S: Ray's client itself would wait without end."""
-    done: Future[Any] = Future()
-
-    def call() -> None:
-        try:
-            done.set_result(ask())
-        except BaseException as error:  # raised where somebody waits for it
-            done.set_exception(error)
-
-    threading.Thread(target=call, daemon=True).start()
-    return done.result(ANSWER_S)
-
-
-def _short(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]
+    config: str | None
+    overrides: tuple[str, ...]
+    address: str | None
+    insecure: bool
+    install: bool
+    more: tuple[str, ...]
+    detach: bool
+    follow: str | None
+    job: str | None
+    stop: str | None
+    fetch: str | None
+    on_interrupt: str | None
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", required=False)
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--address", required=True, help="The cluster's dashboard, such as http://127.0.0.1:8265.")
+@click.option(
+    "--address",
+    help="The cluster's dashboard, such as http://127.0.0.1:8265; without it $RAY_API_SERVER_ADDRESS, else $RAY_ADDRESS.",
+)
 @click.option("--insecure", is_flag=True, help="Allow an unencrypted, token-less line to another machine.")
-@click.option("--install", is_flag=True, help="Install requirements.txt on the cluster first (slow the first time).")
-@click.option("--no-wait", is_flag=True, help="Do not follow the log; print the job's id.")
+@click.option(
+    "--install",
+    is_flag=True,
+    help="Send this machine's version of the program too, and install its requirements there (slow the first time).",
+)
+@click.option(
+    "--with",
+    "more",
+    multiple=True,
+    metavar="PATH",
+    help="Upload this file or folder as well; may stand several times.",
+)
+@click.option(
+    "--detach", "--no-wait", is_flag=True, help="Do not follow the log: print the job's id, and what to type next."
+)
+@click.option("--follow", metavar="JOB", help="Follow a job that was submitted before.")
+@click.option("--stop", metavar="JOB", help="Stop a job orderly; the same submission goes on where it was.")
+@click.option(
+    "--fetch",
+    metavar="FOLDER",
+    help="Bring the run to FOLDER/NAME on this machine when the job has ended.",
+)
+@click.option("--job", metavar="JOB", help="With --fetch: a job that has ended.")
+@click.option(
+    "--on-interrupt",
+    type=click.Choice(["stop", "detach"]),
+    help="What Ctrl-C does to the job: stop (of one just submitted), or only leave it (with --follow).",
+)
 @click.pass_context
-def cli(
-    context: click.Context,
-    config: Path,
-    overrides: tuple[str, ...],
-    address: str,
-    insecure: bool,
-    install: bool,
-    no_wait: bool,
-) -> None:
-    """Train the ensemble of a CONFIG file on a Ray cluster."""
-    context.obj = lambda: submit(config, overrides, address, insecure, install, no_wait)
+def submit(context: click.Context, /, **given: Any) -> None:
+    """Train the ensemble of a CONFIG file on a Ray cluster, follow its log, and leave with its exit code.
+
+    Uploaded are the configuration and the files that it names, nothing else of the folder; absolute paths are those of
+    the cluster. Without output_dir runs go to ~/ensemble_runs on the head. The same submission again goes on where a run was.
+    """
+    context.exit(run(Wish(**given)))
 
 
-def submit(config: Path, overrides: tuple[str, ...], address: str, insecure: bool, install: bool, no_wait: bool) -> int:
-    """Submit, follow, and return the job's exit code. Raises ComputeError where the cluster does not answer."""
-    check_address(address, insecure)
-    arguments = submission(config, overrides, install)
-    from ray.exceptions import RayError
-    from ray.job_submission import JobSubmissionClient
+def run(wish: Wish) -> int:
+    """Do what is asked; returns the exit code. Raises EnsembleError with what is wrong."""
+    from ensemble.launch import dashboard
 
-    for name in ("ray", "ray.dashboard"):  # its packaging names every file it leaves out
-        logging.getLogger(name).setLevel(logging.ERROR)
-    _knock(address)
-    try:
-        client: Any = JobSubmissionClient(address)
-        job = client.submit_job(**arguments)
-    except (*_LOST, RayError) as error:
-        remedy = AGENT_HELP if _NO_AGENT in str(error) else TOKEN_HELP
-        raise ComputeError(f"the cluster at {address} did not take the job: {_short(error)}; {remedy}") from error
-    json_lines.tell(f"job {job}")
-    if no_wait:
+    _check(wish)
+    address, variable = dashboard.dashboard_address(wish.address)
+    if variable:
+        _say(f"address {address} (${variable})")
+    if wish.config is None:
+        cluster = dashboard.connect(address, wish.insecure)
+        if wish.stop:
+            return _stop(cluster, wish.stop)
+        if wish.job:
+            return _fetch(cluster, wish.job, wish.fetch)
+        assert wish.follow, "one of the three"
+        cluster.info(wish.follow)  # that there is one
+        return _follow(cluster, wish.follow, wish, wish.on_interrupt or "detach")
+    from ensemble.launch.upload import collect
+    from ensemble.outside.paths import given_path
+
+    upload = collect(given_path(wish.config, "config"), wish.overrides, wish.more, wish.install)
+    cluster = dashboard.connect(address, wish.insecure)
+    job = _submit(cluster, upload, wish)
+    if wish.detach:
+        _say(next_steps(job, address))
         click.echo(job)
         return 0
-    try:
-        return follow(client, job, address)
-    except KeyboardInterrupt:
-        json_lines.tell(f"stopping {job} ...")
-        with contextlib.suppress(*_LOST):  # a head that is gone runs nothing
-            _answer(lambda: client.stop_job(job))
-            deadline = time.monotonic() + STOP_WAIT_S + 10
-            while not _answer(lambda: client.get_job_info(job)).status.is_terminal() and time.monotonic() < deadline:
-                time.sleep(0.5)
-        raise
+    return _follow(cluster, job, wish, wish.on_interrupt or "stop")
 
 
-def _knock(address: str) -> None:
-    """Raises ComputeError within seconds where nobody answers at the dashboard's address."""
-    found = urlparse(address)
-    port = found.port or (443 if found.scheme == "https" else 80)
+def _check(wish: Wish) -> None:
+    """Raises ConfigError for words that do not go together."""
+    earlier = {"--follow": wish.follow, "--stop": wish.stop, "--job": wish.job}
+    named = [name for name, value in earlier.items() if value is not None]
+    if wish.config is not None and named:
+        raise ConfigError(f"{named[0]} is for a job that was submitted before; leave out {wish.config}")
+    if wish.config is None and not named:
+        raise ConfigError("expected a CONFIG to submit, or one of --follow JOB, --stop JOB, --fetch FOLDER --job JOB")
+    if len(named) > 1:
+        raise ConfigError(f"{' and '.join(named)}: expected one of them")
+    if wish.config is not None and "=" in wish.config and not Path(wish.config).is_file():
+        raise ConfigError(f"{wish.config}: expected a CONFIG first, then key=value")
+    if wish.job is not None and wish.fetch is None:
+        raise ConfigError(f"--job {wish.job}: goes with --fetch FOLDER; to see its log: --follow {wish.job}")
+    idle = {
+        "--fetch": wish.fetch is not None and bool(wish.detach or wish.stop),
+        "--on-interrupt": wish.on_interrupt is not None and bool(wish.detach or wish.stop or wish.job),
+        "--install": wish.install and bool(named),
+        "--with": bool(wish.more and named),
+        "--detach": wish.detach and bool(named),
+    }
+    for name, value in idle.items():
+        if value:
+            beside = "--detach" if wish.detach and not named else named[0]
+            raise ConfigError(f"{name} has no effect with {beside}; leave it out")
+
+
+def submission(
+    upload: Upload, folder: Path, install: bool, ray_version: str, overrides: Sequence[str]
+) -> dict[str, Any]:
+    """The arguments of Ray's submit_job: command, files and environment, with nothing secret in them."""
+    import json
+    import shlex
+
+    from ensemble.launch import versions
+    from ensemble.launch.fetching import NAME_KEY, PLACE_KEY
+    from ensemble.launch.following import STOP_WAIT_S
+
+    variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), versions.VARIABLE: json.dumps(versions.here())}
+    if wanted := os.environ.get(json_lines.VARIABLE):
+        variables[json_lines.VARIABLE] = wanted  # the job's lines as ours
+    environment: dict[str, Any] = {"working_dir": str(folder), "env_vars": variables}
+    if install:
+        environment["pip"] = {"packages": requirements(ray_version)}
+    return {
+        "entrypoint": shlex.join(["python", "-m", "ensemble.launch.ray_job", upload.config, *overrides]),
+        "runtime_env": environment,
+        "metadata": {NAME_KEY: upload.name, PLACE_KEY: upload.output_dir},
+    }
+
+
+def requirements(ray_version: str) -> list[str]:
+    """What the program needs, in this machine's versions; of Ray the cluster's own, which must stay."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    found = []
+    for line in metadata.requires("ensemble-trainer") or []:
+        wanted = Requirement(line)
+        if wanted.marker is not None and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        version = ray_version if wanted.name == "ray" else metadata.version(wanted.name).partition("+")[0]
+        extras = f"[{','.join(sorted(wanted.extras))}]" if wanted.extras else ""
+        found.append(f"{wanted.name}{extras}=={version}")
+    return found
+
+
+def _submit(cluster: Cluster, upload: Upload, wish: Wish) -> str:
+    from ensemble.launch import versions
+    from ensemble.launch.upload import DEFAULT_OUTPUT, staged
+
+    for line in described(upload):
+        _say(line)
+    here = versions.here()["ray"]
+    if cluster.ray_version and cluster.ray_version != here:
+        _say(f"note: the cluster has Ray {cluster.ray_version}, this machine {here}; the job runs with the cluster's")
+    with staged(upload) as folder:
+        job = cluster.take(**submission(upload, folder, wish.install, cluster.ray_version or here, wish.overrides))
+    _say(f"job {job}: submitted to {cluster.address}")
+    if upload.output_dir == DEFAULT_OUTPUT:
+        _say(
+            f"runs go to {DEFAULT_OUTPUT} on the cluster's head, as output_dir is not given; where the head's disk does not stay (containers, Kubernetes), fetch the run before the cluster ends (--fetch FOLDER), or give output_dir=/a/shared/folder or an address"
+        )
+    return job
+
+
+def described(upload: Upload) -> Iterator[str]:
+    """What is uploaded, for people: files with their sizes, the program as one line."""
+    sizes = upload.sizes()
+    own = {
+        name: size
+        for name, size in sizes.items()
+        if not (upload.program and name.startswith("ensemble/") and name != upload.config)
+    }
+    yield f"uploading {len(sizes)} files, {_amount(sum(sizes.values()))}:"
+    largest = sorted(own, key=lambda name: (-own[name], name))
+    for name in largest[:_SHOWN_FILES]:
+        yield f"  {_amount(own[name]):>9}  {name}"
+    if len(largest) > _SHOWN_FILES:
+        yield f"             and {len(largest) - _SHOWN_FILES} smaller ones"
+    if upload.program:
+        yield f"  {_amount(sum(sizes.values()) - sum(own.values())):>9}  ensemble/ (the program, {len(sizes) - len(own)} files)"
+    for line in upload.there:
+        yield f"  on the cluster: {line}"
+
+
+def _amount(count: int) -> str:
+    return (
+        f"{count:,} B" if count < 1024 else f"{count / 1024:,.1f} KiB" if count < 2**20 else f"{count / 2**20:,.1f} MiB"
+    )
+
+
+def next_steps(job: str, address: str) -> str:
+    """Commands for a job that goes on without us."""
+    from ensemble.launch.following import command
+
+    to = ("--address", address)
+    return "\n".join(
+        f"{what:<7} {command(*words)}"
+        for what, words in (
+            ("follow:", ("--follow", job, *to)),
+            ("stop:", ("--stop", job, *to)),
+            ("fetch:", ("--fetch", "results", "--job", job, *to)),
+        )
+    )
+
+
+def _follow(cluster: Cluster, job: str, wish: Wish, on_interrupt: str) -> int:
+    from ensemble.launch.following import follow, stop
+
+    _say("Ctrl-C stops the job orderly" if on_interrupt == "stop" else f"Ctrl-C leaves the job {job} running")
+    with _hang_up_noted() as hung_up:
+        try:
+            code = follow(cluster, job)
+        except KeyboardInterrupt:
+            if on_interrupt == "detach" or hung_up:
+                _say(f"the job {job} goes on\n{next_steps(job, cluster.address)}")
+                return EXIT_INTERRUPTED
+            _say(f"stopping {job} ...")
+            if not stop(cluster, job):
+                _say(
+                    f"the job {job} has not said that it stopped; look again: ensemble submit --stop {job} --address {cluster.address}"
+                )
+            raise
+    if wish.fetch is None:
+        if code in _WORTH_FETCHING:
+            _say(f"to bring the run here: ensemble submit --fetch results --job {job} --address {cluster.address}")
+        return code
+    if code not in _WORTH_FETCHING:
+        _say(f"nothing was fetched, as the job left with {code}")
+        return code
+    return _fetch(cluster, job, wish.fetch) or code
+
+
+@contextmanager
+def _hang_up_noted() -> Iterator[list[int]]:
+    """Inside, the list that is given holds SIGHUP once the terminal was closed."""
+    noted: list[int] = []
+    before = signal.getsignal(signal.SIGHUP)
+    if not callable(before):
+        yield noted
+        return
+
+    def note(number: int, frame: Any) -> None:
+        noted.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGHUP, note)
     try:
-        socket.create_connection((found.hostname or "", port), CONNECT_S).close()
-    except OSError as error:
+        yield noted
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _stop(cluster: Cluster, job: str) -> int:
+    from ensemble.launch.following import STOP_WAIT_S, stop
+
+    status = cluster.info(job).status
+    if status.is_terminal():
+        _say(f"job {job}: has ended already: {status}")
+        return 0
+    if not stop(cluster, job):
         raise ComputeError(
-            f"the cluster at {address} could not be reached within {CONNECT_S:g} s: {error.strerror or error}; check --address and that the head is up"
-        ) from error
+            f"the job {job} did not end within {STOP_WAIT_S + 10:g} s, or the head does not answer; try again"
+        )
+    _say(f"job {job}: {cluster.info(job).status}; the same submission goes on where it was")
+    return 0
+
+
+def _fetch(cluster: Cluster, job: str, folder: str | None) -> int:
+    from ensemble.launch.fetching import fetch
+    from ensemble.outside.paths import given_path
+
+    assert folder is not None, "checked before"
+    path = fetch(cluster, job, given_path(folder, "--fetch"), _say)
+    _say(f"fetched: every file as its manifest says; for example: ensemble evaluate {path}")
+    click.echo(visible(str(path)))
+    return 0
+
+
+def _say(line: str) -> None:
+    json_lines.tell(visible(line))
 
 
 def main() -> int:
-    """Read the command line and submit."""
-    context = cli.make_context("python -m ensemble.launch.submit", sys.argv[1:])
-    with context:
-        cli.invoke(context)
-        return int(context.obj())
+    """Read the command line and submit; returns the exit code."""
+    code = submit.main(sys.argv[1:], prog_name="python -m ensemble.launch.submit", standalone_mode=False)
+    return int(code or 0)
 
 
 def start() -> None:
     """Run this door and leave with its exit code."""
+    from ensemble.launch.training import guarded
+
     try:
         guarded(main, "the same command")
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except click.exceptions.Exit as leaving:
-        sys.exit(leaving.exit_code)
 
 
 if __name__ == "__main__":

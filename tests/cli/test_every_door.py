@@ -31,6 +31,8 @@ FOLDER = REST + "data: {name: image_folder, root: 'GUEST', image_size: 8}\n"
 DOORS: dict[str, tuple[str, ...]] = {
     "train": ("train", "GUEST"),
     "config": ("config", "GUEST"),
+    "submit": ("submit", "GUEST", "--address", "http://127.0.0.1:1"),
+    "submit --address": ("submit", "small.yaml", "--address", "GUEST"),
     "sweep": ("sweep", "GUEST", "training.lr=1e-3,1e-2"),
     "models": ("models", "GUEST"),
     "train output_dir": ("train", "small.yaml", "name=other", "output_dir=GUEST"),

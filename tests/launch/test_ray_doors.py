@@ -20,7 +20,7 @@ import ray
 import yaml
 
 from ensemble.errors import ComputeError
-from ensemble.launch.submit import check_address, submission
+from ensemble.launch.dashboard import check_line
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -174,43 +174,18 @@ def test_remote_lines_need_encryption_or_a_token(address: str, fine: bool, monke
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     if fine:
-        check_address(address, insecure=False)
+        check_line(address, insecure=False)
     else:
         with pytest.raises(ComputeError, match=r"ssh -L 8265.*RAY_AUTH_MODE=token.*--insecure"):
-            check_address(address, insecure=False)
-        check_address(address, insecure=True)
+            check_line(address, insecure=False)
+        check_line(address, insecure=True)
         monkeypatch.setenv("RAY_AUTH_MODE", "token")
-        check_address(address, insecure=False)
-    with pytest.raises(ComputeError, match="expected the dashboard's URL"):
-        check_address("10.0.0.7:8265", insecure=False)
-
-
-def test_nothing_secret_is_submitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_API_KEY", CANARY)
-    monkeypatch.chdir(ROOT)
-    arguments = submission(Path("configs/quickstart.yaml"), ("seed=3",), install=True)
-    assert CANARY not in json.dumps(arguments)
-    assert arguments["entrypoint"] == "python -m ensemble.launch.ray_job configs/quickstart.yaml seed=3"
-    assert {".git", ".venv", "runs", "data"} <= set(arguments["runtime_env"]["excludes"])
-    assert "torch" in " ".join(arguments["runtime_env"]["pip"]["packages"])
+        check_line(address, insecure=False)
 
 
 def test_the_cluster_launcher_s_file_fits_ray_s_schema() -> None:
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
     jsonschema.validate(yaml.safe_load((ROOT / "launch/cluster/ray_cluster.yaml").read_text()), schema)
-
-
-def test_the_rayjob_has_what_kuberay_requires() -> None:
-    job = yaml.safe_load((ROOT / "launch/cluster/kuberay_rayjob.yaml").read_text())
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    cluster = job["spec"]["rayClusterSpec"]
-    assert cluster["rayVersion"] == ray.__version__
-    assert cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["image"]
-    for group in cluster["workerGroupSpecs"]:
-        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
-        assert group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"]
-    assert job["spec"]["entrypoint"].split()[:3] == ["python", "-m", "ensemble.launch.ray_job"]
-    assert Path(ROOT / job["spec"]["entrypoint"].split()[3]).is_file()
 
 
 def test_the_slurm_script_is_valid_bash() -> None:
