@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from ensemble.errors import ComputeError, ConfigError, EnsembleError
 
 WITHIN = "ENSEMBLE_JOIN_WITHIN_S"
 RESOURCE = "batch-node-"  # each node offers a resource of this name and its own: host names have several spellings
-STARTS = 3  # of Ray on a node that joins; a head that ends takes the state of the cluster with it
+STARTS = 3  # of Ray on a node; of a head only until it is up, since the state of the cluster ends with it
+_UP = "Ray runtime started"  # what `ray start` says then
+_ALIVE = 0  # the state of a node in the head's table
 LAST_LINES = 8  # of Ray's own words, when it ends unasked
 _ANYWHERE = "8.8.8.8"  # nothing is sent there
 _PR_SET_CHILD_SUBREAPER = 36
@@ -68,10 +70,15 @@ def print_address(words: Sequence[str]) -> int:
             address = address_towards(_ANYWHERE)  # as Ray itself finds it: it takes 127.0.0.1 for another name of that
         except ComputeError:
             address = "127.0.0.1"
+    click.echo(f"{address}:{free_port(address)}")
+    return 0
+
+
+def free_port(address: str) -> int:
+    """A port at which nothing listens on this machine now."""
     with socket.socket() as free:
         free.bind((address, 0))
-        click.echo(f"{address}:{free.getsockname()[1]}")
-    return 0
+        return int(free.getsockname()[1])
 
 
 def address_towards(host: str) -> str:
@@ -138,18 +145,18 @@ class Node:
         # Ray opens its folder to everybody; its name is short since sockets lie in it.
         folder = Path(tempfile.mkdtemp(prefix="ensemble-slurm-", dir="/tmp"))
         try:
-            for _ in range(1 if self._head else STARTS):
+            for start in range(1, STARTS + 1):
                 code = self._run(folder)
                 if self._told:
                     return 0
                 kill_descendants()
-                if not self._head:
-                    click.echo(
-                        f"{name_of_node()}: Ray has ended here (code {code}): {_end_of(folder / 'log')}", err=True
-                    )
-            raise ComputeError(
-                f"{name_of_node()}: Ray {'as the head ended' if self._head else 'ended again'} (code {code}): {_end_of(folder / 'log')}"
-            )
+                said = (folder / "log").read_text(errors="replace")
+                if start == STARTS or (self._head and _UP in said):
+                    break
+                click.echo(
+                    f"{name_of_node()}: Ray has ended here with {code} and is started again: {_end_of(said)}", err=True
+                )
+            raise ComputeError(f"{name_of_node()}: Ray has ended here with {code}: {_end_of(said)}")
         finally:
             kill_descendants()
             shutil.rmtree(folder, ignore_errors=True)
@@ -160,7 +167,11 @@ class Node:
     def _run(self, folder: Path) -> int:
         """Start Ray and stay until it ends or this process is told to; returns Ray's code."""
         if self._head:
-            where = ["--head", f"--node-ip-address={self._host}", f"--port={self._port}", "--include-dashboard=false"]
+            client = free_port(self._host)  # the default, 10001, is another job's already where two share a node
+            where = [
+                "--head", f"--node-ip-address={self._host}", f"--port={self._port}", "--include-dashboard=false",
+                f"--ray-client-server-port={client}",
+            ]  # fmt: skip
         else:
             wait_for_head(self._address, lambda: self._told)
             own = address_towards(self._host)
@@ -195,9 +206,9 @@ def wait_for_head(address: str, given_up: Callable[[], bool] = lambda: False) ->
     return None
 
 
-def _end_of(path: Path) -> str:
-    lines = path.read_text(errors="replace").split("\n") if path.exists() else []
-    return " / ".join([line.strip() for line in lines if line.strip()][-LAST_LINES:]) or "it said nothing"
+def _end_of(said: str) -> str:
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return " / ".join(lines[-LAST_LINES:]) or "it said nothing"
 
 
 def kill_descendants() -> None:
@@ -224,29 +235,38 @@ def wait_for_nodes(words: Sequence[str]) -> int:
 
     Raises ComputeError that names those which have not when the time is over.
     """
-    import ray
-
-    from ensemble.executors.ray_cluster import connection
+    from ray._raylet import GcsClient  # as `ray symmetric-run` does: a driver could only ask from a node that is up
+    from ray.exceptions import RpcError
 
     address, *names = words
     patience_s = within_s()
     deadline = time.monotonic() + patience_s
     wait_for_head(address)
-    with connection(address):
-        while missing := [name for name in names if name not in joined(ray.nodes())]:
-            if time.monotonic() > deadline:
-                raise ComputeError(
-                    f"of the job's {len(names)} nodes {len(names) - len(missing)} have joined the Ray cluster at {address} within {patience_s:g} s ({WITHIN}); missing: {', '.join(missing)}. What they said stands above in the job's log"
-                )
-            time.sleep(0.5)
-    return 0
+    while True:
+        try:
+            missing = [
+                name for name in names if name not in joined(GcsClient(address=address).get_all_node_info(timeout=5))
+            ]
+        except RpcError:  # it is being started again
+            missing = names
+        if not missing:
+            return 0
+        if time.monotonic() > deadline:
+            raise ComputeError(
+                f"of the job's {len(names)} nodes {len(names) - len(missing)} have joined the Ray cluster at {address} within {patience_s:g} s ({WITHIN}); missing: {', '.join(missing)}. What they said stands above in the job's log"
+            )
+        time.sleep(0.5)
 
 
-def joined(nodes: Sequence[dict[str, Any]]) -> set[str]:
-    """Names in the batch system of the nodes that are up, from `ray.nodes()`."""
+def joined(nodes: Mapping[Any, Any]) -> set[str]:
+    """Names in the batch system of the nodes that are up, from what the head knows of each."""
     return {
-        name.removeprefix(RESOURCE) for node in nodes if node["Alive"] for name in node["Resources"] if name.startswith(RESOURCE)
-    }  # fmt: skip
+        name.removeprefix(RESOURCE)
+        for node in nodes.values()
+        if node.state == _ALIVE
+        for name in node.resources_total
+        if name.startswith(RESOURCE)
+    }
 
 
 if __name__ == "__main__":
