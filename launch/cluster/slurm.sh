@@ -21,20 +21,9 @@ set -euo pipefail
 config=${1:?usage: sbatch launch/cluster/slurm.sh CONFIG [key=value ...]}
 shift
 cd "${SLURM_SUBMIT_DIR:?start this by sbatch, from the folder of the checkout}"
-source launch/cluster/slurm_stop.sh
+source launch/cluster/slurm_job.sh
+find_address
 node=("$bin/python" -m ensemble.launch.ray_node)
-mapfile -t names < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-
-# The address by which the first node reaches the second one is the one by which the second reaches the first: not what the
-# first's own name means there, which is 127.0.1.1 on a Debian.
-if [ -n "${ENSEMBLE_HEAD_ADDRESS:-}" ]; then
-  address=$ENSEMBLE_HEAD_ADDRESS:$((20000 + SLURM_JOB_ID % 10000))
-else
-  other=${names[1]:-${names[0]}} alone=()
-  if ((${#names[@]} == 1)); then alone=(alone); fi
-  place=$(scontrol show node "$other" --oneliner | grep -o 'NodeAddr=[^ ]*' | cut -d= -f2 || true)
-  address=$("${node[@]}" address "${place:-$other}" "${alone[@]}")
-fi
 
 # In the environment alone: no command line and no file holds it.
 export RAY_AUTH_MODE=token
@@ -65,38 +54,32 @@ if ((${#names[@]} > 1)); then
   others=$!
 fi
 
-watch() { # PROCESS: until it has ended; sets `code` to what it left with
-  local process=$1 lost=""
-  while alive "$process"; do
-    pause
-    hear
-    if [ -n "$others" ] && [ -z "$asked" ] && ! alive "$others"; then
-      others=""
-      say "Ray has ended on all other nodes; the run goes on here alone"
-    fi
-    if [ -z "$lost" ] && ! alive "$head"; then
-      lost=yes
-      say "the head of the Ray cluster has ended"
-      kill -TERM "$process" 2>/dev/null || true
-      (sleep 30 && kill -KILL "$process" 2>/dev/null) &
-    fi
-  done
-  code=0
-  wait "$process" || code=$?
-  if [ -n "$lost" ] && [ -z "$asked" ]; then code=7; fi
+lost=""
+look() {
+  if [ -n "$others" ] && [ -z "$asked" ] && ! alive "$others"; then
+    others=""
+    say "Ray has ended on all other nodes; the run goes on here alone"
+  fi
+  if [ -z "$lost" ] && ! alive "$head"; then
+    lost=yes
+    say "the head of the Ray cluster has ended"
+    kill -TERM "$driver" 2>/dev/null || true
+    (sleep 30 && kill -KILL "$driver" 2>/dev/null) &
+  fi
 }
 
-# Both are `driver` in turn: whichever is under way hears the signal.
+# Both are the driver in turn: whichever is under way hears the signal.
 "${node[@]}" wait "$address" "${names[@]}" &
 driver=$!
-watch "$driver"
+watch
 if ((code == 0)) && [ -z "$asked" ]; then
   "$bin/python" -m ensemble.launch.ray_job "$config" "output_dir=$runs" "compute.ray_address=$address" "$@" &
   driver=$!
-  watch "$driver"
+  watch
 elif [ -n "$asked" ]; then
   code=75
 fi
+if [ -n "$lost" ] && [ -z "$asked" ]; then code=7; fi # whatever Ray made of it
 end_cluster
 trap - EXIT
-requeue_or_leave "$code"
+requeue_or_leave
