@@ -235,7 +235,7 @@ def wait_for_nodes(words: Sequence[str]) -> int:
 
     Raises ComputeError that names those which have not when the time is over.
     """
-    from ray._raylet import GcsClient  # as `ray symmetric-run` does: a driver could only ask from a node that is up
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled; as `ray symmetric-run` does: a driver could only ask from a node that is up
     from ray.exceptions import RpcError
 
     address, *names = words

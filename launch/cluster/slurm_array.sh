@@ -5,8 +5,8 @@
 #   sbatch --array=0-9 launch/cluster/slurm_array.sh CONFIG CONFIG [key=value ...]         # two configurations, five seeds each
 #   sbatch --array=0-4 --gpus-per-node=4 launch/cluster/slurm_array.sh CONFIG              # four processes, each with a GPU
 #
-# Task t trains configuration t modulo their number with seed=t / their number (whole), under the file's name and -seedN, so the
-# run folders lie side by side for `ensemble compare` and `ensemble report`. With several GPUs, or ENSEMBLE_PROCESSES above 1,
+# Task t trains configuration t modulo their number with seed=t / their number (whole), as NAME-seedN, where NAME is the file's or
+# that of name=NAME; so the run folders lie side by side for `ensemble compare` and `ensemble report`. With several GPUs, or ENSEMBLE_PROCESSES above 1,
 # torchrun starts as many processes, which share the members. Stopped by Slurm, a task goes back into the queue and on where it was.
 #SBATCH --job-name=ensemble
 #SBATCH --nodes=1
@@ -19,12 +19,21 @@
 set -euo pipefail
 
 usage="usage: sbatch --array=0-N launch/cluster/slurm_array.sh CONFIG [CONFIG ...] [key=value ...]"
-configs=() words=()
+configs=() words=() base=""
 for word in "$@"; do
-  if [[ $word == *=* ]]; then words+=("$word"); else configs+=("$word"); fi
+  case $word in
+    seed=*) echo "seed comes from the task's number, 0 to 4 by --array=0-4; remove $word. $usage" >&2; exit 2 ;;
+    name=*) base=${word#name=} ;;
+    *=*) words+=("$word") ;;
+    *) configs+=("$word") ;;
+  esac
 done
 if ((${#configs[@]} == 0)) || [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then
   echo "$usage" >&2
+  exit 2
+fi
+if [ -n "$base" ] && ((${#configs[@]} > 1)); then
+  echo "name=$base would be that of ${#configs[@]} configurations; remove it: each run is named after its file" >&2
   exit 2
 fi
 cd "${SLURM_SUBMIT_DIR:?start this by sbatch, from the folder of the checkout}"
@@ -32,9 +41,9 @@ source launch/cluster/slurm_job.sh
 
 config=${configs[SLURM_ARRAY_TASK_ID % ${#configs[@]}]}
 seed=$((SLURM_ARRAY_TASK_ID / ${#configs[@]}))
-name=$(basename "$config")
-name=${name%.yaml}-seed$seed
-say "task $SLURM_ARRAY_TASK_ID: $config with seed $seed, as $runs/$name"
+if [ -z "$base" ]; then base=$(basename "$config" .yaml); fi
+name=$base-seed$seed
+say "task $SLURM_ARRAY_TASK_ID: $config with seed $seed, as $name"
 given=("output_dir=$runs" "name=$name" "seed=$seed" "${words[@]}")
 processes=${ENSEMBLE_PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}
 

@@ -35,6 +35,7 @@ training: {epochs: 120, lr: 3e-3, batch_size: 64}
 compute: {stack_size: 1, device: cpu, kernels: torch}
 tracking: {wandb: {mode: disabled}}
 """
+pytestmark = pytest.mark.timeout(900)  # a minute and a half together; each wait has a limit of its own
 GONE = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
 
@@ -112,7 +113,8 @@ def test_a_preempted_run_goes_back_into_the_queue_and_ends_with_the_same_bits(
     assert checkpoints, slurm.said()
     slurm.wait(other.strip(), GONE, 60)
     assert not slurm.processes()
-    slurm.ask(*command_of_the_page("scontrol update"), f"JobId={job}")  # Slurm would wait for two minutes
+    words = command_of_the_page("scontrol update")  # Slurm would wait for two minutes
+    slurm.ask(*[f"JobId={job}" if word.startswith("JobId=") else word for word in words])
     found = slurm.wait(job, GONE, 300)
     log = log_of(slurm, "ray.out")
     assert (found["JobState"], found["ExitCode"]) == ("COMPLETED", "0:0"), slurm.said()
@@ -156,7 +158,7 @@ def test_a_cancelled_run_keeps_its_checkpoint_and_is_not_started_again(slurm: Sl
     slurm.ask("scancel", f"{job}_0")
     until(lambda: not slurm.ask("squeue", "--noheader").strip(), 40, slurm.said)
     assert slurm.job(f"{job}_0")["JobState"] == "CANCELLED"
-    assert list((slurm.folder / "runs/cancelled/checkpoints").iterdir())
+    assert list((slurm.folder / "runs/cancelled-seed0/checkpoints").iterdir())
     assert not slurm.processes()
 
 
