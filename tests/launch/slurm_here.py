@@ -139,15 +139,21 @@ class Slurm:
         logs = sorted(path for path in self.folder.iterdir() if path.suffix in (".log", ".out") or path.name == "log")
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in logs)
 
-    def processes(self) -> list[int]:
-        """Numbers of all processes that this cluster's jobs and steps have left, known by their environment."""
+    def processes(self, daemons: bool = False) -> dict[int, str]:
+        """Numbers and command lines of all processes of this cluster, known by their environment; its daemons only if asked."""
         mark = f"SLURM_CONF={self.folder / 'slurm.conf'}".encode()
-        found = []
-        for path in Path("/proc").glob("[0-9]*/environ"):
+        found = {}
+        for path in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it has ended, or is not ours
-                if mark in path.read_bytes().split(b"\0"):
-                    found.append(int(path.parent.name))
-        return [number for number in found if number not in {daemon.pid for daemon in self._daemons}]
+                if mark in (path / "environ").read_bytes().split(b"\0"):
+                    words = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                    if daemons or Path(words[0]).name not in ("munged", "slurmctld", "slurmd", "slurmscriptd"):
+                        found[int(path.name)] = " ".join(words)[:200]
+        return found
+
+    def until_quiet(self, within_s: float = 40) -> None:
+        """Wait until no process of a job is left."""
+        until(lambda: not self.processes(), within_s, lambda: str(self.processes()))
 
     def stop(self) -> None:
         """End jobs, daemons and all that is left of them."""
@@ -161,6 +167,6 @@ class Slurm:
                 daemon.wait(10)
             daemon.kill()
             daemon.wait(10)
-        for number in self.processes():
+        for number in self.processes(daemons=True):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)

@@ -70,7 +70,7 @@ def slurm() -> Iterator[Slurm]:
             yield here
         finally:
             here.stop()
-        assert not here.processes()
+        assert not here.processes(daemons=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     assert set(Path("/tmp").glob("ensemble-slurm-*")) <= before
@@ -112,7 +112,7 @@ def test_a_preempted_run_goes_back_into_the_queue_and_ends_with_the_same_bits(
     checkpoints = list((slurm.folder / "runs/small/checkpoints").iterdir())
     assert checkpoints, slurm.said()
     slurm.wait(other.strip(), GONE, 60)
-    assert not slurm.processes()
+    slurm.until_quiet()
     words = command_of_the_page("scontrol update")  # Slurm would wait for two minutes
     slurm.ask(*[f"JobId={job}" if word.startswith("JobId=") else word for word in words])
     found = slurm.wait(job, GONE, 300)
@@ -120,7 +120,7 @@ def test_a_preempted_run_goes_back_into_the_queue_and_ends_with_the_same_bits(
     assert (found["JobState"], found["ExitCode"]) == ("COMPLETED", "0:0"), slurm.said()
     assert member_digests(slurm.folder / "runs/small") == undisturbed
     assert re.search(r"checkpoint|continu|resum", log), log
-    assert not slurm.processes()
+    slurm.until_quiet()
     assert not re.search(r"[A-Za-z0-9+/]{43}=", log), "the token in the log"
 
 
@@ -159,7 +159,7 @@ def test_a_cancelled_run_keeps_its_checkpoint_and_is_not_started_again(slurm: Sl
     until(lambda: not slurm.ask("squeue", "--noheader").strip(), 40, slurm.said)
     assert slurm.job(f"{job}_0")["JobState"] == "CANCELLED"
     assert list((slurm.folder / "runs/cancelled-seed0/checkpoints").iterdir())
-    assert not slurm.processes()
+    slurm.until_quiet()
 
 
 def below(number: int) -> list[int]:
