@@ -75,9 +75,14 @@ def print_address(words: Sequence[str]) -> int:
 
 
 def free_port(address: str) -> int:
-    """A port at which nothing listens on this machine now."""
+    """A port at which nothing listens on this machine now. Raises ComputeError where the address is not this machine's."""
     with socket.socket() as free:
-        free.bind((address, 0))
+        try:
+            free.bind((address, 0))
+        except OSError as error:
+            raise ComputeError(
+                f"{address} (ENSEMBLE_HEAD_ADDRESS?) is no address of {socket.gethostname()}, the job's first node: {error.strerror}"
+            ) from error
         return int(free.getsockname()[1])
 
 

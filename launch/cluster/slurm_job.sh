@@ -88,6 +88,10 @@ requeue_or_leave() { # ends the job with the program's code, or puts it back int
 find_address() { # sets `names`, the job's nodes, and `address`, the first one's with a free port
   mapfile -t names < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   if [ -n "${ENSEMBLE_HEAD_ADDRESS:-}" ]; then
+    if ((${#names[@]} > 1)) && [[ $ENSEMBLE_HEAD_ADDRESS == 127.* || $ENSEMBLE_HEAD_ADDRESS == localhost ]]; then
+      say "ENSEMBLE_HEAD_ADDRESS is $ENSEMBLE_HEAD_ADDRESS, which no other node reaches; expected an address in the network between them"
+      exit 7
+    fi
     address=$ENSEMBLE_HEAD_ADDRESS:$((20000 + SLURM_JOB_ID % 10000))
     return
   fi

@@ -19,7 +19,7 @@ import pytest
 from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 from ensemble.errors import ComputeError, ConfigError
-from ensemble.launch.ray_node import RESOURCE, address_towards, joined, name_of_node, resources_of_node
+from ensemble.launch.ray_node import RESOURCE, address_towards, free_port, joined, name_of_node, resources_of_node
 from tests.launch.mnist_run import member_digests
 from tests.launch.slurm_here import MissingError, Slurm, until
 
@@ -70,7 +70,7 @@ def slurm() -> Iterator[Slurm]:
             yield here
         finally:
             here.stop()
-        assert not here.processes(daemons=True)
+        until(lambda: not here.processes(daemons=True), 20, lambda: str(here.processes(daemons=True)))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     assert set(Path("/tmp").glob("ensemble-slurm-*")) <= before
@@ -223,6 +223,11 @@ def test_the_loopback_interface_is_no_address_for_others() -> None:
         address_towards("localhost")
     with pytest.raises(ComputeError, match=r"cannot reach no-such-host\.invalid"):
         address_towards("no-such-host.invalid")
+
+
+def test_an_address_that_the_head_does_not_have_is_named() -> None:
+    with pytest.raises(ComputeError, match=r"192\.0\.2\.77 .* is no address of .*, the job's first node"):
+        free_port("192.0.2.77")
 
 
 def test_ray_is_given_what_slurm_gave_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
