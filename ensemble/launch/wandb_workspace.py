@@ -68,7 +68,7 @@ def _panels(job_type: str) -> dict[str, list[Any]]:
                 wr.ScatterPlot(
                     title="Validation error by parameters",
                     x=wr.SummaryMetric("num_parameters"),
-                    y=wr.SummaryMetric("error/validation"),
+                    y=wr.SummaryMetric("kept/validation_error"),
                     log_x=True,
                 ),
             ]

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
@@ -21,23 +21,29 @@ from ensemble.tracking.base import Tracker
 from ensemble.tracking.event_log import read_events
 from ensemble.types import ByteArray
 
+if TYPE_CHECKING:
+    from ensemble.tracking.wandb_tracker import Makers
+
 log = logging.getLogger(__name__)
 
 
 Console = Literal["progress", "warnings", "silent"]  # what is said on stderr: all, warnings only, nothing
 
 
-def build_trackers(experiment: Experiment, folder: Path, console: Console) -> list[Tracker]:
+def build_trackers(
+    experiment: Experiment, folder: Path, console: Console, makers: Makers | None = None
+) -> list[Tracker]:
     """Weights & Biases (unless disabled) and the console; the event log is the run's own.
 
-    folder: the run folder, whose event log holds earlier starts of the run. Raises StorageError when that is damaged.
+    folder: the run folder, whose event log holds earlier starts of the run. makers: of files that are kept as artifacts,
+    see `wandb_tracker`. Raises StorageError when the log is damaged.
     """
     from ensemble.tracking.console import WarningsOnly, open_console
 
-    makers: dict[Console, Callable[[], list[Tracker]]] = {
+    consoles: dict[Console, Callable[[], list[Tracker]]] = {
         "progress": lambda: [open_console()], "warnings": lambda: [WarningsOnly()], "silent": list,
     }  # fmt: skip
-    trackers = makers[console]()
+    trackers = consoles[console]()
 
     def notify(message: str) -> None:
         log.debug("%s", message)
@@ -56,15 +62,16 @@ def build_trackers(experiment: Experiment, folder: Path, console: Console) -> li
             earlier=read_events(history) if history.exists() else (),
             test_images=_test_images(folder),
             notify=notify,
+            makers=makers,
         )
         trackers.insert(0, wandb)  # closed before the console, because it may have something to say then
     return trackers
 
 
-def replay_run(path: Path, mode: Literal["online", "offline"] | None = None) -> bool:
+def replay_run(path: Path, mode: Literal["online", "offline"] | None = None, makers: Makers | None = None) -> bool:
     """Tell Weights & Biases about a stored run again; True when all of it was sent or written.
 
-    mode: instead of the configured one. Raises ConfigError when the run disabled W&B and no mode is given,
+    mode: instead of the configured one. makers: as for `build_trackers`. Raises ConfigError when the run disabled W&B and no mode is given,
     StorageError when there is no such run or a file of it is damaged: nothing is told then.
     """
     from ensemble.tracking.wandb_tracker import replay
@@ -85,7 +92,8 @@ def replay_run(path: Path, mode: Literal["online", "offline"] | None = None) -> 
     if config.mode == "disabled":
         raise ConfigError(f"{path}: tracking.wandb.mode of this run is disabled; give --mode online or --mode offline")
     plain = experiment.model_dump(mode="json")
-    return replay(history, config, experiment.name, plain, path, test_images=_test_images(path), notify=_say)
+    images = _test_images(path)
+    return replay(history, config, experiment.name, plain, path, test_images=images, notify=_say, makers=makers)
 
 
 def _say(message: str) -> None:
