@@ -7,6 +7,7 @@ inside the commands, so that help and configuration errors come at once. Exit co
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,8 +117,11 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, 
     is missing and retrains nothing that is finished.
     """
     from ensemble.config import load_config
+    from ensemble.tracking.wandb_sweep import as_try
 
-    experiment = load_config(config, overrides).experiment
+    experiment, line = as_try(load_config(config, overrides).experiment, os.environ)
+    if line:
+        say(f"note: {line}", err=True)
     outcome = _train(experiment, quiet)
     _show(outcome.evaluation, outcome.path, as_json, everything)
     if outcome.failures or outcome.ended_early:

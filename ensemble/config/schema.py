@@ -7,7 +7,7 @@ recipes have files of their own (`models.py`, `recipe.py`); this one holds the e
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -170,16 +170,21 @@ class WandbConfig(Section):
             raise ValueError(
                 f"is {value!r}; expected text that is not empty, without spaces at its ends and without control characters"
             )
+        if info.field_name == "job_type" and value == "member":
+            raise ValueError("is 'member', which the runs of members have; expected another word")
         return value
 
-    @field_validator("artifact")
+    @field_validator("artifact", mode="before")
     @classmethod
-    def _parts(cls, value: bool | tuple[ArtifactPart, ...]) -> bool | tuple[ArtifactPart, ...]:
-        if not isinstance(value, bool) and len(set(value)) != max(1, len(value)):
-            raise ValueError(
-                f"is [{', '.join(value)}]; expected each of votes, weights, onnx, report at most once, or false for none"
-            )
-        return value
+    def _parts(cls, value: object) -> object:
+        """Before the types are looked at, which would ask for true or false alone."""
+        if isinstance(value, bool):
+            return value
+        known = get_args(ArtifactPart)
+        if isinstance(value, list | tuple) and value and all(part in known for part in value):
+            if len(set(value)) == len(value):
+                return tuple(value)
+        raise ValueError(f"is {value!r}; expected true, false or a list of {', '.join(known)}, each at most once")
 
 
 class TrackingConfig(Section):

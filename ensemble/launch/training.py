@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -18,10 +19,14 @@ from ensemble.run.driver import MakeExecutor
 from ensemble.run.made_files import MAKERS
 from ensemble.run.run import run_ensemble
 from ensemble.tracking.build import build_trackers
+from ensemble.tracking.wandb_sweep import as_try
 
 
 def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
     """Train, judge and print; returns the exit code. Raises what the run raises."""
+    experiment, note = as_try(experiment, os.environ)
+    if note:
+        click.echo(f"note: {note}", err=True)
     with heard(lambda line: click.echo(line, err=True)):
         outcome = run_ensemble(
             experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, "progress", MAKERS)

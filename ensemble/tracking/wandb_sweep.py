@@ -15,9 +15,12 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from ensemble.config import Experiment
+from ensemble.config.groups import NAME_PATTERN
 from ensemble.errors import ConfigError
 from ensemble.storage.atomic import json_bytes, write_bytes
 from ensemble.storage.parsing import json_model
+from ensemble.tracking.wandb_mode import effective_mode
 
 VARIABLES = ("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH")
 REMEMBERED = "sweep.json"  # beside what W&B writes there
@@ -54,6 +57,28 @@ def current_try(environment: Mapping[str, str]) -> SweepTry | None:
             raise ConfigError(f"{name} is {value!r}; expected the id that `wandb agent` sets; unset it to train alone")
     entity, project = (environment.get(f"WANDB_{name}", "").strip() or None for name in ("ENTITY", "PROJECT"))
     return SweepTry(sweep, found["WANDB_RUN_ID"], entity, project)
+
+
+def as_try(experiment: Experiment, environment: Mapping[str, str]) -> tuple[Experiment, str]:
+    """The experiment as an agent wants it, with the try's id at the end of its name, and a line that says so.
+
+    Without an agent it is what it was, and there is nothing to say. Raises ConfigError where the sweep would never hear of
+    the try's figures, or where the name is too long.
+    """
+    found = current_try(environment)
+    if found is None:
+        return experiment, ""
+    mode = effective_mode(experiment.tracking.wandb.mode, environment)
+    if mode != "online":
+        raise ConfigError(
+            f"tracking.wandb.mode is {mode} in a try of the W&B sweep {found.sweep}, which would never hear of its figures; expected online: put tracking.wandb.mode=online into the sweep's command, and unset WANDB_MODE"
+        )
+    name = f"{experiment.name}-{found.run}"
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise ConfigError(
+            f"name is {experiment.name}, with the try's id {name} ({len(name)} characters); expected at most 64: give the configuration a shorter name"
+        )
+    return experiment.model_copy(update={"name": name}), f"try {found.run} of the W&B sweep {found.sweep}: run {name}"
 
 
 def try_of(folder: Path, environment: Mapping[str, str]) -> SweepTry | None:

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from ensemble.config.schema import WandbConfig
 from ensemble.data.showing import viewable
@@ -31,6 +31,7 @@ from ensemble.storage.manifest import MANIFEST
 from ensemble.storage.names import CONFIG, DATASET, ENVIRONMENT, EVALUATION, EVENTS, LABELS, METHOD
 from ensemble.storage.parsing import json_object
 from ensemble.tracking.event_log import marked_attempts
+from ensemble.tracking.wandb_mode import effective_mode
 from ensemble.tracking.wandb_sweep import try_of
 from ensemble.types import ByteArray
 
@@ -38,12 +39,10 @@ log = logging.getLogger(__name__)
 
 TestImages = Callable[[list[int]], ByteArray]
 Makers = Mapping[str, Callable[[Path, Path], None]]  # part -> what makes its file: of a run folder, into this path
-Mode = Literal["online", "offline", "disabled"]
 CLOSE_TIMEOUT_S = {"online": 30.0, "offline": 10.0}
 REPLAY_TIMEOUT_S = 600.0
 FIRST_ANSWER_S = 20.0  # a server that has not answered by then is taken for one that is not there
 LATER = "send it later with `ensemble wandb {}`"
-LOWERED: dict[str, Mode] = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 # A run's identity comes from its configuration alone; these would overrule or redirect it.
 TOLD = ("commit", "python", "system", "processor", "cores", "packages", "command")  # of environment.json
 # Artifacts of files that are in the run folder: which, each set enough to be used alone; and of files that are made.
@@ -68,13 +67,6 @@ DROPPED_VARIABLES = frozenset(
         "RESUME", "SWEEP_ID", "SWEEP_PARAM_PATH", "CONSOLE", "SILENT", "QUIET",
     )
 )  # fmt: skip
-
-
-def effective_mode(mode: Mode, environment: Mapping[str, str]) -> Mode:
-    """The mode to use: as configured, unless $WANDB_MODE asks for less than that."""
-    asked = LOWERED.get(environment.get("WANDB_MODE", "").strip().lower(), mode)
-    ranks: tuple[Mode, ...] = ("online", "offline", "disabled")
-    return max(mode, asked, key=ranks.index)
 
 
 class WandbTracker:

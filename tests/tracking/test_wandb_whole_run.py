@@ -168,7 +168,7 @@ def test_charts_are_drawn_once_each(run: Path) -> None:
         "confusion": ["actual", "predicted", "rows"],
     }.items():
         assert len([1 for each in told if each.startswith(f"{name}_chart_table") and each.endswith("._type")]) == 1
-        assert any(name in key for key in found.config["_wandb"].get("visualize", {})), "drawn by W&B"
+        assert [key for key in found.config if name in key] == [f"_wandb.visualize.{name}_chart"], "drawn by W&B"
         (path,) = (run / "wandb").glob(f"offline-run-*-ensemble/files/media/table/{name}_chart_table_*.table.json")
         table = json.loads(path.read_text())
         assert table["columns"] == columns
