@@ -181,10 +181,11 @@ class WandbConfig(Section):
         if isinstance(value, bool):
             return value
         known = get_args(ArtifactPart)
-        if isinstance(value, list | tuple) and value and all(part in known for part in value):
-            if len(set(value)) == len(value):
-                return tuple(value)
-        raise ValueError(f"is {value!r}; expected true, false or a list of {', '.join(known)}, each at most once")
+        listed = list(value) if isinstance(value, list | tuple) else []
+        if listed and all(part in known for part in listed) and len(set(listed)) == len(listed):
+            return tuple(listed)
+        found = listed if isinstance(value, list | tuple) else value
+        raise ValueError(f"is {found!r}; expected true, false or a list of {', '.join(known)}, each at most once")
 
 
 class TrackingConfig(Section):
