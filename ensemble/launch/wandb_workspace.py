@@ -84,6 +84,14 @@ def _panels(job_type: str) -> dict[str, list[Any]]:
                 log_x=True,
             ),
         ],
+        "While members train": [
+            wr.LinePlot(
+                title="Validation error of the members: mean, best, worst",
+                x="epoch",
+                y=[f"epoch/validation_error_{name}" for name in ("mean", "best", "worst")],
+            ),
+            wr.LinePlot(title="Validation error of the vote so far", x="members/finished", y=["vote/validation_error"]),
+        ],
         "Error by number of members": [
             wr.LinePlot(title="Test error of the vote", x="size/members", y=["size/error"]),
             wr.LinePlot(title="Its best and worst order", x="size/members", y=["size/error_best", "size/error_worst"]),

@@ -108,7 +108,7 @@ class Projection:
     def handle(self, event: Event, time: float, stands: bool = True) -> list[Instruction]:
         """The instructions that follow from an event that happened at `time` (unix seconds).
 
-        stands: False for one of an attempt that a later one of the same log replaces.
+        stands: False for one that a later one of the same log replaces.
         """
         if isinstance(event, RunStarted):
             self._environment.update(executor=event.executor, slots=event.slots)
@@ -130,7 +130,7 @@ class Projection:
             rows = self._open_ensemble() or rows  # tells all rows so far when it was not open
         elif not self._opened:
             rows = []
-        return [*of_member, *rows, *(self._run_figures(event) if isinstance(event, RunFinished) else [])]
+        return [*of_member, *rows, *(self._run_figures(event) if isinstance(event, RunFinished) and stands else [])]
 
     def judge(
         self, found: dict[str, Any], curves: Sequence[dict[str, float]], tables: Sequence[TableData]

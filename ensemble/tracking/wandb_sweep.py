@@ -82,19 +82,15 @@ def as_try(experiment: Experiment, environment: Mapping[str, str]) -> tuple[Expe
 
 
 def try_of(folder: Path, environment: Mapping[str, str]) -> SweepTry | None:
-    """The try that a run folder belongs to: the one it remembers, else the one of this process, which it remembers from now.
+    """The try that a run folder belongs to: the one it remembers, else the one it is named after, which it remembers from now.
 
-    Raises ConfigError where a folder of one try is used for another, StorageError where it cannot be remembered.
+    Other runs that this process may train belong to no try. Raises StorageError or OSError where it cannot be remembered.
     """
     file, now = folder / "wandb" / REMEMBERED, current_try(environment)
     if file.is_file():
-        kept = SweepTry(**json_model(file.read_bytes(), file, _Remembered).model_dump())
-        if now is not None and (now.sweep, now.run) != (kept.sweep, kept.run):
-            raise ConfigError(
-                f"{folder} is the run of try {kept.run} of the W&B sweep {kept.sweep}; expected a folder of its own for try {now.run} of {now.sweep}: leave name=... to `ensemble train`, which adds the try's id"
-            )
-        return kept
-    if now is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(file, json_bytes(asdict(now)))
+        return SweepTry(**json_model(file.read_bytes(), file, _Remembered).model_dump())
+    if now is None or not folder.name.endswith(f"-{now.run}"):
+        return None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(file, json_bytes(asdict(now)))
     return now

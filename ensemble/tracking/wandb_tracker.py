@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from ensemble.config.schema import WandbConfig
 from ensemble.data.showing import viewable
-from ensemble.errors import EnsembleError
+from ensemble.errors import EnsembleError, StorageError
 from ensemble.events import Event, RunFinished, RunStarted, to_json
 from ensemble.storage import RunFolder
 from ensemble.storage.manifest import MANIFEST
@@ -111,11 +111,11 @@ class WandbTracker:
             return
         self._timeout_s = CLOSE_TIMEOUT_S[self.mode] if close_timeout_s is None else close_timeout_s
         try:
+            sweep = try_of(folder, os.environ if live else {})
             self._process = _start_worker(folder)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             self._give_up(f"its process cannot be started ({error})")
             return
-        sweep = try_of(folder, os.environ if live else {})
         setup = {
             "mode": self.mode,
             "project": (sweep.project if sweep else None) or config.project,
@@ -155,23 +155,25 @@ class WandbTracker:
         """Pass the event on; returns at once, but for RunFinished, with which go the judgement that lies in the run folder
         by then and the artifacts.
 
-        stands: False for an event of an attempt that a later one replaced, when a log is replayed.
+        stands: False for an event that a later one replaced, when a log is replayed: of an earlier attempt, or the end of
+        a run that was started again.
         """
         if self._process is None:
             return
         if isinstance(event, RunStarted):
             self._tell_environment()
         self._records.put({"earlier": False, "stands": stands, "time": time, "event": to_json(event)})
-        if isinstance(event, RunFinished) and (self._folder / MANIFEST).is_file():
+        if not isinstance(event, RunFinished) or not stands:
+            return
+        if (self._folder / MANIFEST).is_file():
             try:
                 content = RunFolder.read(self._folder).read_bytes(EVALUATION)
                 self.log_evaluation(json_object(content, self._folder / EVALUATION))
             except EnsembleError as error:
                 self._miss(f"the judgement is not shown there: {error}")
-        if isinstance(event, RunFinished):
-            for part in self._kept:
-                if files := self._part(part):
-                    self._records.put({"artifact": part, "files": files})
+        for part in self._kept:
+            if files := self._part(part):
+                self._records.put({"artifact": part, "files": files})
 
     def log_evaluation(self, evaluation: Mapping[str, Any]) -> None:
         """Show a judgement, as evaluation.json holds it, in the ensemble's run; returns at once."""
@@ -300,9 +302,10 @@ def replay(
         live=False,
         makers=makers,
     )
-    ok = False
-    for time, event, stands in marked_attempts(events):
-        tracker.handle(event, time, stands)
+    ok, marked = False, marked_attempts(events)
+    judged = max((i for i, (_, event, _) in enumerate(marked) if isinstance(event, RunFinished)), default=-1)
+    for i, (time, event, stands) in enumerate(marked):
+        tracker.handle(event, time, stands and (i == judged or not isinstance(event, RunFinished)))
         if isinstance(event, RunStarted | RunFinished):
             ok = isinstance(event, RunFinished)
     tracker.close(ok)

@@ -220,3 +220,18 @@ def test_told_again_it_is_the_same(run: Path, tmp_path: Path) -> None:
     for id in before:
         for mine, theirs in zip(records(after[id]), records(before[id]), strict=True):
             assert mine == theirs, id
+
+
+def test_a_finished_run_that_is_started_again_is_told_once(run: Path, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    shutil.copytree(run.parent, root, symlinks=True)
+    config = json.loads((root / "all.yaml").read_text()) | {"output_dir": str(root)}
+    (root / "all.yaml").write_text(json.dumps(config))
+    assert CliRunner().invoke(main, ["train", str(root / "all.yaml"), "-q"]).exit_code == 0
+    live = by_end(root / "all")["ensemble"]
+    assert CliRunner().invoke(main, ["wandb", str(root / "all")]).exit_code == 0
+    again = by_end(root / "all")["ensemble"]
+    for mine, theirs in zip(records(again), records(live), strict=True):
+        assert mine == theirs
+    assert len([row for row in again.history if "size/members" in row]) == 3
+    assert len([a for a in again.artifacts if a.type == "votes"]) == 1
