@@ -7,6 +7,7 @@ inside the commands, so that help and configuration errors come at once. Exit co
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -123,8 +124,11 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, 
     is missing and retrains nothing that is finished.
     """
     from ensemble.config import load_config
+    from ensemble.tracking.wandb_sweep import as_try
 
-    experiment = load_config(config, overrides).experiment
+    experiment, line = as_try(load_config(config, overrides).experiment, os.environ)
+    if line:
+        say(f"note: {line}", err=True)
     outcome = _train(experiment, quiet)
     _show(outcome.evaluation, outcome.path, as_json, everything)
     if outcome.failures or outcome.ended_early:
@@ -228,9 +232,10 @@ def report(runs: tuple[str, ...], out: Path | None, whole: bool) -> None:
 def wandb(run: str, mode: Literal["online", "offline"] | None) -> None:
     """Tell Weights & Biases about a RUN again, whole: a finished, killed or offline one."""
     from ensemble.results.judging import find_run
+    from ensemble.run.made_files import MAKERS
     from ensemble.tracking.build import replay_run
 
-    if not replay_run(find_run(run, Path("runs")), mode):
+    if not replay_run(find_run(run, Path("runs")), mode, MAKERS):
         raise SystemExit(EXIT_DEGRADED)
 
 

@@ -7,9 +7,9 @@ recipes have files of their own (`models.py`, `recipe.py`); this one holds the e
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ensemble.config.base import Section
 from ensemble.config.data import DATA_KEYS, PICTURES, DataConfig, DataName
@@ -126,6 +126,9 @@ class FailureConfig(Section):
         )
 
 
+ArtifactPart = Literal["votes", "weights", "onnx", "report"]
+
+
 class WandbConfig(Section):
     mode: Literal["online", "offline", "disabled"] = Field(
         "online", description="online falls back to offline without a key"
@@ -133,9 +136,56 @@ class WandbConfig(Section):
     project: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$")
     entity: str | None = None
     tags: tuple[str, ...] = ()
-    artifact: bool = Field(
-        False, description="also keep the run folder (weights, votes, judgement) there as an artifact"
+    members: Literal["full", "summary", "none"] = Field(
+        "full",
+        description="full: a run per member, with its epochs; summary: one with its summary alone; none: only the ensemble's run, with a table of the members",
     )
+    name: str | None = Field(
+        None,
+        max_length=100,
+        description="what the ensemble's run is called there, and the members' with their numbers behind; without it by the name of the run",
+    )
+    notes: str | None = Field(None, max_length=8000, description="notes of the ensemble's run; may have several lines")
+    group: str | None = Field(
+        None, max_length=128, description="the group all runs are in; without it name and hash of the configuration"
+    )
+    job_type: str | None = Field(
+        None,
+        max_length=64,
+        description="job type of the ensemble's run; without it ensemble, which the workspace asks for",
+    )
+    artifact: bool | tuple[ArtifactPart, ...] = Field(
+        False,
+        description="also keep as an artifact: true the run folder, or a list of its parts, each one of its own: votes, weights, onnx (the whole vote as one file), report (the HTML page)",
+    )
+
+    @field_validator("name", "notes", "group", "job_type")
+    @classmethod
+    def _can_be_shown(cls, value: str | None, info: ValidationInfo) -> str | None:
+        """W&B takes neither empty names nor such with control characters; ids are made without them."""
+        if value is None:
+            return None
+        kept = value.replace("\n", "") if info.field_name == "notes" else value
+        if not value.strip() or value != value.strip() or not kept.isprintable():
+            raise ValueError(
+                f"is {value!r}; expected text that is not empty, without spaces at its ends and without control characters"
+            )
+        if info.field_name == "job_type" and value == "member":
+            raise ValueError("is 'member', which the runs of members have; expected another word")
+        return value
+
+    @field_validator("artifact", mode="before")
+    @classmethod
+    def _parts(cls, value: object) -> object:
+        """Before the types are looked at, which would ask for true or false alone."""
+        if isinstance(value, bool):
+            return value
+        known = get_args(ArtifactPart)
+        listed = list(value) if isinstance(value, list | tuple) else []
+        if listed and all(part in known for part in listed) and len(set(listed)) == len(listed):
+            return tuple(listed)
+        found = listed if isinstance(value, list | tuple) else value
+        raise ValueError(f"is {found!r}; expected true, false or a list of {', '.join(known)}, each at most once")
 
 
 class TrackingConfig(Section):

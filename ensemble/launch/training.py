@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -14,15 +15,20 @@ from ensemble.outside.long_work import heard
 from ensemble.report.failures import failure_lines
 from ensemble.report.tables import print_evaluation
 from ensemble.run.driver import MakeExecutor
+from ensemble.run.made_files import MAKERS
 from ensemble.run.run import run_ensemble
 from ensemble.tracking.build import build_trackers
+from ensemble.tracking.wandb_sweep import as_try
 
 
 def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
     """Train, judge and print; returns the exit code. Raises what the run raises."""
+    experiment, note = as_try(experiment, os.environ)
+    if note:
+        json_lines.tell(f"note: {note}")
     with heard(json_lines.tell):
         outcome = run_ensemble(
-            experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, "progress")
+            experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, "progress", MAKERS)
         )
     print_evaluation(outcome.evaluation, outcome.path)
     for line in failure_lines(outcome.failures, outcome.ended_early, outcome.path):

@@ -68,7 +68,7 @@ def _panels(job_type: str) -> dict[str, list[Any]]:
                 wr.ScatterPlot(
                     title="Validation error by parameters",
                     x=wr.SummaryMetric("num_parameters"),
-                    y=wr.SummaryMetric("error/validation"),
+                    y=wr.SummaryMetric("kept/validation_error"),
                     log_x=True,
                 ),
             ]
@@ -83,6 +83,14 @@ def _panels(job_type: str) -> dict[str, list[Any]]:
                 y=wr.SummaryMetric(VOTE),
                 log_x=True,
             ),
+        ],
+        "While members train": [
+            wr.LinePlot(
+                title="Validation error of the members: mean, best, worst",
+                x="epoch",
+                y=[f"epoch/validation_error_{name}" for name in ("mean", "best", "worst")],
+            ),
+            wr.LinePlot(title="Validation error of the vote so far", x="members/finished", y=["vote/validation_error"]),
         ],
         "Error by number of members": [
             wr.LinePlot(title="Test error of the vote", x="size/members", y=["size/error"]),

@@ -107,15 +107,15 @@ def headline_figures(evaluation: Evaluation) -> dict[str, float]:
     vote, verdict = evaluation.headline, evaluation.verdict
     mean = next(row for row in evaluation.leaderboard if row.kind == "mean_member")
     figures = {
-        "test_error": vote.test_error,
-        "test_error_lower": vote.lower,
-        "test_error_upper": vote.upper,
-        "validation_error": vote.validation_error,
-        "test_nll": vote.nll,
-        "best_member_test_error": verdict.member_error,
-        "mean_member_test_error": mean.test_error,
-        "baseline_test_error": math.nan if evaluation.baseline is None else evaluation.baseline.baseline_error,
-        "p_value": verdict.p_value,
+        "error/test": vote.test_error,
+        "error/test_lower": vote.lower,
+        "error/test_upper": vote.upper,
+        "error/validation": vote.validation_error,
+        "nll/test": vote.nll,
+        "error/best_member": verdict.member_error,
+        "error/mean_member": mean.test_error,
+        "error/baseline": math.nan if evaluation.baseline is None else evaluation.baseline.baseline_error,
+        "verdict/p_value": verdict.p_value,
     }
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 

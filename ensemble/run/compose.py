@@ -9,6 +9,7 @@ from ensemble.config import Experiment
 from ensemble.data import Dataset
 from ensemble.executors import build_executor
 from ensemble.outside.long_work import heard
+from ensemble.run.made_files import MAKERS
 from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.tracking.base import Tracker
 from ensemble.tracking.build import Console, build_trackers
@@ -26,6 +27,6 @@ def run_experiment(
         return run_ensemble(
             experiment,
             lambda device, tasks, images: build_executor(experiment.compute, device, tasks, images, experiment.name),
-            lambda folder: [*build_trackers(experiment, folder.path, console), *trackers],
+            lambda folder: [*build_trackers(experiment, folder.path, console, MAKERS), *trackers],
             dataset,
         )

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ensemble.config.secrets import names_secret, secret_in
 from ensemble.outside.foreign_variables import describe_variables
 
 _PACKAGES = ("ensemble-trainer", "torch", "torchvision", "ray", "accelerate", "wandb", "numpy", "scipy", "safetensors")
 
 
 def describe_environment() -> dict[str, Any]:
-    """Python, packages, processor, memory and (in a git checkout) the commit of this program.
+    """Python, packages, processor, command and (in a git checkout) the commit of this program.
 
     variables: those of the environment that libraries may read. What of them could change a run is not heeded.
     """
@@ -26,8 +30,22 @@ def describe_environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "commit": _commit(),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "command": command_line(sys.argv),
         "variables": describe_variables(),
     }
+
+
+def command_line(words: Sequence[str]) -> str:
+    """A command as it was typed, for a shell; of secrets in it only that they were there."""
+    program = "python -m ensemble" if Path(words[0]).name == "__main__.py" else Path(words[0]).name
+    shown, hide = [], False
+    for word in words[1:]:
+        key, given, value = word.partition("=")
+        if hide or secret_in(word) or (given and (secret_in(value) or names_secret(key))):
+            word = f"{key}=(hidden)" if given and not hide and not secret_in(key) else "(hidden)"
+        hide = not given and word.startswith("-") and names_secret(word)
+        shown.append(word if word.endswith("(hidden)") else shlex.quote(word))
+    return " ".join([program, *shown])
 
 
 def _version(package: str) -> str | None:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +112,12 @@ def npz_bytes(arrays: Mapping[str, npt.NDArray[np.generic]]) -> bytes:
     return buffer.getvalue()
 
 
-def read_npz(content: bytes, where: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an .npz archive. Raises StorageError; never unpickles."""
+def read_npz(content: bytes, where: Path, only: Collection[str] = ()) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an .npz archive, or those of the names in `only` alone. Raises StorageError; never unpickles."""
     try:
         _require_small(content)
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return {name: np.asarray(archive[name]) for name in archive.files}
+            return {name: np.asarray(archive[name]) for name in archive.files if not only or name in only}
     except Exception as error:  # zipfile, zlib and numpy have a dozen kinds of errors for such bytes
         raise StorageError(f"{where}: damaged: not an .npz archive of plain arrays: {error}") from error
 

@@ -25,7 +25,7 @@ from ensemble.storage.atomic import json_bytes, npz_bytes, read_npz
 from ensemble.storage.descriptions import MemberFile
 from ensemble.storage.manifest import MEMBER_FILES
 from ensemble.storage.parsing import array_of, json_model, require_probabilities, require_rows
-from ensemble.types import EpochRecord, IntArray, MemberResult, Votes
+from ensemble.types import EpochRecord, FloatArray, IntArray, MemberResult, Votes
 
 WEIGHTS, VOTES, HISTORY, MEMBER = MEMBER_FILES
 
@@ -128,6 +128,15 @@ def parse_votes(content: bytes, where: Path, expected: Expected) -> Votes:
         classes = array.shape[1]
         require_probabilities(array, name, where)
     return Votes(arrays["validation_NK"], arrays["test_NK"], rows, arrays["rows_RK"])
+
+
+def parse_validation_votes(content: bytes, where: Path, expected: Expected) -> FloatArray:
+    """The votes on validation rows alone, [rows, classes]; nothing else of the file is unpacked."""
+    rows = None if expected.labels is None else len(expected.labels.validation_rows)
+    arrays = read_npz(content, where, ("validation_NK",))
+    votes_NK: FloatArray = array_of(arrays, "validation_NK", where, "f", (rows, expected.classes))
+    require_probabilities(votes_NK, "validation_NK", where)
+    return votes_NK
 
 
 def parse_weights(content: bytes, where: Path) -> dict[str, npt.NDArray[Any]]:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ensemble.config import Experiment
 from ensemble.config.loading import parse_stored
@@ -22,29 +22,34 @@ from ensemble.tracking.base import Tracker
 from ensemble.tracking.event_log import read_events
 from ensemble.types import ByteArray
 
+if TYPE_CHECKING:
+    from ensemble.tracking.wandb_tracker import Makers
+
 log = logging.getLogger(__name__)
 
 
 Console = Literal["progress", "warnings", "silent"]  # what is said on stderr: all, warnings only, nothing
 
 
-def build_trackers(experiment: Experiment, folder: Path, console: Console) -> list[Tracker]:
+def build_trackers(
+    experiment: Experiment, folder: Path, console: Console, makers: Makers | None = None
+) -> list[Tracker]:
     """Weights & Biases (unless disabled), metrics for Prometheus and the console; the event log is the run's own.
 
-    folder: the run folder, whose event log holds earlier starts of the run. Raises StorageError when that is damaged,
-    ConfigError when the port for metrics cannot be used.
+    folder: the run folder, whose event log holds earlier starts of the run. makers: of files that are kept as artifacts,
+    see `wandb_tracker`. Raises StorageError when the log is damaged, ConfigError when the port for metrics cannot be used.
     """
     from ensemble.tracking.console import WarningsOnly, open_console
 
-    makers: dict[Console, Callable[[], list[Tracker]]] = {
+    consoles: dict[Console, Callable[[], list[Tracker]]] = {
         "progress": lambda: [open_console()], "warnings": lambda: [WarningsOnly()], "silent": list,
     }  # fmt: skip
     if json_lines.active():
         from ensemble.tracking.json_console import JsonConsole
 
-        makers["progress"] = lambda: [JsonConsole(experiment.name)]
-        makers["warnings"] = lambda: [JsonConsole(experiment.name, warnings_only=True)]
-    trackers = makers[console]()
+        consoles["progress"] = lambda: [JsonConsole(experiment.name)]
+        consoles["warnings"] = lambda: [JsonConsole(experiment.name, warnings_only=True)]
+    trackers = consoles[console]()
 
     def notify(message: str) -> None:
         log.debug("%s", message)
@@ -64,6 +69,7 @@ def build_trackers(experiment: Experiment, folder: Path, console: Console) -> li
             earlier=read_events(history) if history.exists() else (),
             test_images=_test_images(folder),
             notify=notify,
+            makers=makers,
         )
         trackers.insert(0, wandb)  # closed before the console, because it may have something to say then
     return trackers
@@ -71,7 +77,7 @@ def build_trackers(experiment: Experiment, folder: Path, console: Console) -> li
 
 def _metrics(port: int | None, folder: Path, notify: Callable[[str], None]) -> list[Tracker]:
     """What exports the run's figures: to Ray always, where it trains there, and at a port if one is wanted."""
-    from ensemble.tracking.figures import Figures
+    from ensemble.tracking.metrics import Figures
     from ensemble.tracking.ray_metrics import RayMetrics
 
     def device() -> str:
@@ -87,10 +93,10 @@ def _metrics(port: int | None, folder: Path, notify: Callable[[str], None]) -> l
     return found
 
 
-def replay_run(path: Path, mode: Literal["online", "offline"] | None = None) -> bool:
+def replay_run(path: Path, mode: Literal["online", "offline"] | None = None, makers: Makers | None = None) -> bool:
     """Tell Weights & Biases about a stored run again; True when all of it was sent or written.
 
-    mode: instead of the configured one. Raises ConfigError when the run disabled W&B and no mode is given,
+    mode: instead of the configured one. makers: as for `build_trackers`. Raises ConfigError when the run disabled W&B and no mode is given,
     StorageError when there is no such run or a file of it is damaged: nothing is told then.
     """
     from ensemble.tracking.wandb_tracker import replay
@@ -111,7 +117,8 @@ def replay_run(path: Path, mode: Literal["online", "offline"] | None = None) -> 
     if config.mode == "disabled":
         raise ConfigError(f"{path}: tracking.wandb.mode of this run is disabled; give --mode online or --mode offline")
     plain = experiment.model_dump(mode="json")
-    return replay(history, config, experiment.name, plain, path, test_images=_test_images(path), notify=_say)
+    images = _test_images(path)
+    return replay(history, config, experiment.name, plain, path, test_images=images, notify=_say, makers=makers)
 
 
 def _say(message: str) -> None:

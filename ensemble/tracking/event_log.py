@@ -130,17 +130,23 @@ def latest_attempts(events: Iterable[tuple[float, Event]]) -> list[tuple[float, 
     anew keeps only its new epochs, and one continued from a checkpoint keeps the old ones up to there. Of several ends
     (finished or failed) of one member only the last counts.
     """
-    kept: dict[int, tuple[float, Event]] = {}
+    return [(time, event) for time, event, stands in marked_attempts(events) if stands]
+
+
+def marked_attempts(events: Iterable[tuple[float, Event]]) -> list[tuple[float, Event, bool]]:
+    """All events in order, each with whether it stands: True unless a later attempt replaced it, see `latest_attempts`."""
+    heard = list(events)
+    kept: dict[int, Event] = {}
     of_member: dict[int, list[int]] = {}
-    for position, (time, event) in enumerate(events):
-        kept[position] = (time, event)
+    for position, (_, event) in enumerate(heard):
+        kept[position] = event
         if not isinstance(event, EpochFinished | MemberFinished | MemberFailed):
             continue
         mine = of_member.setdefault(event.member, [])
-        while mine and _replaces(event, kept[mine[-1]][1]):
+        while mine and _replaces(event, kept[mine[-1]]):
             del kept[mine.pop()]
         mine.append(position)
-    return list(kept.values())
+    return [(time, event, position in kept) for position, (time, event) in enumerate(heard)]
 
 
 def _replaces(new: Event, old: Event) -> bool:

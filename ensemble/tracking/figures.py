@@ -1,122 +1,127 @@
-"""The figures that monitoring scrapes, told from a run's events: one table of names, for whatever exports them.
+"""Every figure that a dashboard is given: its one name, unit, goal, and what its summary is.
 
-A counter counts since this start of the run and begins at 0 with the next one; exporters write `_total` behind its name.
+Names of further sets stand in the tables as `*`. docs/wandb.md shows both tables.
 """
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, RunStarted
-from ensemble.storage.atomic import written_bytes
-from ensemble.tracking.progress import Progress
+Goal = Literal["minimize", "maximize", ""]
+# Of a curve: what of its rows stands in the summary. last: of the last row, or what is told of the run as a whole.
+InSummary = Literal["last", "min", "max", "mean"]
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
-    """One figure: its name without `_total`, what it is, and the labels that its values have besides `run`."""
+class Figure:
+    """One figure. unit: `fraction` in [0, 1], `nats`, `s`, a count of something, or "" for words; axis: the figure on the x
+    axis of its curve, "" where it has none."""
 
     name: str
-    kind: Literal["gauge", "counter"]
-    help: str
-    labels: tuple[str, ...] = ()
-
-    @property
-    def exported(self) -> str:
-        """The name that is scraped."""
-        return f"{self.name}_total" if self.kind == "counter" else self.name
+    unit: str
+    goal: Goal
+    meaning: str
+    axis: str = ""
+    summary: InSummary = "last"
 
 
-INFO = Metric("ensemble_info", "gauge", "1, with the facts of the run as labels", ("version", "method", "executor", "device"))  # fmt: skip
-START = Metric("ensemble_start_timestamp_seconds", "gauge", "When this start of the run began, unix seconds")
-LAST_EVENT = Metric("ensemble_last_event_timestamp_seconds", "gauge", "When the last event happened, unix seconds")
-SLOTS = Metric("ensemble_slots", "gauge", "Tasks that could be under way at a time when the run started")
-MEMBERS = Metric("ensemble_members", "gauge", "Members of the run in a state: waiting, running, finished, failed", ("state",))  # fmt: skip
-EPOCHS = Metric("ensemble_epochs", "counter", "Epochs that members have ended")
-IMAGES = Metric("ensemble_images_trained", "counter", "Training images that members have seen, counted as their epochs end")  # fmt: skip
-RETRIES = Metric(
-    "ensemble_retries", "counter", "Members that failed and are tried again, by kind of failure", ("kind",)
+MEMBER: tuple[Figure, ...] = (
+    Figure("epoch", "epochs", "", "epochs trained"),
+    Figure("train/loss", "nats", "minimize", "training loss of the epoch", "epoch", "min"),
+    Figure("train/lr", "", "", "learning rate of the epoch", "epoch"),
+    Figure("train/epoch_seconds", "s", "minimize", "the member's share of its stack's time", "epoch", "mean"),
+    Figure("validation/loss", "nats", "minimize", "validation loss of the epoch", "epoch", "min"),
+    Figure("validation/error", "fraction", "minimize", "validation error of the epoch", "epoch", "min"),
+    Figure("kept/epoch", "epochs", "", "the epoch whose weights vote"),
+    Figure("kept/validation_error", "fraction", "minimize", "validation error of that epoch"),
+    Figure("kept/validation_loss", "nats", "minimize", "validation loss of that epoch"),
+    Figure("kept/train_loss", "nats", "minimize", "training loss of that epoch"),
+    Figure("num_parameters", "parameters", "minimize", "parameters of the member"),
+    Figure("train_seconds", "s", "minimize", "training time of the member"),
+    Figure("status", "", "", "finished, failed or unfinished"),
+    Figure("place", "", "", "host and device where it was trained last"),
+    Figure("failure/kind", "", "", "crash, out_of_memory, diverged, ..."),
+    Figure("failure/reason", "", "", "in words"),
+    Figure("failure/tries", "tries", "", "how often it was tried"),
+    Figure("failure/seconds_lost", "s", "minimize", "training time that was lost"),
+    Figure("failure/decision", "", "", "what the failure policy made of it"),
 )
-WRITTEN = Metric("ensemble_written_bytes", "counter", "Bytes of files written to the run folder, without the event log")
-LAST_ERROR = Metric("ensemble_last_validation_error", "gauge", "Validation error of the member that finished last, a fraction")  # fmt: skip
-MEAN_ERROR = Metric("ensemble_mean_validation_error", "gauge", "Mean validation error of the members finished since this start, a fraction")  # fmt: skip
-METRICS = (INFO, START, LAST_EVENT, SLOTS, MEMBERS, EPOCHS, IMAGES, RETRIES, WRITTEN, LAST_ERROR, MEAN_ERROR)
+
+ENSEMBLE: tuple[Figure, ...] = (
+    Figure("members/finished", "members", "maximize", "members whose votes are stored"),
+    Figure("members/failed", "members", "minimize", "members that were given up"),
+    Figure("members/mean_validation_error", "fraction", "minimize", "mean of the kept epochs", "members/finished"),
+    Figure("member/index", "", "", "the member that ended last", "members/finished"),
+    Figure("member/validation_error", "fraction", "minimize", "its kept epoch", "members/finished"),
+    Figure("member/train_seconds", "s", "minimize", "its training time", "members/finished"),
+    Figure("vote/validation_error", "fraction", "minimize", "soft vote of the members finished so far", "members/finished"),
+    Figure("live/member_epochs", "epochs", "", "epochs that members have reached, summed over members"),
+    Figure("live/members", "members", "", "members that have begun", "live/member_epochs"),
+    Figure("live/validation_error_mean", "fraction", "minimize", "mean over them, each at its newest epoch", "live/member_epochs"),
+    Figure("live/validation_error_best", "fraction", "minimize", "the best of them", "live/member_epochs"),
+    Figure("live/validation_error_worst", "fraction", "minimize", "the worst of them", "live/member_epochs"),
+    Figure("epoch", "epochs", "", "an epoch that no member can reach any more, or all have"),
+    Figure("epoch/members", "members", "", "members that reached it", "epoch"),
+    Figure("epoch/validation_error_mean", "fraction", "minimize", "mean over them at that epoch", "epoch", "min"),
+    Figure("epoch/validation_error_best", "fraction", "minimize", "the best of them", "epoch", "min"),
+    Figure("epoch/validation_error_worst", "fraction", "minimize", "the worst of them", "epoch", "min"),
+    Figure("size/members", "members", "", "number of members that vote"),
+    Figure("size/error", "fraction", "minimize", "mean test error over random orders of the members", "size/members"),
+    Figure("size/error_lower", "fraction", "minimize", "5th percentile over them", "size/members"),
+    Figure("size/error_upper", "fraction", "minimize", "95th percentile", "size/members"),
+    Figure("size/error_best", "fraction", "minimize", "the best of them", "size/members"),
+    Figure("size/error_worst", "fraction", "minimize", "the worst", "size/members"),
+    Figure("error/test", "fraction", "minimize", "test error of the headline vote"),
+    Figure("error/test_lower", "fraction", "minimize", "lower end of its 95 % interval"),
+    Figure("error/test_upper", "fraction", "minimize", "upper end"),
+    Figure("error/validation", "fraction", "minimize", "validation error of the headline vote; what a sweep minimises"),
+    Figure("error/best_member", "fraction", "minimize", "test error of the member that validation picks"),
+    Figure("error/mean_member", "fraction", "minimize", "mean test error of the members"),
+    Figure("error/baseline", "fraction", "minimize", "test error of one network on all training rows"),
+    Figure("nll/test", "nats", "minimize", "negative log likelihood of the vote"),
+    Figure("brier/test", "", "minimize", "Brier score of the vote"),
+    Figure("ece/test", "fraction", "minimize", "expected calibration error of the vote"),
+    Figure("smooth_ece/test", "fraction", "minimize", "the same, without bins"),
+    Figure("num_parameters", "parameters", "minimize", "parameters of all that vote"),
+    Figure("train_seconds", "s", "minimize", "training time of all that vote"),
+    Figure("run_seconds", "s", "minimize", "from the last start of the run to its judgement"),
+    Figure("verdict/outcome", "", "", "better, worse or not distinguishable"),
+    Figure("verdict/p_value", "", "", "McNemar's test of the vote against the single member"),
+    Figure("verdict/difference", "fraction", "minimize", "error of the vote minus that of the single member"),
+    Figure("verdict/sentence", "", "", "the verdict in words"),
+    Figure("degraded", "", "", "true for fewer members than asked for"),
+    Figure("shifted/*/vote_error", "fraction", "minimize", "error of the vote on a shifted set"),
+    Figure("shifted/*/member_error", "fraction", "minimize", "mean error of the members there"),
+    Figure("shifted/*/difference", "fraction", "minimize", "the one minus the other"),
+    Figure("shifted/*/p_value", "", "", "of that difference"),
+    Figure("shifted/*/relative_gain", "fraction", "maximize", "share of the members' error that the vote saves"),
+    Figure("shifted/*/vote_nll", "nats", "minimize", "negative log likelihood there"),
+    Figure("shifted/*/vote_ece", "fraction", "minimize", "expected calibration error there"),
+    Figure("unknown/*/auroc", "", "maximize", "unknown images told from known ones by the vote"),
+    Figure("unknown/*/member_auroc", "", "maximize", "by a single member"),
+    Figure("unknown/*/fpr95", "fraction", "minimize", "false alarms where 95 % are found"),
+    Figure("unknown/*/p_value", "", "", "of the difference to a single member"),
+    Figure("selective/aurc", "", "minimize", "area under the curve of error by coverage"),
+    Figure("selective/augrc", "", "minimize", "the generalised form of it"),
+    Figure("selective/coverage_at_1", "fraction", "maximize", "share of images answered with 1 % error"),
+    Figure("selective/member_aurc", "", "minimize", "aurc of a single member"),
+)  # fmt: skip
 
 
-class Figures:
-    """The values of all metrics after the events handed to `update`; another thread may read them.
+def curves_of(figures: tuple[Figure, ...]) -> tuple[Figure, ...]:
+    """Those that must be made known before they are told: with an axis, or with another summary than the last value.
 
-    device: gives the kind of device of the run's plan; asked when the run starts.
+    Axes come first. Of the others there is nothing to say.
     """
-
-    def __init__(self, device: Callable[[], str]) -> None:
-        self._lock = threading.Lock()
-        self._progress = Progress()
-        self._device = device
-        self._info: tuple[str, ...] = ()
-        self._started = self._last = 0.0
-        self._epochs = self._images = 0
-        self._retries: Counter[str] = Counter()
-        self._last_error: float | None = None
-        self._written_before = written_bytes()
-
-    def update(self, event: Event, time: float) -> None:
-        """Take in one event that happened at `time`."""
-        with self._lock:
-            self._progress.update(event, time)
-            self._last = time
-            match event:
-                case RunStarted():
-                    self._started = time
-                    self._info = _version(), event.method, event.executor, self._device()
-                case EpochFinished():
-                    self._epochs += 1
-                    self._images += event.images or 0
-                case MemberFinished():
-                    self._last_error = event.validation_error
-                case MemberFailed() if event.decision == "retry":
-                    self._retries[event.kind] += 1
-                case _:
-                    pass
-
-    def values(self) -> Iterator[tuple[Metric, tuple[str, ...], float]]:
-        """Every value that there is: its metric, the values of `run` and of the metric's labels, and the number."""
-        with self._lock:
-            found = list(self._values()) if self._progress.run is not None else []
-        yield from found
-
-    def _values(self) -> Iterator[tuple[Metric, tuple[str, ...], float]]:
-        progress = self._progress
-        assert progress.run is not None
-        run = (progress.run.name,)
-        yield INFO, (*run, *self._info), 1
-        yield START, run, self._started
-        yield LAST_EVENT, run, self._last
-        yield SLOTS, run, progress.run.slots
-        states = {
-            "waiting": progress.waiting, "running": len(progress.running), "finished": progress.finished,
-            "failed": progress.failed,
-        }  # fmt: skip
-        for state, count in states.items():
-            yield MEMBERS, (*run, state), count
-        yield EPOCHS, run, self._epochs
-        yield IMAGES, run, self._images
-        for kind, count in sorted(self._retries.items()):
-            yield RETRIES, (*run, kind), count
-        yield WRITTEN, run, written_bytes() - self._written_before
-        if self._last_error is not None:
-            yield LAST_ERROR, run, self._last_error
-        if progress.mean_error is not None:
-            yield MEAN_ERROR, run, progress.mean_error
+    axes = {figure.axis for figure in figures if figure.axis}
+    curves = [figure for figure in figures if figure.axis or figure.summary != "last" or figure.name in axes]
+    return tuple(sorted(curves, key=lambda figure: figure.name not in axes))
 
 
-def _version() -> str:
-    try:
-        return version("ensemble-trainer")
-    except PackageNotFoundError:  # used from a folder, without being installed
-        return "unknown"
+# What the figures of RunFinished were called in event logs of earlier versions.
+EARLIER_NAMES = {
+    "test_error": "error/test", "test_error_lower": "error/test_lower", "test_error_upper": "error/test_upper",
+    "validation_error": "error/validation", "test_nll": "nll/test", "best_member_test_error": "error/best_member",
+    "mean_member_test_error": "error/mean_member", "baseline_test_error": "error/baseline", "p_value": "verdict/p_value",
+}  # fmt: skip

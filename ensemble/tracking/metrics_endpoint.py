@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from ensemble.errors import ConfigError
 from ensemble.events import Event
-from ensemble.tracking.figures import Figures, Metric
+from ensemble.tracking.metrics import Figures, Metric
 
 HOST = "127.0.0.1"
 _KEY = "tracking.metrics_port"

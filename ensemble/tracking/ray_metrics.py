@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ensemble.events import Event, RunStarted
-from ensemble.tracking.figures import Figures, Metric
+from ensemble.tracking.metrics import Figures, Metric
 
 
 class RayMetrics:

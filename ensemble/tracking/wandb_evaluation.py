@@ -6,11 +6,11 @@ Plain values in and out; the numbers are those of evaluation.json, none is worke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ensemble.outside.names import shown
-from ensemble.tracking.wandb_projection import TableData
+from ensemble.tracking.instructions import TableData
 from ensemble.types import ByteArray
 
 Json = Mapping[str, Any]
@@ -88,6 +88,8 @@ def tables(evaluation: Json, images: Mapping[int, ByteArray]) -> list[TableData]
         _records("unknown", _named(evaluation.get("unknown", ()), "scores")),
         _records("promises", (evaluation.get("selective") or {}).get("promises", ())),
         _records("prediction_sets", (evaluation.get("conformal") or {}).get("rules", ())),
+        _size_chart(evaluation["size_curve"]),
+        _calibration_chart(evaluation["calibration"]["equal_width"]),
         _disputed(evaluation["disputed"], classes, images),
     ]
     return [_confusion(evaluation["confusion"], classes), *(part for part in parts if part.rows)]
@@ -121,7 +123,28 @@ def _confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Table
         for actual, row in enumerate(counts)
         for predicted, count in enumerate(row)
     )
-    return TableData("confusion", columns, rows, confusion=True)
+    return TableData("confusion", columns, rows, "confusion", "confusion")
+
+
+def _size_chart(points: Sequence[Json]) -> TableData:
+    """Test error by number of members as lines: mean, percentiles and extremes over random orders of the members."""
+    lines = {"mean": "mean", "5th percentile": "lower", "95th percentile": "upper", "best": "best", "worst": "worst"}
+    rows = _long((point["size"], line, point[key]) for line, key in lines.items() for point in points)
+    return TableData(
+        "error_by_size", ("members", "line", "test error"), rows, "lines", "Test error by number of members"
+    )
+
+
+def _calibration_chart(bins: Sequence[Json]) -> TableData:
+    """Accuracy by mean confidence, bin by bin, and what both would be if they were equal."""
+    filled = [each for each in bins if each["confidence"] is not None and each["accuracy"] is not None]
+    vote = ((each["confidence"], "vote", each["accuracy"]) for each in filled)
+    rows = (*_long(vote), (0.0, "calibrated", 0.0), (1.0, "calibrated", 1.0)) if filled else ()
+    return TableData("reliability", ("confidence", "line", "accuracy"), rows, "lines", "Calibration on test images")
+
+
+def _long(cells: Iterable[tuple[Any, str, Any]]) -> tuple[tuple[Any, ...], ...]:
+    return tuple(cell for cell in cells if cell[2] is not None)
 
 
 def _disputed(records: Sequence[Json], classes: Sequence[str], images: Mapping[int, ByteArray]) -> TableData:

@@ -18,44 +18,55 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from ensemble.config.schema import WandbConfig
 from ensemble.data.showing import viewable
-from ensemble.errors import EnsembleError
+from ensemble.errors import EnsembleError, StorageError
 from ensemble.events import Event, RunFinished, RunStarted, to_json
 from ensemble.storage import RunFolder
 from ensemble.storage.manifest import MANIFEST
-from ensemble.storage.names import EVALUATION, EVENTS
+from ensemble.storage.names import CONFIG, DATASET, ENVIRONMENT, EVALUATION, EVENTS, LABELS, METHOD
 from ensemble.storage.parsing import json_object
-from ensemble.tracking.event_log import latest_attempts
+from ensemble.tracking.event_log import marked_attempts
+from ensemble.tracking.wandb_mode import effective_mode
+from ensemble.tracking.wandb_sweep import try_of
 from ensemble.types import ByteArray
 
 log = logging.getLogger(__name__)
 
 TestImages = Callable[[list[int]], ByteArray]
-Mode = Literal["online", "offline", "disabled"]
+Makers = Mapping[str, Callable[[Path, Path], None]]  # part -> what makes its file: of a run folder, into this path
 CLOSE_TIMEOUT_S = {"online": 30.0, "offline": 10.0}
 REPLAY_TIMEOUT_S = 600.0
 FIRST_ANSWER_S = 20.0  # a server that has not answered by then is taken for one that is not there
 LATER = "send it later with `ensemble wandb {}`"
-LOWERED: dict[str, Mode] = {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
 # A run's identity comes from its configuration alone; these would overrule or redirect it.
+TOLD = ("commit", "python", "system", "processor", "cores", "packages", "command")  # of environment.json
+# Artifacts of files that are in the run folder: which, each set enough to be used alone; and of files that are made.
+PARTS = {
+    "run": ("*",),
+    "votes": (DATASET, LABELS, METHOD, "members/*/member.json", "members/*/votes.npz", "sets/*", "votes/*"),
+    "weights": (
+        CONFIG,
+        DATASET,
+        METHOD,
+        "members/*/member.json",
+        "members/*/weights.safetensors",
+        "shared/*",
+        "code/*",
+    ),
+}
+MADE = {"onnx": "ensemble.onnx", "report": "report.html"}
 DROPPED_VARIABLES = frozenset(
     f"WANDB_{name}"
     for name in (
         "MODE", "DISABLED", "SERVICE", "DIR", "PROJECT", "NAME", "NOTES", "RUN_ID", "RUN_GROUP", "JOB_TYPE", "TAGS",
-        "RESUME", "SWEEP_ID", "CONSOLE", "SILENT", "QUIET",
+        "RESUME", "SWEEP_ID", "SWEEP_PARAM_PATH", "CONSOLE", "SILENT", "QUIET",
     )
 )  # fmt: skip
-
-
-def effective_mode(mode: Mode, environment: Mapping[str, str]) -> Mode:
-    """The mode to use: as configured, unless $WANDB_MODE asks for less than that."""
-    asked = LOWERED.get(environment.get("WANDB_MODE", "").strip().lower(), mode)
-    ranks: tuple[Mode, ...] = ("online", "offline", "disabled")
-    return max(mode, asked, key=ranks.index)
 
 
 class WandbTracker:
@@ -68,6 +79,7 @@ class WandbTracker:
     listed without a picture.
     notify: takes each line a person should read; called from another thread. Without it they are logged.
     close_timeout_s: how long `close` waits for what is still to be sent; live: False when nothing is being trained.
+    makers: how the parts of `tracking.wandb.artifact` are made that are not in the run folder.
     """
 
     def __init__(
@@ -82,6 +94,7 @@ class WandbTracker:
         notify: Callable[[str], None] | None = None,
         close_timeout_s: float | None = None,
         live: bool = True,
+        makers: Makers | None = None,
     ) -> None:
         self.mode = effective_mode(config.mode, os.environ)
         self.complete = False
@@ -90,22 +103,34 @@ class WandbTracker:
         self._test_images = test_images
         self._notify = notify or log.warning
         self._given_up = False
-        self._keeps_folder = config.artifact
+        self._kept = ("run",) if config.artifact is True else config.artifact or ()
+        self._makers = makers or {}
         self._records: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
         if self.mode == "disabled":
             return
         self._timeout_s = CLOSE_TIMEOUT_S[self.mode] if close_timeout_s is None else close_timeout_s
         try:
+            sweep = try_of(folder, os.environ if live else {})
             self._process = _start_worker(folder)
-        except OSError as error:
+        except (OSError, StorageError) as error:
             self._give_up(f"its process cannot be started ({error})")
             return
         setup = {
             "mode": self.mode,
-            "project": config.project,
-            "entity": config.entity,
-            "tags": config.tags,
+            "project": (sweep.project if sweep else None) or config.project,
+            "entity": (sweep.entity if sweep else None) or config.entity,
+            "sweep": sweep.sweep if sweep else None,
+            "shown": {
+                "tags": config.tags,
+                "members": config.members,
+                "name": config.name or "",
+                "notes": config.notes or "",
+                "group": config.group or "",
+                "job_type": config.job_type or "",
+                "ensemble_id": sweep.run if sweep else "",
+            },
+            "soft_vote": experiment.get("aggregator") == "soft",
             "name": name,
             "config": experiment,
             "folder": str(folder.absolute()),
@@ -123,22 +148,32 @@ class WandbTracker:
         threading.Thread(target=self._write, args=(self._process.stdin,), daemon=True).start()
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()
-        for time, event in latest_attempts(earlier):
-            self._records.put({"earlier": True, "time": time, "event": to_json(event)})
+        for time, event, stands in marked_attempts(earlier):
+            self._records.put({"earlier": True, "stands": stands, "time": time, "event": to_json(event)})
 
-    def handle(self, event: Event, time: float) -> None:
-        """Pass the event on; returns at once. With RunFinished goes the judgement that lies in the run folder by then."""
+    def handle(self, event: Event, time: float, stands: bool = True) -> None:
+        """Pass the event on; returns at once, but for RunFinished, with which go the judgement that lies in the run folder
+        by then and the artifacts.
+
+        stands: False for an event that a later one replaced, when a log is replayed: of an earlier attempt, or the end of
+        a run that was started again.
+        """
         if self._process is None:
             return
-        self._records.put({"earlier": False, "time": time, "event": to_json(event)})
-        if isinstance(event, RunFinished) and (self._folder / MANIFEST).is_file():
+        if isinstance(event, RunStarted):
+            self._tell_environment()
+        self._records.put({"earlier": False, "stands": stands, "time": time, "event": to_json(event)})
+        if not isinstance(event, RunFinished) or not stands:
+            return
+        if (self._folder / MANIFEST).is_file():
             try:
                 content = RunFolder.read(self._folder).read_bytes(EVALUATION)
                 self.log_evaluation(json_object(content, self._folder / EVALUATION))
             except EnsembleError as error:
                 self._miss(f"the judgement is not shown there: {error}")
-        if isinstance(event, RunFinished) and self._keeps_folder:
-            self._records.put({"artifact": listed_files(self._folder)})
+        for part in self._kept:
+            if files := self._part(part):
+                self._records.put({"artifact": part, "files": files})
 
     def log_evaluation(self, evaluation: Mapping[str, Any]) -> None:
         """Show a judgement, as evaluation.json holds it, in the ensemble's run; returns at once."""
@@ -148,6 +183,31 @@ class WandbTracker:
         images = self._images(rows)
         packed = {row: _pack(image_CHW) for row, image_CHW in zip(rows, images, strict=False)}
         self._records.put({"evaluation": evaluation, "images": packed})
+
+    def _tell_environment(self) -> None:
+        """What the run runs on, as its folder has it; variables of the environment are not told."""
+        if not (self._folder / MANIFEST).is_file():
+            return
+        try:
+            folder = RunFolder.read(self._folder)
+            if folder.has(ENVIRONMENT):
+                known = json_object(folder.read_bytes(ENVIRONMENT), self._folder / ENVIRONMENT)
+                self._records.put({"environment": {key: known[key] for key in TOLD if key in known}})
+        except EnsembleError as error:
+            self._miss(f"what the run runs on is not shown there: {error}")
+
+    def _part(self, part: str) -> list[tuple[str, str]]:
+        """The files of an artifact: names in it, and where they lie. One that cannot be made is left out, which is said."""
+        if part not in self._makers:
+            return [(name, name) for name in files_of(part, listed_files(self._folder))]
+        target = self._folder.absolute() / "wandb" / "made" / MADE[part]
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._makers[part](self._folder, target)
+        except EnsembleError as error:
+            self._notify(f"W&B: the artifact {part} is left out: {error}")
+            return []
+        return [(MADE[part], str(target))]
 
     def _images(self, rows: list[int]) -> Sequence[ByteArray]:
         """The images of these rows; without them the table is shown all the same, and that they are missing is said."""
@@ -193,6 +253,8 @@ class WandbTracker:
                 message = json.loads(line)
                 if "notice" in message:
                     self._notify(message["notice"])
+                elif "missed" in message:
+                    self._miss(message["missed"])
                 elif "given_up" in message:
                     self._give_up(message["given_up"])
                 elif message["unsent"]:
@@ -222,13 +284,13 @@ def replay(
     test_images: TestImages | None = None,
     notify: Callable[[str], None] | None = None,
     timeout_s: float = REPLAY_TIMEOUT_S,
+    makers: Makers | None = None,
 ) -> bool:
     """Build the W&B runs of a finished, killed or offline run from its event log; True when all of it was sent.
 
     The runs have the ids they had, or would have had, while training, and replace those. The ensemble's run shows as
     failed unless the last driver session came to its end. Arguments as for WandbTracker.
     """
-    kept = latest_attempts(events)
     tracker = WandbTracker(
         config,
         name,
@@ -238,14 +300,21 @@ def replay(
         notify=notify,
         close_timeout_s=timeout_s,
         live=False,
+        makers=makers,
     )
-    ok = False
-    for time, event in kept:
-        tracker.handle(event, time)
+    ok, marked = False, marked_attempts(events)
+    judged = max((i for i, (_, event, _) in enumerate(marked) if isinstance(event, RunFinished)), default=-1)
+    for i, (time, event, stands) in enumerate(marked):
+        tracker.handle(event, time, stands and (i == judged or not isinstance(event, RunFinished)))
         if isinstance(event, RunStarted | RunFinished):
             ok = isinstance(event, RunFinished)
     tracker.close(ok)
     return tracker.complete and tracker.told_all
+
+
+def files_of(part: str, listed: Sequence[str]) -> list[str]:
+    """Those of a run folder's files that are an artifact. part: run (all of them), votes or weights."""
+    return [name for name in listed if any(fnmatchcase(name, pattern) for pattern in PARTS[part])]
 
 
 def listed_files(folder: Path) -> list[str]:

@@ -21,21 +21,29 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.errors import EnsembleError
 from ensemble.events import from_json
-from ensemble.tracking.wandb_evaluation import curves, figures, tables
-from ensemble.tracking.wandb_projection import (
+from ensemble.results.running_vote import RunningVote
+from ensemble.tracking.instructions import (
     Artifact,
     Finish,
     Instruction,
     Open,
-    Projection,
     Row,
+    Settings,
     Summary,
     Table,
     TableData,
 )
+from ensemble.tracking.wandb_evaluation import curves, figures, tables
+from ensemble.tracking.wandb_projection import Projection, Shown, VoteError
 
 NICENESS = 5  # training goes first
+# W&B's own charts, and what they call the columns of their tables.
+CHARTS = {
+    "confusion": ("wandb/confusion_matrix/v1", ("Actual", "Predicted", "nPredictions")),
+    "lines": ("wandb/lineseries/v0", ("step", "lineKey", "lineVal")),
+}
 Record = dict[str, Any] | None
 
 
@@ -62,14 +70,16 @@ class Session:
         match instruction:
             case Open():
                 self._open(instruction)
+            case Settings(id, values):
+                self._runs[id].config.update(values, allow_val_change=True)
             case Row(id, step, time, values):
                 self._runs[id].log({**values, "_timestamp": time}, step=step, commit=True)
             case Summary(id, values):
                 self._runs[id].summary.update(values)
             case Table(id, step, data):
                 self._runs[id].log(self._table(data), step=step, commit=False)
-            case Artifact(id, name, files):
-                self._runs[id].log_artifact(self._artifact(name, files))
+            case Artifact():
+                self._runs[instruction.id].log_artifact(self._artifact(instruction), aliases=list(instruction.aliases))
             case Finish(id, exit_code):
                 self._finish(id, exit_code)
 
@@ -98,11 +108,12 @@ class Session:
             self._go_offline(error)
             self._runs[run.id] = self._init(run)
         self._reached = True
-        for axis in dict.fromkeys(axis for _, axis in run.step_metrics):
-            self._runs[run.id].define_metric(axis)
-        for pattern, axis in run.step_metrics:
-            self._runs[run.id].define_metric(pattern, step_metric=axis)
-        if self._mode == "online" and run.job_type == "ensemble":
+        for (
+            curve
+        ) in run.curves:  # a summary of "last" would be put one level deeper than that of a curve that says nothing
+            summary = None if curve.summary == "last" else curve.summary
+            self._runs[run.id].define_metric(curve.name, step_metric=curve.axis or None, summary=summary)
+        if self._mode == "online" and run.kind == "ensemble":
             self._say(notice=f"W&B: {self._runs[run.id].url}")
 
     def _go_offline(self, error: Exception) -> None:
@@ -118,7 +129,7 @@ class Session:
             for old in (folder / "wandb").glob(f"offline-run-*-{run.id}"):  # this run is told anew from its beginning
                 if old.is_dir() and not old.is_symlink():
                     shutil.rmtree(old)
-            if run.job_type == "ensemble":  # the only run with tables, which wait there
+            if run.kind == "ensemble":  # the only run with tables, which wait there
                 shutil.rmtree(folder / "wandb" / "staging", ignore_errors=True)
         settings = {
             "console": "off",
@@ -132,9 +143,11 @@ class Session:
             "x_disable_meta": True,
             "x_save_requirements": False,
             # One run per driver reports how busy the machine is, and a replay has nothing to report.
-            "x_disable_stats": run.job_type == "member" or not self._setup["live"],
+            "x_disable_stats": run.kind == "member" or not self._setup["live"],
             "x_stats_pid": self._setup["driver_pid"],
         }
+        if run.kind == "ensemble" and self._setup["sweep"]:  # members are no part of it
+            settings["sweep_id"] = self._setup["sweep"]
         known = self._wandb.Settings.model_fields  # older versions lack some, and refuse what they do not know
         return self._wandb.init(
             mode=self._mode,
@@ -146,6 +159,7 @@ class Session:
             group=run.group,
             job_type=run.job_type,
             tags=run.tags,
+            notes=run.notes or None,
             config=run.config,
             settings=self._wandb.Settings(**{name: value for name, value in settings.items() if name in known}),
         )
@@ -174,19 +188,19 @@ class Session:
     def _table(self, data: TableData) -> dict[str, Any]:
         rows = [[self._cell(cell) for cell in row] for row in data.rows]
         table = self._wandb.Table(columns=list(data.columns), data=rows)
-        logged: dict[str, Any] = {data.name: table}
-        if data.confusion:
-            fields = dict(zip(("Actual", "Predicted", "nPredictions"), data.columns, strict=True))
-            chart = self._wandb.plot_table("wandb/confusion_matrix/v1", table, fields, {"title": data.name})
-            logged = {f"{data.name}_chart": chart}
-        return logged
+        if not data.chart:
+            return {data.name: table}
+        preset, keys = CHARTS[data.chart]
+        words = {"title": data.title} | ({"xname": data.columns[0]} if data.chart == "lines" else {})
+        chart = self._wandb.plot_table(preset, table, dict(zip(keys, data.columns, strict=True)), words)
+        return {f"{data.name}_chart": chart}  # its table is logged with it, as ..._chart_table
 
-    def _artifact(self, name: str, files: tuple[str, ...]) -> Any:
-        """The run folder as it is listed; downloaded, it is a run again. Members' files never change, so no copies."""
-        artifact = self._wandb.Artifact(name, type="ensemble")
-        for file in files:
+    def _artifact(self, told: Artifact) -> Any:
+        """Files of the run folder, and what was made of it. Members' files never change, so they are not copied."""
+        artifact = self._wandb.Artifact(told.name, type=told.type, metadata=dict(told.facts))
+        for name, file in told.files:
             policy = "immutable" if file.startswith("members/") else "mutable"
-            artifact.add_file(str(Path(self._setup["folder"]) / file), name=file, policy=policy)
+            artifact.add_file(str(Path(self._setup["folder"]) / file), name=name, policy=policy)
         return artifact
 
     def _cell(self, cell: Any) -> Any:
@@ -239,17 +253,42 @@ def _work(session: Session, projection: Projection, records: queue.SimpleQueue[R
             for instruction in projection.judge(figures(judged), curves(judged), tables(judged, images)):
                 session.carry_out(instruction)
         elif "artifact" in record:
-            for instruction in projection.keep(record["artifact"]):
+            files = [(name, file) for name, file in record["files"]]
+            for instruction in projection.keep(record["artifact"], files):
                 session.carry_out(instruction)
+        elif "environment" in record:
+            projection.describe(record["environment"])
         elif record["earlier"]:
-            projection.recall(from_json(record["event"]), record["time"])
+            projection.recall(from_json(record["event"]), record["time"], record["stands"])
         else:
-            for instruction in projection.handle(from_json(record["event"]), record["time"]):
+            for instruction in projection.handle(from_json(record["event"]), record["time"], record["stands"]):
                 session.carry_out(instruction)
     for instruction in projection.close(ok):
         session.carry_out(instruction)
     session.wait()
     return len(session.unsent)
+
+
+def _vote_error(setup: dict[str, Any], say: Any) -> VoteError | None:
+    """The validation error of the soft vote by finished members; None where another vote is the run's.
+
+    What cannot be read is left out of the curve, and the first of it is said.
+    """
+    if not setup["soft_vote"]:
+        return None
+    vote, said = RunningVote(Path(setup["folder"])), False
+
+    def error(member: int) -> float | None:
+        nonlocal said
+        try:
+            return vote.add(member)
+        except EnsembleError as problem:
+            if not said:
+                said = True
+                say(missed=f"vote/validation_error is not shown for all members there: {problem}")
+            return None
+
+    return error
 
 
 def main() -> int:
@@ -269,7 +308,8 @@ def main() -> int:
     try:
         import wandb
 
-        projection = Projection(setup["name"], setup["config"], tuple(setup["tags"]))
+        shown = Shown(**{**setup["shown"], "tags": tuple(setup["shown"]["tags"])})
+        projection = Projection(setup["name"], setup["config"], shown, _vote_error(setup, say))
         unsent = _work(Session(wandb, setup, say), projection, records)
     except ImportError as error:
         say(given_up=f"the wandb package cannot be imported ({error})")

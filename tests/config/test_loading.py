@@ -14,7 +14,12 @@ from ensemble.config.loading import flat_values
 from ensemble.errors import ConfigError
 
 SWEEPS = sorted(Path("configs").glob("sweeps/*.yaml"))
-CONFIGS = sorted(set(Path("configs").glob("**/*.yaml")) - set(SWEEPS) - set(Path("configs").glob("accelerate/*.yaml")))
+CONFIGS = sorted(
+    set(Path("configs").glob("**/*.yaml"))
+    - set(SWEEPS)
+    - set(Path("configs").glob("accelerate/*.yaml"))
+    - set(Path("configs").glob("wandb/*.yaml"))
+)
 GOOD = """
 num_members: 4
 method: {name: bagging}

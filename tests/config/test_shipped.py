@@ -22,7 +22,9 @@ def test_all_of_the_repository_s_are_there_and_say_what_they_are() -> None:
     }
     assert shipped().keys() == files
     for each in shipped().values():
-        assert each.use.startswith(("ensemble ", "accelerate ", "ACCELERATE_USE_CPU=true ", "python -m ")), each.name
+        assert each.use.startswith(
+            ("ensemble ", "accelerate ", "ACCELERATE_USE_CPU=true ", "python -m ", "wandb sweep ")
+        ), each.name
         assert "configs/" not in each.use.replace(str(FOLDER), ""), "a path that is not there once it is installed"
         assert len(each.about) > 20, each.name
 

@@ -27,7 +27,7 @@ from ensemble.executors.ray_groups import RayGroupExecutor
 from ensemble.executors.ray_tasks import RayExecutor
 from ensemble.executors.ray_waiting import Need, Slots, WaitingLines
 from ensemble.run.compose import run_experiment
-from ensemble.tracking.figures import METRICS
+from ensemble.tracking.metrics import METRICS
 from ensemble.types import Checkpoint, MemberSpec, Task
 from tests.contracts.executor_contract import arrays, finish, healthy, tasks
 

@@ -1,4 +1,7 @@
-"""Just enough of a W&B server for the real client to be online: takes runs, history and files; can go dark."""
+"""Just enough of a W&B server for the real client to be online: takes runs, history, summaries and files; can go dark.
+
+It also gives a sweep's tries to a real `wandb agent`, one after the other.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,18 @@ from typing import Any
 
 
 class SmallServer:
-    """Serves on a free port until closed. history: run id -> rows by line number."""
+    """Serves on a free port until closed. history: run id -> rows by line number.
+
+    sweep: the configuration of the one sweep there is, as text; tries: (run id, values) that are still to be made.
+    """
 
     def __init__(self) -> None:
         self.history: dict[str, dict[int, dict[str, Any]]] = {}
         self.opened: list[dict[str, Any]] = []
         self.complete: dict[str, int] = {}
+        self.summary: dict[str, dict[str, Any]] = {}
+        self.sweep = ""
+        self.tries: list[tuple[str, dict[str, Any]]] = []
         self.dark = threading.Event()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_port}"
@@ -34,6 +43,8 @@ class SmallServer:
             for number, line in enumerate(sent.get("files", {}).get("wandb-history.jsonl", {}).get("content", [])):
                 offset = sent["files"]["wandb-history.jsonl"]["offset"]
                 self.history.setdefault(run, {})[offset + number] = json.loads(line)
+            for line in sent.get("files", {}).get("wandb-summary.json", {}).get("content", []):
+                self.summary[run] = json.loads(line)
             if sent.get("complete"):
                 self.complete[run] = sent["exitcode"]
         return {}
@@ -49,11 +60,36 @@ class SmallServer:
                 "id": given["name"], "name": given["name"], "displayName": given.get("displayName"), "description": "",
                 "config": "{}", "sweepName": None, "historyLineCount": 0, "project": project,
             }  # fmt: skip
+            if given.get("sweep"):
+                bucket["sweepName"] = given["sweep"]
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+        if "viewer" in asked:
+            teams = {"edges": [{"node": {"name": "me"}}]}
+            return {
+                "viewer": {"id": "me", "entity": "me", "username": "me", "email": "", "flags": "{}", "teams": teams}
+            }
+        if "SweepWithRuns" in asked:
+            return {
+                "project": {"sweep": {"id": "s", "name": given["sweep"], "config": self.sweep, "runs": {"edges": []}}}
+            }
+        if "createAgent" in asked:
+            return {"createAgent": {"agent": {"id": "agent"}}}
+        if "agentHeartbeat" in asked:
+            return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(self._commands(given))}}
         if "createRunFiles" in asked:
             files = [{"name": name, "uploadUrl": f"{self.url}/upload"} for name in given["files"]]
             return {"createRunFiles": {"runID": given["run"], "uploadHeaders": [], "files": files}}
         return {}
+
+    def _commands(self, given: dict[str, Any]) -> list[dict[str, Any]]:
+        """The next try once the last one has ended; the end once there is none."""
+        if json.loads(given["runState"]):
+            return []
+        if not self.tries:
+            return [{"type": "exit"}]
+        run, values = self.tries.pop(0)
+        args = {name: {"value": value} for name, value in values.items()}
+        return [{"type": "run", "run_id": run, "program": "ensemble", "args": args}]
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self

@@ -24,7 +24,7 @@ from ensemble.errors import ConfigError
 from ensemble.events import EpochFinished, RunStarted
 from ensemble.storage.atomic import write_bytes
 from ensemble.tracking.build import build_trackers
-from ensemble.tracking.figures import METRICS, Figures
+from ensemble.tracking.metrics import METRICS, Figures
 from ensemble.tracking.metrics_endpoint import MetricsEndpoint
 from ensemble.tracking.ray_metrics import RayMetrics
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run

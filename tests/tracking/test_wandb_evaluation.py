@@ -38,7 +38,7 @@ def test_tables_hold_every_record():
     assert found["contributions"].rows[1] == (1, -0.01, None)
     cells = {(actual, predicted): count for actual, predicted, count in found["confusion"].rows}
     assert cells == {(str(a), str(p)): CONFUSION[a][p] for a in range(3) for p in range(3)}
-    assert found["confusion"].confusion
+    assert found["confusion"].chart == "confusion"
 
 
 def test_disputed_rows_name_their_votes_and_show_their_images():

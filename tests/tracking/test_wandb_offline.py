@@ -18,6 +18,7 @@ from PIL import Image
 from ensemble.config.schema import WandbConfig
 from ensemble.events import EpochFinished, MemberFinished, RunFinished, RunStarted, TaskStarted
 from ensemble.tracking.event_log import EventLog, latest_histories, read_events
+from ensemble.tracking.figures import MEMBER
 from ensemble.tracking.wandb_tracker import WandbTracker, effective_mode, replay
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run, epoch
 from tests.tracking.judgement import judgement, keep_judgement
@@ -91,16 +92,17 @@ def assert_tells(folder: Path, log: Path) -> None:
     for event in events:
         if isinstance(event, MemberFinished):
             found = runs[f"m{event.member:04d}"]
-            assert found.summary["error/validation"] == event.validation_error
+            assert found.summary["kept/validation_error"] == event.validation_error
             assert found.summary["train_seconds"] == event.train_seconds
             assert found.summary["num_parameters"] == event.num_parameters
-            assert found.summary["kept_epoch"] == event.kept_epoch
+            assert found.summary["kept/epoch"] == event.kept_epoch
             assert found.exit_code == 0
         if isinstance(event, RunFinished):
             ensemble = runs["ensemble"]
             assert {name: ensemble.summary[name] for name in event.headline} == event.headline
-            assert ensemble.summary["seconds"] == event.seconds
-            assert (ensemble.summary["members"], ensemble.summary["failed"]) == (event.members, event.failed)
+            assert ensemble.summary["run_seconds"] == event.seconds
+            counts = (ensemble.summary["members/finished"], ensemble.summary["members/failed"])
+            assert counts == (event.members, event.failed)
             assert ensemble.exit_code == 0
 
 
@@ -127,7 +129,8 @@ def test_runs_are_named_grouped_tagged_and_configured(run):
         assert found.config["seed"] == 3
         if kind == "member":
             assert found.config["member"] == int(id[-4:])
-            assert found.axes == {"train/*": "epoch", "validation/*": "epoch"}
+            assert found.axes == {figure.name: figure.axis for figure in MEMBER if figure.axis}
+            assert found.summaries == {figure.name: figure.summary for figure in MEMBER if figure.summary != "last"}
     assert len({found.run.run_group for found in read_folder(run).values()}) == 1
 
 

@@ -24,6 +24,7 @@ class RunFile:
     history: list[dict[str, Any]] = field(default_factory=list)
     summary: dict[str, Any] = field(default_factory=dict)
     axes: dict[str, str] = field(default_factory=dict)
+    summaries: dict[str, str] = field(default_factory=dict)  # of curves of which another value than the last is kept
     files: list[str] = field(default_factory=list)
     artifacts: list[Any] = field(default_factory=list)
     exit_code: int | None = None
@@ -63,8 +64,14 @@ def read_run(path: Path) -> RunFile:
                 found.history.append(_items(record.history.item))
             case "summary":
                 found.summary.update(_items(record.summary.update))
-            case "metric" if record.metric.step_metric:
-                found.axes[record.metric.glob_name or record.metric.name] = record.metric.step_metric
+            case "config":
+                found.config.update(_items(record.config.update))
+            case "metric":
+                name = record.metric.glob_name or record.metric.name
+                if record.metric.step_metric:
+                    found.axes[name] = record.metric.step_metric
+                for kind, _ in record.metric.summary.ListFields():
+                    found.summaries[name] = kind.name
             case "files":
                 found.files += [file.path for file in record.files.files]
             case "artifact":
