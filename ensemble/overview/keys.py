@@ -18,6 +18,7 @@ from ensemble.evaluation import written
 from ensemble.outside.names import shown
 from ensemble.overview.rows import Row
 from ensemble.overview.spending import Spent
+from ensemble.results.differing_keys import differing_keys
 from ensemble.storage.identity import is_neutral
 
 Kind = Literal["text", "rate", "number", "bytes", "seconds", "date"]
@@ -152,25 +153,22 @@ def _as_value(value: Any) -> Value:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def differing_keys(rows: Sequence[Row]) -> list[str]:
-    """Dotted keys of the configuration with different values among the rows that have them, in the configuration's order.
+def shown_keys(rows: Sequence[Row]) -> list[str]:
+    """The keys in which the rows' configurations differ, in the configuration's order.
 
     Those that have columns of their own are left out, and how a run is tracked; those that no member depends on come last.
     """
-    values: dict[str, set[str]] = {}
-    for row in rows:
-        for key, value in row.values.items():
-            values.setdefault(key, set()).add(repr(value))
     found = [
-        key for key, seen in values.items()
-        if len(seen) > 1 and key not in _SHOWN_OTHERWISE and not key.startswith("tracking.")
-    ]  # fmt: skip
+        key
+        for key in differing_keys([row.values for row in rows])
+        if key not in _SHOWN_OTHERWISE and not key.startswith("tracking.")
+    ]
     return sorted(found, key=is_neutral)
 
 
 def differing_columns(rows: Sequence[Row]) -> list[Key]:
     """A column for each, under the last part of its key where no other has the same; earlier ones stay longer."""
-    names = differing_keys(rows)
+    names = shown_keys(rows)
     lasts = [name.rpartition(".")[2] for name in names]
     columns = []
     for place, (name, last) in enumerate(zip(names, lasts, strict=True)):

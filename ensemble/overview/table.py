@@ -19,7 +19,7 @@ from rich.text import Text
 from ensemble.evaluation.written import NONE as _NONE
 from ensemble.evaluation.written import plural
 from ensemble.outside.names import shown
-from ensemble.overview.keys import KEYS, Key, differing_columns, differing_keys, size_text
+from ensemble.overview.keys import KEYS, Key, differing_columns, shown_keys, size_text
 from ensemble.overview.prices import Money, money_of
 from ensemble.overview.rows import STATES, Row
 from ensemble.overview.spending import Spent
@@ -148,7 +148,7 @@ def _unpriced(money: Money) -> str:
 
 def rows_json(rows: Sequence[Row], cost: bool, prices: Mapping[str, float]) -> dict[str, Any]:
     """All figures: rates as fractions, times in seconds or as ISO 8601 with the zone; null where there is nothing to know."""
-    made: dict[str, Any] = {"runs": [_record(row, cost, prices) for row in rows], "differing": differing_keys(rows)}
+    made: dict[str, Any] = {"runs": [_record(row, cost, prices) for row in rows], "differing": shown_keys(rows)}
     if prices:
         total = money_of_all(rows, prices)
         made["money"] = {"amount": total.amount, "unpriced": list(total.unpriced)}
@@ -186,7 +186,7 @@ def _iso(moment: float | None) -> str | None:
 
 def rows_csv(rows: Sequence[Row], cost: bool, prices: Mapping[str, float]) -> str:
     """A line for each run under the keys of the JSON document, and the keys in which the runs differ; nothing where there is nothing."""
-    text, differing = io.StringIO(), differing_keys(rows)
+    text, differing = io.StringIO(), shown_keys(rows)
     names = [name for name in _record(Row("", "", "no run"), False, {}) if name != "values"]
     names += [*(["cpu_seconds", "gpu_seconds", "lost_seconds"] if cost else []), *(["money"] if prices else [])]
     writer = csv.writer(text, lineterminator="\n")

@@ -35,8 +35,8 @@ from ensemble.report.class_tables import (
 from ensemble.report.figures import RenderedFigure, render_figures, write_figures
 from ensemble.report.fonts import missing_note
 from ensemble.report.keeping import mark_of, refuse_other
+from ensemble.report.many_runs import Overview, overview_figures, overview_part, page_links, read_overview
 from ensemble.report.numbers import Numbers
-from ensemble.report.overview import Overview, overview_figures, overview_part, page_links, read_overview
 from ensemble.report.paper_tables import TABLES, write_tables
 from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.storage.atomic import write_bytes
@@ -124,7 +124,7 @@ def render_overview(
     """The overview of several runs, and all about `runs` below it, as the text of a page. links: see `overview_part`."""
     parts = [_run_part(i, run, drawn) for i, (run, drawn) in enumerate(zip(runs, figures, strict=True))]
     found = overview_part(overview, overview_figures(overview), links)
-    return _environment().get_template("overview.html").render(**found, runs=parts, mark=mark)
+    return _environment().get_template("many_runs.html").render(**found, runs=parts, mark=mark)
 
 
 def _environment() -> Environment:

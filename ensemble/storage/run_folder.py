@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -26,9 +25,10 @@ from ensemble.storage.atomic import json_bytes, remove_leftovers
 from ensemble.storage.damage import Damaged, what_to_do
 from ensemble.storage.descriptions import DatasetFacts, JudgedConfig, MemberFile, MethodFacts, PlanFacts
 from ensemble.storage.event_lines import parse_events
+from ensemble.storage.folder_index import FolderIndex
 from ensemble.storage.identity import differences
 from ensemble.storage.listed_folder import ListedFolder, has_entries, is_file, locked
-from ensemble.storage.manifest import MANIFEST, MEMBER_FILES, Entry, member_folder, members_of
+from ensemble.storage.manifest import MANIFEST, MEMBER_FILES, Entry, member_folder
 from ensemble.storage.member_files import (
     HISTORY,
     MEMBER,
@@ -61,8 +61,7 @@ class RunFolder(ListedFolder):
     def __init__(self, path: Path, lock: IO[str] | None = None, mirror: Mirror | None = None) -> None:
         super().__init__(path, lock, mirror)
         self._expected: tuple[tuple[str, ...], Expected] | None = None
-        self._finished: set[int] | None = None
-        self._states: dict[str, set[str]] | None = None  # checkpoints by task
+        self._known: FolderIndex | None = None
 
     @classmethod
     def open(
@@ -279,30 +278,24 @@ class RunFolder(ListedFolder):
 
     def finished(self) -> set[int]:
         """Indices of the members that are stored whole."""
-        return set(self._members())
+        return set(self._index.members)
 
     def has_member(self, index: int) -> bool:
         """Whether a member is stored whole."""
-        return index in self._members()
+        return index in self._index.members
 
-    def _members(self) -> set[int]:
-        if self._finished is None:
-            self._finished = members_of(self._files)
-        return self._finished
+    @property
+    def _index(self) -> FolderIndex:
+        if self._known is None:
+            self._known = FolderIndex(self._files)
+        return self._known
 
     def _note(self, listed: Mapping[str, Entry], removed: Sequence[str]) -> None:
-        if self._finished is not None:
-            self._finished |= members_of(listed)
-            self._finished -= members_of(dict.fromkeys(removed))
-        if self._states is not None:
-            for name in removed:
-                self._states.get(_task_of(name), set()).discard(name)
-            for name in listed:
-                if task := _task_of(name):
-                    self._states.setdefault(task, set()).add(name)
+        if self._known is not None:
+            self._known.note(listed, removed)
 
     def _forget_notes(self) -> None:
-        self._finished = self._states = None
+        self._known = None
 
     def load_member(self, index: int, weights: bool = False) -> MemberResult:
         """A stored member; its weights only on request. Raises StorageError when damaged or not of this run."""
@@ -376,42 +369,25 @@ class RunFolder(ListedFolder):
 
     def save_checkpoint(self, task: str, content: bytes) -> None:
         """Keep the state of a task in mid-training, and the one before it."""
-        older = self._checkpoints(task)
+        older = self._index.checkpoints(task)
         number = int(older[-1].split(".")[-2]) + 1 if older else 0
         self.write(f"checkpoints/{task}.{number:06d}.safetensors", content)
         self.forget(older[:-1])
 
     def load_checkpoint(self, task: str) -> bytes | None:
         """The newest undamaged state of a task; None when there is none."""
-        for name in reversed(self._checkpoints(task)):
+        for name in reversed(self._index.checkpoints(task)):
             with contextlib.suppress(Damaged):
                 return self.read_bytes(name)
         return None
 
     def drop_checkpoints(self, task: str) -> None:
         """Remove the states of a finished task."""
-        self.forget(self._checkpoints(task))
+        self.forget(self._index.checkpoints(task))
 
     def drop_all_checkpoints(self) -> None:
         """Remove the states of all tasks, once no task is unfinished."""
         self.forget([name for name in self.files() if name.startswith("checkpoints/")])
-
-    def _checkpoints(self, task: str) -> list[str]:
-        if self._states is None:
-            self._states = {}
-            for name in self._files:
-                if of := _task_of(name):
-                    self._states.setdefault(of, set()).add(name)
-        return sorted(self._states.get(task, ()))
-
-
-def _task_of(name: str) -> str:
-    """The task that a listed file is a checkpoint of; empty for any other."""
-    found = _CHECKPOINT.fullmatch(name)
-    return found[1] if found else ""
-
-
-_CHECKPOINT = re.compile(r"checkpoints/(.+)\.\d+\.safetensors", re.DOTALL)
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ensemble.errors import ConfigError
 from ensemble.overview.filters import chosen, in_order, parse_filter
-from ensemble.overview.keys import BY_NAME, differing_columns, differing_keys
+from ensemble.overview.keys import BY_NAME, differing_columns, shown_keys
 from ensemble.overview.rows import STATES, Row
 from tests.amounts import examples
 
@@ -174,12 +174,12 @@ def test_an_unknown_key_to_sort_by_is_refused():
         in_order([], "eror")
 
 
-def test_differing_keys_are_those_of_runs_that_have_them():
+def test_shown_keys_are_those_of_runs_that_have_them():
     rows = [
         row("a", values={"name": "a", "seed": 1, "training.lr": 0.1, "method.rounds": 3, "compute.slots": 1}),
         row("b", values={"name": "b", "seed": 1, "training.lr": 0.2, "compute.slots": 2}),
         row("c", "damaged", problem="x"),
     ]
-    assert differing_keys(rows) == ["training.lr", "compute.slots"], "what no member depends on comes last"
+    assert shown_keys(rows) == ["training.lr", "compute.slots"], "what no member depends on comes last"
     assert [key.title for key in differing_columns(rows)] == ["lr", "slots"]
-    assert differing_keys(rows[:1]) == []
+    assert shown_keys(rows[:1]) == []

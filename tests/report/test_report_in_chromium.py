@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ensemble.report.html import render_overview
-from ensemble.report.overview import read_overview
+from ensemble.report.many_runs import read_overview
 from ensemble.report.run_facts import read_run
 
 

@@ -18,10 +18,10 @@ from markupsafe import Markup
 from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.outside.names import shown
-from ensemble.report import overview_plots, wording
+from ensemble.report import many_runs_plots, wording
 from ensemble.report.figures import Plot, RenderedFigure, render
 from ensemble.report.numbers import Numbers
-from ensemble.results.changed_keys import changed_keys
+from ensemble.results.differing_keys import differing_settings
 from ensemble.results.judging import stored_evaluation
 from ensemble.storage import RunFolder
 from ensemble.storage.identity import flat
@@ -56,16 +56,16 @@ PLOTS = (
     Plot(
         "keys", "What goes with a low error",
         "A line for each run, from what it was set to, to its validation error; bold: the quarter with the lowest validation error.",
-        overview_plots.parallel_coordinates, (11.0, 3.6),
+        many_runs_plots.parallel_coordinates, (11.0, 3.6),
     ),
     Plot(
         "runs", "Test error of every run",
         "Dots: the vote with its 95 % interval; diamonds: the run's single model that validation picks.",
-        overview_plots.intervals, lines=lambda found: found.lines,
+        many_runs_plots.intervals, lines=lambda found: found.lines,
     ),
     Plot(
         "seconds", "Error and training time", "A dot for each run: the seconds its members were trained, all together.",
-        overview_plots.error_by_seconds,
+        many_runs_plots.error_by_seconds,
     ),
 )  # fmt: skip
 
@@ -89,13 +89,13 @@ def read_overview(paths: Sequence[Path]) -> Overview:
             errors.append(error)
     if not lines:
         raise errors[0]
-    changed = changed_keys([line.config for line in lines])
+    changed = differing_settings([line.config for line in lines])
     return Overview(tuple(lines), changed, tuple(f"left out: {error}" for error in errors))
 
 
 def overview_figures(overview: Overview) -> list[RenderedFigure]:
     """The figures that these runs have the facts for."""
-    axes = overview_plots.drawable_keys(overview.changed)
+    axes = many_runs_plots.drawable_keys(overview.changed)
     plots = [plot for plot in PLOTS if plot.name != "keys" or len(axes) > 1]
     names = [line.name for line in overview.lines]
     return render(plots, overview, "overview", names)

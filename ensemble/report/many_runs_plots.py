@@ -13,7 +13,7 @@ from ensemble.report.plots import MUTED, SINGLE, VOTE, Axes
 from ensemble.report.set_plots import NAME_SIGNS, PARTS_UP_TO, pairs, places
 
 if TYPE_CHECKING:
-    from ensemble.report.overview import Overview
+    from ensemble.report.many_runs import Overview
 
 AXES_UP_TO = 6  # upright axes of the figure of keys, besides that of the error
 LOG_FROM = 20  # times the smallest value that the largest must be for a logarithmic axis

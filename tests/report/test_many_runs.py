@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from ensemble.commands.main import main
 from ensemble.errors import StorageError
 from ensemble.report.html import write_report
-from ensemble.report.overview import read_overview
-from ensemble.report.overview_plots import drawable_keys
-from ensemble.results.changed_keys import changed_keys
+from ensemble.report.many_runs import read_overview
+from ensemble.report.many_runs_plots import drawable_keys
+from ensemble.results.differing_keys import differing_settings
 from ensemble.storage import RunFolder
 from tests.report.test_html_report import Page, found_in
 
@@ -33,19 +33,22 @@ def with_config(path: Path, **changes: Any) -> Path:
     return path
 
 
-def test_changed_keys() -> None:
+def test_differing_settings() -> None:
     bagging = {"name": "a", "seed": 1, "method": {"name": "bagging", "replacement": True}, "training": {"lr": 0.1}}
     other = {"name": "b", "seed": 2, "method": {"name": "deep_ensemble"}, "training": {"lr": 0.1}}
-    assert changed_keys([bagging, other]) == {"method.name": ("bagging", "deep_ensemble"), "seed": (1, 2)}
+    assert differing_settings([bagging, other]) == {"method.name": ("bagging", "deep_ensemble"), "seed": (1, 2)}
     third = {**bagging, "method": {"name": "bagging", "replacement": False}, "training": {"lr": 1}}
-    assert changed_keys([other, bagging, third]) == {
+    assert differing_settings([other, bagging, third]) == {
         "method.name": ("deep_ensemble", "bagging", "bagging"),
         "training.lr": (0.1, 0.1, 1),
         "method.replacement": (None, True, False),
         "seed": (2, 1, 1),
     }
-    assert changed_keys([bagging, {**bagging, "name": "c", "output_dir": "elsewhere", "compute": {"slots": 4}}]) == {}
-    assert changed_keys([{"a": True}, {"a": 1}]) == {"a": (True, 1)}  # 1 == True, and yet another setting
+    assert (
+        differing_settings([bagging, {**bagging, "name": "c", "output_dir": "elsewhere", "compute": {"slots": 4}}])
+        == {}
+    )
+    assert differing_settings([{"a": True}, {"a": 1}]) == {"a": (True, 1)}  # 1 == True, and yet another setting
 
 
 def test_numbers_links_and_settings(run_of: Callable[..., Path], tmp_path: Path) -> None:
