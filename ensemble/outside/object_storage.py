@@ -11,11 +11,14 @@ once; one that is refused is not. A bucket is never made. Requests of several ob
 from __future__ import annotations
 
 import logging
+import os
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from ensemble.errors import ConfigError, StorageError
@@ -79,6 +82,7 @@ class ObjectStorage:
         if protocol in _OPTIONS:
             self._files.retries = 1  # trying again is done here, so that it ends
         self._has_folders = protocol in _WITH_FOLDERS
+        self._on_this_disk = protocol in ("file", "local")
         self._when_away = when_away
         self._answers = True  # it did when it was last asked
         self._said = False
@@ -99,9 +103,13 @@ class ObjectStorage:
         """Write an object, whole or not at all. Raises Unreachable, StorageError where there is no such bucket."""
 
         def write() -> None:
+            place = self._place(name)
             if self._has_folders:
-                self._files.makedirs(self._place(name).rpartition("/")[0], exist_ok=True)
-            self._files.pipe_file(self._place(name), content)
+                self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
+            if self._on_this_disk:  # where a kill in the middle of writing would leave the beginning of the object
+                _write_whole(Path(place), content)
+            else:
+                self._files.pipe_file(place, content)
 
         try:
             self._request(name, "written", write)
@@ -227,6 +235,19 @@ class ObjectStorage:
         return StorageError(
             f"{self.address}: there is no such bucket ({error}); correct the address, or create the bucket: that is not done here"
         )
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.writing")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _words(error: Exception) -> str:

@@ -385,3 +385,18 @@ def test_a_copy_that_is_cut_off_at_any_request_is_whole_as_of_an_earlier_moment(
             break
     assert ended
     assert cut > 40
+
+
+def test_a_kill_while_an_object_is_written_to_this_disk_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = object_storage.ObjectStorage(f"file://{tmp_path}/bucket", "output_dir")
+    storage.write("run/manifest.json", b"before")
+
+    def killed(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ensemble.outside.object_storage.os.fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write("run/manifest.json", b"after, and longer")
+    assert storage.read("run/manifest.json") == b"before"
