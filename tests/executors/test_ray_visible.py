@@ -20,14 +20,15 @@ from ray.util.state import list_tasks
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
-from ensemble.events import Event, Notice
+from ensemble.events import Event, Notice, RunStarted
 from ensemble.executors import ray_waiting
 from ensemble.executors.labels import members_in_words, task_label
 from ensemble.executors.ray_groups import RayGroupExecutor
 from ensemble.executors.ray_tasks import RayExecutor
 from ensemble.executors.ray_waiting import Need, Slots, WaitingLines
 from ensemble.run.compose import run_experiment
-from ensemble.tracking.figures import METRICS
+from ensemble.tracking.figures import METRICS, Figures
+from ensemble.tracking.ray_metrics import RayMetrics
 from ensemble.types import Checkpoint, MemberSpec, Task
 from tests.contracts.executor_contract import arrays, finish, healthy, tasks
 
@@ -97,7 +98,6 @@ def test_tasks_are_called_by_run_and_members(cluster: str) -> None:
     assert "exp2 members 0-7" in shown.stdout
 
 
-@pytest.mark.timeout(120)
 def test_what_waits_for_a_slot_is_said_until_it_has_one(
     held: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +129,6 @@ def slower(task: Task, given: Any) -> Iterator[Any]:
 
 
 @pytest.mark.long  # Ray Train starts twice as many actors as there are workers
-@pytest.mark.timeout(280)
 def test_groups_say_so_too(held: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_waiting, "FIRST_S", 2.0)
     said: list[str] = []
@@ -146,7 +145,6 @@ def test_groups_say_so_too(held: Callable[[], None], monkeypatch: pytest.MonkeyP
     assert said[1].startswith("exp2: members 0-2 have a slot, asked ")
 
 
-@pytest.mark.timeout(250)
 def test_a_runs_figures_are_among_rays_own(cluster: str, tmp_path: Path) -> None:
     """Ray's agent exports what the driver counts, under Ray's prefix; Prometheus finds its port as below."""
     experiment = parse_experiment({
@@ -170,6 +168,28 @@ def test_a_runs_figures_are_among_rays_own(cluster: str, tmp_path: Path) -> None
     assert found["ray_ensemble_images_trained_total", ""] == 4 * 1298
     info = next(one.labels for one in samples if one.name == "ray_ensemble_info")
     assert (info["method"], info["executor"], info["device"]) == ("bagging", "ray", "cpu")
+
+
+def test_figures_that_do_not_change_stay_until_the_run_ends(cluster: str) -> None:
+    """Ray's agent forgets gauges that nobody sets again."""
+    tracker, (node,) = RayMetrics(Figures(lambda: "cpu")), ray.nodes()
+    tracker.handle(RunStarted("calm", "bagging", 3, 0, "ray", 2), 1e9)
+
+    def there() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
+            return 'run="calm"' in answer.read().decode()
+
+    def within(seconds: float, wanted: bool) -> bool:
+        deadline = time.monotonic() + seconds
+        while there() is not wanted and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return there() is wanted
+
+    assert within(60, True)
+    time.sleep(35)
+    assert there(), "more than two reports later, without an event"
+    tracker.close(True)
+    assert within(60, False)
 
 
 def test_lines_come_now_and_then() -> None:
