@@ -69,9 +69,6 @@ class WaitingLines:
         """Whether the cluster is to be asked now, and not again for a while. asked: when each task that has not begun was handed over."""
         if not asked or now - min(asked) < FIRST_S or now - self._looked < LOOK_EVERY_S:
             return False
-        pause = EVERY_S if now - min(asked) < OFTEN_S else RARELY_EVERY_S
-        if self._told is not None and now - self._told < pause:
-            return False
         self._looked = now
         return True
 
@@ -80,14 +77,22 @@ class WaitingLines:
 
         under_way: how many of the run's tasks have begun and not ended.
         """
-        if not slots.waits or slots.free > 0 or under_way >= max(1, slots.total):
+        if not slots.waits:  # their processes are starting
+            self._began |= self._waited
+            self._waited = {}
+            return self._end(now) if self._began else None
+        if slots.free > 0 or under_way >= max(1, slots.total):
             return None
-        self._told, self._asked = now, min(moment for _, moment in tasks)
+        asked = min(moment for _, moment in tasks)
+        pause = EVERY_S if now - asked < OFTEN_S else RARELY_EVERY_S
+        if self._told is not None and now - self._told < pause:
+            return None
+        self._told, self._asked = now, asked
         waiting = [task for task, _ in tasks]
         self._waited = {task.id: task for task in waiting}
         held = f", {under_way} of them held by this run" if under_way else ""
         return (
-            f"{self.run}: {_whose(waiting)} {'wait' if _many(waiting) else 'waits'} for {self.need}{' each task' if len(waiting) > 1 else ''}; "
+            f"{self.run}: {_whose(waiting)} {'wait' if _many(waiting) else 'waits'} for {self.need}{' per task' if len(waiting) > 1 else ''}; "
             f"the cluster has {_count(slots.total, 'slot')}, {slots.free} free{held}; asked {duration(now - self._asked)} ago"
         )
 
@@ -98,6 +103,9 @@ class WaitingLines:
         self._began[task.id] = task
         if self._waited:
             return None
+        return self._end(now)
+
+    def _end(self, now: float) -> str:
         begun, self._began, self._told = list(self._began.values()), {}, None
         have = "have their slots" if len(begun) > 1 else "have a slot" if _many(begun) else "has a slot"
         return f"{self.run}: {_whose(begun)} {have}, asked {duration(now - self._asked)} ago"

@@ -20,14 +20,15 @@ from ray.util.state import list_tasks
 
 from ensemble.config import parse_experiment
 from ensemble.config.schema import ComputeConfig
-from ensemble.events import Event, Notice
+from ensemble.events import Event, Notice, RunStarted
 from ensemble.executors import ray_waiting
 from ensemble.executors.labels import members_in_words, task_label
 from ensemble.executors.ray_groups import RayGroupExecutor
 from ensemble.executors.ray_tasks import RayExecutor
 from ensemble.executors.ray_waiting import Need, Slots, WaitingLines
 from ensemble.run.compose import run_experiment
-from ensemble.tracking.metrics import METRICS
+from ensemble.tracking.metrics import METRICS, Figures
+from ensemble.tracking.ray_metrics import RayMetrics
 from ensemble.types import Checkpoint, MemberSpec, Task
 from tests.contracts.executor_contract import arrays, finish, healthy, tasks
 
@@ -97,7 +98,6 @@ def test_tasks_are_called_by_run_and_members(cluster: str) -> None:
     assert "exp2 members 0-7" in shown.stdout
 
 
-@pytest.mark.timeout(120)
 def test_what_waits_for_a_slot_is_said_until_it_has_one(
     held: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +114,7 @@ def test_what_waits_for_a_slot_is_said_until_it_has_one(
     executor = RayExecutor(ComputeConfig(executor="ray"), "cpu", "exp2")
     assert len(list(executor.run(tasks(8, 2), healthy, arrays(), hear))) == 2
     assert len(said) == 3, said
-    waits = "exp2: members 0-9 wait for 1 CPU each task; the cluster has 2 slots, 0 free; asked 0:"
+    waits = "exp2: members 0-9 wait for 1 CPU per task; the cluster has 2 slots, 0 free; asked 0:"
     assert [line.startswith(waits) for line in said] == [True, True, False]
     assert said[0] != said[1]
     assert said[2].startswith("exp2: members 0-9 have their slots, asked 0:")
@@ -129,7 +129,6 @@ def slower(task: Task, given: Any) -> Iterator[Any]:
 
 
 @pytest.mark.long  # Ray Train starts twice as many actors as there are workers
-@pytest.mark.timeout(280)
 def test_groups_say_so_too(held: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_waiting, "FIRST_S", 2.0)
     said: list[str] = []
@@ -146,7 +145,6 @@ def test_groups_say_so_too(held: Callable[[], None], monkeypatch: pytest.MonkeyP
     assert said[1].startswith("exp2: members 0-2 have a slot, asked ")
 
 
-@pytest.mark.timeout(250)
 def test_a_runs_figures_are_among_rays_own(cluster: str, tmp_path: Path) -> None:
     """Ray's agent exports what the driver counts, under Ray's prefix; Prometheus finds its port as below."""
     experiment = parse_experiment({
@@ -172,18 +170,38 @@ def test_a_runs_figures_are_among_rays_own(cluster: str, tmp_path: Path) -> None
     assert (info["method"], info["executor"], info["device"]) == ("bagging", "ray", "cpu")
 
 
+def test_figures_that_do_not_change_stay_until_the_run_ends(cluster: str) -> None:
+    """Ray's agent forgets gauges that nobody sets again."""
+    tracker, (node,) = RayMetrics(Figures(lambda: "cpu")), ray.nodes()
+    tracker.handle(RunStarted("calm", "bagging", 3, 0, "ray", 2), 1e9)
+
+    def there() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{node['MetricsExportPort']}/metrics", timeout=10) as answer:
+            return 'run="calm"' in answer.read().decode()
+
+    def within(seconds: float, wanted: bool) -> bool:
+        deadline = time.monotonic() + seconds
+        while there() is not wanted and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return there() is wanted
+
+    assert within(60, True)
+    time.sleep(35)
+    assert there(), "more than two reports later, without an event"
+    tracker.close(True)
+    assert within(60, False)
+
+
 def test_lines_come_now_and_then() -> None:
     """By a clock of the test: every 30 s for ten minutes, then every ten minutes."""
     lines, task, none = WaitingLines("r", Need(1, 1)), tasks(1)[0], Slots(2, 0, True)
     told = []
     for second in range(3600):
-        if lines.due([100.0], 100.0 + second):
+        if lines.due([100.0], 100.0 + second) and (line := lines.wait([(task, 100.0)], 0, none, 100.0 + second)):
+            assert line.startswith("r: member 0 waits for 1 CPU and 1 GPU; the cluster has 2 slots, 0 free; asked ")
             told.append(second)
-            line = lines.wait([(task, 100.0)], 0, none, 100.0 + second)
     assert told[:3] == [10, 40, 70]
     assert len(told) == 25
-    assert line is not None
-    assert line.startswith("r: member 0 waits for 1 CPU and 1 GPU; the cluster has 2 slots, 0 free; asked ")
     assert lines.begin(task, 3700.0) == "r: member 0 has a slot, asked 1:00:00 ago"
     assert lines.begin(task, 3701.0) is None, "once"
 
@@ -199,11 +217,19 @@ def test_what_waits_for_nobody_else_is_not_said(under_way: int, slots: Slots) ->
     assert lines.begin(task, 61.0) is None
 
 
+def test_it_ends_when_nothing_waits_any_more_though_the_process_has_not_said_anything() -> None:
+    lines, task = WaitingLines("r", Need(1, 0)), tasks(2)[0]
+    assert lines.wait([(task, 0.0)], 0, Slots(2, 0, True), 60.0) is not None
+    assert lines.wait([(task, 0.0)], 0, Slots(2, 0, False), 65.0) == "r: members 0-1 have a slot, asked 1:05 ago"
+    assert lines.wait([(task, 0.0)], 0, Slots(2, 0, False), 70.0) is None
+    assert lines.begin(task, 80.0) is None
+
+
 def test_a_task_that_is_taken_back_is_not_said_to_have_a_slot() -> None:
     lines, (one, other) = WaitingLines("r", Need(2, 0)), tasks(1, 3)
     said = lines.wait([(one, 0.0), (other, 0.0)], 1, Slots(3, 0, True), 60.0)
     assert said == (
-        "r: members 0-3 wait for 2 CPUs each task; the cluster has 3 slots, 0 free, 1 of them held by this run; asked 1:00 ago"
+        "r: members 0-3 wait for 2 CPUs per task; the cluster has 3 slots, 0 free, 1 of them held by this run; asked 1:00 ago"
     )
     assert lines.begin(other, 61.0) is None
     lines.drop(one)
