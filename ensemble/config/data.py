@@ -41,10 +41,11 @@ class DataConfig(Section):
     name: DataName = "digits"
     root: str | None = Field(
         None,
-        description="folder of the data sets; without it $ENSEMBLE_DATA, else ./data. image_folder: the folder itself; table: the folder of its files",
+        description="folder of the data sets; without it $ENSEMBLE_DATA, else ./data. image_folder: the folder itself; table: the folder of its files; of these two also an address, s3://bucket/photos",
     )
     path: str | None = Field(
-        None, description="arrays: the .npz file with images and labels; table: the .csv, .tsv or .parquet file"
+        None,
+        description="arrays: the .npz file with images and labels; table: the .csv, .tsv or .parquet file; or the address of one",
     )
     image_column: str | None = Field(
         None, min_length=1, description="table: the column with the picture files, seen from root or the table's folder"

@@ -76,9 +76,16 @@ class Tree:
 
     def files_below(self, path: Path) -> list[Path]:
         """Every object below a folder, at any depth; of an object the object itself."""
-        start = self.name(path)
-        inside = f"{start}/" if start else ""
-        return [self.root / name for name in self.objects if name == start or name.startswith(inside)]
+        found: list[Path] = []
+        left = [self.name(path)]
+        while left:
+            name = left.pop()
+            inside = self._folders.get(name)
+            if inside is None:
+                found.append(self.root / name)
+            else:
+                left += [f"{name}/{inner}" if name else inner for inner in inside]
+        return found
 
     def read(self, path: Path) -> bytes:
         """An object. Raises DataError where it is gone, Unreachable where the storage does not answer or refuses."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -255,7 +256,7 @@ def _words(error: Exception) -> str:
 
 
 def _is_refusal(error: Exception) -> bool:
-    return isinstance(error, PermissionError) or any(sign in _words(error) for sign in _REFUSALS)
+    return isinstance(error, PermissionError) or _REFUSAL.search(_words(error)) is not None
 
 
 def _identity(facts: Mapping[str, Any]) -> str:
@@ -284,13 +285,6 @@ _QUICK = {"connect_timeout": 10, "read_timeout": 30, "retries": {"total_max_atte
 # max_concurrency: of the requests for one object. With more, s3fs asks for the size of each before it is read.
 _S3 = {"config_kwargs": _QUICK, "use_listings_cache": False, "max_concurrency": 1}
 _OPTIONS: dict[str, dict[str, Any]] = {"s3": _S3, "s3a": _S3}
-_REFUSALS = (
-    "403",
-    "AccessDenied",
-    "Forbidden",
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "NoCredentials",
-    "PartialCredentials",
-    "SignatureDoesNotMatch",
+_REFUSAL = re.compile(
+    r"\b40[13]\b|AccessDenied|Forbidden|ExpiredToken|InvalidAccessKeyId|NoCredentials|PartialCredentials|SignatureDoesNotMatch"
 )

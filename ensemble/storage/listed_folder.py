@@ -26,6 +26,10 @@ from ensemble.storage.names import EVENTS
 from ensemble.storage.remote import Mirror
 
 
+class InUse(StorageError):
+    """Another process has the folder open for writing."""
+
+
 class ListedFolder:
     """A folder open for writing (locked) or for reading."""
 
@@ -252,7 +256,7 @@ def locked(path: Path) -> IO[str]:
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
-        raise StorageError(
+        raise InUse(
             f"{path.parent}: in use by {holder}; wait for it, stop it, or give this run another name=..."
         ) from error
     except OSError:
