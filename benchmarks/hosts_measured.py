@@ -107,6 +107,8 @@ class Follower:
             code = None
         self.ended = time.monotonic()
         self._reader.join(5)
+        if self.process.stdout is not None and not self._reader.is_alive():
+            self.process.stdout.close()
         return code
 
     def text(self) -> str:

@@ -73,14 +73,14 @@ class Cluster:
         self.number += 1
         if "head" not in self._whole:
             self._whole.clear()  # workers do not survive their head
-        for name in ("head", "one", "two"):
-            if name not in self._whole:
-                host = self.hosts[name]
-                host.kill()
-                host.boot()
-                self.start(host)
-                if host is self.head:
-                    self.wait("head")  # on a busy machine three starts at a time may all take too long
+        anew = [self.hosts[name] for name in ("head", "one", "two") if name not in self._whole]
+        for host in anew:
+            host.kill()
+        for host in anew:
+            host.boot()
+            self.start(host)
+            if host is self.head:
+                self.wait("head")  # on a busy machine three starts at a time may all take too long
         self._whole = {"head", "one", "two"}
         self.wait("head", "one", "two")
 

@@ -20,6 +20,9 @@ _LOOK_EVERY_S = 5.0
 _CONNECT_S = 2.0
 _MISSES = 2  # looks in a row
 _HEAD_SILENT_S = 20.0
+GIVEN_UP_S = (
+    60.0  # after which the tasks of a machine that does not answer are tried elsewhere; Ray itself may take minutes
+)
 _SAY_AGAIN_S = 25.0  # of a machine that still does not answer
 
 
@@ -65,7 +68,9 @@ class HostWatch:
         for machine in self._silent_machines():
             if now - machine.said > _SAY_AGAIN_S:
                 machine.said = now
-                found.append(f"{machine.name} has not answered for {now - machine.since:.0f} s")
+                then = f"; tasks that it has are tried elsewhere after {GIVEN_UP_S:g} s"
+                silent = now - machine.since
+                found.append(f"{machine.name} has not answered for {silent:.0f} s{then if silent < GIVEN_UP_S else ''}")
         silent_s = now - self._answered
         if silent_s > _HEAD_SILENT_S and not self._head_silent:
             self._head_silent = True

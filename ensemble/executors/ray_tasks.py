@@ -28,7 +28,7 @@ from ensemble.executors.diagnosis import is_out_of_memory
 from ensemble.executors.labels import task_label
 from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cluster import connect, disconnect, fitting, wait_for_slots
-from ensemble.executors.ray_hosts import HostWatch
+from ensemble.executors.ray_hosts import GIVEN_UP_S, HostWatch
 from ensemble.executors.ray_stop import StopKey
 from ensemble.executors.ray_waiting import Need, WaitingLines, slots_now
 from ensemble.executors.ray_worker import Broke, NeedsOwnProcess, kept_process, single_process, train_remotely
@@ -36,9 +36,6 @@ from ensemble.outside import launcher_variables
 from ensemble.types import FailureKind, Task
 
 _LOOK_AGAIN_S = 5.0  # between looks at which nodes there are
-_SILENT_NODE_S = (
-    60.0  # after which the tasks of a node that does not answer are tried elsewhere; Ray itself takes minutes
-)
 _ANSWER_S = 15.0  # for a node to kill a worker; it may have to start a process for it
 
 
@@ -251,8 +248,8 @@ class RayExecutor:
     def _is_given_up(self, work: _UnderWay) -> bool:
         """Whether a task has said nothing for too long; less patience is had where its machine does not answer either."""
         patience_s = self._hang_timeout_s
-        if (place := work.collector.place) is not None and self._hosts.silent_s(place.host) > _SILENT_NODE_S:
-            patience_s = min(patience_s, _SILENT_NODE_S)
+        if (place := work.collector.place) is not None and self._hosts.silent_s(place.host) > GIVEN_UP_S:
+            patience_s = min(patience_s, GIVEN_UP_S)
         return work.silent_s > patience_s
 
     def _end_silent(self, stream: Any, work: _UnderWay) -> None:

@@ -184,7 +184,7 @@ class TestSilence:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Rank 0 and rank 1 train on; the run's policy tries the task again, and then it is trained."""
-        monkeypatch.setattr("ensemble.executors.launched._SILENCE_SAID_S", 0.2)
+        monkeypatch.setattr("ensemble.executors.launched.SILENCE_SAID_S", 0.2)
         worlds = make_worlds(3)
 
         def dies() -> None:
