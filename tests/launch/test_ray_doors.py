@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,9 +18,9 @@ import yaml
 
 from ensemble.errors import ComputeError
 from ensemble.launch.dashboard import check_line
+from tests.launch.ray_head import BIN, Head, ray_head
 
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 CANARY = "canary0123456789canary0123456789canary01"
 
 
@@ -32,45 +29,16 @@ def environment() -> dict[str, str]:
     return {**kept, "PATH": f"{BIN}:{os.environ['PATH']}", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-PORT = free_port()
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A head node on the loopback interface, which asks for no token."""
+    with ray_head(tmp_path_factory.mktemp("head"), environment(), cpus=4) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A head node on the loopback interface, as `ray start` makes it."""
-    dashboard = free_port()
-    command = [
-        str(BIN / "ray"), "start", "--head", "--block", f"--port={PORT}", "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=4", "--include-dashboard=true",
-        "--disable-usage-stats", f"--dashboard-agent-listen-port={free_port()}",  # the default one is one for the whole machine
-        f"--temp-dir=/tmp/r{os.getpid()}",
-    ]  # fmt: skip
-    head = subprocess.Popen(
-        command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                break
-        time.sleep(0.5)
-    else:
-        pytest.fail("the dashboard did not come up")
-    yield f"http://127.0.0.1:{dashboard}"
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(head.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        head.wait(5)  # it waits for others of its group, and they for it
-    with contextlib.suppress(ProcessLookupError):  # what Ray's head may have left of its group
-        os.killpg(head.pid, signal.SIGKILL)
-    head.wait()
-    shutil.rmtree(f"/tmp/r{os.getpid()}", ignore_errors=True)
+def address(head: Head) -> str:
+    return head.address
 
 
 def submit(address: str, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -96,14 +64,18 @@ def test_a_submitted_job_trains_and_its_exit_code_comes_back(address: str, tmp_p
     assert "vanishes with it; expected an absolute path" in wrong.stdout
 
 
-def test_one_two_and_four_slots_and_no_ray_at_all_give_the_same_bits(address: str, tmp_path: Path) -> None:
+def test_one_two_and_four_slots_and_no_ray_at_all_give_the_same_bits(head: Head, tmp_path: Path) -> None:
     """Two rounds of boosting with four chains; tests/launch/test_accelerate_door.py has two launched ranks beside inline."""
     (tmp_path / "same.yaml").write_text(
         "{num_members: 8, method: {name: adaboost, chains: 4, error_rows: training}, data: {name: digits}, model: {name: mlp, widths: [16]},"
         " training: {epochs: 2}, compute: {stack_size: 1, device: cpu}, tracking: {wandb: {mode: disabled}}}"
     )
     runs = {
-        f"slots{slots}": ["compute.executor=ray", f"compute.ray_address=127.0.0.1:{PORT}", f"compute.slots={slots}"]
+        f"slots{slots}": [
+            "compute.executor=ray",
+            f"compute.ray_address=127.0.0.1:{head.gcs_port}",
+            f"compute.slots={slots}",
+        ]
         for slots in (1, 2, 4)
     }
     found = {}

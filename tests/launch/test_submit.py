@@ -8,15 +8,13 @@ import http.server
 import json
 import os
 import random
-import shutil
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -25,9 +23,9 @@ from ensemble.launch import hand_over
 from ensemble.launch.fetching import _from_bucket, _Received
 from ensemble.launch.versions import VARIABLE, differences, here
 from ensemble.storage.manifest import Entry, manifest_bytes
+from tests.launch.ray_head import BIN, Head, ray_head
 
 pytestmark = pytest.mark.timeout(900)  # jobs begin slowly where the machine is busy
-BIN = Path(sys.executable).parent
 TOKEN = "0123456789abcdef0123456789abcdef"
 CONFIG = """\
 num_members: 2
@@ -40,26 +38,6 @@ tracking: {wandb: {mode: disabled}}
 """
 
 
-@dataclass(frozen=True)
-class Head:
-    """A head node. address: of its dashboard; home: its user's folder; gcs_port: for nodes, not for us."""
-
-    address: str
-    home: Path
-    gcs_port: int
-    session: Path
-
-    def logs(self) -> dict[str, int]:
-        """Bytes of the logs of all jobs."""
-        return {path.name: path.stat().st_size for path in (self.session / "logs").glob("job-driver-*.log")}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN}
@@ -68,49 +46,10 @@ def environment(**more: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
-    """A head node on the loopback interface with one core, which asks for a token."""
+    """A head node with one core, which asks for a token."""
     home = tmp_path_factory.mktemp("head")
-    for attempt in range(6):  # a busy machine is not up within Ray's half a minute; a port may be taken meanwhile
-        temporary = Path(f"/tmp/s{os.getpid()}{attempt}")
-        gcs, dashboard, agent, client = (free_port() for _ in range(4))
-        command = [
-            str(BIN / "ray"), "start", "--head", "--block", f"--port={gcs}", "--dashboard-host=127.0.0.1",
-            f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1", "--num-cpus=1", "--include-dashboard=true",
-            "--disable-usage-stats", f"--ray-client-server-port={client}", f"--dashboard-agent-listen-port={agent}",
-            f"--temp-dir={temporary}",
-        ]  # fmt: skip
-        patient = {"RAY_agent_register_timeout_ms": "240000"}  # or the node ends itself where that takes half a minute
-        with (home / "said").open("w") as said:
-            node = subprocess.Popen(
-                command,
-                env=environment(HOME=str(home), **patient),
-                stdout=said,
-                stderr=said,
-                start_new_session=True,
-                cwd=home,
-            )
-        up = is_up(node, home / "said")
-        if up:
-            yield Head(f"http://127.0.0.1:{dashboard}", home, gcs, temporary / "session_latest")
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(node.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                node.wait(5)
-        shutil.rmtree(temporary, ignore_errors=True)
-        if up:
-            return
-    pytest.fail("no head node came up")
-
-
-def is_up(node: subprocess.Popen[bytes], said: Path) -> bool:
-    """Whether the node says that it has started, within two minutes."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and node.poll() is None:
-        if "will now block forever" in said.read_text():
-            return True
-        time.sleep(0.5)
-    return False
+    with ray_head(home, environment(HOME=str(home)), cpus=1) as found:
+        yield found
 
 
 @pytest.fixture
@@ -242,7 +181,7 @@ class Client:
         )  # fmt: skip
         assert self._process.stdout is not None
         self.said = ""
-        while "epoch 1/" not in self.said:
+        while re.search(r"epoch +\d+/", self.said) is None:
             line = self._process.stdout.readline()
             assert line, self.said
             self.said += line
