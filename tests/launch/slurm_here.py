@@ -147,7 +147,8 @@ class Slurm:
             with contextlib.suppress(OSError):  # it has ended, or is not ours
                 if mark in (path / "environ").read_bytes().split(b"\0"):
                     words = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                    if daemons or Path(words[0]).name not in ("munged", "slurmctld", "slurmd", "slurmscriptd"):
+                    its_own = Path(words[0]).name in ("munged", "slurmctld", "slurmd") or "slurmscriptd" in words[0]
+                    if daemons or not its_own:
                         found[int(path.name)] = " ".join(words)[:200]
         return found
 
@@ -155,11 +156,15 @@ class Slurm:
         """Wait until no process of a job is left."""
         until(lambda: not self.processes(), within_s, lambda: str(self.processes()))
 
+    def cancel_all(self) -> None:
+        """End all jobs of this user, and wait until they are gone."""
+        self.ask("scancel", "--user", getpass.getuser(), check=False)
+        until(lambda: not self.ask("squeue", "--noheader", check=False).strip(), 40, self.said)
+
     def stop(self) -> None:
         """End jobs, daemons and all that is left of them."""
         with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
-            self.ask("scancel", "--user", getpass.getuser(), check=False)
-            until(lambda: not self.ask("squeue", "--noheader", check=False).strip(), 20, self.said)
+            self.cancel_all()
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in self._daemons:

@@ -56,7 +56,7 @@ def command_of_the_page(beginning: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def slurm() -> Iterator[Slurm]:
+def cluster() -> Iterator[Slurm]:
     before = set(Path("/tmp").glob("ensemble-slurm-*"))
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # short: a socket lies in it
     try:
@@ -76,14 +76,21 @@ def slurm() -> Iterator[Slurm]:
     assert set(Path("/tmp").glob("ensemble-slurm-*")) <= before
 
 
+@pytest.fixture
+def slurm(cluster: Slurm) -> Iterator[Slurm]:
+    """The cluster, for one test: it leaves the next one no job."""
+    yield cluster
+    cluster.cancel_all()
+
+
 @pytest.fixture(scope="module")
-def undisturbed(slurm: Slurm) -> dict[str, str]:
+def undisturbed(cluster: Slurm) -> dict[str, str]:
     """Digests of the run in one process."""
-    words = [f"output_dir={slurm.folder}", "name=inline", "compute.executor=inline", "--quiet"]
-    train = [str(BIN / "ensemble"), "train", str(slurm.folder / "small.yaml"), *words]
+    words = [f"output_dir={cluster.folder}", "name=inline", "compute.executor=inline", "--quiet"]
+    train = [str(BIN / "ensemble"), "train", str(cluster.folder / "small.yaml"), *words]
     done = subprocess.run(train, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    return member_digests(slurm.folder / "inline")
+    return member_digests(cluster.folder / "inline")
 
 
 def submit(slurm: Slurm, beginning: str, log: str, *further: str) -> str:
