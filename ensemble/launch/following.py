@@ -79,8 +79,12 @@ def _exit_code(info: Any, job: str, tail: str) -> int:
 
 
 def _first(message: str | None) -> str:
+    """What Ray says of a failure; of a trace only its last line."""
     lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
-    return visible(" ".join(lines)[:400]) if lines else "Ray says no reason"
+    traces = [n for n, line in enumerate(lines) if "Traceback" in line]
+    if traces:
+        lines = [*lines[: traces[0]], lines[traces[0]].partition("Traceback")[0].strip(), lines[-1]]
+    return visible(" ".join(line for line in lines if line)[:400]) if lines else "Ray says no reason"
 
 
 def stop(cluster: Cluster, job: str) -> bool:
