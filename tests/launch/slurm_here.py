@@ -147,7 +147,9 @@ class Slurm:
             with contextlib.suppress(OSError):  # it has ended, or is not ours
                 if mark in (path / "environ").read_bytes().split(b"\0"):
                     words = (path / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                    its_own = Path(words[0]).name in ("munged", "slurmctld", "slurmd") or "slurmscriptd" in words[0]
+                    its_own = Path(words[0]).name in ("munged", "slurmctld", "slurmd") or "slurmscriptd" in " ".join(
+                        words
+                    )
                     if daemons or not its_own:
                         found[int(path.name)] = " ".join(words)[:200]
         return found
