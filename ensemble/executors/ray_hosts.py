@@ -23,6 +23,7 @@ _HEAD_SILENT_S = 20.0
 GIVEN_UP_S = (
     60.0  # after which the tasks of a machine that does not answer are tried elsewhere; Ray itself may take minutes
 )
+GONE_S = 20.0  # for Ray to say of a task that its node has left; seen not to for tasks that had just begun
 _SAY_AGAIN_S = 25.0  # of a machine that still does not answer
 
 
@@ -42,6 +43,7 @@ class HostWatch:
     """
 
     silent: set[str] = field(default_factory=set)
+    _gone: dict[str, float] = field(default_factory=dict)  # when a machine of this name left the cluster
     _known: dict[str, _Machine] = field(default_factory=dict)
     _news: SimpleQueue[str] = field(default_factory=SimpleQueue)
     _ended: threading.Event = field(default_factory=threading.Event)
@@ -84,6 +86,11 @@ class HostWatch:
         since = [machine.since for machine in self._silent_machines() if machine.name == host]
         return time.monotonic() - min(since) if since else 0.0
 
+    def gone_s(self, host: str) -> float:
+        """Seconds since a machine left the cluster; 0 where it is part of it, or never was."""
+        left = self._gone.get(host)
+        return 0.0 if left is None else time.monotonic() - left
+
     def _silent_machines(self) -> list[_Machine]:
         known = dict(self._known)  # the other thread changes it
         return [known[number] for number in set(self.silent) if number in known]
@@ -106,7 +113,11 @@ class HostWatch:
         there = {node["NodeID"]: node for node in alive}
         for number in [number for number in self._known if number not in there]:
             self.silent.discard(number)
-            self._news.put(f"{self._known.pop(number).name} has left the Ray cluster")
+            name = self._known.pop(number).name
+            self._gone[name] = time.monotonic()
+            self._news.put(f"{name} has left the Ray cluster")
+        for node in there.values():
+            self._gone.pop(node["NodeManagerHostname"], None)
         for number, node in there.items():
             if number not in self._known:
                 self._known[number] = _Machine(node["NodeManagerHostname"])

@@ -28,7 +28,7 @@ from ensemble.executors.diagnosis import is_out_of_memory
 from ensemble.executors.labels import task_label
 from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cluster import connect, disconnect, fitting, wait_for_slots
-from ensemble.executors.ray_hosts import GIVEN_UP_S, HostWatch
+from ensemble.executors.ray_hosts import GIVEN_UP_S, GONE_S, HostWatch
 from ensemble.executors.ray_stop import StopKey
 from ensemble.executors.ray_waiting import Need, WaitingLines, slots_now
 from ensemble.executors.ray_worker import Broke, NeedsOwnProcess, kept_process, single_process, train_remotely
@@ -247,9 +247,11 @@ class RayExecutor:
 
     def _is_given_up(self, work: _UnderWay) -> bool:
         """Whether a task has said nothing for too long; less patience is had where its machine does not answer either."""
-        patience_s = self._hang_timeout_s
-        if (place := work.collector.place) is not None and self._hosts.silent_s(place.host) > GIVEN_UP_S:
+        patience_s, place = self._hang_timeout_s, work.collector.place
+        if place is not None and self._hosts.silent_s(place.host) > GIVEN_UP_S:
             patience_s = min(patience_s, GIVEN_UP_S)
+        if place is not None and self._hosts.gone_s(place.host) > GONE_S:
+            patience_s = min(patience_s, GONE_S)
         return work.silent_s > patience_s
 
     def _end_silent(self, stream: Any, work: _UnderWay) -> None:
@@ -259,6 +261,8 @@ class RayExecutor:
         if place is not None and (away_s := self._hosts.silent_s(place.host)):
             # Not asked to kill its worker, which would be waited for, while the other machines wait for tasks.
             kind, silent = "lost_node", f"the node {place.host} has not answered for {away_s:.0f} s"
+        elif place is not None and self._hosts.gone_s(place.host):
+            kind, silent = "lost_node", f"the node {place.host} has left the cluster"
         elif place is not None:
             try:
                 self._kill_worker(place)

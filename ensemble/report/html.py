@@ -35,7 +35,8 @@ from ensemble.report.class_tables import (
 from ensemble.report.figures import RenderedFigure, render_figures, write_figures
 from ensemble.report.fonts import missing_note
 from ensemble.report.keeping import mark_of, refuse_other
-from ensemble.report.many_runs import Overview, overview_figures, overview_part, page_links, read_overview
+from ensemble.report.many_runs import Overview, read_overview
+from ensemble.report.many_runs_page import overview_figures, overview_part, page_links
 from ensemble.report.numbers import Numbers
 from ensemble.report.paper_tables import TABLES, write_tables
 from ensemble.report.run_facts import RunFacts, read_run

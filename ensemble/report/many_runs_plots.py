@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ensemble.outside.names import shown
+from ensemble.report.many_runs import Overview
 from ensemble.report.plots import MUTED, SINGLE, VOTE, Axes
 from ensemble.report.set_plots import NAME_SIGNS, PARTS_UP_TO, pairs, places
-
-if TYPE_CHECKING:
-    from ensemble.report.many_runs import Overview
 
 AXES_UP_TO = 6  # upright axes of the figure of keys, besides that of the error
 LOG_FROM = 20  # times the smallest value that the largest must be for a logarithmic axis

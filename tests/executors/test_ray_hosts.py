@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from typing import Any
 
 import pytest
@@ -53,3 +54,38 @@ def test_a_machine_that_leaves_while_silent_is_not_waited_for(port: int) -> None
     watch._compare([], False)
     assert watch.news() == ["one has left the Ray cluster"]
     assert (watch.silent, watch.silent_s("one")) == (set(), 0.0)
+
+
+def test_a_machine_that_has_left_is_known_as_gone_until_one_of_its_name_joins(port: int) -> None:
+    watch = HostWatch()
+    with socket.create_server(("127.0.0.1", port)):
+        watch._compare([node(port), node(port, "two")], True)
+        assert (watch.gone_s("one"), watch.gone_s("never there")) == (0.0, 0.0)
+        watch._compare([node(port, "two")], False)
+        assert 0 < watch.gone_s("one") < 10
+        assert watch.gone_s("two") == 0
+        watch._compare([node(port, "two"), {**node(port), "NodeID": "another"}], False)
+    assert watch.gone_s("one") == 0
+    assert watch.news() == ["one has left the Ray cluster", "one has joined the Ray cluster"]
+
+
+def test_a_task_of_a_machine_that_has_left_is_given_up_before_it_counts_as_hung(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen on a real cluster: Ray never said of a task that had just begun that its node was gone."""
+    from ensemble.config.schema import ComputeConfig
+    from ensemble.events import TaskStarted
+    from ensemble.executors.base import Collector
+    from ensemble.executors.ray_tasks import RayExecutor, _UnderWay
+    from ensemble.types import Task
+
+    executor = RayExecutor.__new__(RayExecutor)
+    executor._hang_timeout_s, executor._hosts = ComputeConfig().hang_timeout_s, HostWatch()
+    collector = Collector(Task("task", "mlp", ()), lambda _item: None)
+    collector.take(TaskStarted("task", (0,), "mlp", 1, "one", 1, "cpu", 1))
+    work = _UnderWay(collector, started=time.monotonic() - 60, heard=time.monotonic() - 30)
+    assert not executor._is_given_up(work)
+    executor._hosts._gone["one"] = time.monotonic() - 25
+    assert executor._is_given_up(work)
+    work.heard = time.monotonic()  # it speaks: another machine of that name, or a late word
+    assert not executor._is_given_up(work)
