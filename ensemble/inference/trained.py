@@ -25,7 +25,7 @@ from ensemble.inference.stored import StoredVote, read_vote
 from ensemble.outside.names import shown
 from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
-from ensemble.storage import RunFolder
+from ensemble.storage.fetched_run import fetched_run
 from ensemble.training.prediction import in_batches
 from ensemble.types import DoubleArray, FloatArray, IntArray
 
@@ -49,7 +49,7 @@ def load_ensemble(
     (`model.name: python`); without it such a run is a ConfigError. Raises StorageError where there is no run or a file is damaged, QuorumError when too few
     members finished, ComputeError when the device is not there.
     """
-    folder = RunFolder.fetched(os.fspath(path)) if is_address(os.fspath(path)) else given_path(path, "path")
+    folder = fetched_run(os.fspath(path)) if is_address(os.fspath(path)) else given_path(path, "path")
     return TrainedEnsemble(read_vote(folder, aggregator, trust_code), device)
 
 

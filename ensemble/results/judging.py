@@ -27,6 +27,7 @@ from ensemble.results.voters import Voters, facts_of, load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.damage import what_to_do
 from ensemble.storage.descriptions import JudgedConfig
+from ensemble.storage.fetched_run import fetched_run
 from ensemble.storage.listed_folder import is_file
 from ensemble.storage.manifest import MANIFEST
 from ensemble.storage.names import DATASET, DISPUTED, EVALUATION, METHOD, STAGED
@@ -129,7 +130,7 @@ def find_run(name: str, root: Path) -> Path:
     if is_address(name):
         if remedy := secret_in(name):
             raise ConfigError(f"RUN: {remedy}")
-        return RunFolder.fetched(name)
+        return fetched_run(name)
     here, below = given_path(name, "RUN"), root / name
     if "/" in str(here) or is_file(here / MANIFEST):
         return here

@@ -28,6 +28,7 @@ from ensemble.results.judging import find_run, judge, stored_evaluation
 from ensemble.results.predictions import read_predictions
 from ensemble.results.voters import Voters, load_voters
 from ensemble.storage import RunFolder
+from ensemble.storage.fetched_run import fetched_run
 from ensemble.storage.names import EVALUATION
 from ensemble.types import FloatArray, IntArray
 
@@ -41,7 +42,7 @@ class Run:
     def __init__(self, path: str | os.PathLike[str], trust_code: bool = False) -> None:
         """path: the run's folder, or its address. trust_code: see `load`. Raises StorageError where there is no run, or a damaged manifest."""
         self._folder, self._trust_code = (
-            RunFolder.read(RunFolder.fetched(os.fspath(path)) if is_address(os.fspath(path)) else Path(path)),
+            RunFolder.read(fetched_run(os.fspath(path)) if is_address(os.fspath(path)) else Path(path)),
             trust_code,
         )
 

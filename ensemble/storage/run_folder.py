@@ -12,7 +12,6 @@ leaves either the old state or the new one. Nothing in the folder is, or is read
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from ensemble.storage.descriptions import DatasetFacts, JudgedConfig, MemberFile
 from ensemble.storage.event_lines import parse_events
 from ensemble.storage.folder_index import FolderIndex
 from ensemble.storage.identity import differences
-from ensemble.storage.listed_folder import InUse, ListedFolder, has_entries, is_file, locked
+from ensemble.storage.listed_folder import ListedFolder, has_entries, is_file, locked
 from ensemble.storage.manifest import MANIFEST, MEMBER_FILES, Entry, member_folder
 from ensemble.storage.member_files import (
     HISTORY,
@@ -101,31 +100,6 @@ class RunFolder(ListedFolder):
             folder.close()
             raise
         return folder
-
-    @classmethod
-    def fetched(cls, address: str) -> Path:
-        """The local side of the run at an address such as s3://bucket/runs/NAME, brought to what lies there; for reading.
-
-        Where a process of this machine writes to it, that is ahead of the address, and left alone. Raises StorageError when
-        the storage cannot be reached or the copy there is damaged.
-        """
-        root, _, name = address.rstrip("/").rpartition("/")
-        mirror, path = Mirror(root, name), local_root(root) / name
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            with (path / "run.fetch").open("a") as turn:
-                fcntl.flock(turn, fcntl.LOCK_EX)  # one reader after the other
-                with locked(path / "run.lock"):
-                    mirror.fetch(path)
-        except InUse:
-            return path
-        except OSError as error:
-            raise StorageError(f"{path}: cannot be used for the local copy: {error.strerror or error}") from error
-        if not is_file(path / MANIFEST):
-            raise StorageError(
-                f"{address}: no run here (there is no {MANIFEST}); give the address of a run, such as s3://bucket/runs/NAME"
-            )
-        return path
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:

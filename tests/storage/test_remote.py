@@ -20,6 +20,7 @@ from ensemble.errors import ConfigError, StorageError
 from ensemble.outside import object_storage
 from ensemble.results.judging import find_run
 from ensemble.storage import RunFolder
+from ensemble.storage.fetched_run import fetched_run
 from ensemble.storage.listed_folder import ListedFolder
 from ensemble.storage.names import EVENTS
 from ensemble.storage.remote import LEFT, OWNER, Mirror, local_root
@@ -375,7 +376,7 @@ def test_a_copy_that_is_cut_off_at_any_request_is_whole_as_of_an_earlier_moment(
         left[0] = -1
         on_machine(f"other{cut}", tmp_path, monkeypatch)
         if f"/there/runs/{name}/manifest.json" in Bucket.store:
-            other = RunFolder.read(RunFolder.fetched(f"bucket://there/runs/{name}"))
+            other = RunFolder.read(fetched_run(f"bucket://there/runs/{name}"))
             assert not ListedFolder.damaged_files(other), f"cut at request {cut}"
             found = {name: other.digest(name) for name in other.files()}
             assert found in calm[max(stored - 1, 0) :], f"cut at request {cut}"  # what was said to be stored is there

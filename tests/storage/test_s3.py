@@ -22,6 +22,7 @@ from ensemble.inference.trained import load_ensemble
 from ensemble.outside import object_storage
 from ensemble.run.stored import Run
 from ensemble.storage import RunFolder
+from ensemble.storage.fetched_run import fetched_run
 from ensemble.storage.names import EVENTS
 from tests.s3_server import S3Server
 
@@ -94,7 +95,7 @@ def test_the_end_leaves_what_the_manifest_lists_and_another_machine_reads_it(
         log = (folder.path / EVENTS).read_bytes()
         assert [name for name in s3.contents() if name.startswith("runs/run/journal/")]
         monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "two"))  # in mid-run
-        seen = RunFolder.fetched(f"{place}/run")
+        seen = fetched_run(f"{place}/run")
         assert (seen / EVENTS).read_bytes() == log
         assert RunFolder.read(seen).finished() == {0, 1, 2}
         monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "one"))
@@ -117,7 +118,7 @@ def test_slow_and_failing_requests_change_nothing_and_are_told_once(
     assert [record.levelno for record in caplog.records] == [logging.WARNING], caplog.text
     assert "tried again, which is said once" in caplog.text
     monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "two"))
-    other = RunFolder.read(RunFolder.fetched(f"{place}/run"))
+    other = RunFolder.read(fetched_run(f"{place}/run"))
     assert {name: other.read_bytes(name) for name in other.files()} == expected
 
 
@@ -174,7 +175,7 @@ def test_two_writers(
             first.write_all(member(2))
         second.write_all(member(3))
     monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "three"))
-    assert RunFolder.read(RunFolder.fetched(f"{place}/run")).finished() == {0, 1, 3}
+    assert RunFolder.read(fetched_run(f"{place}/run")).finished() == {0, 1, 3}
 
 
 def test_every_door_takes_the_address_of_a_run(
