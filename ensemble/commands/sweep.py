@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ensemble.commands.words import GivenPath, say
+from ensemble.outside.names import shell_word
 
 if TYPE_CHECKING:
     from ensemble.config import Experiment
@@ -55,7 +56,7 @@ def sweep(
         say(json.dumps(result.to_json(), indent=1))
     else:
         print_sweep(result)
-    say(f"table and figures: {folder}", err=True)
+    say(f"table and figures: {folder}; its runs on one page: ensemble report {shell_word(str(folder))}", err=True)
 
 
 def _train(experiment: Experiment, quiet: bool) -> Path:
