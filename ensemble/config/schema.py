@@ -6,6 +6,7 @@ recipes have files of their own (`models.py`, `recipe.py`); this one holds the e
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -247,6 +248,10 @@ class Experiment(Section):
         """`~` is the home folder, as at every door; runs that a folder named `~` holds are found as ./~."""
         if not value.strip():
             raise ValueError("must name a folder")
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value) and not re.match(r"[A-Za-z0-9+.-]+://+[^/]", value):
+            raise ValueError(
+                "looks like an address, but is none: expected one such as s3://bucket/runs; a folder whose name has a colon is written ./NAME"
+            )
         return str(Path(value).expanduser()) if value.startswith("~") else value
 
     @model_validator(mode="after")

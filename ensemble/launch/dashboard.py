@@ -96,6 +96,10 @@ def dashboard_address(given: str | None) -> tuple[str, str | None]:
     if not address:
         raise ConfigError(f"--address: found an empty address; {_EXAMPLE}")
     where = "--address" if name is None else f"${name}"
+    if "@" in address.partition("://")[2].partition("/")[0]:
+        raise ConfigError(
+            f"{where}: holds a name or a password, which would be shown; leave it out: Ray asks for a token (RAY_AUTH_TOKEN)"
+        )
     try:
         found = urlparse(address)
         sound = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0

@@ -98,6 +98,8 @@ def _require_run_folder(path: Path) -> None:
         raise StorageError(
             f"{path}: not removed: it is a link to {path.readlink()}; remove the link itself, or name that folder"
         )
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise StorageError(f"{path}: not removed: you are in it; go elsewhere first, and name it from there")
     if not _is_run(path):
         raise StorageError(f"{path}: not removed: its {MANIFEST} is not that of a run")
     for folder, _, files in os.walk(path):

@@ -34,7 +34,7 @@ from ensemble.report.class_tables import (
 )
 from ensemble.report.figures import RenderedFigure, render_figures, write_figures
 from ensemble.report.fonts import missing_note
-from ensemble.report.keeping import mark_of, refuse_other
+from ensemble.report.keeping import mark_of, marks_of_all, refuse_other
 from ensemble.report.many_runs import Overview, read_overview
 from ensemble.report.many_runs_page import overview_figures, overview_part, page_links
 from ensemble.report.numbers import Numbers
@@ -74,7 +74,8 @@ def write_report(
     beside, several = out is None, len(paths) > 1
     if out is None:
         out = (paths[0].resolve().parent if several else paths[0]) / REPORT
-    mark = mark_of("report", sorted(path.resolve().name for path in paths))
+    names = sorted(path.resolve().name for path in paths)
+    mark = marks_of_all("report", names) if several else mark_of("report", names)
     if not beside or several:
         refuse_other(out, mark, "the report of other runs")
     overview = read_overview(paths) if several else None

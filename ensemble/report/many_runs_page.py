@@ -16,7 +16,7 @@ from ensemble.report.many_runs import Overview, RunLine
 from ensemble.report.numbers import Numbers
 from ensemble.storage.identity import flat
 
-KEYS_SHOWN = 6  # columns for keys in which the runs differ
+KEYS_SHOWN = 4  # columns for keys in which the runs differ
 VALUE_SIGNS = 40
 # Said once for all runs that agree on them.
 _COMMON = ("method.name", "model.name", "data.name", "num_members", "training.epochs")
@@ -24,7 +24,7 @@ _COMMON = ("method.name", "model.name", "data.name", "num_members", "training.ep
 PLOTS = (
     Plot(
         "keys", "What goes with a low error",
-        "A line for each run, from what it was set to, to its validation error; bold: the quarter with the lowest validation error.",
+        "A line for each run, from what it was set to, to its validation error; bold: the quarter with the lowest validation error, and equals of the last of them.",
         many_runs_plots.parallel_coordinates, (11.0, 3.6),
     ),
     Plot(
@@ -41,6 +41,8 @@ PLOTS = (
 
 def overview_figures(overview: Overview) -> list[RenderedFigure]:
     """The figures that these runs have the facts for."""
+    if len(_judged_on(overview)) > 1:
+        return []  # a figure would compare what cannot be compared
     axes = many_runs_plots.drawable_keys(overview.changed)
     plots = [plot for plot in PLOTS if plot.name != "keys" or len(axes) > 1]
     names = [line.name for line in overview.lines]
@@ -90,11 +92,7 @@ def _alike(lines: Sequence[RunLine]) -> list[tuple[str, str]]:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return wording.NONE
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return shown(f"{value:g}" if isinstance(value, float) else str(value), VALUE_SIGNS)
+    return shown(many_runs_plots.as_text(value), VALUE_SIGNS)
 
 
 def _notes(overview: Overview) -> list[str]:
@@ -103,11 +101,15 @@ def _notes(overview: Overview) -> list[str]:
         notes.append(f"The runs differ in {wording.plural(len(rest), 'further key')}: {shown(', '.join(rest), 600)}.")
     if not overview.changed:
         notes.append("The runs differ in no key of their configurations that says what is trained.")
-    judged = {(line.evaluation.dataset, line.evaluation.test_rows) for line in overview.lines}
-    if len(judged) > 1:
-        sets = ", ".join(f"{shown(name)} ({rows:,} test images)" for name, rows in sorted(judged))
+    if len(judged := _judged_on(overview)) > 1:
+        sets = ", ".join(f"{shown(name)} ({rows:,} test images)" for name, rows in judged)
         notes.append(f"These runs are judged on different images: {sets}. Their errors cannot be compared.")
     return notes
+
+
+def _judged_on(overview: Overview) -> list[tuple[str, int]]:
+    """The data sets, each with its number of test images."""
+    return sorted({(line.evaluation.dataset, line.evaluation.test_rows) for line in overview.lines})
 
 
 def _whiskers(lines: Sequence[RunLine]) -> list[tuple[float, float, float]]:

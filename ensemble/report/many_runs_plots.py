@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.evaluation.written import NONE
 from ensemble.outside.names import shown
 from ensemble.report.many_runs import Overview
 from ensemble.report.plots import MUTED, SINGLE, VOTE, Axes
@@ -15,6 +16,7 @@ from ensemble.report.set_plots import NAME_SIGNS, PARTS_UP_TO, pairs, places
 
 AXES_UP_TO = 6  # upright axes of the figure of keys, besides that of the error
 LOG_FROM = 20  # times the smallest value that the largest must be for a logarithmic axis
+NO_VALUE = 0.15  # of the axis, below the numbers, for runs that have none
 VALUES_UP_TO = 12  # more different texts than this have no room on an axis
 
 
@@ -80,8 +82,19 @@ def error_by_seconds(axes: Axes, overview: Overview) -> None:
     axes.set(xlabel="training time of the members, s", ylabel="test error, %")
 
 
+def as_text(value: Any) -> str:
+    """A value of a configuration as it is written in one; a dash for a key that a run does not have."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _numbers(values: Sequence[Any]) -> bool:
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    """Whether all that have a value have a number."""
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in known)
 
 
 def _scale(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]:
@@ -91,17 +104,20 @@ def _scale(values: Sequence[Any]) -> tuple[list[float], list[tuple[float, str]]]
     keys that a run does not have, at equal distances in their order.
     """
     if _numbers(values):
-        numbers = np.array(values, np.float64)
-        logarithmic = numbers.min() > 0 and numbers.max() / numbers.min() > LOG_FROM
-        scaled = np.log(numbers) if logarithmic else numbers
-        low, span = scaled.min(), (scaled.max() - scaled.min()) or 1.0
-        different = np.unique(numbers)
+        known = np.array([value for value in values if value is not None], np.float64)
+        logarithmic = known.min() > 0 and known.max() / known.min() > LOG_FROM
+        low, high = (np.log(end) if logarithmic else end for end in (known.min(), known.max()))
+        foot = NO_VALUE if len(known) < len(values) else 0.0  # below the numbers stand runs without one
+
+        def height(value: float) -> float:
+            share = ((math.log(value) if logarithmic else value) - low) / ((high - low) or 1.0)
+            return float(foot + (1 - foot) * share)
+
+        different = np.unique(known)
         shown_at = different if len(different) <= 5 else np.quantile(different, [0, 0.5, 1], method="nearest")
-        ticks = np.log(shown_at) if logarithmic else shown_at
-        return ((scaled - low) / span).tolist(), [
-            (float((tick - low) / span), f"{value:.4g}") for tick, value in zip(ticks, shown_at, strict=True)
-        ]
-    texts = ["-" if value is None else str(value) for value in values]
+        ticks = [(height(value), f"{value:.4g}") for value in shown_at] + ([(0.0, NONE)] if foot else [])
+        return [0.0 if value is None else height(value) for value in values], ticks
+    texts = [as_text(value) for value in values]
     order = list(dict.fromkeys(texts))
     step = 1 / max(1, len(order) - 1)
     return [order.index(text) * step for text in texts], [(place * step, text) for place, text in enumerate(order)]

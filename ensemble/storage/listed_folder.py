@@ -202,8 +202,9 @@ class ListedFolder:
             self._require_here()
             self._list.write_whole(self._files)
 
-    def _load_manifest(self) -> None:
-        manifest, self._files = self._list.read()
+    def _load_manifest(self, go_on: bool = False) -> None:
+        """go_on: where lines beside a long manifest are damaged, with what was listed before them."""
+        manifest, self._files = self._list.read(go_on)
         self._forget_notes()
         if not manifest.certain and (damaged := ListedFolder.damaged_files(self)):
             raise StorageError(

@@ -55,10 +55,11 @@ class Entry(Content):
 
 
 class Manifest(Stored):
-    """manifest.json."""
+    """manifest.json. continued: what has changed since lies beside it, see `manifest_log`."""
 
     version: int
     files: dict[str, Entry]
+    continued: bool = False
     names_sha256: Digest | None = None
     entries_sha256: Digest | None = None
 
@@ -68,11 +69,12 @@ class Manifest(Stored):
         return self.entries_sha256 in (None, entries_digest(self.files))
 
 
-def manifest_bytes(files: Mapping[str, Entry]) -> bytes:
+def manifest_bytes(files: Mapping[str, Entry], continued: bool = False) -> bytes:
     """The content of manifest.json for these files."""
     entries = {name: entry.to_json() for name, entry in sorted(files.items())}
     checksums = {"names_sha256": names_digest(files), "entries_sha256": entries_digest(files)}
-    return json_bytes({"version": VERSION, **checksums, "files": entries})
+    more = {"continued": True} if continued else {}
+    return json_bytes({"version": VERSION, **more, **checksums, "files": entries})
 
 
 def parse_manifest(content: bytes, where: Path) -> Manifest:

@@ -1,13 +1,14 @@
 """How the manifest reaches the disk: whole while it is short, and as lines of what has changed once it is long.
 
 A run of thousands of members has a manifest of megabytes. Written anew for each stored task it would be most of what such a
-run writes, and grow with the square of its members. So beside a long manifest lies manifest.BASE.log, where BASE is the
-beginning of the manifest's SHA-256: a line for every change since. When the lines are half as long as the manifest, it is
+run writes, and grow with the square of its members. So a long manifest is `continued` in manifest.BASE.log, where BASE is
+the beginning of the manifest's SHA-256: a line for every change since. When the lines are half as long as the manifest, it is
 written anew, and so it is when a run ends; a finished run has no log.
 
-A line is the SHA-256 over that of the line before and its own text, then the text. The first follows the manifest's. A
-last line without its end is a write that was cut short, and is passed over; any other that does not fit is damage. A log of
-another BASE was left by a kill right after the manifest was written, and says nothing that the manifest does not.
+A line is the SHA-256 over that of the line before and its own text, then the text. The first follows the manifest's and
+changes nothing: a log without it was lost. A last line without its end is a write that was cut short, and is passed over; any
+other that does not fit is damage, and so is a log that is not there. Readers refuse then; a start of the run goes on from what
+comes before, and trains the rest again. A log of another BASE was left by a kill, and says nothing that the manifest does not.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ensemble.errors import StorageError
 from ensemble.storage.atomic import remove, write_bytes
-from ensemble.storage.damage import what_to_do
 from ensemble.storage.manifest import MANIFEST, Entry, Manifest, manifest_bytes, parse_manifest, require_whole_members
 from ensemble.storage.parsing import Stored, json_model
+
+log = logging.getLogger(__name__)
 
 LONG_BYTES = 1 << 18  # a manifest up to this size, of some 470 members, is always written whole
 LOG_SHARE = 0.5  # of the manifest, that its log may be long
@@ -54,49 +57,68 @@ class ManifestLog:
     def write(self, files: Mapping[str, Entry], listed: Mapping[str, Entry], removed: Sequence[str] = ()) -> None:
         """Make the list on the disk `files`. listed, removed: what that changes. Raises StorageError naming the file."""
         line = self._line(listed, removed)
-        if (
-            self._path is None
-            or self._base_bytes <= LONG_BYTES
-            or self._bytes + len(line) > LOG_SHARE * self._base_bytes
-        ):
-            self.write_whole(files)
-        else:
+        if self._path is not None and self._bytes and self._bytes + len(line) <= LOG_SHARE * self._base_bytes:
             self._append(self._path, line)
+            return
+        content = manifest_bytes(files, continued=True)
+        if len(content) <= LONG_BYTES:
+            self.write_whole(files)
+            return
+        begin = self._beginning(content)
+        write_bytes(self._log_of(content), begin, self._folder)  # before the manifest, which says that it is there
+        write_bytes(self._folder / MANIFEST, content, self._folder)
+        self._follow(content)
+        self._last, self._bytes = begin[:64].decode(), len(begin)
+        self._remove_others()
 
     def write_whole(self, files: Mapping[str, Entry]) -> None:
         """The same in the manifest alone."""
         content = manifest_bytes(files)
         write_bytes(self._folder / MANIFEST, content, self._folder)
-        left = self._path if self._bytes else None
+        had_log = self._bytes > 0
         self._follow(content)
-        if left is not None:
-            remove(left)
+        if had_log:
+            self._remove_others()
 
-    def read(self) -> tuple[Manifest, dict[str, Entry]]:
-        """The manifest, and all that is listed. Raises StorageError where either is damaged or cannot be read."""
+    def _remove_others(self) -> None:
+        """Logs of earlier manifests say nothing any more; a kill may have left one of a manifest that never came."""
+        for path in self._folder.glob("manifest.*.log"):
+            if path != self._path or not self._bytes:
+                remove(path)
+
+    def read(self, go_on: bool = False) -> tuple[Manifest, dict[str, Entry]]:
+        """The manifest, and all that is listed. Raises StorageError where either is damaged or cannot be read.
+
+        go_on: of a damaged log what comes before the damage counts, which is said.
+        """
         for _ in range(_TRIES):
             content = self._manifest_bytes()
+            manifest = parse_manifest(content, self._folder / MANIFEST)
             path = self._log_of(content)
             try:
-                changes = path.read_bytes()
+                lines = path.read_bytes() if manifest.continued else b""
             except FileNotFoundError:
-                changes = b""
+                lines = b""
                 if self._manifest_bytes() != content:
                     continue  # written anew meanwhile
             except OSError as error:
                 raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
             break
-        manifest = parse_manifest(content, self._folder / MANIFEST)
         files = dict(manifest.files)
-        for change in _changes(changes, hashlib.sha256(content).hexdigest(), path):
-            for name in change.removed:
-                files.pop(name, None)
-            files.update(change.listed)
-        if changes:
-            require_whole_members(files, path)
+        if manifest.continued:
+            try:
+                for change in _changes(lines, hashlib.sha256(content).hexdigest(), path):
+                    for name in change.removed:
+                        files.pop(name, None)
+                    files.update(change.listed)
+                require_whole_members(files, path)
+            except StorageError as error:
+                if not go_on:
+                    raise
+                log.warning("%s\nthe run goes on from what was listed before", error)
         self._follow(content)
-        if changes:
-            self._base_bytes, self._bytes = 0, len(changes)  # so that the next write is of the whole
+        if manifest.continued:
+            self._base_bytes, self._bytes = 0, max(1, len(lines))  # so that the next write is of the whole
         return manifest, files
 
     def _follow(self, manifest: bytes) -> None:
@@ -112,6 +134,11 @@ class ManifestLog:
             return path.read_bytes()
         except OSError as error:
             raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+    def _beginning(self, manifest: bytes) -> bytes:
+        """The first line of the log of a manifest."""
+        text = json.dumps({"listed": {}, "removed": []})
+        return f"{_chained(hashlib.sha256(manifest).hexdigest(), text)} {text}\n".encode()
 
     def _line(self, listed: Mapping[str, Entry], removed: Sequence[str]) -> bytes:
         entries = {name: entry.to_json() for name, entry in listed.items()}
@@ -149,13 +176,17 @@ def _chained(last: str, text: str) -> str:
     return hashlib.sha256(f"{last} {text}".encode()).hexdigest()
 
 
+_REMEDY = "restore it from a copy, or start the run's `ensemble train` again, which goes on from what was listed before and trains again what was listed there"
+
+
 def _changes(content: bytes, last: str, path: Path) -> Iterator[Change]:
     """The changes of a log in their order. last: the SHA-256 that the first line follows."""
-    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+    lines = content.split(b"\n")[:-1]
+    if not lines:
+        raise StorageError(f"{path}: missing or empty, though {MANIFEST} is continued there; {_REMEDY}")
+    for number, line in enumerate(lines, 1):
         digest, _, text = line.decode("utf-8", "replace").partition(" ")
         if digest != _chained(last, text):
-            raise StorageError(
-                f"{path}: damaged: line {number} is not the one that was written; {what_to_do(MANIFEST)}"
-            )
+            raise StorageError(f"{path}: damaged: line {number} is not the one that was written; {_REMEDY}")
         yield json_model(text.encode(), path, Change)
         last = digest

@@ -122,7 +122,7 @@ class RunFolder(ListedFolder):
     ) -> None:
         remove_leftovers(self.path)
         if is_file(self.path / MANIFEST):
-            self._load_manifest()
+            self._load_manifest(go_on=True)
             self._settle_replacements()
         elif has_entries(self.path / "members"):
             raise StorageError(

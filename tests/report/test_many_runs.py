@@ -13,10 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from ensemble.commands.main import main
-from ensemble.errors import StorageError
+from ensemble.errors import ConfigError, StorageError
 from ensemble.report.html import write_report
 from ensemble.report.many_runs import read_overview
-from ensemble.report.many_runs_plots import drawable_keys
+from ensemble.report.many_runs_plots import _scale, drawable_keys
 from ensemble.results.differing_keys import differing_settings
 from ensemble.storage import RunFolder
 from tests.report.test_html_report import Page, found_in
@@ -76,7 +76,9 @@ def test_numbers_links_and_settings(run_of: Callable[..., Path], tmp_path: Path)
 
 def test_runs_on_different_images_say_so(run_of: Callable[..., Path], tmp_path: Path) -> None:
     paths = [run_of(tmp_path, name, **{**SMALL, "rows": rows}) for name, rows in (("a", 60), ("b", 80))]
-    assert "judged on different images" in write_report(paths).read_text()
+    page = write_report(paths).read_text()
+    assert "judged on different images" in page
+    assert "<figure" not in page  # which would compare them
 
 
 def test_what_has_not_been_judged_is_left_out_and_said(run_of: Callable[..., Path], tmp_path: Path) -> None:
@@ -108,6 +110,36 @@ def test_a_folder_of_runs_and_what_a_shell_makes_of_a_star(run_of: Callable[...,
         main, ["report", "--out", str(tmp_path / "x.html"), *map(str, [*paths, tmp_path / "mine.html"])]
     )
     assert "mine.html" in other.output
+
+
+def test_an_overview_is_replaced_by_one_of_the_same_runs_and_more(run_of: Callable[..., Path], tmp_path: Path) -> None:
+    paths = [run_of(tmp_path, name, **SMALL) for name in "abc"]
+    page = write_report(paths[:2])
+    assert write_report(paths) == page
+    assert page.read_text().count('<tr data-run="') == 3
+    with pytest.raises(ConfigError, match="the report of other runs"):
+        write_report(paths[1:])
+
+
+def test_runs_of_one_name_are_told_apart_and_a_mistyped_one_is_an_error(
+    run_of: Callable[..., Path], tmp_path: Path
+) -> None:
+    paths = [run_of(tmp_path / folder, "run", **SMALL) for folder in ("first", "second")]
+    other = run_of(tmp_path / "first", "other", **SMALL)
+    names = [line.name for line in read_overview([*paths, other]).lines]
+    assert names == ["first/run", "second/run", "other"]
+    with pytest.raises(StorageError, match="nowhere: no run here"):
+        read_overview([*paths, tmp_path / "nowhere"])
+
+
+def test_values_on_an_axis() -> None:
+    heights, ticks = _scale((2, None, 4, 8))
+    assert heights[1] == 0.0
+    assert 0 < heights[0] < heights[2] < heights[3] == 1.0
+    assert dict((text, height) for height, text in ticks)["8"] == 1.0
+    assert ticks[-1] == (0.0, "-")
+    assert [text for _, text in _scale((True, False))[1]] == ["true", "false"]
+    assert _scale((0.0001, 0.001, 0.01))[0] == pytest.approx([0, 0.5, 1])
 
 
 def test_axes_of_the_figure_of_keys() -> None:

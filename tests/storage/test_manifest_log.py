@@ -96,7 +96,11 @@ def test_every_cut_is_an_earlier_state_and_every_other_damage_is_named(tmp_path:
     whole = log.read_bytes()
     for end in range(0, len(whole), 7):
         log.write_bytes(whole[:end])
-        assert set(RunFolder.read(tmp_path / "run").files()) == states[whole[:end].count(b"\n")]
+        if lines := whole[:end].count(b"\n"):
+            assert set(RunFolder.read(tmp_path / "run").files()) == states[lines - 1]
+        else:
+            with pytest.raises(StorageError, match=r"missing or empty, though manifest\.json is continued there"):
+                RunFolder.read(tmp_path / "run")
     for at in range(0, len(whole) - 1, 11):
         for changed in (whole[at] ^ 1, ord("\n")):
             if changed == whole[at]:
@@ -106,6 +110,31 @@ def test_every_cut_is_an_earlier_state_and_every_other_damage_is_named(tmp_path:
                 RunFolder.read(tmp_path / "run")
     log.write_bytes(whole)
     folder.close()
+
+
+@pytest.mark.usefixtures("always_lines")
+@pytest.mark.parametrize("damage", ["gone", "emptied", "a line changed"])
+def test_without_its_log_a_long_manifest_is_refused_and_a_start_goes_on(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed = opened(tmp_path)
+    killed.save_members([member(0)])
+    killed.save_members([member(1)])
+    killed._lock.close()  # type: ignore[union-attr] - as the kernel does for a process that is gone
+    (log,) = logs(tmp_path / "run")
+    lines = log.read_bytes().splitlines(keepends=True)
+    if damage == "gone":
+        log.unlink()
+    else:
+        log.write_bytes(b"" if damage == "emptied" else b"".join([*lines[:2], lines[2].replace(b"votes", b"vetos")]))
+    with pytest.raises(StorageError, match="start the run's `ensemble train` again"):
+        RunFolder.read(tmp_path / "run")
+    with opened(tmp_path) as folder:
+        assert folder.finished() == ({0} if damage == "a line changed" else set())
+        assert "the run goes on from what was listed before" in caplog.text
+        folder.save_members([member(0), member(1)])
+    assert RunFolder.read(tmp_path / "run").finished() == {0, 1}
+    assert logs(tmp_path / "run") == []
 
 
 def test_a_short_list_has_no_log(tmp_path: Path) -> None:
