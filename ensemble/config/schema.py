@@ -190,6 +190,9 @@ class WandbConfig(Section):
 
 class TrackingConfig(Section):
     wandb: WandbConfig = WandbConfig()
+    tensorboard: bool = Field(
+        False, description="also write TensorBoard's event files, into the run folder under tensorboard/"
+    )
     metrics_port: int | None = Field(
         None,
         ge=0,

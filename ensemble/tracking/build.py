@@ -34,7 +34,7 @@ Console = Literal["progress", "warnings", "silent"]  # what is said on stderr: a
 def build_trackers(
     experiment: Experiment, folder: Path, console: Console, makers: Makers | None = None
 ) -> list[Tracker]:
-    """Weights & Biases (unless disabled), metrics for Prometheus and the console; the event log is the run's own.
+    """Weights & Biases (unless disabled), TensorBoard, metrics for Prometheus and the console; the event log is the run's own.
 
     folder: the run folder, whose event log holds earlier starts of the run. makers: of files that are kept as artifacts,
     see `wandb_tracker`. Raises StorageError when the log is damaged, ConfigError when the port for metrics cannot be used.
@@ -58,6 +58,7 @@ def build_trackers(
 
     trackers[:0] = _metrics(experiment.tracking.metrics_port, folder, notify)
     config, history = experiment.tracking.wandb, folder / EVENTS
+    trackers[:0] = _sinks(experiment, folder, notify)
     if config.mode != "disabled":
         from ensemble.tracking.wandb_tracker import WandbTracker
 
@@ -73,6 +74,37 @@ def build_trackers(
         )
         trackers.insert(0, wandb)  # closed before the console, because it may have something to say then
     return trackers
+
+
+def require_packages(experiment: Experiment) -> None:
+    """Raises ConfigError where a tracker that the experiment asks for lacks its package; before there is a run folder."""
+    if experiment.tracking.tensorboard:
+        from ensemble.tracking.tensorboard_files import require_tensorboard
+
+        require_tensorboard()
+
+
+def _sinks(experiment: Experiment, folder: Path, notify: Callable[[str], None]) -> list[Tracker]:
+    """What is told the same as Weights & Biases."""
+    tracking, history = experiment.tracking, folder / EVENTS
+    if not tracking.tensorboard:
+        return []
+    from ensemble.tracking.projected import ProjectedTracker
+    from ensemble.tracking.tensorboard_files import TensorBoardFiles
+    from ensemble.tracking.wandb_projection import Shown
+
+    return [
+        ProjectedTracker(
+            TensorBoardFiles.title,
+            lambda: TensorBoardFiles(folder),
+            Shown(),
+            experiment.name,
+            experiment.model_dump(mode="json"),
+            folder,
+            earlier=read_events(history) if history.exists() else (),
+            notify=notify,
+        )
+    ]
 
 
 def _metrics(port: int | None, folder: Path, notify: Callable[[str], None]) -> list[Tracker]:

@@ -170,6 +170,7 @@ REVIEWED: dict[str, str] = {
     "compute.checkpoint_every_s": "states of unfinished members; removed when they have finished",
     "failures.policy": "heeded where something fails; tests/test_run.py",
     "tracking.metrics_port": "what listens meanwhile: tests/tracking/test_metrics.py",
+    "tracking.tensorboard": "files that are written beside: tests/tracking/test_tensorboard.py",
     "tracking.wandb.mode": "tests/tracking",
     "tracking.wandb.project": "used by `ensemble wandb --mode` even where a run disabled it",
     "tracking.wandb.entity": "as project",
