@@ -251,6 +251,7 @@ def command(root: Path) -> list[str]:
     return [sys.executable, "-m", "ensemble", "train", str(root / "bag.yaml"), "-q"]
 
 
+@pytest.mark.timeout(600)
 def test_a_run_that_was_killed_shows_each_epoch_once(tmp_path):
     log = tmp_path / "bag" / "events.jsonl"
     process = subprocess.Popen(
