@@ -30,7 +30,7 @@ from ensemble.tracking.instructions import Artifact, Finish, Instruction, Open, 
 from ensemble.tracking.projected import flat, points
 
 STORE = "mlflow.db"
-ARTIFACTS = "mlflow-artifacts"
+ARTIFACTS = ".mlflow-artifacts"  # hidden, or it would be listed among the runs
 ID, PARENT = "ensemble.id", "mlflow.parentRunId"
 PARAMS_AT_ONCE, METRICS_AT_ONCE, LONGEST_PARAM, LONGEST_TAG = 100, 1000, 6000, 5000  # what every server takes
 

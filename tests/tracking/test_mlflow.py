@@ -131,6 +131,9 @@ def test_members_are_nested_in_the_ensembles_run(tmp_path):
     assert store.artifact("ensemble", "tables/leaderboard.csv").splitlines()[1].startswith("vote,soft,")
     assert "name: bagging" in store.artifact("ensemble", "config.yaml")
     assert parent.info.start_time == round(T0 * 1000)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir() and not path.name.startswith(".")) == [
+        "bag"
+    ]
 
 
 @pytest.mark.parametrize("members", ["summary", "none"])
@@ -236,7 +239,7 @@ def test_a_run_that_was_killed_shows_each_epoch_once(tmp_path):
         process.wait()
     done = subprocess.run(command(root), check=True, capture_output=True, text=True, timeout=240)
     assert "mlflow" not in done.stderr.lower()
-    assert {path.name for path in root.iterdir()} == {"bag", "bag.yaml", "mlflow.db", "mlflow-artifacts"}
+    assert {path.name for path in root.iterdir()} == {"bag", "bag.yaml", "mlflow.db", ".mlflow-artifacts"}
     store, histories = Store(root), latest_histories(log)
     assert set(store.runs) == {"ensemble", "m0000", "m0001", "m0002"}
     for member, rows in histories.items():
