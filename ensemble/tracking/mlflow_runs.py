@@ -15,6 +15,8 @@ import io
 import logging
 import os
 import re
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -192,13 +194,16 @@ def _make_store(uri: str) -> None:
         return
     from mlflow import MlflowClient
 
-    making = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        MlflowClient(f"sqlite:///{making}").search_experiments()
-        with contextlib.suppress(FileExistsError):  # another run was quicker
-            os.link(making, path)
-    finally:
-        making.unlink(missing_ok=True)
+    whole = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with tempfile.TemporaryDirectory(prefix="ensemble-") as aside:
+        made = Path(aside) / STORE
+        MlflowClient(f"sqlite:///{made}").search_experiments()
+        try:
+            shutil.copyfile(made, whole)
+            with contextlib.suppress(FileExistsError):  # another run was quicker
+                os.link(whole, path)
+        finally:
+            whole.unlink(missing_ok=True)
 
 
 @contextmanager
