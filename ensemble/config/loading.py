@@ -163,7 +163,7 @@ def _secrets(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -> 
         place = f"{places.get(path, where)}: {'.'.join(map(str, path))}"
         if names_secret(str(path[-1])) and path[-2:-1] != ("code",):  # whose keys are names of files
             lines.append(f"{place} {_BELONGS_ELSEWHERE}")
-        elif remedy := secret_in(value):
+        elif remedy := secret_in(value, ".".join(map(str, path))):
             lines.append(f"{place}: {remedy}")
     return lines
 

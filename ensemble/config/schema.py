@@ -22,7 +22,7 @@ from ensemble.config.recipe import TrainingConfig
 
 __all__ = [
     "AGGREGATORS", "DATA_KEYS", "PICTURES", "WEIGHING", "Aggregator", "ComputeConfig", "DataConfig", "DataName", "EvaluationConfig",
-    "Experiment", "FailureConfig", "Group", "GroupConfig", "SetConfig", "TrackingConfig", "WandbConfig", "aggregator_problem",
+    "Experiment", "FailureConfig", "Group", "GroupConfig", "MlflowConfig", "SetConfig", "TrackingConfig", "WandbConfig", "aggregator_problem",
 ]  # fmt: skip
 
 AGGREGATORS: tuple[Aggregator, ...] = ("soft", "hard", "weighted", "geometric", "additive")
@@ -189,8 +189,35 @@ class WandbConfig(Section):
         raise ValueError(f"is {found!r}; expected true, false or a list of {', '.join(known)}, each at most once")
 
 
+class MlflowConfig(Section):
+    enabled: bool = Field(False, description="also tell MLflow: a run for the ensemble, with the members' nested in it")
+    uri: str | None = Field(
+        None,
+        description="of the store, such as http://HOST:5000 or sqlite:////FOLDER/mlflow.db; without it MLFLOW_TRACKING_URI, else the file mlflow.db in output_dir",
+    )
+    experiment: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$")
+    members: Literal["full", "summary", "none"] = Field("full", description="as tracking.wandb.members")
+
+    @field_validator("uri")
+    @classmethod
+    def _can_be_told(cls, value: str | None) -> str | None:
+        """A store of files, which MLflow develops no further, has no room for epoch beside epoch/members."""
+        if value is None:
+            return None
+        scheme, found, _ = value.partition("://")
+        if not found or not scheme or scheme == "file":
+            raise ValueError(
+                f"is {value!r}; expected the address of a server or a database, such as sqlite:///{value}.db"
+            )
+        return value
+
+
 class TrackingConfig(Section):
     wandb: WandbConfig = WandbConfig()
+    tensorboard: bool = Field(
+        False, description="also write TensorBoard's event files, into the run folder under tensorboard/"
+    )
+    mlflow: MlflowConfig = MlflowConfig()
     metrics_port: int | None = Field(
         None,
         ge=0,

@@ -24,6 +24,10 @@ _VARIABLES = {
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
     "ray": "RAY_AUTH_TOKEN",
 }
+# The same by what takes the address, where it has variables of its own.
+_BY_KEY = {
+    "tracking.mlflow.uri": "MLFLOW_TRACKING_URI, or for a server MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD,"
+}
 
 
 def names_secret(key: str) -> bool:
@@ -32,11 +36,16 @@ def names_secret(key: str) -> bool:
     return not _WORDS.isdisjoint(words)
 
 
-def secret_in(value: Any) -> str | None:
-    """What to do about a secret in an address, as half a sentence that does not repeat it; None where there is none."""
+def secret_in(value: Any, key: str = "") -> str | None:
+    """What to do about a secret in an address, as half a sentence that does not repeat it; None where there is none.
+
+    key: of the configuration, dotted, where the address stands there.
+    """
     if not isinstance(value, str) or not (_IN_ADDRESS.search(value) or _IN_QUERY.search(value)):
         return None
     scheme, found, _ = value.partition("://")
     protocol = scheme.rpartition(" ")[2].lower() if found else "ray"
-    variable = _VARIABLES.get(protocol, f"FSSPEC_{re.sub('[^A-Z0-9]', '_', protocol.upper())}_PASSWORD and the like")
+    variable = _BY_KEY.get(key) or _VARIABLES.get(
+        protocol, f"FSSPEC_{re.sub('[^A-Z0-9]', '_', protocol.upper())}_PASSWORD and the like"
+    )
     return f"this {protocol + ':// ' if found else ''}address holds a secret, which would be stored and shown; leave it out of the address and set {variable} in the environment"

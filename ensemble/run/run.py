@@ -65,6 +65,7 @@ from ensemble.storage.names import (
     shared_weights,
 )
 from ensemble.tracking.base import Composite, Tracker
+from ensemble.tracking.build import require_packages
 from ensemble.tracking.event_log import EventLog
 from ensemble.training import (
     Starts,
@@ -106,6 +107,7 @@ def run_ensemble(
     dataset: instead of the one that the experiment names.
     """
     started = time.monotonic()
+    require_packages(experiment)
     dataset = load_dataset(experiment.data) if dataset is None else dataset
     for group in experiment.groups:
         check_augmentation(group.training.augmentation, dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -34,7 +35,7 @@ Console = Literal["progress", "warnings", "silent"]  # what is said on stderr: a
 def build_trackers(
     experiment: Experiment, folder: Path, console: Console, makers: Makers | None = None
 ) -> list[Tracker]:
-    """Weights & Biases (unless disabled), metrics for Prometheus and the console; the event log is the run's own.
+    """Weights & Biases (unless disabled), TensorBoard, MLflow, metrics for Prometheus and the console; the event log is the run's own.
 
     folder: the run folder, whose event log holds earlier starts of the run. makers: of files that are kept as artifacts,
     see `wandb_tracker`. Raises StorageError when the log is damaged, ConfigError when the port for metrics cannot be used.
@@ -58,6 +59,7 @@ def build_trackers(
 
     trackers[:0] = _metrics(experiment.tracking.metrics_port, folder, notify)
     config, history = experiment.tracking.wandb, folder / EVENTS
+    trackers[:0] = _sinks(experiment, folder, notify)
     if config.mode != "disabled":
         from ensemble.tracking.wandb_tracker import WandbTracker
 
@@ -73,6 +75,44 @@ def build_trackers(
         )
         trackers.insert(0, wandb)  # closed before the console, because it may have something to say then
     return trackers
+
+
+def require_packages(experiment: Experiment) -> None:
+    """Raises ConfigError where a tracker that the experiment asks for lacks its package; before there is a run folder."""
+    if experiment.tracking.tensorboard:
+        from ensemble.tracking.tensorboard_files import require_tensorboard
+
+        require_tensorboard()
+    if experiment.tracking.mlflow.enabled:
+        from ensemble.tracking.mlflow_runs import require_mlflow
+
+        require_mlflow(experiment.tracking.mlflow, os.environ)
+
+
+def _sinks(experiment: Experiment, folder: Path, notify: Callable[[str], None]) -> list[Tracker]:
+    """What is told the same as Weights & Biases."""
+    tracking, mlflow = experiment.tracking, experiment.tracking.mlflow
+    if not (tracking.tensorboard or mlflow.enabled):
+        return []
+    from ensemble.tracking.mlflow_runs import MlflowRuns, tracking_uri
+    from ensemble.tracking.projected import ProjectedTracker, Sink
+    from ensemble.tracking.tensorboard_files import TensorBoardFiles
+    from ensemble.tracking.wandb_projection import Shown
+
+    earlier = list(read_events(folder / EVENTS)) if (folder / EVENTS).exists() else []
+    plain = experiment.model_dump(mode="json")
+
+    def told(title: str, make: Callable[[], Sink], shown: Shown) -> Tracker:
+        return ProjectedTracker(title, make, shown, experiment.name, plain, folder, earlier=earlier, notify=notify)
+
+    found: list[Tracker] = []
+    if tracking.tensorboard:
+        found.append(told(TensorBoardFiles.title, lambda: TensorBoardFiles(folder), Shown()))
+    if mlflow.enabled:
+        uri = tracking_uri(mlflow, folder, os.environ)
+        shown = Shown(members=mlflow.members)
+        found.append(told(MlflowRuns.title, lambda: MlflowRuns(uri, mlflow.experiment, folder.parent, notify), shown))
+    return found
 
 
 def _metrics(port: int | None, folder: Path, notify: Callable[[str], None]) -> list[Tracker]:

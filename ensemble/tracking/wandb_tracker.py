@@ -130,7 +130,6 @@ class WandbTracker:
                 "job_type": config.job_type or "",
                 "ensemble_id": sweep.run if sweep else "",
             },
-            "soft_vote": experiment.get("aggregator") == "soft",
             "name": name,
             "config": experiment,
             "folder": str(folder.absolute()),

@@ -21,9 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.errors import EnsembleError
 from ensemble.events import from_json
-from ensemble.results.running_vote import RunningVote
 from ensemble.tracking.instructions import (
     Artifact,
     Finish,
@@ -35,8 +33,9 @@ from ensemble.tracking.instructions import (
     Table,
     TableData,
 )
+from ensemble.tracking.vote_so_far import vote_so_far
 from ensemble.tracking.wandb_evaluation import curves, figures, tables
-from ensemble.tracking.wandb_projection import Projection, Shown, VoteError
+from ensemble.tracking.wandb_projection import Projection, Shown
 
 NICENESS = 5  # training goes first
 # W&B's own charts, and what they call the columns of their tables.
@@ -269,28 +268,6 @@ def _work(session: Session, projection: Projection, records: queue.SimpleQueue[R
     return len(session.unsent)
 
 
-def _vote_error(setup: dict[str, Any], say: Any) -> VoteError | None:
-    """The validation error of the soft vote by finished members; None where another vote is the run's.
-
-    What cannot be read is left out of the curve, and the first of it is said.
-    """
-    if not setup["soft_vote"]:
-        return None
-    vote, said = RunningVote(Path(setup["folder"])), False
-
-    def error(member: int) -> float | None:
-        nonlocal said
-        try:
-            return vote.add(member)
-        except EnsembleError as problem:
-            if not said:
-                said = True
-                say(missed=f"vote/validation_error is not shown for all members there: {problem}")
-            return None
-
-    return error
-
-
 def main() -> int:
     """Serve one driver; 0 when all was told, 1 when W&B had to be given up."""
     os.nice(NICENESS)
@@ -309,7 +286,8 @@ def main() -> int:
         import wandb
 
         shown = Shown(**{**setup["shown"], "tags": tuple(setup["shown"]["tags"])})
-        projection = Projection(setup["name"], setup["config"], shown, _vote_error(setup, say))
+        vote = vote_so_far(Path(setup["folder"]), setup["config"].get("aggregator"), lambda reason: say(missed=reason))
+        projection = Projection(setup["name"], setup["config"], shown, vote)
         unsent = _work(Session(wandb, setup, say), projection, records)
     except ImportError as error:
         say(given_up=f"the wandb package cannot be imported ({error})")

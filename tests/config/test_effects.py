@@ -170,6 +170,11 @@ REVIEWED: dict[str, str] = {
     "compute.checkpoint_every_s": "states of unfinished members; removed when they have finished",
     "failures.policy": "heeded where something fails; tests/test_run.py",
     "tracking.metrics_port": "what listens meanwhile: tests/tracking/test_metrics.py",
+    "tracking.tensorboard": "files that are written beside: tests/tracking/test_tensorboard.py",
+    "tracking.mlflow.enabled": "a store beside: tests/tracking/test_mlflow.py",
+    "tracking.mlflow.uri": "refused where MLflow is not told, as the other keys; tests/tracking/test_mlflow.py",
+    "tracking.mlflow.experiment": "as uri",
+    "tracking.mlflow.members": "as uri",
     "tracking.wandb.mode": "tests/tracking",
     "tracking.wandb.project": "used by `ensemble wandb --mode` even where a run disabled it",
     "tracking.wandb.entity": "as project",
@@ -190,7 +195,7 @@ REVIEWED: dict[str, str] = {
     "model.code": "filled in, and refused where it is not the files'; see model.path",
     "model.layers": "a network of its own; tests/models/test_layers_network.py, as all keys of its layers",
 }
-SECTIONS = {"method", "data", "evaluation", "model", "training", "compute", "failures", "tracking", "tracking.wandb", "training.augmentation",
+SECTIONS = {"method", "data", "evaluation", "model", "training", "compute", "failures", "tracking", "tracking.mlflow", "tracking.wandb", "training.augmentation",
             "training.schedule"}  # fmt: skip
 
 
@@ -270,6 +275,7 @@ def test_a_refusal_names_the_line(tmp_path: Path) -> None:
         ({"compute": {"executor": "accelerate", "ray_address": "auto"}}, "compute.ray_address"),
         ({"method": {"name": "fast_geometric", "chains": 2, "cycle_epochs": 5}}, "method.cycle_epochs"),
         ({"failures": {"policy": "stop", "crash_retries": 1}}, "failures.crash_retries"),
+        ({"tracking": {"mlflow": {"members": "none"}}}, "tracking.mlflow.members"),
     ],
 )
 def test_contradictions(change: dict[str, Any], key: str) -> None:
