@@ -85,7 +85,7 @@ def _parents(name: str) -> Iterator[str]:
 
 def _listed(there: RemoteFolder) -> list[str]:
     """All files of a run under an address: those of its manifest, and the event log. Nothing else is touched there."""
-    content = there.manifest()
+    content, _ = there.now()
     if content is None:
         raise StorageError(f"{there.address}: no run here (there is no {MANIFEST})")
     listed = parse_manifest(content, Path(f"{there.address}/{MANIFEST}")).files

@@ -52,9 +52,9 @@ class Source:
             return
         there = RemoteFolder(self.place)
         with tempfile.TemporaryDirectory(prefix="ensemble-runs-") as folder:
-            asked = {MANIFEST: there.manifest, EVENTS: there.events}
+            known = dict(zip((MANIFEST, EVENTS), there.now(), strict=True))
             for name in READ:
-                if content := asked[name]() if name in asked else there.read(name):
+                if content := known[name] if name in known else there.read(name):
                     (Path(folder) / name).write_bytes(content)
             try:
                 yield RunFolder.read(Path(folder))

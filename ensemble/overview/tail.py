@@ -82,7 +82,7 @@ class RemoteTail:
         state = self._folder.state()
         if state == self._state:
             return News(())
-        content = self._folder.events()
+        _, content = self._folder.now()
         whole = content[: content.rfind(b"\n") + 1]
         anew = not whole.startswith(self._known)
         fresh = whole if anew else whole[len(self._known) :]

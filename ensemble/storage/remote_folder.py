@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ensemble.config.secrets import secret_in
 from ensemble.errors import ConfigError
@@ -58,21 +58,16 @@ class RemoteFolder:
         parts = sorted(self._storage.listing(JOURNAL.rstrip("/")))
         return f"{self._storage.size(MANIFEST)} {self._storage.size(EVENTS)} {parts[:1]} {len(parts)}"
 
-    def manifest(self) -> bytes | None:
-        """The list of the run's files as it is now; None where there is no run. Raises StorageError for a damaged one."""
+    def now(self) -> tuple[bytes | None, bytes]:
+        """The list of the run's files and its event log as they are now; None and nothing where there is no run.
+
+        Raises StorageError for a damaged one. Reads the manifest, the log and the journal's parts, each once.
+        """
         base = self.read(MANIFEST)
         if base is None:
-            return None
+            return None, b""
         there, parts = position_at(self._storage, base)
-        return there.manifest() if parts else base
-
-    def events(self) -> bytes:
-        """The event log as it is now; empty without one."""
-        return events_at(self._storage, self._parts())
-
-    def _parts(self) -> Sequence[bytes]:
-        base = self.read(MANIFEST)
-        return [] if base is None else position_at(self._storage, base)[1]
+        return there.manifest() if parts else base, events_at(self._storage, parts)
 
     def own_files(self) -> list[str]:
         """What lies beside the listed files: the journal, and who writes there."""

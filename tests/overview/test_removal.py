@@ -171,7 +171,9 @@ def test_only_five_files_of_a_run_under_an_address_are_read(home: Path, monkeypa
     monkeypatch.setattr(type(files), "cat_file", counted)
     result = call("runs", "memory://five/runs", "--json")
     assert result.exit_code == 0
+    looked, read = [name for name in read if name.endswith("-000001.json")], [n for n in read if "-0" not in n]
     assert sorted(read) == ["config.yaml", "evaluation.json", "events.jsonl", "manifest.json", "plan.json"]
+    assert len(looked) == 1, "whether there is a journal"
     assert "manifest, config.yaml, plan.json, evaluation.json and events.jsonl are read" in result.stderr
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from ensemble.errors import StorageError
 from ensemble.events import Notice, to_json
 from ensemble.overview.tail import LocalTail, RemoteTail
+from ensemble.storage.manifest import manifest_bytes
 from ensemble.storage.remote_folder import RemoteFolder
 from tests.amounts import examples
 
@@ -87,9 +88,10 @@ def test_a_line_that_is_no_event_is_named(tmp_path: Path):
 
 def test_under_an_address_the_log_is_fetched_only_when_the_run_has_changed(monkeypatch):
     files = fsspec.filesystem("memory")
+    files.pipe_file("/tail/run/manifest.json", manifest_bytes({}))
     files.pipe_file("/tail/run/events.jsonl", line(1) + line(2)[:5])
     folder, reads = RemoteFolder("memory://tail/run"), []
-    monkeypatch.setattr(folder, "events", lambda: reads.append(1) or RemoteFolder.events(folder))
+    monkeypatch.setattr(folder, "now", lambda: reads.append(1) or RemoteFolder.now(folder))
     tail = RemoteTail(folder)
     assert numbers(tail.read()) == [1]
     assert numbers(tail.read()) == []
