@@ -82,7 +82,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert evaluation.out_of_bag.rows + evaluation.out_of_bag.never_out == len(labels.train_rows)
     last = list(read_events(outcome.path / "events.jsonl"))[-1][1]
     assert isinstance(last, RunFinished)
-    assert last.headline["test_error"] == evaluation.headline.test_error
+    assert last.headline["error/test"] == evaluation.headline.test_error
     stored = list(outcome.path.rglob("*"))
     assert not [path for path in stored if path.suffix in (".pt", ".pkl", ".pickle", ".pth")]
 

@@ -69,7 +69,7 @@ def fetch(cluster: Cluster, job: str, folder: Path, tell: Tell, part_bytes: int 
 def _from_bucket(address: str, name: str, target: Path) -> Path:
     _require_free(target)
     partial = target.with_name(f".{name}.fetching")
-    Mirror(address, name).fetch(partial)
+    Mirror(address, name, for_good=True).fetch(partial)
     if not (partial / MANIFEST).is_file():
         raise StorageError(f"{address.rstrip('/')}/{name}: there is no run; check the address and the job's log")
     (partial / LEFT).unlink(missing_ok=True)

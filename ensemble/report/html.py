@@ -76,9 +76,9 @@ def write_report(
         out = (paths[0].resolve().parent if several else paths[0]) / REPORT
     names = sorted(path.resolve().name for path in paths)
     mark = marks_of_all("report", names) if several else mark_of("report", names)
+    overview = read_overview(paths) if several else None
     if not beside or several:
         refuse_other(out, mark, "the report of other runs")
-    overview = read_overview(paths) if several else None
     told = [line.path for line in overview.lines] if overview else paths
     runs = [read_run(path) for path in told] if whole or not several else []
     figures = []

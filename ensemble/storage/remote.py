@@ -61,15 +61,16 @@ def address_of(folder: Path) -> str | None:
 class Mirror:
     """The copy of one run folder under an address."""
 
-    def __init__(self, address: str, name: str, take_over: bool = True) -> None:
+    def __init__(self, address: str, name: str, take_over: bool = True, for_good: bool = False) -> None:
         """take_over: go on where another process has written that did not end in order; else that is refused.
+        for_good: what is fetched stands for itself from then on, and is no local side of the address.
 
         Raises ConfigError for a protocol nobody knows or whose package is missing.
         """
         self.address = f"{address.rstrip('/')}/{name}"
         self._root = address.rstrip("/")
         self._storage = ObjectStorage(self.address, f"output_dir: {self._root}", _AWAY)
-        self._take_over = take_over
+        self._take_over, self._for_good = take_over, for_good
         self._there: Position | None = None  # what lies there; None where nothing does
         self._owner: bytes | None = None  # who had written there when it was fetched
         me = {"who": f"process {os.getpid()} on {platform.node()}", "token": secrets.token_hex(8)}
@@ -259,7 +260,7 @@ class Mirror:
     def _note(self, folder: Path, *states: str) -> None:
         write_bytes(folder / LEFT, "\n".join(states).encode(), folder)
         marker = folder.parent / ADDRESS
-        if not marker.is_file():
+        if not self._for_good and not marker.is_file():
             write_bytes(marker, self._root.encode())
 
     @contextmanager
