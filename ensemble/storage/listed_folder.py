@@ -56,11 +56,13 @@ class ListedFolder:
     def close(self) -> None:
         """Release the lock."""
         if self._lock is not None:
-            with contextlib.suppress(StorageError):  # else the next start reads the log beside the manifest
-                self._write_whole_list()
-            with contextlib.suppress(OSError):  # what was to be said has been said
-                self._lock.close()
-            self._lock = None
+            try:
+                with contextlib.suppress(StorageError):  # else the next start reads the log beside the manifest
+                    self._write_whole_list()
+            finally:
+                with contextlib.suppress(OSError):  # what was to be said has been said
+                    self._lock.close()
+                self._lock = None
 
     def write(self, name: str, content: bytes) -> None:
         """Write one file of the run and list it in the manifest."""
