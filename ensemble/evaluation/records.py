@@ -152,8 +152,8 @@ class PairMeasure(Record):
 class Diversity(Record):
     """How different the members are on the test rows. disagreement: share of rows with different predicted classes.
 
-    The matrices are of the first members only where there are very many (`sections.MATRIX_MEMBERS`); the measures are
-    over all pairs.
+    The matrices are of the first members only where there are many (`sections.MATRIX_MEMBERS`); the measures are over
+    all pairs, of very many members (`sections.PAIRED_MEMBERS`) of some at equal distances.
     """
 
     measures: tuple[PairMeasure, ...]

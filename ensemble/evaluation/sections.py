@@ -46,27 +46,38 @@ from ensemble.evaluation.statistics import wilson_interval
 from ensemble.types import DoubleArray, IntArray
 
 NAN = float("nan")
+PAIRED_MEMBERS = 1500  # members whose pairs are all measured
 MATRIX_MEMBERS = 100  # members of the matrices kept: they grow with the square, and nobody reads larger ones
 
 
 def diversity(test: SplitVotes) -> Diversity:
-    """All pairwise measures; the two that are plain shares of rows also as matrices, of the first MATRIX_MEMBERS members."""
-    classes_MN = test.favourites_MN
+    """All pairwise measures; the two that are plain shares of rows also as matrices, of the first MATRIX_MEMBERS members.
+
+    Of more than PAIRED_MEMBERS members, as many at equal distances are paired: the pairs of ten thousand take gigabytes.
+    """
+    classes_MN, members = test.favourites_MN, test.num_members
+    if members <= PAIRED_MEMBERS:
+        found = kept = _pairwise(classes_MN, test)
+    else:
+        found = _pairwise(classes_MN[np.linspace(0, members - 1, PAIRED_MEMBERS).round().astype(np.int64)], test)
+        kept = _pairwise(classes_MN[:MATRIX_MEMBERS], test)
+    return Diversity(
+        measures=tuple(_pair_measure(name, values) for name, values in found.items()),
+        disagreement=_rows(kept["disagreement"]),
+        double_fault=_rows(kept["double_fault"]),
+    )
+
+
+def _pairwise(classes_MN: IntArray, test: SplitVotes) -> dict[str, DoubleArray]:
+    """Each measure of every pair of these members, by name."""
     counts = pairwise.pair_counts(wrong_rows(classes_MN, test.labels_N))
-    disagreement = pairwise.label_disagreement(classes_MN, test.num_classes)
-    double_fault = pairwise.double_fault(counts)
-    measures = {
-        "disagreement": disagreement,
+    return {
+        "disagreement": pairwise.label_disagreement(classes_MN, test.num_classes),
         "q_statistic": pairwise.q_statistic(counts),
         "correlation": pairwise.error_correlation(counts),
         "kappa": pairwise.correctness_kappa(counts),
-        "double_fault": double_fault,
+        "double_fault": pairwise.double_fault(counts),
     }
-    return Diversity(
-        measures=tuple(_pair_measure(name, values) for name, values in measures.items()),
-        disagreement=_rows(disagreement),
-        double_fault=_rows(double_fault),
-    )
 
 
 def _pair_measure(name: str, values_MM: DoubleArray) -> PairMeasure:
@@ -87,8 +98,9 @@ def left_out_of_matrices(members: int) -> tuple[str, ...]:
     """What the judgement does not hold pair by pair, in words; nothing for ensembles of a usual size."""
     if members <= MATRIX_MEMBERS:
         return ()
+    paired = "all pairs" if members <= PAIRED_MEMBERS else f"all pairs of {PAIRED_MEMBERS:,} members at equal distances"
     return (
-        f"disagreement and double fault are kept pair by pair for the first {MATRIX_MEMBERS} of {members:,} members; their means, lowest and highest values are over all pairs",
+        f"disagreement and double fault are kept pair by pair for the first {MATRIX_MEMBERS} of {members:,} members; means, lowest and highest values of measures of pairs are over {paired}",
     )
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from ensemble.evaluation import sections
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.sections import MATRIX_MEMBERS
@@ -33,6 +34,19 @@ def test_the_matrices_are_bounded_and_what_is_cut_is_said(members: int) -> None:
     assert np.array(evaluation.diversity.disagreement).shape == (kept, kept)
     assert np.array(evaluation.diversity.double_fault).shape == (kept, kept)
     assert any(f"first {MATRIX_MEMBERS} of" in line for line in evaluation.warnings) == (members > MATRIX_MEMBERS)
+
+
+def test_of_very_many_members_as_many_at_equal_distances_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = judged(300)
+    monkeypatch.setattr(sections, "PAIRED_MEMBERS", 150)
+    some = judged(300)
+    for one, other in zip(whole.diversity.measures, some.diversity.measures, strict=True):
+        assert one.name == other.name
+        assert other.mean == pytest.approx(one.mean, abs=0.03, nan_ok=True)
+    assert some.diversity.disagreement == whole.diversity.disagreement
+    assert some.diversity.double_fault == whole.diversity.double_fault
+    assert any("over all pairs of 150 members at equal distances" in line for line in some.warnings)
+    assert any(line.endswith("over all pairs") for line in whole.warnings)
 
 
 def test_size_grows_with_members_not_with_pairs() -> None:
