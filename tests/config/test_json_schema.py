@@ -16,7 +16,11 @@ from ensemble.config.json_schema import FILE, json_schema
 from ensemble.config.keys import all_keys
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if "accelerate" not in path.parts]
+CONFIGS = [
+    path
+    for path in sorted((ROOT / "configs").rglob("*.yaml"))
+    if not {"accelerate", "wandb"} & set(path.relative_to(ROOT).parts)
+]
 
 
 def loose(content: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import shlex
@@ -56,7 +57,15 @@ def command_of_the_page(beginning: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Slurm]:
+def alone() -> Iterator[None]:
+    """Tests of this file that another worker of pytest runs wait: they look at what is left of all Slurm jobs in /tmp."""
+    with (Path(tempfile.gettempdir()) / "ensemble-tests-of-slurm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="module")
+def cluster(alone: None) -> Iterator[Slurm]:
     before = set(Path("/tmp").glob("ensemble-slurm-*"))
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # short: a socket lies in it
     try:
@@ -185,6 +194,7 @@ def command_line(number: int) -> str:
     return ""
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_node_of_ray_ignores_sigterm_and_leaves_nothing() -> None:
     """Slurm signals every process of a step; the driver needs the cluster until it has left."""
     variables = {**os.environ, "RAY_AUTH_MODE": "disabled", "SLURMD_NODENAME": "n1", "SLURM_CPUS_PER_TASK": "1"}
