@@ -41,7 +41,7 @@ class World:
         self.network, self.work, self.parallel = network, work, parallel
         self.hosts = [network.host(name) for name in (f"{parallel}0", f"{parallel}1", f"{parallel}2")]
         for host in self.hosts:
-            (host.folder / "work" / "hosts.yaml").write_text(work.config)
+            (host.folder / "here" / "hosts.yaml").write_text(work.config)
         self.number = 0
 
     @property

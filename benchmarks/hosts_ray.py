@@ -58,7 +58,7 @@ class Cluster:
         self.network, self.work = network, work
         self.hosts = {name: network.host(name) for name in ("head", "one", "two", "desk")}
         self.head, self.desk = self.hosts["head"], self.hosts["desk"]
-        (self.desk.folder / "work" / "hosts.yaml").write_text(work.config)
+        (self.desk.folder / "here" / "hosts.yaml").write_text(work.config)
         self._whole: set[str] = set()  # of the nodes, those that need not be started
         self._ids: dict[str, str] = {}
         self.number = 0
@@ -159,30 +159,30 @@ def none(cluster: Cluster) -> Measured:
     return cluster.measured("none", cluster.submit())
 
 
-def killed(cluster: Cluster) -> Measured:
+def _with_fault(cluster: Cluster, title: str, fault: Callable[[Host], None]) -> Measured:
+    """A job whose second host meets the fault while members train there."""
     follower = cluster.submit()
     cluster.mid_run(follower, "two")
-    cluster.hosts["two"].kill()
+    fault(cluster.hosts["two"])
     cluster.broken("two")
-    return cluster.measured("a worker host killed in mid-run", follower)
+    return cluster.measured(title, follower)
+
+
+def killed(cluster: Cluster) -> Measured:
+    return _with_fault(cluster, "a worker host killed in mid-run", lambda host: host.kill())
 
 
 def cut(cluster: Cluster) -> Measured:
-    follower = cluster.submit()
-    cluster.mid_run(follower, "two")
-    cluster.hosts["two"].unplug()
-    time.sleep(CUT_S)
-    cluster.hosts["two"].plug_in()
-    cluster.broken("two")
-    return cluster.measured(f"cut off for {CUT_S:g} s and back", follower)
+    def for_a_while(host: Host) -> None:
+        host.unplug()
+        time.sleep(CUT_S)
+        host.plug_in()
+
+    return _with_fault(cluster, f"cut off for {CUT_S:g} s and back", for_a_while)
 
 
 def cut_for_good(cluster: Cluster) -> Measured:
-    follower = cluster.submit()
-    cluster.mid_run(follower, "two")
-    cluster.hosts["two"].unplug()
-    cluster.broken("two")
-    return cluster.measured("cut off for good", follower)
+    return _with_fault(cluster, "cut off for good", lambda host: host.unplug())
 
 
 def added(cluster: Cluster) -> Measured:

@@ -111,7 +111,7 @@ class Host:
         lines += [f"mkdir /mnt/{i}; mount --bind {path} /mnt/{i}" for i, path in enumerate(kept)]
         lines += ["mount -t tmpfs -o size=3g,mode=1777 tmp /tmp", "mount -t tmpfs -o size=1g shm /dev/shm"]
         lines += [f"mkdir -p {path}; mount --bind /mnt/{i} {path}" for i, path in enumerate(kept)]
-        lines += ["mount --bind /mnt/srv /srv", f"mkdir -p {HOME} /srv/work", "ip link set lo up"]
+        lines += ["mount --bind /mnt/srv /srv", f"mkdir -p {HOME} /srv/here", "ip link set lo up"]
         return "; ".join([*lines, "touch /srv/.ready", "exec sleep infinity"])
 
     def kill(self) -> None:
@@ -139,8 +139,8 @@ class Host:
         command("ip", "-n", self.network.switch, "link", "set", self._port, "up")
 
     def start(self, words: Sequence[str], log: Path | None = None, **variables: str) -> subprocess.Popen[str]:
-        """Start a program on the host, in /srv/work; its output goes to the end of `log`, or to a pipe."""
-        there = ["sh", "-c", 'cd /srv/work && exec "$@"', "sh"]
+        """Start a program on the host, in /srv/here; its output goes to the end of `log`, or to a pipe."""
+        there = ["sh", "-c", 'cd /srv/here && exec "$@"', "sh"]
         enter = ["nsenter", "-t", str(self.init), "-a", "--", *there, *words]
         out = log.open("ab") if log else subprocess.PIPE
         try:

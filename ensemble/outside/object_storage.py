@@ -11,10 +11,8 @@ once; one that is refused is not. A bucket is never made. Requests of several ob
 from __future__ import annotations
 
 import logging
-import os
 import random
 import re
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ensemble.errors import ConfigError, StorageError
+from ensemble.outside.whole_file import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ class ObjectStorage:
             if self._has_folders:
                 self._files.makedirs(place.rpartition("/")[0], exist_ok=True)
             if self._on_this_disk:  # where a kill in the middle of writing would leave the beginning of the object
-                _write_whole(Path(place), content)
+                replace_file(Path(place), content)
             else:
                 self._files.pipe_file(place, content)
 
@@ -236,19 +235,6 @@ class ObjectStorage:
         return StorageError(
             f"{self.address}: there is no such bucket ({error}); correct the address, or create the bucket: that is not done here"
         )
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.writing")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _words(error: Exception) -> str:

@@ -113,6 +113,8 @@ def _equals(text: str, key: Key, where: str) -> Callable[[Value], bool]:
     def holds(value: Value) -> bool:
         if isinstance(value, int | float) and number is not None:
             return value == number
+        if value in ("true", "false") and text.lower() == value:
+            return True  # as Python writes it
         return value is not None and pattern.fullmatch(str(value)) is not None
 
     return holds

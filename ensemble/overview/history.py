@@ -103,7 +103,7 @@ def read_history(folder: RunFolder, whole: bool = True) -> History:
     else:
         content = folder.read_bytes(EVENTS)
     lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
-    last = list(parse_events(lines[-1:], path))
+    last = list(parse_events(lines[-1:], path, max(1, len(lines))))
     if last and not 0 <= last[0][0] < _LATEST:
         raise StorageError(f"{path}: the event log is damaged: its last event has the time {last[0][0]:g}")
     if not whole:

@@ -6,11 +6,9 @@ write that did not reach the disk raises StorageError and leaves the old file as
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-import os
 import re
 import zipfile
 from collections.abc import Collection, Mapping
@@ -21,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.errors import StorageError
+from ensemble.outside.whole_file import TEMPORARY, replace_file
 
-TEMPORARY = ".writing"
 _written = [0]  # bytes, in this process
 _MOST_EXPANSION = 1000  # of an archive that somebody compressed
 
@@ -32,19 +30,11 @@ def write_bytes(path: Path, content: bytes, root: Path | None = None) -> str:
 
     root: a folder that must exist; only folders below it are made. Without it all that are missing are.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         _make_parents(path, root)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        replace_file(path, content)
         _written[0] += len(content)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the first error is the one to tell; the next start removes what is left
-            temporary.unlink(missing_ok=True)
+    except OSError as error:  # the next start removes what may be left
         raise StorageError(
             f"{path}: could not be written: {error.strerror or error}; free space or check permissions, then start again"
         ) from error
@@ -86,14 +76,6 @@ def _make_parents(path: Path, root: Path | None) -> None:
         return
     for part in reversed([parent for parent in path.parents if root in parent.parents]):
         part.mkdir(exist_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def json_bytes(value: Any) -> bytes:

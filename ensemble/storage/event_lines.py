@@ -10,13 +10,13 @@ from ensemble.errors import StorageError
 from ensemble.events import Event, from_json
 
 
-def parse_events(lines: Iterable[bytes], path: Path) -> Iterator[tuple[float, Event]]:
-    """The events of a log in the order they were written, each with its time in unix seconds.
+def parse_events(lines: Iterable[bytes], path: Path, first: int = 1) -> Iterator[tuple[float, Event]]:
+    """The events of a log in the order they were written, each with its time in unix seconds. first: the number of the first line.
 
     Raises StorageError, naming file and line, for a line that is no event. A last line without its newline is a write
     that was cut short and is passed over.
     """
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines, start=first):
         if line.endswith(b"\n"):
             yield _parse(line, f"{path}:{number}")
 

@@ -20,21 +20,19 @@ from typing import Annotated
 from pydantic import Field
 
 from ensemble.errors import StorageError
-from ensemble.storage.manifest import Digest, Entry, manifest_bytes, parse_manifest
-from ensemble.storage.parsing import Stored, json_model
+from ensemble.storage.manifest import Change, Digest, Entry, manifest_bytes, parse_manifest
+from ensemble.storage.parsing import json_model
 
 JOURNAL = "journal/"
 FORMAT = 1
 LEAST_BYTES = 1 << 16  # of parts, before a new base is worth while
 
 
-class JournalPart(Stored):
+class JournalPart(Change):
     """One part. previous: the state it follows. events_from: the byte of the event log at which `events` begins."""
 
     format: int
     previous: Digest
-    listed: dict[str, Entry]
-    removed: list[str]
     events_from: Annotated[int, Field(ge=0)]
     events: str
 
@@ -78,7 +76,8 @@ class Position:
             raise StorageError(
                 f"{where}: does not follow what lies before it: two processes have written to this run; see that one alone goes on, and remove this file to go on from before it"
             )
-        files = {name: entry for name, entry in self.files.items() if name not in part.removed} | part.listed
+        files = dict(self.files)
+        part.apply_to(files)
         state = hashlib.sha256(f"{self.state} {hashlib.sha256(content).hexdigest()}".encode()).hexdigest()
         return replace(
             self,

@@ -54,6 +54,19 @@ class Entry(Content):
         )
 
 
+class Change(Stored):
+    """What a list of files becomes: files that are listed from then on, and those that no longer are."""
+
+    listed: dict[str, Entry]
+    removed: list[str]
+
+    def apply_to(self, files: dict[str, Entry]) -> None:
+        """Change a list so."""
+        for name in self.removed:
+            files.pop(name, None)
+        files.update(self.listed)
+
+
 class Manifest(Stored):
     """manifest.json. continued: what has changed since lies beside it, see `manifest_log`."""
 

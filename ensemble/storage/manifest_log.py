@@ -23,21 +23,22 @@ from pathlib import Path
 
 from ensemble.errors import StorageError
 from ensemble.storage.atomic import remove, write_bytes
-from ensemble.storage.manifest import MANIFEST, Entry, Manifest, manifest_bytes, parse_manifest, require_whole_members
-from ensemble.storage.parsing import Stored, json_model
+from ensemble.storage.manifest import (
+    MANIFEST,
+    Change,
+    Entry,
+    Manifest,
+    manifest_bytes,
+    parse_manifest,
+    require_whole_members,
+)
+from ensemble.storage.parsing import json_model
 
 log = logging.getLogger(__name__)
 
 LONG_BYTES = 1 << 18  # a manifest up to this size, of some 470 members, is always written whole
 LOG_SHARE = 0.5  # of the manifest, that its log may be long
 _TRIES = 5  # of a reader, whose manifest may be replaced between its two files
-
-
-class Change(Stored):
-    """A line: files that are listed from then on, and those that no longer are."""
-
-    listed: dict[str, Entry]
-    removed: list[str]
 
 
 class ManifestLog:
@@ -108,9 +109,7 @@ class ManifestLog:
         if manifest.continued:
             try:
                 for change in _changes(lines, hashlib.sha256(content).hexdigest(), path):
-                    for name in change.removed:
-                        files.pop(name, None)
-                    files.update(change.listed)
+                    change.apply_to(files)
                 require_whole_members(files, path)
             except StorageError as error:
                 if not go_on:

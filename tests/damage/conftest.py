@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.damage.commands import call, said
+from tests.damage.commands import train_in
 
 CONFIG: dict[str, Any] = {
     "name": "d", "num_members": 2, "seed": 1, "method": {"name": "bagging"}, "data": {"name": "digits"},
@@ -25,16 +24,7 @@ CONFIG: dict[str, Any] = {
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the run lies as runs/d, beside d.yaml."""
-    home = tmp_path_factory.mktemp("trained")
-    (home / "d.yaml").write_text(json.dumps(CONFIG))
-    here = Path.cwd()
-    os.chdir(home)
-    try:
-        result = call("train", "d.yaml", "-q")
-        assert result.exit_code == 0, said(result)
-    finally:
-        os.chdir(here)
-    return home
+    return train_in(tmp_path_factory.mktemp("trained"), CONFIG)
 
 
 @pytest.fixture

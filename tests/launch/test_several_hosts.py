@@ -59,11 +59,11 @@ def test_who_cannot_make_hosts_is_told_why(monkeypatch: pytest.MonkeyPatch) -> N
 def test_hosts_have_their_own_disks_and_names_and_can_be_cut_off(network: Network) -> None:
     one, two = network.host("one"), network.host("two")
     made, look = (
-        "touch /tmp/mine /srv/work/kept; hostname; pwd",
-        ["sh", "-c", "ls /tmp/mine /srv/work/kept 2>/dev/null"],
+        "touch /tmp/mine /srv/here/kept; hostname; pwd",
+        ["sh", "-c", "ls /tmp/mine /srv/here/kept 2>/dev/null"],
     )
-    assert one.run(["sh", "-c", made], 20) == (0, "one\n/srv/work\n")
-    assert one.run(look, 20)[1].split() == ["/srv/work/kept", "/tmp/mine"]
+    assert one.run(["sh", "-c", made], 20) == (0, "one\n/srv/here\n")
+    assert one.run(look, 20)[1].split() == ["/srv/here/kept", "/tmp/mine"]
     assert two.run(look, 20)[1] == ""
     reach = ["python", "-c", f"import socket; socket.create_connection(('{two.address}', 9), 2)"]
     assert "Connection refused" in one.run(reach, 20)[1]
@@ -77,4 +77,4 @@ def test_hosts_have_their_own_disks_and_names_and_can_be_cut_off(network: Networ
     sleeping.communicate(timeout=10)
     assert sleeping.returncode != 0
     one.boot()
-    assert one.run(look, 20)[1].split() == ["/srv/work/kept"]  # /srv is the disk that outlives a crash
+    assert one.run(look, 20)[1].split() == ["/srv/here/kept"]  # /srv is the disk that outlives a crash

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.damage.commands import call, said
+from tests.damage.commands import train_in
 
 CONFIG: dict[str, Any] = {
     "name": "one", "num_members": 4, "seed": 1, "method": {"name": "bagging"}, "data": {"name": "digits"},
@@ -28,16 +26,7 @@ CONFIG: dict[str, Any] = {
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which runs/one lies, beside one.yaml."""
-    home = tmp_path_factory.mktemp("overview")
-    (home / "one.yaml").write_text(json.dumps(CONFIG))
-    here = Path.cwd()
-    os.chdir(home)
-    try:
-        result = call("train", "one.yaml", "-q")
-        assert result.exit_code == 0, said(result)
-    finally:
-        os.chdir(here)
-    return home
+    return train_in(tmp_path_factory.mktemp("overview"), CONFIG)
 
 
 @pytest.fixture

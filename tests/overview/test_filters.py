@@ -119,7 +119,7 @@ def test_values_of_the_configuration():
     assert names(rows, "training.lr!=0.001") == ["b", "c"]
     assert names(rows, "model.widths=[16,32]") == ["a"]
     assert names(rows, "model.widths=[16,32],[8]") == ["a", "b"]
-    assert names(rows, "baseline=true") == ["a"]
+    assert names(rows, "baseline=true") == names(rows, "baseline=True") == ["a"]
     assert names(rows, "data.root=-", "state=finished") == ["a"]
     assert [each.name for each in in_order(rows, "-training.lr")] == ["b", "a", "c"]
 

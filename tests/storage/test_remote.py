@@ -397,7 +397,7 @@ def test_a_kill_while_an_object_is_written_to_this_disk_leaves_the_one_before(
     def killed(_descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ensemble.outside.object_storage.os.fsync", killed)
+    monkeypatch.setattr("ensemble.outside.whole_file.os.fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         storage.write("run/manifest.json", b"after, and longer")
     assert storage.read("run/manifest.json") == b"before"

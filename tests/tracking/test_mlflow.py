@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from ensemble.tracking.projected import ProjectedTracker
 from ensemble.tracking.wandb_projection import Shown
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run
 from tests.tracking.judgement import keep_judgement
+from tests.tracking.killed_run import killed_in_the_midst
 
 # What MLflow and SQLAlchemy have to say to each other.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
@@ -225,18 +224,7 @@ def test_a_run_that_was_killed_shows_each_epoch_once(tmp_path):
     root = tmp_path / "new"
     root.mkdir()
     log = root / "bag" / "events.jsonl"
-    process = subprocess.Popen(
-        command(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (log.exists() and log.read_text().count("EpochFinished") > 25):
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    killed_in_the_midst(command(root), log, 25)
     done = subprocess.run(command(root), check=True, capture_output=True, text=True, timeout=240)
     assert "mlflow" not in done.stderr.lower()
     assert {path.name for path in root.iterdir()} == {"bag", "bag.yaml", "mlflow.db", ".mlflow-artifacts"}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -29,6 +27,7 @@ from ensemble.tracking.tensorboard_files import TensorBoardFiles
 from ensemble.tracking.wandb_projection import Shown
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run, epoch
 from tests.tracking.judgement import keep_judgement
+from tests.tracking.killed_run import killed_in_the_midst
 
 CONFIG = {
     "name": "bag", "seed": 3, "method": {"name": "bagging"}, "data": {"name": "digits"}, "model": {"name": "lenet5"},
@@ -254,18 +253,7 @@ def command(root: Path) -> list[str]:
 @pytest.mark.timeout(600)
 def test_a_run_that_was_killed_shows_each_epoch_once(tmp_path):
     log = tmp_path / "bag" / "events.jsonl"
-    process = subprocess.Popen(
-        command(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (log.exists() and log.read_text().count("EpochFinished") > 25):
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    killed_in_the_midst(command(tmp_path), log, 25)
     subprocess.run(command(tmp_path), check=True, capture_output=True, timeout=240)
     for _ in range(2):  # and once more, when nothing is left to train
         runs, histories = read(tmp_path / "bag"), latest_histories(log)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from tests.tracking.killed_run import killed_in_the_midst
 from tests.tracking.wandb_reader import RunFile, plain, read_folder
 
 CONFIG = {
@@ -30,24 +28,6 @@ def train(root: Path) -> list[str]:
     return command(root, "train", str(root / "bag.yaml"), "-q")
 
 
-def killed_in_the_midst(root: Path) -> int:
-    """Kill the driver once its second member is being trained; how many epochs it had reported."""
-    log = root / "bag" / "events.jsonl"
-    process = subprocess.Popen(
-        train(root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while not (log.exists() and log.read_text().count("EpochFinished") > 35):
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    return log.read_text().count("EpochFinished")
-
-
 def figures(run: RunFile) -> tuple[list[dict[str, object]], dict[str, object]]:
     """History and summary without times and without what W&B adds; numbers only, its files have random names."""
 
@@ -66,7 +46,7 @@ def test_replay_of_a_killed_run_equals_an_undisturbed_one(tmp_path: Path) -> Non
     for root in (calm, killed):
         root.mkdir()
     subprocess.run(train(calm), check=True, capture_output=True, timeout=240)
-    before = killed_in_the_midst(killed)
+    before = killed_in_the_midst(train(killed), killed / "bag" / "events.jsonl", 35)
     assert 35 < before < 90
     subprocess.run(train(killed), check=True, capture_output=True, timeout=240)
     subprocess.run(
