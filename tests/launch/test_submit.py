@@ -249,9 +249,13 @@ print(fetching.fetch(cluster, sys.argv[2], Path("results"), lambda line: print(l
 """
 SUBMITTED = """
 import sys
+import time
 from ensemble.launch import dashboard
 cluster = dashboard.connect(sys.argv[1], False)
-print(cluster.take(entrypoint="true", metadata={"ensemble": "big", "ensemble_output_dir": "~/ensemble_runs"}))
+job = cluster.take(entrypoint="true", metadata={"ensemble": "big", "ensemble_output_dir": "~/ensemble_runs"})
+while not cluster.info(job).status.is_terminal():
+    time.sleep(0.2)
+print(job)
 """
 
 
