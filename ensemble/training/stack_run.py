@@ -1,7 +1,7 @@
 """A stack in training: networks, optimiser, data, histories, and the steps and epochs that move them.
 
     run = StackRun(task, job, arrays, placement)
-    for epoch in range(run.epoch, run.recipe.epochs):
+    for epoch in range(run.state.epoch, run.recipe.epochs):
         for found in run.train_epoch(epoch): ...        # records, checkpoints, heartbeats
     yield from run.results()                            # votes and weights
 
@@ -44,6 +44,7 @@ from ensemble.training.resident import GPU_SHARE, Resident, tensor_of
 from ensemble.training.schedules import Plateau, rate
 from ensemble.training.stack import Stack
 from ensemble.training.start import Trained, trained
+from ensemble.training.state import TrainingState
 from ensemble.training.trial import draws_itself
 from ensemble.training.ways import choose
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
@@ -90,14 +91,7 @@ class StackRun:
         self.plateau = Plateau(self.recipe.schedule, count) if isinstance(self.recipe.schedule, PlateauConfig) else None
         self.rates = MemberRates(self.stack, captured=captured and self.plateau is not None)
         self.keeper = Keeper(self.stack, self.recipe)
-        self.alive = [True] * count
-        self.histories: list[list[EpochRecord]] = [[] for _ in members_of(task)]
-        self.failures: dict[int, Failure] = {}
-        self.seconds = 0.0
-        # Where it stands in the epoch: steps done, summed losses and misses [2, K], seconds spent.
-        self.epoch = self.step = 0
-        self.sums_2K = torch.zeros((2, count), device=device)
-        self.spent = 0.0
+        self.state = TrainingState(task.members, self.stack, self.optimizer, self.keeper, self.plateau, device)
         self.table: StepTable | None = None
         self.graphed: GraphedStep | None = None
         if captured:
@@ -182,17 +176,13 @@ class StackRun:
         patience = self.recipe.early_stopping_epochs
         return [
             alive and (patience is None or len(history) - self.keeper.kept_epoch(k) < patience)
-            for k, (alive, history) in enumerate(zip(self.alive, self.histories, strict=True))
+            for k, (alive, history) in enumerate(zip(self.state.alive, self.state.histories, strict=True))
         ]
 
     def tensors(self) -> list[Tensor]:
         """Everything that a step changes, in its place."""
-        state = [
-            value for kept in self.optimizer.state.values() for value in kept.values() if isinstance(value, Tensor)
-        ]
-        average = self.keeper.tensors()["average"]
-        own = [self.sums_2K] if self.table is None else [self.sums_2K, self.table.step]
-        return [*self.stack.state_dict().values(), *state, *average, *own]
+        changed = self.state.changed_by_steps()
+        return changed if self.table is None else [*changed, self.table.step]
 
     def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint | Pulse | Notice | Stopped]:
         """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member.
@@ -200,17 +190,15 @@ class StackRun:
         Goes on at `step` where the epoch is the one that was begun; yields a Checkpoint whenever one is due. Where this
         process is asked to stop, the next step is the last one: a Checkpoint follows, and Stopped.
         """
-        started = time.perf_counter() - self.spent
-        if epoch != self.epoch:
-            self.epoch, self.step = epoch, 0
-            self.sums_2K.zero_()
+        started = time.perf_counter() - self.state.spent
+        self.state.begin(epoch)
         self.model.train()
         rate_factors = self.plateau.factors if self.plateau else [1.0] * len(self.members)
         largest = self.rates.set(rate_factors)
         self._begin_epoch(largest)
-        while self.step < self.batches.steps_per_epoch:
+        while self.state.step < self.batches.steps_per_epoch:
             self._take_step(largest)
-            self.step += 1
+            self.state.step += 1
             if self.graphed and self.graphed.refused and not self.no_graph:
                 self.no_graph = self.graphed.refused
                 yield Notice(f"trained without a CUDA graph: {self.no_graph}")
@@ -218,13 +206,13 @@ class StackRun:
                 self._said = time.perf_counter()
                 yield Pulse(self.task.id)
             if self._due():
-                self.spent = time.perf_counter() - started
-                yield Checkpoint(self.task.id, epoch, self.step, self._capture())
+                self.state.spent = time.perf_counter() - started
+                yield Checkpoint(self.task.id, epoch, self.state.step, self._capture())
             if self._stops():
                 yield Stopped(self.task.id)
                 return
-        self.spent = 0.0
-        train_losses, train_errors = (self.placement.total(self.sums_2K) / self.batches.rows_per_epoch).tolist()
+        self.state.spent = 0.0
+        train_losses, train_errors = (self.placement.total(self.state.sums_2K) / self.batches.rows_per_epoch).tolist()
         with self.keeper.voting_weights():
             validation_losses, validation_errors = map(self.placement.of_first_rank, self._validate())
             test_losses, test_errors = self._watch_test()
@@ -234,33 +222,35 @@ class StackRun:
         if self.plateau:
             self.plateau.update(validation_losses)
         elapsed = time.perf_counter() - started
-        self.seconds += elapsed
+        self.state.seconds += elapsed
         for member in (k for k, wanted in enumerate(trained) if wanted):
             record = EpochRecord(
                 epoch + 1, train_losses[member], validation_losses[member], validation_errors[member],
-                self._rate(epoch, self.step - 1) * rate_factors[member], elapsed / len(self.members),
+                self._rate(epoch, self.state.step - 1) * rate_factors[member], elapsed / len(self.members),
                 train_errors[member], test_losses[member], test_errors[member],
             )  # fmt: skip
-            self.histories[member].append(record)
+            self.state.histories[member].append(record)
             yield member, record
 
     def _begin_epoch(self, largest: float) -> None:
         """Take the order and the random keys of the epoch, and where steps are captured its learning rates."""
-        self.batches.begin(self.epoch)
+        self.batches.begin(self.state.epoch)
         if self.stack.dropout or self.stack.draws_itself:
-            seeds = [member_seed(self.job.seed, m.index, Purpose.DROPOUT, self.epoch) for m in self.members]
+            seeds = [member_seed(self.job.seed, m.index, Purpose.DROPOUT, self.state.epoch) for m in self.members]
             self.stack.seed_dropout(torch.tensor(seeds).to(self.placement.device))
         if self.table is not None:
             steps = range(self.batches.steps_per_epoch)
-            rates = [self._rate(self.epoch, step) * largest for step in steps]
-            self.table.begin(self.step, rates, [self._averaging(step) for step in steps])
+            rates = [self._rate(self.state.epoch, step) * largest for step in steps]
+            self.table.begin(self.state.step, rates, [self._averaging(step) for step in steps])
 
     def _take_step(self, largest: float) -> None:
-        rows = self.batches.rows_of(self.step)
+        rows = self.batches.rows_of(self.state.step)
         if self.graphed is None:
             for group in self.optimizer.param_groups:
-                group["lr"] = self._rate(self.epoch, self.step) * largest * group[FACTOR]
-            self.plain_step(self.batches.at(self.step * self.batches.batch_size, rows), self._averaging(self.step))
+                group["lr"] = self._rate(self.state.epoch, self.state.step) * largest * group[FACTOR]
+            self.plain_step(
+                self.batches.at(self.state.step * self.batches.batch_size, rows), self._averaging(self.state.step)
+            )
         elif rows == self.batches.rows_of(0):
             self.graphed()
         else:
@@ -280,7 +270,7 @@ class StackRun:
         return rate(self.recipe, epoch * steps + step, steps)
 
     def _averaging(self, step: int) -> float:
-        return self.keeper.share(self.epoch * self.batches.steps_per_epoch + step)
+        return self.keeper.share(self.state.epoch * self.batches.steps_per_epoch + step)
 
     def _due(self) -> bool:
         """True when the last checkpoint is old enough for another one, and one costs little beside what lies between."""
@@ -298,7 +288,7 @@ class StackRun:
 
     def _capture(self) -> bytes:
         started = time.perf_counter()
-        content = capture(self)
+        content = capture(self.state)
         self._capture_s = time.perf_counter() - started
         return content
 
@@ -325,7 +315,7 @@ class StackRun:
         self.rates.after_step()
         self.keeper.after_step(averaging)
         misses_K = (logits_BKC.detach().argmax(-1) != batch.main_labels_BK).sum(0)
-        self.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
+        self.state.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
 
     def _validate(self) -> tuple[list[float], list[float]]:
         return self._score(self.data.train_images, self.data.validation_rows, self.validation_labels)
@@ -350,10 +340,12 @@ class StackRun:
         """Declare members with a non-finite loss failed; the others go on undisturbed beside them."""
         for member, (trains, *losses) in enumerate(zip(self.trains, train_losses, validation_losses, strict=True)):
             if trains and not all(abs(loss) < float("inf") for loss in losses):
-                self.alive[member] = False
+                self.state.alive[member] = False
                 reason = f"loss is not finite in epoch {epoch + 1} (training {losses[0]}, validation {losses[1]})"
-                share = self.seconds / len(self.members)
-                self.failures[member] = Failure(self.members[member].index, "diverged", reason, seconds_lost=share)
+                share = self.state.seconds / len(self.members)
+                self.state.failures[member] = Failure(
+                    self.members[member].index, "diverged", reason, seconds_lost=share
+                )
 
     @torch.no_grad()
     def results(self) -> Iterator[MemberResult | Failure]:
@@ -364,18 +356,18 @@ class StackRun:
         own = [tensor_of(member.vote_rows) for member in self.members]
         extra = predict_own(self.stack, self.data, self.data.train_images, own, self.placement)
         votes = on_host([validation, test, *extra])
-        states = [{} if k in self.failures else self.stack.own_state(k) for k in range(len(self.members))]
+        states = [{} if k in self.state.failures else self.stack.own_state(k) for k in range(len(self.members))]
         weights = iter(on_host([tensor for state in states for tensor in state.values()]))
         parameters = self.stack.parameters_per_member
         for k, member in enumerate(self.members):
-            if k in self.failures:
-                yield self.failures[k]
+            if k in self.state.failures:
+                yield self.state.failures[k]
                 continue
             yield MemberResult(
                 member.index, member.recipe,
                 Votes(votes[0][k].numpy().copy(), votes[1][k].numpy().copy(), member.vote_rows, votes[2 + k].numpy().copy()),
-                {name: next(weights).numpy().copy() for name in states[k]}, tuple(self.histories[k]), parameters,
-                self.seconds / len(self.members), self.keeper.kept_epoch(k), len(self.members),
+                {name: next(weights).numpy().copy() for name in states[k]}, tuple(self.state.histories[k]), parameters,
+                self.state.seconds / len(self.members), self.keeper.kept_epoch(k), len(self.members),
                 self.filtered[k].facts() if self.filtered else {}, self.placement.device_name,
             )  # fmt: skip
 

@@ -30,7 +30,7 @@ def loss_of_first_batch(run: StackRun) -> tuple[torch.Tensor, Any, torch.Tensor]
     batch = run.batches.at(0, 32)
     logits = run.stack(batch.images, batch.batch_last).detach()
     run.plain_step(batch, 0.0)
-    return run.sums_2K[0], batch, logits
+    return run.state.sums_2K[0], batch, logits
 
 
 @pytest.mark.parametrize("kind", ["mixup_alpha", "cutmix_alpha"])
@@ -82,7 +82,7 @@ def test_errors_in_training_are_against_the_label_with_the_larger_share(arrays: 
     larger = torch.where(batch.mixed.share_BK >= 0.5, batch.labels_BK, batch.labels_BK.flip(0))
     misses = (run.stack(batch.images, batch.batch_last).argmax(-1) != larger).sum(0)
     run.plain_step(batch, 0.0)
-    assert run.sums_2K[1].tolist() == misses.tolist()
+    assert run.state.sums_2K[1].tolist() == misses.tolist()
 
 
 def test_early_stopping_ends_each_member_when_it_has_waited_enough(arrays: dict[str, Any]) -> None:
