@@ -45,15 +45,18 @@ def outdated(content: bytes) -> bool:
     return bool(_plain(load(content)).get("draws", 1) != _DRAWS)
 
 
-def restore(state: TrainingState, content: bytes, task_id: str) -> None:
-    """Put a fresh state into the captured one. Raises StorageError when it is that of other members."""
+def restore(state: TrainingState, content: bytes, task_id: str, ranks: int = 1) -> None:
+    """Put a fresh state into the captured one. Raises StorageError when it is that of other members.
+
+    ranks: processes that share each batch, all of which are given the same content.
+    """
     tensors = load(content)
     values = _plain(tensors)
     if values["members"] != [member.index for member in state.members]:
         raise StorageError(
             f"{task_id}: its checkpoint is of members {values['members']}; remove the run's checkpoints folder and start again"
         )
-    state.load_state_dict({**values, "tensors": tensors})
+    state.load_state_dict({**values, "tensors": tensors}, ranks)
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
             f"{task.id}: starts again, since its checkpoint is of a version with other augmentations and dropout masks"
         )
     elif task.checkpoint is not None:
-        restore(run.state, task.checkpoint, task.id)
+        restore(run.state, task.checkpoint, task.id, placement.ranks)
     for epoch in range(run.state.epoch, recipe.epochs):
         for found in run.train_epoch(epoch):
             if isinstance(found, Checkpoint | Pulse | Notice):

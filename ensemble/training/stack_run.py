@@ -31,6 +31,7 @@ from ensemble.training.cuda_graph import GraphedStep, StepTable, capture_on_gpu
 from ensemble.training.cuda_graph import obstacle as obstacle_to_capture
 from ensemble.training.filtering import filtered_set
 from ensemble.training.frozen_features import HeadStack, head_to_train, on_features
+from ensemble.training.gradient_sums import settle_sums
 from ensemble.training.host_copy import on_host
 from ensemble.training.job import Arrays, Job, given_class_weights, given_start
 from ensemble.training.keeper import Keeper
@@ -50,6 +51,9 @@ from ensemble.training.ways import choose
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
 
 PULSE_S = 5.0  # between signs of life
+# Steps after which ranks that share each batch add up what they have summed. Between them none writes a checkpoint or
+# leaves, since the first alone could write down its own part of the sums only.
+_SHARED_EVERY = 16
 _CAPTURES_APART = 50  # checkpoints are at least so many times the time that one takes apart
 _activation_sizes = once_per_network(activation_sizes)
 
@@ -92,6 +96,8 @@ class StackRun:
         self.rates = MemberRates(self.stack, captured=captured and self.plateau is not None)
         self.keeper = Keeper(self.stack, self.recipe)
         self.state = TrainingState(task.members, self.stack, self.optimizer, self.keeper, self.plateau, device)
+        if placement.ranks > 1:
+            settle_sums(self.stack, self.model, self.optimizer, self.batches, placement)
         self.table: StepTable | None = None
         self.graphed: GraphedStep | None = None
         if captured:
@@ -199,6 +205,8 @@ class StackRun:
         while self.state.step < self.batches.steps_per_epoch:
             self._take_step(largest)
             self.state.step += 1
+            if self.placement.ranks > 1 and self._together():
+                self.state.share(self.placement.total)
             if self.graphed and self.graphed.refused and not self.no_graph:
                 self.no_graph = self.graphed.refused
                 yield Notice(f"trained without a CUDA graph: {self.no_graph}")
@@ -212,7 +220,8 @@ class StackRun:
                 yield Stopped(self.task.id)
                 return
         self.state.spent = 0.0
-        train_losses, train_errors = (self.placement.total(self.state.sums_2K) / self.batches.rows_per_epoch).tolist()
+        sums_2K = self.state.total_2K + self.state.sums_2K
+        train_losses, train_errors = (sums_2K / self.batches.rows_per_epoch).tolist()
         with self.keeper.voting_weights():
             validation_losses, validation_errors = map(self.placement.of_first_rank, self._validate())
             test_losses, test_errors = self._watch_test()
@@ -275,7 +284,7 @@ class StackRun:
     def _due(self) -> bool:
         """True when the last checkpoint is old enough for another one, and one costs little beside what lies between."""
         every, now = self.job.compute.checkpoint_every_s, time.perf_counter()
-        if not every or not self.placement.writes:
+        if not every or not self.placement.writes or not self._together():
             return False
         if not self._stops() and now - self._saved < max(every, _CAPTURES_APART * self._capture_s):
             return False
@@ -284,7 +293,12 @@ class StackRun:
 
     def _stops(self) -> bool:
         """Whether training ends after this step. Of ranks that share each batch the first decides: it has the checkpoint."""
-        return signals.requested() and self.placement.writes
+        return signals.requested() and self.placement.writes and self._together()
+
+    def _together(self) -> bool:
+        """Whether ranks that share each batch know each other's sums after this step; always where there is one rank."""
+        step = self.state.step
+        return self.placement.ranks == 1 or step % _SHARED_EVERY == 0 or step == self.batches.steps_per_epoch
 
     def _capture(self) -> bytes:
         started = time.perf_counter()

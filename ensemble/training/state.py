@@ -10,7 +10,7 @@ made again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,7 +26,8 @@ from ensemble.types import EpochRecord, Failure, MemberSpec
 class TrainingState:
     """A stack in training, its optimiser, what it remembers, and its place in the epoch.
 
-    sums_2K: summed losses and misses of the steps done in this epoch, per member. step: those steps. spent: seconds they
+    sums_2K: summed losses and misses of the steps done in this epoch, per member; of several ranks that share each batch,
+    this one's since the last `share`. total_2K: those of all ranks before it; 0 where there is one. step: steps done. spent: seconds they
     took. seconds: those of the epochs before. alive: False for a member whose loss is no longer finite. histories and
     failures: per member, by position in the stack.
     """
@@ -44,6 +45,7 @@ class TrainingState:
         self.members, self.stack, self.optimizer = tuple(members), stack, optimizer
         self.keeper, self.plateau = keeper, plateau
         self.sums_2K = torch.zeros((2, count), device=device)
+        self.total_2K = torch.zeros_like(self.sums_2K)
         self.epoch = self.step = 0
         self.spent = self.seconds = 0.0
         self.alive = [True] * count
@@ -55,6 +57,12 @@ class TrainingState:
         if epoch != self.epoch:
             self.epoch, self.step = epoch, 0
             self.sums_2K.zero_()
+            self.total_2K.zero_()
+
+    def share(self, total: Callable[[Tensor], Tensor]) -> None:
+        """Add up the sums of all ranks. total: gives each rank the sum over them, see `Placement.total`."""
+        self.total_2K += total(self.sums_2K)
+        self.sums_2K.zero_()
 
     def changed_by_steps(self) -> list[Tensor]:
         """Every tensor that a step changes, in its place."""
@@ -64,7 +72,7 @@ class TrainingState:
         return [*self.stack.state_dict().values(), *of_optimizer, *average, self.sums_2K]
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors by name under "tensors", not copied; the rest as values that JSON can hold."""
+        """Tensors by name under "tensors", not copied; the rest as values that JSON can hold. Of several ranks, after `share`."""
         tensors = {f"network.{name}": tensor for name, tensor in self.stack.state_dict().items()}
         plain: dict[str, Any] = {}
         for i, parameter in enumerate(self.stack.parameters()):
@@ -75,7 +83,7 @@ class TrainingState:
                     plain[f"{i}.{key}"] = value
         for kind, kept in self.keeper.tensors().items():
             tensors.update({f"keeper.{kind}.{i:04d}": tensor for i, tensor in enumerate(kept)})
-        tensors["sums"] = self.sums_2K
+        tensors["sums"] = self.total_2K + self.sums_2K
         return {
             "tensors": tensors,
             "members": [member.index for member in self.members],
@@ -86,7 +94,7 @@ class TrainingState:
         }  # fmt: skip
 
     @torch.no_grad()
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], ranks: int = 1) -> None:
         """The inverse of `state_dict`, in a fresh state of the same members; also of one that came through JSON."""
         tensors: dict[str, Tensor] = state["tensors"]
         for name, mine in self.stack.state_dict().items():
@@ -95,7 +103,7 @@ class TrainingState:
         self.keeper.load({kind: _numbered(tensors, f"keeper.{kind}.") for kind in ("average", "best")}, state["keeper"])
         if self.plateau:
             self.plateau.load(state["plateau"])
-        self.sums_2K.copy_(tensors["sums"])
+        (self.sums_2K if ranks == 1 else self.total_2K).copy_(tensors["sums"])
         self.epoch, self.step = state["epoch"], state["step"]
         self.spent, self.seconds = state["spent"], state["seconds"]
         self.alive = list(state["alive"])
