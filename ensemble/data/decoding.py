@@ -229,8 +229,8 @@ def _opened(folder: PreparedFolder, index: dict[str, Any], listing: Listing) -> 
     config = listing.config
     absolute = {
         key: value if is_address(value) else os.path.abspath(value)  # noqa: PTH100
-        for key in ("root", "path")
-        if (value := getattr(config, key)) is not None
+        for key in config.file_keys
+        if key in type(config).model_fields and (value := getattr(config, key)) is not None
     }
     source = config.model_copy(update={**absolute, "storage": "mapped"}).model_dump_json()
     images = {
