@@ -55,7 +55,7 @@ class DataConfig(Part):
             "kmnist": f"{_DATA}.mnist_family", "emnist_digits": f"{_DATA}.mnist_family", "emnist_letters": f"{_DATA}.mnist_family",
             "qmnist": f"{_DATA}.mnist_family", "cifar10": f"{_DATA}.cifar", "cifar100": f"{_DATA}.cifar", "svhn": f"{_DATA}.svhn",
             "stl10": f"{_DATA}.stl10", "image_folder": f"{_DATA}.image_folder", "table": f"{_DATA}.table", "arrays": f"{_DATA}.array_file",
-            "python": f"{_DATA}.python",
+            "python": f"{_DATA}.python", "huggingface": f"{_DATA}.huggingface",
         },
     )  # fmt: skip
 
@@ -67,7 +67,6 @@ class DataConfig(Part):
     ] = {}  # known sets by name (`ensemble.data.DatasetInfo`); else images of one's own
     pictures: ClassVar[bool] = False  # files that are decoded, and may be mapped: a subclass of OwnPictures
     stored_code: ClassVar[bool] = False  # it is read by executing text that its section holds
-    file_keys: ClassVar[tuple[str, ...]] = ("root", "path")  # those of its keys that name files and folders
 
     name: str
     download: bool = Field(True, description="fetch missing files")
@@ -112,6 +111,11 @@ class DataConfig(Part):
         return values
 
     @classmethod
+    def places(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Those keys of a section that name a file or folder of a machine."""
+        return tuple(key for key in ("root", "path") if values.get(key) is not None)
+
+    @classmethod
     def files_beside(cls, _values: Mapping[str, Any], _folder: Path) -> list[Path]:
         """Files beside the configuration, in its folder, that the section cannot be read without: a job takes them along."""
         return []
@@ -148,7 +152,8 @@ class DataConfig(Part):
     @property
     def pictures_from(self) -> str:
         """Where picture files lie, for messages."""
-        return " and ".join(str(getattr(self, key)) for key in self.file_keys if key in type(self).model_fields)
+        values = self.model_dump()
+        return " and ".join(str(values[key]) for key in self.places(values) or ("path",))
 
     @property
     def data_folder(self) -> str | None:

@@ -29,7 +29,6 @@ class PythonData(OwnArrays):
     in_short: ClassVar[str] = "what a function in a file beside the configuration gives: PyTorch data sets or arrays"
     needed: ClassVar[str] = "path, FILE.py:NAME with a file beside the configuration and a function in it"
     stored_code: ClassVar[bool] = True
-    file_keys: ClassVar[tuple[str, ...]] = ()  # its path names a function, and the file travels as text
 
     name: Literal["python"]
     path: str = Field(description="python: FILE.py:NAME, the file beside the configuration")
@@ -43,6 +42,11 @@ class PythonData(OwnArrays):
     def complete(cls, values: Mapping[str, Any], folder: Path, where: str = "data") -> Mapping[str, Any]:
         """With the texts of the files. Raises ConfigError where they cannot be read."""
         return own_code.with_code(values, folder, where, "my_data.py:make_data")
+
+    @classmethod
+    def places(cls, _values: Mapping[str, Any]) -> tuple[str, ...]:
+        """See DataConfig: the path names a function, whose file travels as text."""
+        return ()
 
     @classmethod
     def files_beside(cls, values: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -179,10 +179,17 @@ def _data(values: Mapping[str, Any], here: Path, files: dict[str, Path], given: 
     named = [(f"evaluation.sets.{n}.files", _of(one, "files"), True) for n, one in enumerate(sets)]
     for where, section in _data_sections(values):
         source = _source(section)
-        own = source.pictures
-        root, path = (section.get(key) if key in source.file_keys else None for key in ("root", "path"))
-        named += [(f"{where}.root", root, own), (f"{where}.path", path, False)]
-        if own and root is None and isinstance(path, str) and not given_path(path, f"{where}.path").is_absolute():
+        own, places = source.pictures, source.places(section)
+        root, path = (section.get(key) if key in places else None for key in ("root", "path"))
+        folder = isinstance(path, str) and (here / given_path(path, f"{where}.path")).is_dir()
+        named += [(f"{where}.root", root, own), (f"{where}.path", path, folder)]
+        if (
+            own
+            and not folder
+            and root is None
+            and isinstance(path, str)
+            and not given_path(path, f"{where}.path").is_absolute()
+        ):
             named.append((f"{where}.root", str(Path(path).parent), True))  # a table's pictures, beside it
     for key, text, needed in named:
         if not isinstance(text, str):
@@ -198,9 +205,9 @@ def _data(values: Mapping[str, Any], here: Path, files: dict[str, Path], given: 
             files[path.as_posix()] = here / path
         elif needed and not any(Path(name).is_relative_to(path) for name in given):
             raise ConfigError(
-                f"{key}: {text}: a folder of this machine, and folders are not uploaded; give the absolute path that it has on the cluster, such as {key.rpartition('.')[0]}.root=/shared/{path.name or 'pictures'}, or send it along: --with {shown_folder(path)} (up to {MOST_BYTES >> 20} MiB)"
+                f"{key}: {text}: a folder of this machine, and folders are not uploaded; give the absolute path that it has on the cluster, such as {key if key.endswith('.path') else key.rpartition('.')[0] + '.root'}=/shared/{path.name or 'pictures'}, or send it along: --with {shown_folder(path)} (up to {MOST_BYTES >> 20} MiB)"
             )
-        elif key.endswith(".path"):
+        elif key.endswith(".path") and not needed:
             raise ConfigError(
                 f"{key}: {text}: is no file of this machine, where relative paths are looked for; give one that is, or the absolute path that it has on the cluster"
             )

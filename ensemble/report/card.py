@@ -163,7 +163,8 @@ def _recipe(run: RunFacts) -> str:
     wanted = ("seed", "num_members", "method", "data", "model", "training", "members")
     chosen = {key: run.config[key] for key in wanted if run.config.get(key) not in (None, [], ())}
     source = DataConfig.registry.find(str(chosen["data"].get("name"))) or DataConfig
-    chosen["data"] = {k: value for k, value in chosen["data"].items() if k not in (*source.file_keys, "download")}
+    places = source.places(chosen["data"])
+    chosen["data"] = {k: value for k, value in chosen["data"].items() if k not in (*places, "download")}
     chosen = _with_names_of_files(chosen)
     if "members" in chosen:
         chosen["members"] = [_with_names_of_files(group) for group in chosen["members"]]

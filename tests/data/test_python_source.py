@@ -16,7 +16,7 @@ from ensemble.commands.main import main
 from ensemble.config import parse_experiment
 from ensemble.config.loading import parse_stored
 from ensemble.data import load_dataset
-from ensemble.errors import ConfigError, DataError
+from ensemble.errors import ConfigError
 from ensemble.launch.upload import collect
 from ensemble.results.run_data import load_run_data
 from ensemble.storage import RunFolder
