@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ensemble.config.data import DataConfig, register_data
     from ensemble.config.method import MethodJob, MethodSection, register_method
     from ensemble.config.network import Network, register_network
     from ensemble.inference.trained import TrainedEnsemble, load_ensemble
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "EnsembleClassifier", "MethodJob", "MethodSection", "Network", "Run", "TrainedEnsemble", "__version__", "compare", "load",
-    "load_ensemble", "register_method", "register_network", "stop", "train",
+    "DataConfig", "EnsembleClassifier", "MethodJob", "MethodSection", "Network", "Run", "TrainedEnsemble", "__version__", "compare", "load",
+    "load_ensemble", "register_data", "register_method", "register_network", "stop", "train",
 ]  # fmt: skip
 
 _HOMES = {
     "train": "ensemble.run.entrance", "stop": "ensemble.run.entrance",
     "Run": "ensemble.run.stored", "load": "ensemble.run.stored", "compare": "ensemble.run.stored",
     "EnsembleClassifier": "ensemble.sklearn_api",
+    "DataConfig": "ensemble.config.data", "register_data": "ensemble.config.data",
     "MethodJob": "ensemble.config.method", "MethodSection": "ensemble.config.method", "register_method": "ensemble.config.method",
     "Network": "ensemble.config.network", "register_network": "ensemble.config.network",
     "TrainedEnsemble": "ensemble.inference.trained", "load_ensemble": "ensemble.inference.trained",

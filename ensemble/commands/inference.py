@@ -27,7 +27,7 @@ AGGREGATOR = click.option(
 TRUST = click.option(
     "--trust-code",
     is_flag=True,
-    help="Execute the code that the run's folder holds, where its network is made by some.",
+    help="Execute the code that the run's folder holds, where its network is made, or its data are read, by some.",
 )
 FILE = GivenPath()
 

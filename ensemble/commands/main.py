@@ -183,7 +183,7 @@ def evaluate(
 
     path = find_run(run, Path("runs"))
     for option, given in (("--executor", executor is not None), ("--trust-code", trust_code)):
-        if given and not sets:
+        if given and not sets and not (trust_code and write):
             raise ConfigError(f"{option} has no effect without --on; leave it out")
     if forget:
         from ensemble.run.later_votes import forget_sets
@@ -196,7 +196,7 @@ def evaluate(
     if write or sets or forget:
         from ensemble.run.run import judge_again
 
-        evaluation = judge_again(path, aggregator)
+        evaluation = judge_again(path, aggregator, trust_code)
     else:
         evaluation = judge(RunFolder.read(path), aggregator)
     _show(evaluation, path, as_json, everything)

@@ -91,10 +91,10 @@ class SetConfig(Section):
 
     def _idle_keys(self, data: DataConfig) -> list[str]:
         """Keys of data that divide training rows, or hold back test rows where all are taken."""
-        fields, keys = DataConfig.model_fields, ["validation_fraction", "calibration_fraction", "max_train_rows"]
-        if self.part != "test":
-            keys.append("test_fraction")
-        return [key for key in keys if getattr(data, key) != fields[key].default]
+        fields, keys = DataConfig.model_fields, ("validation_fraction", "calibration_fraction", "max_train_rows")
+        idle = [key for key in keys if getattr(data, key) != fields[key].default]
+        held_back = self.part != "test" and data.array_rule.test_fraction is not None
+        return [*idle, "test_fraction"] if held_back else idle
 
 
 class EvaluationConfig(Section):

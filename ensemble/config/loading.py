@@ -16,6 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ensemble.config.base import Part
+from ensemble.config.data import DataConfig
 from ensemble.config.effects import contradictions
 from ensemble.config.explain import explain
 from ensemble.config.keys import dotted, kind_of
@@ -105,22 +107,36 @@ def load_sets(path: Path) -> tuple[SetConfig, ...]:
 
 
 def _completed(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """With what the sections of networks need from the folder of their configuration. Raises ConfigError."""
+    """With what the sections of networks and data need from the folder of their configuration. Raises ConfigError."""
+    folder = folder or Path.cwd()
 
     def completed(holder: Any) -> Any:
         model = holder.get("model") if isinstance(holder, dict) else None
         name = model.get("name") if isinstance(model, dict) else None
         section = Network.registry.find(name) if isinstance(name, str) else None
-        return (
-            holder
-            if section is None or model is None
-            else {**holder, "model": section.complete(model, folder or Path.cwd())}
-        )
+        return holder if section is None or model is None else {**holder, "model": section.complete(model, folder)}
 
     groups = values.get("members")
     if isinstance(groups, tuple):
         values = {**values, "members": tuple(completed(group) for group in groups)}
+    if isinstance(data := values.get("data"), dict):
+        values = {**values, "data": _completed_data(data, folder, "data")}
+    evaluation = values.get("evaluation")
+    sets = evaluation.get("sets") if isinstance(evaluation, dict) else None
+    if isinstance(evaluation, dict) and isinstance(sets, tuple):
+        sets = tuple(
+            {**one, "data": _completed_data(data, folder, f"evaluation.sets.{n}.data")}
+            if isinstance(one, dict) and isinstance(data := one.get("data"), dict)
+            else one
+            for n, one in enumerate(sets)
+        )
+        values = {**values, "evaluation": {**evaluation, "sets": sets}}
     return dict(completed(values))
+
+
+def _completed_data(data: dict[str, Any], folder: Path, where: str) -> Mapping[str, Any]:
+    section = DataConfig.registry.find(str(data.get("name")))
+    return data if section is None else section.complete(data, folder, where)
 
 
 def _place(path: KeyPath, where: str, places: dict[KeyPath, str]) -> str:
@@ -279,11 +295,11 @@ def _origins(experiment: Experiment, places: dict[KeyPath, str]) -> dict[str, st
 
 
 def _filled_in(experiment: Experiment, path: KeyPath) -> bool:
-    """True for a key of a network that its section completed (`Network.complete`): nobody gave it, and it is no default."""
+    """True for a key of a part that its section completed (`Network.complete`): nobody gave it, and it is no default."""
     holder: Any = experiment
     for part in path[:-1]:
         holder = holder[part] if isinstance(part, int) else getattr(holder, str(part))
-    if not isinstance(holder, Network):
+    if not isinstance(holder, Part):
         return False
     key = str(path[-1])
     return bool(getattr(holder, key) != type(holder).model_fields[key].get_default())

@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ensemble.config.base import Section
-from ensemble.config.data import DATA_KEYS, PICTURES, DataConfig, DataName
+from ensemble.config.data import DataConfig
 from ensemble.config.evaluation import EvaluationConfig, SetConfig
 from ensemble.config.groups import NAME_PATTERN, Group, GroupConfig
 from ensemble.config.method import Aggregator, MethodSection
@@ -21,7 +21,7 @@ from ensemble.config.network import Network
 from ensemble.config.recipe import TrainingConfig
 
 __all__ = [
-    "AGGREGATORS", "DATA_KEYS", "PICTURES", "WEIGHING", "Aggregator", "ComputeConfig", "DataConfig", "DataName", "EvaluationConfig",
+    "AGGREGATORS", "WEIGHING", "Aggregator", "ComputeConfig", "DataConfig", "EvaluationConfig",
     "Experiment", "FailureConfig", "Group", "GroupConfig", "MlflowConfig", "SetConfig", "TrackingConfig", "WandbConfig", "aggregator_problem",
 ]  # fmt: skip
 
@@ -234,7 +234,7 @@ class Experiment(Section):
     output_dir: str = "runs"
     num_members: int | None = Field(None, ge=1, le=10_000)
     method: MethodSection
-    data: DataConfig = DataConfig()
+    data: DataConfig = Field(default_factory=lambda: DataConfig.choose({}))
     model: Network | None = None
     training: TrainingConfig = TrainingConfig()
     members: tuple[GroupConfig, ...] = Field(

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from ensemble.config.data import DataConfig
 from ensemble.config.method import MethodSection
 from ensemble.data import DATASETS
 from ensemble.data.pixel_rule import RESIZED, Resize
@@ -161,7 +162,9 @@ def _recipe(run: RunFacts) -> str:
     """What decides about the members, as configured; where the files lay is nobody's business."""
     wanted = ("seed", "num_members", "method", "data", "model", "training", "members")
     chosen = {key: run.config[key] for key in wanted if run.config.get(key) not in (None, [], ())}
-    chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in ("root", "path", "download")}
+    source = DataConfig.registry.find(str(chosen["data"].get("name"))) or DataConfig
+    places = source.places(chosen["data"])
+    chosen["data"] = {k: value for k, value in chosen["data"].items() if k not in (*places, "download")}
     chosen = _with_names_of_files(chosen)
     if "members" in chosen:
         chosen["members"] = [_with_names_of_files(group) for group in chosen["members"]]

@@ -22,7 +22,6 @@ from ensemble.config import Experiment
 from ensemble.config.effects import idle_here
 from ensemble.config.schema import Aggregator
 from ensemble.data import (
-    OWN_DATA,
     Dataset,
     Split,
     check_augmentation,
@@ -152,7 +151,7 @@ def _checked_networks(experiment: Experiment, dataset: Dataset) -> Iterator[Noti
     """
     shape, classes = _image_shape(dataset), dataset.num_classes
     for group in experiment.groups:
-        if not group.model.foreign and experiment.data.name in OWN_DATA:
+        if not group.model.foreign and experiment.data.own:
             # Imports torch, which a driver of like members can do without.
             from ensemble.models.work import multiply_adds
 
@@ -233,17 +232,17 @@ def _image_shape(dataset: Dataset) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def judge_again(path: Path, aggregator: Aggregator | None = None) -> Evaluation:
+def judge_again(path: Path, aggregator: Aggregator | None = None, trust_code: bool = False) -> Evaluation:
     """Judge a stored run from its votes and replace what it keeps of its judgement; nothing is trained.
 
     aggregator: another headline vote than the configured one. Raises StorageError when the folder is no run or another
     process writes to it. The disputed images are those that the run keeps; where others are disputed now, they come from
-    the data set: DataError when it is not there, StorageError when it is not what it was.
+    the data set: DataError when it is not there, StorageError when it is not what it was. trust_code: see `load_run_data`.
     """
     stored = RunFolder.read(path)
     voters = load_voters(stored)
     evaluation = with_sets(judge_voters(voters, aggregator), voters, stored)
-    images = test_images(stored, disputed_rows(evaluation).tolist())
+    images = test_images(stored, disputed_rows(evaluation).tolist(), trust_code)
     with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
         _store_judgement(folder, voters, evaluation, images)
     return evaluation

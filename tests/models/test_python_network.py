@@ -16,8 +16,9 @@ import ensemble
 from ensemble.commands.main import main
 from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError
-from ensemble.models import build_model, num_parameters, own_code
+from ensemble.models import build_model, num_parameters
 from ensemble.models.work import activation_sizes, multiply_adds
+from ensemble.outside import own_code
 
 NETS = """
 from torch import nn
@@ -252,9 +253,9 @@ def test_only_what_is_imported_is_taken_and_names_stay_apart(home: Path, monkeyp
     assert list(code) == ["blocks.py", "deeper.py", "my_nets.py"]
     other = {"blocks.py": "hidden = 3", "my_nets.py": "from blocks import hidden\nclass Net:\n    found = hidden"}
     monkeypatch.setitem(sys.modules, "blocks", json)
-    first, second = own_code.find(code, "my_nets.py", "Net"), own_code.find(other, "my_nets.py", "Net")
+    first, second = own_code.find(code, "my_nets.py:Net"), own_code.find(other, "my_nets.py:Net")
     assert second.found == 3  # type: ignore[attr-defined]
-    assert first is own_code.find(code, "my_nets.py", "Net")
+    assert first is own_code.find(code, "my_nets.py:Net")
     assert sys.modules["blocks"] is json
     assert "my_nets" not in sys.modules
 
