@@ -96,11 +96,12 @@ def _contrast(text: dict[str, Any], box: list[float], behind: npt.NDArray[np.flo
     area = behind[max(0, top) : bottom, max(0, left) : right].reshape(-1, 3)
     if not len(area):
         return 21.0
-    grounds, counts = np.unique(area.astype(np.uint8) // 4 * 4, axis=0, return_counts=True)
+    _, place, counts = np.unique(area // 4, axis=0, return_inverse=True, return_counts=True)
     lowest = 21.0
-    for ground in grounds[counts >= max(_SHARE * len(area), 1)]:
+    for number in np.flatnonzero(counts >= _SHARE * len(area)):
+        ground = area[place.reshape(-1) == number].mean(0)
         ink = text["alpha"] * np.array(text["colour"], np.float64) + (1 - text["alpha"]) * ground
-        light, dark = sorted((_luminance(ink), _luminance(ground.astype(np.float64))), reverse=True)
+        light, dark = sorted((_luminance(ink), _luminance(ground)), reverse=True)
         lowest = min(lowest, (light + 0.05) / (dark + 0.05))
     return lowest
 
