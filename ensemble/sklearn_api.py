@@ -225,7 +225,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         digest = hashlib.sha256(repr(_plain(values)).encode())
         digest.update(dataset.train_images_NCHW.tobytes() + dataset.train_labels_N.tobytes())
         return parse_experiment(
-            _plain({"name": f"fit-{digest.hexdigest()[:16]}", "output_dir": str(root), **values}), "EnsembleClassifier"
+            _plain({"name": f"fit-{digest.hexdigest()[:16]}", "output_dir": str(root), "baseline": False, **values}),
+            "EnsembleClassifier",
         )
 
     @contextmanager

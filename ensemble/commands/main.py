@@ -206,9 +206,12 @@ def _show(evaluation: Evaluation, path: Path, as_json: bool, everything: bool) -
     if as_json:
         say(json.dumps(evaluation.to_json(), indent=1))
         return
+    from ensemble.report.line_costs import costs_of
     from ensemble.report.tables import print_evaluation
+    from ensemble.storage import RunFolder
 
-    print_evaluation(evaluation, path, everything)
+    costs = costs_of(RunFolder.read(path), evaluation) if everything else None
+    print_evaluation(evaluation, path, everything, costs=costs)
 
 
 @main.command()

@@ -31,6 +31,9 @@ from ensemble.outside.paths import given_path
 
 _BELONGS_ELSEWHERE = "looks like a secret; secrets belong in the environment, never in a configuration"
 _PATHS = (("output_dir",), ("data", "root"), ("data", "path"))
+WITHOUT = {
+    "baseline": False
+}  # what it means that a stored configuration lacks a key, where the default is another by now
 
 
 @dataclass(frozen=True)
@@ -153,13 +156,14 @@ def _validated(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -
 
 
 def parse_stored(values: dict[str, Any], where: str = "configuration") -> Experiment:
-    """The experiment of a run folder's config.yaml (lists as YAML gives them); keys added since take their defaults.
+    """The experiment of a run folder's config.yaml (lists as YAML gives them); keys added since take their defaults, but for WITHOUT.
 
     Keys of `failures` that are gone since are left out: they never change a member. A stored precision of fp16, which
     earlier versions took and trained in float32, counts as that, and label smoothing, which gradient boosting never used,
     as none. Raises ConfigError when it holds anything else that this
     version does not know.
     """
+    values = {**WITHOUT, **values}
     failures = values.get("failures")
     if isinstance(failures, dict):
         values = {**values, "failures": {k: v for k, v in failures.items() if k in FailureConfig.model_fields}}

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
 
 from ensemble.config.base import Section
 from ensemble.config.data import DataConfig
@@ -248,26 +248,29 @@ class Experiment(Section):
     compute: ComputeConfig = ComputeConfig()
     baseline: bool = Field(
         False,
-        description="also train one network on all training rows by the same recipe; it does not vote, and the judgement compares the vote with it",
+        description="also train one network on all training rows by the same recipe; it does not vote, and the judgement compares the vote with it. Without it true for bagging of members of one kind, false in a sweep, and what a run was begun with",
     )
     failures: FailureConfig = FailureConfig()
     tracking: TrackingConfig = TrackingConfig()
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults_by_method(cls, values: Any) -> Any:
-        """What suits a method unless the user says otherwise: the headline vote, and the schedule of its cycles."""
+    def _defaults_by_method(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """What suits a method unless the user says otherwise: the headline vote, the schedule of its cycles, a baseline."""
         method = values.get("method") if isinstance(values, dict) else None
         name = method.get("name") if isinstance(method, dict) else None
         section = MethodSection.registry.find(name) if isinstance(name, str) else None
         if section is None:
-            return values
-        if "aggregator" not in values:
-            values = {**values, "aggregator": section.headline}
+            return handler(values)
+        suits = {"aggregator": section.headline, "baseline": section.baseline_by_default and not values.get("members")}
+        completed = {**suits, **values}
         training = values.get("training", {})
         if section.training_defaults and isinstance(training, dict):
-            values = {**values, "training": {**section.training_defaults, **training}}
-        return values
+            completed["training"] = {**section.training_defaults, **training}
+        experiment = handler(completed)
+        if "baseline" not in values:  # left open, see `left_open`
+            experiment.model_fields_set.discard("baseline")
+        return experiment
 
     @field_validator("output_dir")
     @classmethod
@@ -336,6 +339,11 @@ class Experiment(Section):
             )
             for group in self.members
         )
+
+    @property
+    def left_open(self) -> tuple[str, ...]:
+        """Keys that nobody gave and that a run which is taken up keeps as it was begun, whatever their default is by now."""
+        return () if "baseline" in self.model_fields_set else ("baseline",)
 
     @property
     def total_members(self) -> int:

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ensemble.config.schema import Aggregator
 from ensemble.errors import StorageError
+from ensemble.evaluation.notebook import Shown
 from ensemble.evaluation.record_base import Number, Record
 from ensemble.evaluation.set_records import Conformal, Selective, ShiftedSet, UnknownSet
 
@@ -335,7 +336,7 @@ class CascadeResult(Record):
 
 
 @dataclass(frozen=True)
-class Evaluation(Record):
+class Evaluation(Shown, Record):
     """The whole judgement of one run."""
 
     version: int

@@ -59,7 +59,7 @@ def model_card(path: Path) -> str:
         "### By class",
         _table(("class", "test images", "wrong", "error %", "95 % interval"), _class_rows(run.evaluation)),
         "### Against other votes and single members",
-        leaderboard_markdown(run.evaluation).rstrip(),
+        leaderboard_markdown(run.evaluation, run.costs).rstrip(),
         "## Limits",
         _bullets(_limits(run.evaluation, dataset)),
         "## Use",

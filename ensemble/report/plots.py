@@ -249,7 +249,7 @@ def _matrix(axes: Axes, shade_RC: DoubleArray, colour: str) -> None:
     top = float(shade_RC.max()) or 1.0
     cells = np.empty((*shade_RC.shape, 4))
     cells[..., :3] = to_rgb(colour)
-    cells[..., 3] = 0.85 * shade_RC / top
+    cells[..., 3] = 0.75 * shade_RC / top  # numbers stay readable in the darkest
     axes.imshow(cells, interpolation="none")
     axes.grid(visible=False)
     axes.tick_params(length=0)

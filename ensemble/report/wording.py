@@ -26,7 +26,7 @@ from ensemble.report.further_wording import long_lines, short_lines
 
 UNEQUAL = 1.5  # times the smallest class that the largest may have before the two means are told apart
 __all__ = [
-    "NONE", "cautions", "context", "count", "essentials", "large_count", "loss", "outlook", "p_equation", "p_value", "percent",
+    "NONE", "cautions", "context", "count", "essentials", "large_count", "loss", "milliseconds", "outlook", "p_equation", "p_value", "percent",
     "percent_interval", "plural", "points", "seconds", "short_name", "unequal",
 ]  # fmt: skip
 
@@ -34,6 +34,11 @@ __all__ = [
 def large_count(value: float) -> str:
     """A count in little space: millions with two digits."""
     return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value:,.0f}"
+
+
+def milliseconds(value: float) -> str:
+    """A time of a prediction, three digits."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def short_name(row: LeaderboardRow, one_recipe: bool) -> str:

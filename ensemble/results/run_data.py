@@ -18,7 +18,7 @@ from ensemble.errors import ConfigError, StorageError
 from ensemble.storage import Labels, RunFolder
 from ensemble.storage.atomic import read_npz
 from ensemble.storage.member_files import same_labels
-from ensemble.storage.names import CONFIG, DATASET, DISPUTED, LABELS
+from ensemble.storage.names import CONFIG, DATASET, DISPUTED, LABELS, WRONG
 from ensemble.storage.parsing import array_of
 from ensemble.types import ByteArray
 
@@ -77,10 +77,19 @@ def _changed(folder: RunFolder, what: str) -> StorageError:
 
 def disputed_images(folder: RunFolder) -> dict[int, ByteArray]:
     """The test images [C, H, W] that the members dispute most, by row, as the run keeps them; none where it kept none."""
-    if not folder.has(DISPUTED):
+    return _kept_images(folder, DISPUTED)
+
+
+def kept_images(folder: RunFolder) -> dict[int, ByteArray]:
+    """All test images [C, H, W] that the run keeps, by row: the disputed ones, and the surest mistakes."""
+    return {**_kept_images(folder, WRONG), **disputed_images(folder)}
+
+
+def _kept_images(folder: RunFolder, name: str) -> dict[int, ByteArray]:
+    if not folder.has(name):
         return {}
-    where = folder.path / DISPUTED
-    arrays = read_npz(folder.read_bytes(DISPUTED), where)
+    where = folder.path / name
+    arrays = read_npz(folder.read_bytes(name), where)
     rows = array_of(arrays, "rows", where, "i", (None,))
     shape = folder.dataset().image_shape if folder.has(DATASET) else None
     images = array_of(arrays, "images", where, "u", (len(rows), *(shape or (None, None, None))))
@@ -91,7 +100,7 @@ def disputed_images(folder: RunFolder) -> dict[int, ByteArray]:
 
 def test_images(folder: RunFolder, rows: Sequence[int], trust_code: bool = False) -> ByteArray:  # noqa: PT028  # no test
     """These test images [N, C, H, W]: the run's own copies, or the data set's where the run has none, after comparing it."""
-    kept = disputed_images(folder)
+    kept = kept_images(folder)
     if rows and kept.keys() >= set(rows):
         return np.stack([kept[row] for row in rows])
     images: ByteArray = load_run_data(folder, trust_code).test_images_NCHW[np.asarray(rows, np.int64)]

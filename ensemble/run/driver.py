@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, 
 from ensemble.executors import Executor
 from ensemble.executors.base import Offered, Outcome, ended
 from ensemble.methods import Method
+from ensemble.outside.long_work import working
 from ensemble.run.planning import Plan, longest_first, pack, training_work
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes
@@ -77,6 +79,8 @@ class Driver:
         self._used: Counter[tuple[str, str]] = Counter()  # tries by task and kind of failure
         self._lost: dict[int, tuple[int, float]] = {}  # tries and seconds by member
         self._baseline = experiment.total_members  # its index: the first that no member has
+        self._said_of_baseline = contextlib.ExitStack()  # while it trains
+        self._baseline_epoch: Callable[[], None] | None = None
         self._make_executor = make_executor
         self._executor: Executor | None = None
 
@@ -113,6 +117,9 @@ class Driver:
         if not self.experiment.baseline or self.folder.has_baseline():
             return []
         recipe = self.experiment.groups[0].name
+        self.emit(Notice(
+            f"baseline: one network more, on all {len(rows):,} training rows, is trained to compare the vote with; baseline=false does without"
+        ))  # fmt: skip
         return [Task(BASELINE, recipe, (MemberSpec(self._baseline, recipe, rows),), what=BASELINE)]
 
     def _closed_rounds(self) -> list[list[int]]:
@@ -193,6 +200,7 @@ class Driver:
             self.folder.drop_checkpoints(outcome.task.id)
 
     def _store_baseline(self, outcome: Outcome) -> None:
+        self._said_of_baseline.close()
         for result in outcome.results:
             self.folder.save_baseline(result)
             error = written.percent(result.history[result.kept_epoch - 1].validation_error)
@@ -222,7 +230,9 @@ class Driver:
         if isinstance(item, Checkpoint):
             self.folder.save_checkpoint(item.task, item.content)
         elif not isinstance(item, Notice):
-            if not self._of_baseline(item):  # what is counted and drawn are members
+            if self._of_baseline(item):  # what is counted and drawn are members
+                self._hear_of_baseline(item)
+            else:
                 self.emit(item)
         elif item.message not in self._noticed:
             self._noticed.add(item.message)
@@ -232,6 +242,16 @@ class Driver:
         if isinstance(event, TaskStarted):
             return event.task == BASELINE
         return isinstance(event, EpochFinished) and event.member == self._baseline
+
+    def _hear_of_baseline(self, event: Event) -> None:
+        """A line every ten seconds, since nothing else tells that a network is in training."""
+        if isinstance(event, TaskStarted):
+            self._said_of_baseline.close()  # of an earlier try
+            self._baseline_epoch = self._said_of_baseline.enter_context(
+                working("baseline: epochs of the one network on all rows", event.epochs)
+            )
+        elif self._baseline_epoch is not None:
+            self._baseline_epoch()
 
     def _tries_again(self, outcome: Outcome) -> bool:
         """Apply the failure policy to a task that has ended: True where it is to be tried again.
@@ -278,6 +298,7 @@ class Driver:
 
     def close(self) -> None:
         """Give the executor back."""
+        self._said_of_baseline.close()
         if self._executor is not None:
             self._executor.close()
 

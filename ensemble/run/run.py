@@ -36,6 +36,7 @@ from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
 from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device, stays_here
 from ensemble.methods import Method, build_method
+from ensemble.report.line_costs import costs_of
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.results.further_sets import with_sets
 from ensemble.results.judging import headline_figures, judge_voters, staged_points
@@ -46,6 +47,7 @@ from ensemble.run.driver import Driver, MakeExecutor
 from ensemble.run.environment import describe_environment
 from ensemble.run.planning import Plan, make_plan, stored_kernels, training_work
 from ensemble.run.set_voting import vote_on_sets
+from ensemble.run.wrong_images import keep_wrong_images
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
 from ensemble.storage.member_files import labels_digest
@@ -128,17 +130,19 @@ def run_ensemble(
         return made.to_json()
 
     with (
-        RunFolder.open(experiment.output_dir, experiment.name, config, plan, check) as folder,
+        RunFolder.open(experiment.output_dir, experiment.name, config, plan, check, experiment.left_open) as folder,
         _listening(folder, make_trackers, mend(folder)) as emit,
     ):
         for notice in notices:
             emit(notice)
+        experiment = experiment.model_copy(update={"baseline": bool(folder.config()["baseline"])})
         emit = _with_idle_options(emit, experiment, str(folder.plan()["device"]))
         driver = train_members(experiment, dataset, split, folder, make_executor, emit, given, sets)
         failures = tuple(driver.failures.values())
         voters = load_voters(folder)
         evaluation = with_sets(judge_voters(voters), voters, folder)
         _store_judgement(folder, voters, evaluation, dataset.test_images_NCHW[disputed_rows(evaluation)])
+        keep_wrong_images(folder, lambda rows: dataset.test_images_NCHW[rows])
         seconds = time.monotonic() - started
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
     return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
@@ -245,6 +249,7 @@ def judge_again(path: Path, aggregator: Aggregator | None = None, trust_code: bo
     images = test_images(stored, disputed_rows(evaluation).tolist(), trust_code)
     with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
         _store_judgement(folder, voters, evaluation, images)
+        keep_wrong_images(folder, lambda rows: test_images(stored, rows.tolist()))
     return evaluation
 
 
@@ -260,7 +265,7 @@ def _store_judgement(folder: RunFolder, voters: Voters, evaluation: Evaluation, 
     folder.write_all(
         {
             EVALUATION: json_bytes(evaluation.to_json()),
-            LEADERBOARD: leaderboard_csv(evaluation).encode(),
+            LEADERBOARD: leaderboard_csv(evaluation, costs_of(folder, evaluation)).encode(),
             PREDICTIONS: predictions_csv(voters, evaluation, read_files(folder)).encode(),
             DISPUTED: npz_bytes({"rows": disputed_rows(evaluation), "images": images_NCHW}),
         }

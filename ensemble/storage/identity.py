@@ -6,9 +6,10 @@ Where a run is executed and how it is watched may change between starts; anythin
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
-from ensemble.config.loading import parse_stored
+from ensemble.config.loading import WITHOUT, parse_stored
 from ensemble.config.one_spelling import one_spelling
 from ensemble.errors import ConfigError
 
@@ -42,6 +43,11 @@ def differences(stored: dict[str, Any], current: dict[str, Any], device: str | N
 def comparable_values(stored: dict[str, Any]) -> dict[str, Any]:
     """The values of a stored configuration by dotted key, keys that it lacks with their defaults, as `differences` compares them."""
     return _by_digest(_with_ranks(flat(_completed(stored))))
+
+
+def as_begun(stored: dict[str, Any], current: dict[str, Any], left_open: Sequence[str]) -> dict[str, Any]:
+    """The current configuration with the stored values of keys that nobody gave, so that a new default changes no run."""
+    return {**current, **{key: stored.get(key, WITHOUT.get(key)) for key in left_open}}
 
 
 def is_neutral(key: str) -> bool:

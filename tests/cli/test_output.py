@@ -28,6 +28,7 @@ from tests.amounts import examples
 GOOD = """
 num_members: 2
 method: {name: bagging}
+baseline: false
 data: {name: mnist, root: somewhere}
 model: {name: mlp, widths: [16]}
 training: {epochs: 1}

@@ -19,6 +19,7 @@ CONFIG = """\
 name: d
 num_members: 2
 method: {name: bagging}
+baseline: false
 data: {name: digits}
 model: {name: mlp, widths: [16]}
 training: {epochs: EPOCHS, batch_size: 100, lr: 1e-3}

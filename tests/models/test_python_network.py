@@ -76,7 +76,7 @@ def hidden(inputs, width):
 """
 DEEPER = "from torch import nn\nlinear = nn.Linear\n"
 KEYS: dict[str, Any] = {
-    "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits", "max_train_rows": 300},
+    "num_members": 3, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits", "max_train_rows": 300},
     "model": {"name": "python", "path": "my_nets.py:Net", "args": {"width": 12}},
     "training": {"epochs": 2, "batch_size": 32}, "compute": {"executor": "inline", "device": "cpu"},
     "tracking": {"wandb": {"mode": "disabled"}},
@@ -183,7 +183,7 @@ def make(num_classes, in_channels, width=4):
 
 
 def train(**keys):
-    keys = {"method": "bagging", "num_members": 2, "data": "digits", "training": {"epochs": 1}, **keys}
+    keys = {"method": "bagging", "baseline": False, "num_members": 2, "data": "digits", "training": {"epochs": 1}, **keys}
     return ensemble.train(model=make, model_args={"width": np.int64(6)}, **keys)
 
 
@@ -216,7 +216,7 @@ def test_a_class_or_function_of_a_script(home: Path) -> None:
 def test_what_has_no_file_is_refused() -> None:
     def inner(num_classes: int, in_channels: int) -> None: ...
 
-    keys: dict[str, Any] = {"method": "bagging", "num_members": 2, "data": "digits"}
+    keys: dict[str, Any] = {"method": "bagging", "baseline": False, "num_members": 2, "data": "digits"}
     with pytest.raises(ConfigError, match="inner is not at the top of a Python file"):
         ensemble.train(model=inner, **keys)
     with pytest.raises(ConfigError, match="model_args: has no effect without"):

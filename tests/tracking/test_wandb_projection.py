@@ -22,6 +22,7 @@ CONFIG = {
     "seed": 1,
     "output_dir": "runs",
     "method": {"name": "bagging"},
+    "baseline": False,
     "data": {"name": "mnist", "root": "/data"},
     "model": {"name": "lenet5"},
     "training": {"lr": 1e-3},

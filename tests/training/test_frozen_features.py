@@ -192,7 +192,7 @@ def test_a_run_keeps_the_backbone_once_and_every_door_finds_it(tmp_path: Path, m
     save_file({k: t.contiguous() for k, t in weights_of(CNN, SHAPE, 10).items()}, "w.safetensors")
     model = {**CNN, "weights": "w.safetensors", "freeze": "backbone", "new_head": True}
     values: dict[str, Any] = {
-        "num_members": 6, "method": {"name": "bagging"}, "data": {"name": "digits", "max_train_rows": 300}, "model": model,
+        "num_members": 6, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits", "max_train_rows": 300}, "model": model,
         "training": {"epochs": 2, "batch_size": 32}, "compute": {"device": "cpu"}, "tracking": {"wandb": {"mode": "disabled"}},
     }  # fmt: skip
     Path("c.yaml").write_text(json.dumps(values))

@@ -47,7 +47,12 @@ def test_rows_that_were_asked_for_are_gathered_once_and_others_anyway(monkeypatc
 
 
 def members(root: Path, **keys: Any) -> dict[str, bytes]:
-    given: dict[str, Any] = {"model": "lenet5", "method": "bagging", "training": {"epochs": 2, "batch_size": 16}} | keys
+    given: dict[str, Any] = {
+        "model": "lenet5",
+        "method": "bagging",
+        "baseline": False,
+        "training": {"epochs": 2, "batch_size": 16},
+    } | keys
     compute = {"executor": "inline", "stack_size": 2, **given.pop("compute", {})}
     labels = np.arange(60) % 3
     run = ensemble.train(data=(IMAGES, labels), num_members=2, name="run", output_dir=root, compute=compute, **given)
