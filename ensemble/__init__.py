@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ensemble.config.method import MethodJob, MethodSection, register_method
     from ensemble.config.network import Network, register_network
+    from ensemble.config.tracker import TrackerJob, TrackerSection, register_tracker
     from ensemble.inference.trained import TrainedEnsemble, load_ensemble
     from ensemble.run.entrance import stop, train
     from ensemble.run.stored import Run, compare, load
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "EnsembleClassifier", "MethodJob", "MethodSection", "Network", "Run", "TrainedEnsemble", "__version__", "compare", "load",
-    "load_ensemble", "register_method", "register_network", "stop", "train",
+    "EnsembleClassifier", "MethodJob", "MethodSection", "Network", "Run", "TrackerJob", "TrackerSection", "TrainedEnsemble",
+    "__version__", "compare", "load", "load_ensemble", "register_method", "register_network", "register_tracker", "stop", "train",
 ]  # fmt: skip
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "EnsembleClassifier": "ensemble.sklearn_api",
     "MethodJob": "ensemble.config.method", "MethodSection": "ensemble.config.method", "register_method": "ensemble.config.method",
     "Network": "ensemble.config.network", "register_network": "ensemble.config.network",
+    "TrackerJob": "ensemble.config.tracker", "TrackerSection": "ensemble.config.tracker", "register_tracker": "ensemble.config.tracker",
     "TrainedEnsemble": "ensemble.inference.trained", "load_ensemble": "ensemble.inference.trained",
 }  # fmt: skip
 
