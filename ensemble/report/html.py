@@ -21,6 +21,7 @@ from markupsafe import Markup
 from ensemble.data.showing import how_shown, viewable
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import DisputedRow, LeaderboardRow
+from ensemble.evaluation.shown_sections import further_sections, shown_sections
 from ensemble.outside.long_work import working
 from ensemble.outside.names import shown
 from ensemble.report import wording
@@ -40,6 +41,7 @@ from ensemble.report.many_runs_page import overview_figures, overview_part, page
 from ensemble.report.numbers import Numbers
 from ensemble.report.paper_tables import TABLES, write_tables
 from ensemble.report.run_facts import RunFacts, read_run
+from ensemble.report.section_parts import figure_name, page_section
 from ensemble.storage.atomic import write_bytes
 from ensemble.types import ByteArray
 
@@ -47,11 +49,6 @@ REPORT, FIGURES = "report.html", "figures"
 WRONG_SHOWN = 100
 PICTURE_SIDE = 84  # of disputed images, in pixels of the page
 INLINE_ELSEWHERE = ("confusion", "disputed")  # the page has these as a table and as real images
-AMBIGUITIES = {
-    "brier": "Brier score, mean probability",
-    "log_geometric": "log loss, geometric mean",
-    "log_mean": "log loss, mean probability",
-}
 DECISIONS = {"drop": "left out", "retry": "tried again", "stop": "stopped the run"}
 
 
@@ -107,7 +104,13 @@ def write_report(
 def notices(run: RunFacts, figures: Sequence[RenderedFigure]) -> list[str]:
     """What the page and the figures of a run do not show."""
     missing: set[str] = set().union(*(figure.missing for figure in figures))
-    return [line for line in (cut_classes(run.evaluation), missing_note(missing)) if line]
+    drawn = {figure.plot.name for figure in figures}
+    undrawn = [
+        f"section {one.name}: its figure cannot be drawn"
+        for one in further_sections(run.evaluation)
+        if one.figure is not None and figure_name(one) not in drawn
+    ]
+    return [line for line in (cut_classes(run.evaluation), missing_note(missing), *undrawn) if line]
 
 
 def render_page(runs: Sequence[RunFacts], figures: Sequence[Sequence[RenderedFigure]], mark: str = "") -> str:
@@ -143,7 +146,7 @@ def _environment() -> Environment:
 
 def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -> dict[str, Any]:
     """What the template needs of one run."""
-    evaluation = run.evaluation
+    evaluation, numbers = run.evaluation, Numbers(run.record)
     whole = len(evaluation.class_names) <= MATRIX_UP_TO
     gains = {one.member: f"contributions.{i}.gain" for i, one in enumerate(evaluation.contributions)}
     return {
@@ -151,7 +154,9 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "run": run,
         "evaluation": evaluation,
         "names": [shown(name) for name in evaluation.class_names],
-        "n": Numbers(run.record),
+        "n": numbers,
+        "sections": {one.name: page_section(one, numbers) for one in shown_sections(evaluation) if one.own_place},
+        "further": [page_section(one, numbers) for one in further_sections(evaluation)],
         "best_member": next(
             f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.kind == "best_member"
         ),
@@ -177,7 +182,6 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "failed": wording.plural(len(run.failures), "member"),
         "cautions": wording.cautions(evaluation),
         "outlook": wording.outlook(evaluation),
-        "ambiguities": AMBIGUITIES,
         "decisions": DECISIONS,
         "recipes": list(dict.fromkeys(member.recipe for member in evaluation.members)),
         "seconds": wording.seconds,
