@@ -24,7 +24,7 @@ class Margins(ensemble.Record):
     """Means over test images of the largest probability minus the second largest, of all, right and wrong answers.
 
     A mean of no images is NaN here and null in evaluation.json, which is what `Number` is for. threshold: chosen on validation;
-    told_apart: share of the test images whose answer is right above it, or wrong below it. shares: of the margins, by tenths.
+    told_apart: mean of the share of right answers above it and of wrong ones below it. shares: of the margins, by tenths.
     """
 
     mean: float
@@ -43,7 +43,7 @@ class MarginsSection(ensemble.EvaluationSection[Margins]):
         """The margin that tells right from wrong best on validation, the only votes that are handed over here."""
         mean_NK = validation.probs_MNK.mean(axis=0)
         right_N, margin_N = mean_NK.argmax(axis=1) == validation.labels_N, margins(mean_NK)
-        return float(max(EDGES, key=lambda edge: ((margin_N >= edge) == right_N).mean()))
+        return float(max(EDGES, key=lambda edge: told_apart(margin_N >= edge, right_N)))
 
     def compute(self, votes: ensemble.JudgedVotes, chosen: float) -> Margins:
         """Of the test votes, which nothing is chosen by."""
@@ -53,14 +53,14 @@ class MarginsSection(ensemble.EvaluationSection[Margins]):
             right=float(margin_N[right_N].mean()) if right_N.any() else float("nan"),
             wrong=float(margin_N[~right_N].mean()) if not right_N.all() else float("nan"),
             threshold=chosen,
-            told_apart=float(((margin_N >= chosen) == right_N).mean()),
+            told_apart=told_apart(margin_N >= chosen, right_N),
             shares=tuple((np.histogram(margin_N, EDGES)[0] / len(margin_N)).tolist()),
         )
 
     def lines(self, found: Margins, about: ensemble.About) -> Iterable[str]:
         yield (
             f"Margins: {found.mean:.3f} on average over {about.test_rows:,} test images; a margin of {found.threshold:.1f}, "
-            f"chosen on validation, tells right from wrong answers in {found.told_apart:.1%} of them."
+            f"chosen on validation, tells right from wrong answers in {found.told_apart:.1%} of cases (both kinds counted alike)."
         )
 
     def numbers(self, found: Margins) -> dict[str, float]:
@@ -89,6 +89,12 @@ def margins(probs_NK: Any) -> Any:
     return two_N2[:, 1] - two_N2[:, 0]
 
 
+def told_apart(sure_N: Any, right_N: Any) -> float:
+    """Mean of the shares of right answers that are sure and of wrong ones that are not; of one of them where the other has no rows."""
+    shares = [sure_N[right_N], ~sure_N[~right_N]]
+    return float(np.mean([share.mean() for share in shares if len(share)]))
+
+
 if __name__ == "__main__":
     run = ensemble.train(
         name="with_margins",
@@ -99,5 +105,5 @@ if __name__ == "__main__":
         num_members=4,
         training={"epochs": 3},
     )
+    print(run.evaluation.verdict.sentence)
     print(run.evaluation.sections["margins"])
-    print(run.report())

@@ -63,4 +63,5 @@ if __name__ == "__main__":
         training={"epochs": 3},
         tracking={"csv_lines": {"file": "every_epoch.csv"}},
     )
+    print(run.evaluation.verdict.sentence)
     print((run.path / "every_epoch.csv").read_text())

@@ -371,17 +371,3 @@ def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.Mon
     assert "a_judging_package:NotThere cannot be imported" in line
     assert "its figures are left out" in line
     assert f"Rows of a package: {stored['test_rows']}." in run("evaluate", "here/own", "--all")
-
-
-def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    path = Path(ensemble.__file__).parents[1] / "examples/own_section.py"
-    done = subprocess.run(
-        [sys.executable, str(path), str(tmp_path)], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Margins(mean=0." in done.stdout
-    found = json.loads((tmp_path / "with_margins/evaluation.json").read_text())["sections"]["margins"]
-    assert sum(found["shares"]) == pytest.approx(1)
-    assert 0.5 < found["told_apart"] <= 1
-    assert "How clear the vote is" in (tmp_path / "with_margins/report.html").read_text()

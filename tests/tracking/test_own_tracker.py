@@ -15,7 +15,6 @@ import yaml
 from click.testing import CliRunner
 from pydantic import Field
 
-import ensemble
 from ensemble import TrackerJob, TrackerSection, register_tracker
 from ensemble.commands.main import main
 from ensemble.config import parse_experiment
@@ -250,15 +249,3 @@ def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.Mon
     assert done.returncode == 0, done.stderr
     events = len((tmp_path / "here/own/events.jsonl").read_text().splitlines())
     assert int((tmp_path / "here/own/count.txt").read_text()) == 3 * events
-
-
-def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    path = Path(ensemble.__file__).parents[1] / "examples/own_tracker.py"
-    done = subprocess.run(
-        [sys.executable, str(path), str(tmp_path)], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    lines = (tmp_path / "tracked/every_epoch.csv").read_text().splitlines()
-    assert len(lines) == 1 + 4 * 3 + 1
-    assert lines[-1].split(",")[1] == "all"
