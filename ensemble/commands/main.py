@@ -236,7 +236,7 @@ def wandb(run: str, mode: Literal["online", "offline"] | None) -> None:
     """Tell Weights & Biases about a RUN again, whole: a finished, killed or offline one."""
     from ensemble.results.judging import find_run
     from ensemble.run.made_files import MAKERS
-    from ensemble.tracking.build import replay_run
+    from ensemble.tracking.wandb_replay import replay_run
 
     if not replay_run(find_run(run, Path("runs")), mode, MAKERS):
         raise SystemExit(EXIT_DEGRADED)

@@ -25,6 +25,7 @@ from ensemble.config.network import Network
 from ensemble.config.schema import Experiment, FailureConfig, SetConfig
 from ensemble.config.secrets import names_secret, secret_in
 from ensemble.config.shipped import find_configuration
+from ensemble.config.tracker import TrackerSection
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
 from ensemble.errors import ConfigError
 from ensemble.outside.paths import given_path
@@ -158,7 +159,7 @@ def _validated(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -
 def parse_stored(values: dict[str, Any], where: str = "configuration") -> Experiment:
     """The experiment of a run folder's config.yaml (lists as YAML gives them); keys added since take their defaults, but for WITHOUT.
 
-    Keys of `failures` that are gone since are left out: they never change a member. A stored precision of fp16, which
+    Keys of `failures` that are gone since, and trackers that are not registered here, are left out: they never change a member. A stored precision of fp16, which
     earlier versions took and trained in float32, counts as that, and label smoothing, which gradient boosting never used,
     as none. Raises ConfigError when it holds anything else that this
     version does not know.
@@ -167,6 +168,10 @@ def parse_stored(values: dict[str, Any], where: str = "configuration") -> Experi
     failures = values.get("failures")
     if isinstance(failures, dict):
         values = {**values, "failures": {k: v for k, v in failures.items() if k in FailureConfig.model_fields}}
+    tracking = values.get("tracking")
+    if isinstance(tracking, dict):
+        known = {name: told for name, told in tracking.items() if TrackerSection.registry.find(str(name))}
+        values = {**values, "tracking": known}
     compute = values.get("compute")
     if isinstance(compute, dict) and compute.get("precision") == "fp16":
         values = {**values, "compute": {**compute, "precision": "float32"}}

@@ -18,6 +18,7 @@ from ensemble.config.method import MethodSection
 from ensemble.data import DATASETS
 from ensemble.data.pixel_rule import RESIZED, Resize
 from ensemble.evaluation.records import Evaluation
+from ensemble.evaluation.shown_sections import shown_sections
 from ensemble.outside.names import fenced, in_markdown, markdown_text, shell_word, shown
 from ensemble.report import wording
 from ensemble.report.further_wording import chosen_score, promise_sentence
@@ -214,11 +215,8 @@ def _figure_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("expected calibration error (15 equal bins)", wording.loss(headline.ece)),
         ("best single member by validation, test error %", wording.percent(evaluation.verdict.member_error)),
     ]
-    if evaluation.out_of_bag is not None:
-        rows.append(("out-of-bag error %", wording.percent(evaluation.out_of_bag.error)))
-    if evaluation.label_review is not None:
-        rows.append(("test error % on reviewed labels", wording.percent(evaluation.label_review.error)))
-    rows.append(("smooth calibration error", wording.loss(evaluation.calibration.smooth_ece)))
+    for section in shown_sections(evaluation):
+        rows += section.card_rows
     for shifted in evaluation.shifted:
         rows.append((f"error % on shifted images, {shifted.name}", wording.percent(shifted.vote_error)))
     for unknown in evaluation.unknown:
@@ -261,13 +259,7 @@ def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
         lines.append(
             f"Most frequent confusion: {shown(confused[1])} taken for {shown(confused[2])}, {confused[0]:,} times."
         )
-    certain = evaluation.risk_coverage
-    half = min(range(len(certain.coverage)), key=lambda i: abs(certain.coverage[i] - 0.9))
-    doubtful = wording.percent(1 - certain.coverage[half], 0)
-    lines.append(
-        f"Without the {doubtful} % of the test images it is least certain of, the error is "
-        f"{wording.percent(certain.error[half])} %."
-    )
+    lines += [line for section in shown_sections(evaluation) for line in section.limits]
     if evaluation.selective is not None:
         lines += [promise_sentence(one) for one in evaluation.selective.promises if one.kind == "guaranteed"]
     return lines

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from ensemble.data.showing import how_shown
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import DisputedRow, LeaderboardRow
+from ensemble.evaluation.shown_sections import further_sections, shown_sections
 from ensemble.outside.long_work import working
 from ensemble.outside.names import shown
 from ensemble.report import wording
@@ -38,6 +39,7 @@ from ensemble.report.many_runs_page import overview_figures, overview_part, page
 from ensemble.report.numbers import Numbers
 from ensemble.report.paper_tables import TABLES, write_tables
 from ensemble.report.run_facts import RunFacts, read_run
+from ensemble.report.section_parts import figure_name, page_section
 from ensemble.report.tables import cost_sentence
 from ensemble.report.thumbnails import BothPictures, RunPictures
 from ensemble.results.predictions import surest_mistakes
@@ -46,11 +48,6 @@ from ensemble.storage.atomic import write_bytes
 REPORT, FIGURES = "report.html", "figures"
 WRONG_SHOWN, PICTURES_OF_WRONG = 100, 40
 INLINE_ELSEWHERE = ("confusion", "disputed")  # the page has these as a table and as real images
-AMBIGUITIES = {
-    "brier": "Brier score, mean probability",
-    "log_geometric": "log loss, geometric mean",
-    "log_mean": "log loss, mean probability",
-}
 DECISIONS = {"drop": "left out", "retry": "tried again", "stop": "stopped the run"}
 
 
@@ -106,7 +103,13 @@ def write_report(
 def notices(run: RunFacts, figures: Sequence[RenderedFigure]) -> list[str]:
     """What the page and the figures of a run do not show."""
     missing: set[str] = set().union(*(figure.missing for figure in figures))
-    return [line for line in (cut_classes(run.evaluation), missing_note(missing)) if line]
+    drawn = {figure.plot.name for figure in figures}
+    undrawn = [
+        f"section {one.name}: its figure cannot be drawn"
+        for one in further_sections(run.evaluation)
+        if one.figure is not None and figure_name(one) not in drawn
+    ]
+    return [line for line in (cut_classes(run.evaluation), missing_note(missing), *undrawn) if line]
 
 
 def render_page(runs: Sequence[RunFacts], figures: Sequence[Sequence[RenderedFigure]], mark: str = "") -> str:
@@ -150,7 +153,9 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "run": run,
         "evaluation": evaluation,
         "names": [shown(name) for name in evaluation.class_names],
-        "n": Numbers(run.record),
+        "n": numbers,
+        "sections": {one.name: page_section(one, numbers) for one in shown_sections(evaluation) if one.own_place},
+        "further": [page_section(one, numbers) for one in further_sections(evaluation)],
         "best_member": next(
             f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.kind == "best_member"
         ),
@@ -176,7 +181,6 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "failed": wording.plural(len(run.failures), "member"),
         "cautions": wording.cautions(evaluation),
         "outlook": wording.outlook(evaluation),
-        "ambiguities": AMBIGUITIES,
         "decisions": DECISIONS,
         "recipes": list(dict.fromkeys(member.recipe for member in evaluation.members)),
         "seconds": wording.seconds,

@@ -13,6 +13,7 @@ from ensemble.report import wording
 from ensemble.report.line_costs import LineCosts
 from ensemble.report.paper_table import PaperTable
 from ensemble.report.records_csv import records_csv
+from ensemble.report.section_parts import section_tables
 from ensemble.report.set_tables import further_tables
 from ensemble.report.tables import leaderboard_cells, leaderboard_csv
 from ensemble.storage.atomic import write_bytes
@@ -82,6 +83,7 @@ def run_tables(evaluation: Evaluation, costs: LineCosts | None = None) -> list[P
             ("measure", "mean", "lowest", "highest"), tuple(pairs), records_csv(PairMeasure, evaluation.diversity.measures),
         ),
         *further_tables(evaluation),
+        *section_tables(evaluation),
     ]  # fmt: skip
 
 

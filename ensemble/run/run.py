@@ -281,7 +281,11 @@ def _listening(
     mended: what was found damaged before, to be told first.
     """
     log = EventLog(folder.path / EVENTS)
-    trackers = Composite(make_trackers(folder))
+    try:
+        trackers = Composite(make_trackers(folder))
+    except BaseException:
+        log.close(False)
+        raise
 
     one_at_a_time = (
         threading.RLock()

@@ -16,13 +16,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 from mlflow import MlflowClient
 
 from ensemble.config import parse_experiment
-from ensemble.config.schema import MlflowConfig
 from ensemble.errors import ConfigError
 from ensemble.events import RunStarted
 from ensemble.run.compose import run_experiment
 from ensemble.tracking.event_log import EventLog, latest_histories, read_events
-from ensemble.tracking.mlflow_runs import MlflowRuns, require_mlflow, tracking_uri
+from ensemble.tracking.mlflow_runs import MlflowRuns
 from ensemble.tracking.projected import ProjectedTracker
+from ensemble.tracking.trackers.mlflow import MlflowConfig, require_mlflow, tracking_uri
 from ensemble.tracking.wandb_projection import Shown
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run
 from tests.tracking.judgement import keep_judgement

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.config.schema import WandbConfig
 from ensemble.events import EpochFinished, MemberFinished, RunFinished, RunStarted, TaskStarted
 from ensemble.tracking.event_log import EventLog, latest_histories, read_events
 from ensemble.tracking.figures import MEMBER
+from ensemble.tracking.trackers.wandb import WandbConfig
 from ensemble.tracking.wandb_tracker import WandbTracker, effective_mode, replay
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run, epoch
 from tests.tracking.judgement import judgement, keep_judgement
