@@ -97,6 +97,29 @@ class AugmentationConfig(Section):
     elastic_sigma: float = Field(4.0, gt=0, description="smoothing of the displacement field, in pixels")
     brightness: float = Field(0.0, ge=0, le=1, description="factor within 1 +- this")
     contrast: float = Field(0.0, ge=0, le=1, description="factor around the image mean within 1 +- this")
+    saturation: float = Field(
+        0.0, ge=0, le=1, description="factor of the colours within 1 +- this; refused for grey images"
+    )
+    hue: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="turn of the hues within +- this share of the colour circle; refused for grey images",
+    )
+    grey_probability: float = Field(0.0, ge=0, le=1, description="that an image becomes grey; refused for grey images")
+    blur_probability: float = Field(0.0, ge=0, le=1, description="that an image is blurred by a Gaussian")
+    blur_sigma: float = Field(
+        2.0, ge=0.1, le=20, description="largest sigma of the blur, in pixels; each is drawn from 0.1 to this"
+    )
+    randaugment_operations: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="so many operations one after the other on each image, each drawn from the 14 of RandAugment (Cubuk et al. 2020); usual: 2",
+    )
+    randaugment_magnitude: int = Field(
+        9, ge=0, le=30, description="how strong each operation of RandAugment is, of 0 to 30"
+    )
     horizontal_flip: bool = Field(False, description="with probability 1/2; refused for characters")
     crop_area: float = Field(
         1.0,
@@ -127,7 +150,16 @@ class AugmentationConfig(Section):
     def _sigma_used(self) -> Self:
         if self.elastic_sigma != type(self).model_fields["elastic_sigma"].default and self.elastic_alpha == 0:
             raise ValueError("elastic_sigma has no effect without elastic_alpha")
+        for key, switch in (("blur_sigma", "blur_probability"), ("randaugment_magnitude", "randaugment_operations")):
+            if getattr(self, key) != type(self).model_fields[key].default and getattr(self, switch) == 0:
+                raise ValueError(f"{key} has no effect without {switch}")
         return self
+
+    @property
+    def photographic(self) -> bool:
+        """True when anything is switched on that is meant for photographs."""
+        colours = self.saturation or self.hue or self.grey_probability
+        return bool(colours or self.blur_probability or self.randaugment_operations)
 
     @property
     def active(self) -> bool:

@@ -9,7 +9,7 @@ from ensemble.errors import ConfigError
 
 
 def check_augmentation(config: AugmentationConfig, dataset: Dataset) -> None:
-    """Raises ConfigError, with every mistake, for flips that change the class and crops larger than the image."""
+    """Raises ConfigError, with every mistake, for flips that change the class, crops larger than the image and colours of grey images."""
     problems: list[str] = []
     if config.horizontal_flip and not dataset.flippable:
         allowed = ", ".join(name for name, info in DATASETS.items() if info.flippable)
@@ -17,7 +17,18 @@ def check_augmentation(config: AugmentationConfig, dataset: Dataset) -> None:
             f"training.augmentation.horizontal_flip: found true, expected false with data set {dataset.name}, whose "
             f"classes change when mirrored (flips are for {allowed})"
         )
-    _, height, width = dataset.image_shape
+    channels, height, width = dataset.image_shape
+    for key in ("saturation", "hue", "grey_probability"):
+        if getattr(config, key) and channels != 3:
+            problems.append(
+                f"training.augmentation.{key}: found {getattr(config, key):g}, expected 0 with data set {dataset.name}, whose "
+                f"images have {_in_words(channels)} and no colours to change"
+            )
+    if config.randaugment_operations and channels not in (1, 3):
+        problems.append(
+            f"training.augmentation.randaugment_operations: found {config.randaugment_operations}, expected 0 with data set "
+            f"{dataset.name}, whose images have {_in_words(channels)}: its operations are defined for grey and for red, green, blue"
+        )
     if config.crop_padding >= min(height, width):
         problems.append(
             f"training.augmentation.crop_padding: found {config.crop_padding}, expected less than the image side "
@@ -25,3 +36,7 @@ def check_augmentation(config: AugmentationConfig, dataset: Dataset) -> None:
         )
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _in_words(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"

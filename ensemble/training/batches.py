@@ -225,6 +225,7 @@ class Batches:
         if self._targets_KRC is not None:
             targets = self._targets_KRC[self._members_K1, order_KB].transpose(0, 1)
         draws = self._draw(place)
+        plain = plain or self._augmentation.photographic  # which the kernels cannot do on their way
         if self._kernels is not None and worthwhile(len(labels)) and not plain:
             images = self._data.gathered(self._images, rows_KB, self._kernels, self._deformation(draws))
             return Batch(images, labels, weights, targets, place, len(labels))

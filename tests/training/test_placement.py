@@ -64,6 +64,8 @@ SHARED: dict[str, tuple[dict[str, Any], dict[str, Any], int, float]] = {
                 "mixup_alpha": 0.4,
                 "cutmix_alpha": 1.0,
                 "erasing_probability": 0.3,
+                "randaugment_operations": 2,
+                "blur_probability": 0.5,
             }
         },
         260,
