@@ -198,7 +198,13 @@ class TrainingConfig(Section):
         64,
         ge=1,
         le=1_000_000,
-        description="images per step; the last batch of an epoch is smaller, but a single image joins the batch before it where a batch norm could not be trained on it alone",
+        description="images that go through the network together, and without accumulation make one step; the last batch of an epoch is smaller, but a single image joins the batch before it where a batch norm could not be trained on it alone",
+    )
+    accumulation: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="batches whose gradients are added up for one step of the optimiser, as if they were one batch of so many times batch_size; schedules, warm-ups, averages and clipping go by these steps",
     )
     lr: float = Field(1e-3, gt=0)
     lr_backbone_factor: float = Field(
@@ -257,6 +263,11 @@ class TrainingConfig(Section):
         False, description="note loss and error on the test set after every epoch, for a curve; nothing chooses by it"
     )
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @property
+    def images_per_step(self) -> int:
+        """Images whose gradients make one step of the optimiser."""
+        return self.batch_size * self.accumulation
 
     @model_validator(mode="before")
     @classmethod

@@ -36,6 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
 EVERYWHERE: dict[str, Any] = {
     "training.epochs": 3,
     "training.batch_size": 16,
+    "training.accumulation": 2,
     "training.lr": 0.03,
     "training.optimizer": "sgd",
     "training.weight_decay": 0.1,

@@ -77,6 +77,17 @@ SHARED: dict[str, tuple[dict[str, Any], dict[str, Any], int, float]] = {
         149,
         1e-3,
     ),
+    "accumulated": (
+        {"name": "cnn", "widths": (6, 8), "batch_norm": True, "dropout": 0.2},
+        {
+            "batch_size": 12,
+            "accumulation": 3,
+            "epochs": 1,
+            "augmentation": {"mixup_alpha": 0.4},
+        },  # at last a piece of one row
+        145,
+        1e-3,
+    ),
     "plateau": (
         {"name": "cnn", "widths": (6,), "batch_norm": True},
         {"schedule": {"name": "plateau", "patience": 0, "threshold": 0.9}, "epochs": 3},
