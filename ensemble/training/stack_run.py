@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ensemble import signals
 from ensemble.config.recipe import PlateauConfig
+from ensemble.data.views import views_of
 from ensemble.events import Notice
 from ensemble.models import ImageShape
 from ensemble.models.work import activation_sizes, needs_two_images
@@ -366,10 +367,12 @@ class StackRun:
     def results(self) -> Iterator[MemberResult | Failure]:
         """Votes and weights of every living member with the weights to keep; failures of the others."""
         self.keeper.restore_kept()
-        validation = predict(self.stack, self.data, self.data.train_images, self.data.validation_rows, self.placement)
-        test = predict(self.stack, self.data, self.data.test_images, None, self.placement)
+        views = views_of(self.job.tta, *self.data.train_images.shape[2:])
+        how = self.placement, views
+        validation = predict(self.stack, self.data, self.data.train_images, self.data.validation_rows, *how)
+        test = predict(self.stack, self.data, self.data.test_images, None, *how)
         own = [tensor_of(member.vote_rows) for member in self.members]
-        extra = predict_own(self.stack, self.data, self.data.train_images, own, self.placement)
+        extra = predict_own(self.stack, self.data, self.data.train_images, own, *how)
         votes = on_host([validation, test, *extra])
         states = [{} if k in self.failures else self.stack.own_state(k) for k in range(len(self.members))]
         weights = iter(on_host([tensor for state in states for tensor in state.values()]))
