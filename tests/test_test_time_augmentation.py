@@ -168,6 +168,19 @@ def test_the_model_card_and_the_console_say_so(on_views: RunOutcome, plain: RunO
         assert ("every member votes on 7 views of each image (evaluation.tta)" in events) == expected
 
 
+def test_sigmoids_vote_alike_on_views_in_prediction_and_export(root: Path, tmp_path: Path) -> None:
+    training = {"epochs": 1, "batch_size": 64, "loss": "bce"}
+    outcome = run(experiment(root, name="sigmoids", training=training, evaluation={"sets": SETS, "tta": {"shift": 1}}))
+    trained, folder = load_ensemble(outcome.path), RunFolder.read(outcome.path)
+    images = load_dataset(experiment(root).data).test_images_NCHW
+    stored = np.stack([folder.load_member(i).votes.test_NK for i in range(3)])
+    np.testing.assert_allclose(trained.member_probs(images), stored, atol=2e-6)
+    kept = np.load(outcome.path / "votes/changed/0000.npz")
+    np.testing.assert_array_equal(kept["probs_MNK"][:3], stored)
+    for form in ("torch_export", "onnx"):
+        assert export_ensemble(trained, form, tmp_path / form).checked.real_rows > 0
+
+
 def test_from_python(tmp_path: Path) -> None:
     found = ensemble.train(
         model="mlp", data="digits", method="deep_ensemble", num_members=2, training={"epochs": 1}, name="views",

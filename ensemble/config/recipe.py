@@ -227,8 +227,9 @@ class TrainingConfig(Section):
         ge=0,
         description="epochs, or parts of one, in which the rate rises in a straight line to lr; the schedule runs over the rest",
     )
-    loss: Literal["cross_entropy", "focal"] = Field(
-        "cross_entropy", description="focal: rows that are right already count less (Lin et al. 2017)"
+    loss: Literal["cross_entropy", "focal", "bce"] = Field(
+        "cross_entropy",
+        description="focal: rows that are right already count less (Lin et al. 2017); bce: every class against all others by a sigmoid of its own (binary cross-entropy, its mean over the classes); the votes are then the sigmoids, divided by their sum",
     )
     focal_gamma: float | None = Field(
         None,
@@ -313,6 +314,8 @@ class TrainingConfig(Section):
     def _problem_of_loss(self) -> str:
         if self.focal_gamma is not None and self.loss != "focal":
             return f"focal_gamma has no effect with loss {self.loss}; expected focal"
+        if self.loss == "bce" and self.logit_adjustment:
+            return "logit_adjustment is made for the softmax of cross_entropy and focal: leave it out with loss bce"
         if self.loss == "focal" and self.label_smoothing:
             return "label_smoothing is not defined for the focal loss: leave one of them out"
         return ""

@@ -18,6 +18,7 @@ from ensemble.data.views import views_of
 from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import PROBABILITY_FLOOR
 from ensemble.inference.stored import StoredMember, StoredVote
+from ensemble.training.losses import voting_logits
 from ensemble.training.stack import Stack
 from ensemble.training.stored_stack import stack_of
 from ensemble.training.suitability import largest_stack, shares_features
@@ -63,7 +64,9 @@ class Members(nn.Module):
             for mean_C11, std_C11 in zip(self.mean_SC11, self.std_SC11, strict=True)
         ]
         parts = zip(self.stacks, self.scale_of, strict=True)
-        logits_BMK = torch.cat([stack(batches[scale]).float() for stack, scale in parts], dim=1)
+        logits_BMK = torch.cat(
+            [voting_logits(stack(batches[scale]).float(), bool(stack.one_vs_all)) for stack, scale in parts], dim=1
+        )
         if self.positions is not None:
             logits_BMK = logits_BMK[:, self.positions]
         return logits_BMK.transpose(0, 1).softmax(-1)

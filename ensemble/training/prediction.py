@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ensemble.data.views import View
 from ensemble.training.batch_last import worthwhile
+from ensemble.training.losses import voting_logits
 from ensemble.training.placement import Placement
 from ensemble.training.resident import Resident
 from ensemble.training.stack import Stack
@@ -89,7 +90,7 @@ def predict_own(
 
 @torch.inference_mode()
 def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | None, placement: Placement) -> Tensor:
-    """Logits [K, N, classes], float32, in the order of `rows`, which are [N] for all members or [K, N].
+    """Logits of the votes [K, N, classes] (see `losses.voting_logits`), float32, in the order of `rows`, which are [N] for all members or [K, N].
 
     Dropout is off, batch norm uses running statistics.
     """
@@ -116,7 +117,7 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
             ask_for(end, 2 * end - start)
             with placement.autocast():
                 logits_BKC = stack(data.standardized(chosen))
-        logits_KBC: Tensor = logits_BKC.float().transpose(0, 1)
+        logits_KBC: Tensor = voting_logits(logits_BKC.float(), stack.one_vs_all).transpose(0, 1)
         return logits_KBC
 
     size = stack.evaluation_rows or CPU_BATCH

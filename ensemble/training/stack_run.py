@@ -72,6 +72,7 @@ class StackRun:
         head = head_to_train(task, job, arrays, placement.ranks)
         self._build(image_shape, given_start(arrays, job.group.name), parts, head)
         on_features = isinstance(self.stack, HeadStack)
+        self.stack.one_vs_all = self.recipe.loss == "bce"
         self._choose_kernels()
         # Why steps are no CUDA graph: None where they are, empty where there need be no word about it.
         self.stack.draws_itself = (

@@ -94,6 +94,7 @@ RECIPES = {
     "photographs": Recipe(shape=(3, 32), training={"augmentation": PHOTOGRAPHS}, quick=True),
     "focal, warm-up": _trained(loss="focal", warmup_epochs=0.5),
     "accumulated": _trained(batch_size=BATCH // 2, accumulation=2, gradient_clip_norm=0.5, quick=True),
+    "one against all": _trained(loss="bce"),
     "clipping": _trained(gradient_clip_norm=0.5),
     "label smoothing": _trained(label_smoothing=0.1),
     "dropout": Recipe(model={"name": "mlp", "widths": (32, 16), "dropout": 0.3}, quick=True),
