@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from ensemble.config.base import Section
 from ensemble.config.data import DataConfig
+from ensemble.config.tta import TtaConfig
 
 SET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
 CALIBRATION = "calibration"  # the set of the rows that nothing else is chosen by
@@ -101,6 +102,7 @@ class EvaluationConfig(Section):
     """What the ensemble is asked besides its test error."""
 
     sets: tuple[SetConfig, ...] = Field((), description="further sets of images that every member votes on")
+    tta: TtaConfig = TtaConfig()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

@@ -104,7 +104,12 @@ def load_sets(path: Path) -> tuple[SetConfig, ...]:
     }
     places = {key: f"{path}:{line}" for key, line in source.lines.items()}
     values = {**bare, "evaluation": source.values.get("evaluation", {})}
-    found = parse_experiment(values, str(path), places, path.absolute().parent).evaluation.sets
+    evaluation = parse_experiment(values, str(path), places, path.absolute().parent).evaluation
+    if evaluation.tta.active:
+        raise ConfigError(
+            f"{path}: evaluation.tta belongs to the run, whose members vote alike on all sets; leave it out of a file of sets"
+        )
+    found = evaluation.sets
     if not found:
         raise ConfigError(f"{path}: names no sets; expected evaluation: {{sets: [...]}}")
     return found

@@ -220,6 +220,10 @@ class Experiment(Section):
             raise ValueError(
                 f"num_members is {self.total_members}, but {method.name} trains {method.in_words}: expected a multiple of {method.together}"
             )
+        if self.evaluation.tta.active and method.additive:
+            raise ValueError(
+                f"evaluation.tta takes means of each member's probabilities over views, and the members of {method.name} are parts of one sum, which such means are not; leave it out"
+            )
         if problem := method.problem(self.training):
             raise ValueError(problem)
         return self

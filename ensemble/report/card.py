@@ -15,6 +15,7 @@ import yaml
 
 from ensemble.config.data import DataConfig
 from ensemble.config.method import MethodSection
+from ensemble.config.tta import TtaConfig
 from ensemble.data import DATASETS
 from ensemble.data.pixel_rule import RESIZED, Resize
 from ensemble.evaluation.records import Evaluation
@@ -105,6 +106,7 @@ def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]
         ("members", "; ".join(members)),
         ("method", (known and known.in_short) or in_markdown(method)),
         ("vote", VOTES[evaluation.aggregator]),
+        *_view_rows(run),
         ("input", f"{channels} x {height} x {width} pixels (channels, height, width), bytes or floats in [0, 1]"),
     ]
     if "mean" in dataset and not (run.config.get("model") or {}).get("mean"):
@@ -116,6 +118,19 @@ def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]
         ("classes", _class_list(evaluation.class_names)),
         ("parameters in all", f"{sum(m.num_parameters for m in evaluation.members):,}"),
     ]
+
+
+def _view_rows(run: RunFacts) -> Iterator[tuple[str, str]]:
+    """On what the members vote, where that is more than the image itself."""
+    tta = TtaConfig.model_validate((run.config.get("evaluation") or {}).get("tta") or {})
+    if tta.active:
+        what = [f"{tta.crops} fixed crops"] if tta.crops else []
+        what += [f"moves by {wording.plural(tta.shift, 'pixel')}"] if tta.shift else []
+        what += ["all of them mirrored"] if tta.horizontal_flip else []
+        yield (
+            "what a member says",
+            f"the mean over {tta.views} views of each image: as it is, {', '.join(what)} (evaluation.tta)",
+        )
 
 
 def _start_rows(run: RunFacts) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ from ensemble.data import (
     Dataset,
     Split,
     check_augmentation,
+    check_views,
     images_digest,
     load_dataset,
     normalization,
@@ -74,6 +75,7 @@ from ensemble.training import (
     check_batches,
     check_network,
     check_precision,
+    check_views_of_features,
     largest_stack,
     named_class_weights,
     shares_features,
@@ -112,10 +114,13 @@ def run_ensemble(
     dataset = load_dataset(experiment.data) if dataset is None else dataset
     for group in experiment.groups:
         check_augmentation(group.training.augmentation, dataset)
+    check_views(experiment.evaluation.tta, dataset)
     split = split_of(dataset, experiment.data, experiment.seed)
     config = experiment.model_dump(mode="json")
     notices = [Notice(f"data: {remark.text}", remark.warning) for remark in dataset.account.remarks()]
     notices += _checked_networks(experiment, dataset)
+    if (tta := experiment.evaluation.tta).active:
+        notices.append(Notice(f"every member votes on {tta.views} views of each image (evaluation.tta)"))
     # Both before there is a folder, which a mistake in them would leave behind.
     given = _given(experiment, dataset)
     sets = load_named_sets(experiment.evaluation, dataset, split)
@@ -211,6 +216,7 @@ def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: 
     Raises ConfigError for batches that the network cannot be trained on.
     """
     check_batches(experiment, _image_shape(dataset), dataset.num_classes)
+    check_views_of_features(experiment, _image_shape(dataset), dataset.num_classes)
     card = planned_card(experiment.compute, device)
     shape, classes = _image_shape(dataset), dataset.num_classes
     plan = make_plan(experiment, device, slots, card)

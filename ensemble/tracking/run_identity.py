@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ensemble.config.one_spelling import one_spelling
+from ensemble.config.tta import TtaConfig
 from ensemble.storage.identity import NEUTRAL
 
 MAX_TAG = 64
@@ -15,9 +16,10 @@ MAX_TAG = 64
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Eight hex digits of what in a configuration may not change between two starts of one run."""
-    return hashlib.sha256(json.dumps(_binding(one_spelling(config)), sort_keys=True, default=str).encode()).hexdigest()[
-        :8
-    ]
+    binding = _binding(one_spelling(config))
+    if not TtaConfig.model_validate((config.get("evaluation") or {}).get("tta") or {}).active:
+        binding.pop("evaluation", None)  # so that runs of versions without it keep their hash
+    return hashlib.sha256(json.dumps(binding, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _binding(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -22,7 +22,8 @@ def settle_sums(
     """
     before = [tensor.clone() for tensor in stack.state_dict().values()]
     batches.begin(0)
-    batch = batches.at(0, batches.rows_of(0))
+    whole = batches.at(0, batches.rows_of(0))
+    batch = next(iter(whole.pieces(batches.bounds_of(whole.rows))))
     if stack.dropout or stack.draws_itself:
         stack.seed_dropout(torch.zeros(stack.num_members, dtype=torch.int64, device=placement.device))
     stack.place_dropout(batch.place)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ensemble import signals
 from ensemble.config.recipe import PlateauConfig
+from ensemble.data.views import views_of
 from ensemble.events import Notice
 from ensemble.models import ImageShape
 from ensemble.models.work import activation_sizes, needs_two_images
@@ -76,6 +77,7 @@ class StackRun:
         head = head_to_train(task, job, arrays, placement.ranks)
         self._build(image_shape, given_start(arrays, job.group.name), parts, head)
         on_features = isinstance(self.stack, HeadStack)
+        self.stack.one_vs_all = self.recipe.loss == "bce"
         self._choose_kernels()
         # Why steps are no CUDA graph: None where they are, empty where there need be no word about it.
         self.stack.draws_itself = (
@@ -91,7 +93,7 @@ class StackRun:
         if not on_features:
             sizes = _activation_sizes(job.group.model, image_shape, job.num_classes)
             memory = placement.memory_bytes if device.type == "cuda" else None
-            self.stack.evaluation_rows = evaluation_rows(sizes, count, self.batches.rows_of(0), memory)
+            self.stack.evaluation_rows = evaluation_rows(sizes, count, self.batches.rows_at_a_time, memory)
         self.plateau = Plateau(self.recipe.schedule, count) if isinstance(self.recipe.schedule, PlateauConfig) else None
         self.rates = MemberRates(self.stack, captured=captured and self.plateau is not None)
         self.keeper = Keeper(self.stack, self.recipe)
@@ -160,7 +162,7 @@ class StackRun:
         if not on_gpu and self.job.compute.kernels != "torch" and (augmentation.active or self.stack.dropout):
             kernels = load()
         return Batches(
-            self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own,
+            self.data, self.members, self.job.seed, self.recipe.images_per_step, augmentation, self.placement, own,
             self.stack.kernels, kernels, self.recipe.epochs - 1 if on_gpu else None, self._least_rows(),
             self.recipe, self._class_weights,
         )  # fmt: skip
@@ -314,20 +316,27 @@ class StackRun:
         The sum of the members' own mean losses is minimised: its gradient with respect to a member's weights is
         that of the member's loss alone. A non-finite loss therefore spoils only its own member.
         """
-        self.stack.place_dropout(batch.place)
-        with self.placement.autocast():
-            logits_BKC = self.model(batch.images, batch.batch_last)
-        loss_BK = sample_losses(self.recipe, logits_BKC.float(), batch, self.offsets_KC)
-        loss_K = loss_BK.sum(0) / batch.rows
         self.optimizer.zero_grad(set_to_none=True)
-        # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
-        self.placement.backward(loss_K.sum() * self.placement.ranks)
+        pieces = list(batch.pieces(self.batches.bounds_of(batch.rows)))
+        for number, piece in enumerate(pieces, 1):
+            with self.placement.adding_up(self.model, last=number == len(pieces)):
+                self._add_gradients(piece)
         if self.recipe.gradient_clip_norm is not None:
             clip_gradients(self.stack, self.recipe.gradient_clip_norm)
         self.rates.before_step()
         self.optimizer.step()
         self.rates.after_step()
         self.keeper.after_step(averaging)
+
+    def _add_gradients(self, batch: Batch) -> None:
+        """Add the gradients of a batch, or of a piece of one, to those that are there, and its sums to the epoch's."""
+        self.stack.place_dropout(batch.place)
+        with self.placement.autocast():
+            logits_BKC = self.model(batch.images, batch.batch_last)
+        loss_BK = sample_losses(self.recipe, logits_BKC.float(), batch, self.offsets_KC)
+        loss_K = loss_BK.sum(0) / batch.rows
+        # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
+        self.placement.backward(loss_K.sum() * self.placement.ranks)
         misses_K = (logits_BKC.detach().argmax(-1) != batch.main_labels_BK).sum(0)
         self.state.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
 
@@ -365,10 +374,12 @@ class StackRun:
     def results(self) -> Iterator[MemberResult | Failure]:
         """Votes and weights of every living member with the weights to keep; failures of the others."""
         self.keeper.restore_kept()
-        validation = predict(self.stack, self.data, self.data.train_images, self.data.validation_rows, self.placement)
-        test = predict(self.stack, self.data, self.data.test_images, None, self.placement)
+        views = views_of(self.job.tta, *self.data.train_images.shape[2:])
+        how = self.placement, views
+        validation = predict(self.stack, self.data, self.data.train_images, self.data.validation_rows, *how)
+        test = predict(self.stack, self.data, self.data.test_images, None, *how)
         own = [tensor_of(member.vote_rows) for member in self.members]
-        extra = predict_own(self.stack, self.data, self.data.train_images, own, self.placement)
+        extra = predict_own(self.stack, self.data, self.data.train_images, own, *how)
         votes = on_host([validation, test, *extra])
         states = [{} if k in self.state.failures else self.stack.own_state(k) for k in range(len(self.members))]
         weights = iter(on_host([tensor for state in states for tensor in state.values()]))
@@ -384,8 +395,3 @@ class StackRun:
                 self.state.seconds / len(self.members), self.keeper.kept_epoch(k), len(self.members),
                 self.filtered[k].facts() if self.filtered else {}, self.placement.device_name,
             )  # fmt: skip
-
-
-def members_of(task: Task) -> tuple[int, ...]:
-    """The indices of a task's members."""
-    return tuple(member.index for member in task.members)

@@ -36,6 +36,7 @@ METHODS: dict[str, dict[str, Any]] = {
 EVERYWHERE: dict[str, Any] = {
     "training.epochs": 3,
     "training.batch_size": 16,
+    "training.accumulation": 2,
     "training.lr": 0.03,
     "training.optimizer": "sgd",
     "training.weight_decay": 0.1,
@@ -97,10 +98,13 @@ ALONE: dict[str, tuple[dict[str, Any], Any]] = {
         f"training.augmentation.{key}": ({"training.augmentation": {"rotation_degrees": 1.0}}, value)
         for key, value in {
             "rotation_degrees": 30.0, "scale": 0.3, "shear_degrees": 20.0, "shift": 0.2, "crop_padding": 2,
-            "elastic_alpha": 2.0, "brightness": 0.5, "contrast": 0.5, "crop_area": 0.3,
+            "elastic_alpha": 2.0, "brightness": 0.5, "contrast": 0.5, "crop_area": 0.3, "blur_probability": 1.0,
+            "randaugment_operations": 2,
         }.items()
     },
     "training.augmentation.elastic_sigma": ({"training.augmentation": {"elastic_alpha": 2.0}}, 1.0),
+    "training.augmentation.blur_sigma": ({"training.augmentation": {"blur_probability": 1.0}}, 1.0),
+    "training.augmentation.randaugment_magnitude": ({"training.augmentation": {"randaugment_operations": 2}}, 20),
     "training.augmentation.horizontal_flip": ({"training.augmentation": {}}, True),
     "method.sample_fraction": ({"method": {"name": "bagging"}}, 0.5),
     "method.replacement": ({"method": {"name": "bagging", "sample_fraction": 0.5}}, False),
@@ -146,6 +150,10 @@ REVIEWED: dict[str, str] = {
     "method.redraws": "further tries for networks that failed or guess; tests/methods/test_samme.py",
     "method.min_effective_share": "ends a chain whose weights lie on few rows; tests/methods/test_samme.py",
     "method.max_passes": "a limit on how long filters look; tests/methods",
+    **{
+        f"training.augmentation.{key}": "refused for grey images, tests/data/test_augmentation_check.py; of others tests/data/test_photographs.py"
+        for key in ("saturation", "hue", "grey_probability")
+    },
     "data.name": "another data set; each has its own tests in tests/data",
     "data.root": "refused with data sets that are no files",
     "data.path": "refused with other data sets than arrays",

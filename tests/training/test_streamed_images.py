@@ -69,6 +69,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "augmented": {
         "training": {"epochs": 2, "batch_size": 16, "augmentation": {"rotation_degrees": 10, "mixup_alpha": 0.3}}
     },
+    "accumulated, on views": {
+        "training": {"epochs": 2, "batch_size": 8, "accumulation": 2, "augmentation": {"randaugment_operations": 2}},
+        "evaluation": {"tta": {"shift": 1, "crops": 1}},
+    },
     "test curve": {"training": {"epochs": 2, "batch_size": 16, "watch_test": True}},
     "one by one": {
         "model": {"name": "torchvision", "architecture": "shufflenet_v2_x0_5"},
