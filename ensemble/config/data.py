@@ -38,7 +38,7 @@ DATA_KEYS: dict[str, frozenset[str]] = {
 class DataConfig(Section):
     """Which images, from where, and how they are divided."""
 
-    name: DataName = "digits"
+    name: DataName = Field("digits", description="which data set; `ensemble datasets` tells more about each")
     root: str | None = Field(
         None,
         description="folder of the data sets; without it $ENSEMBLE_DATA, else ./data. image_folder: the folder itself; table: the folder of its files; of these two also an address, s3://bucket/photos",

@@ -52,8 +52,8 @@ class ComputeConfig(Section):
     parallel: Literal["members", "data"] = Field(
         "members", description="launched processes: share out the members, or train each one together"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads_per_task: int = Field(1, ge=1, le=256)
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
+    threads_per_task: int = Field(1, ge=1, le=256, description="threads of a CPU that each task computes with")
     gpus_per_task: float = Field(
         1.0,
         gt=0,
@@ -80,7 +80,9 @@ class ComputeConfig(Section):
         None,
         description="address of a running cluster, or auto for the one on this machine; without it and without RAY_ADDRESS a local one is started",
     )
-    placement_timeout_s: float = Field(30.0, gt=0)
+    placement_timeout_s: float = Field(
+        30.0, gt=0, description="how long a Ray cluster may take to find room for a first task before the run gives up"
+    )
     hang_timeout_s: float = Field(600.0, gt=0, description="a worker that shows no sign of life for so long is killed")
     checkpoint_every_s: float = Field(
         120.0,
@@ -131,12 +133,14 @@ ArtifactPart = Literal["votes", "weights", "onnx", "report"]
 
 
 class WandbConfig(Section):
+    """What Weights & Biases is told, and how."""
+
     mode: Literal["online", "offline", "disabled"] = Field(
         "online", description="online falls back to offline without a key"
     )
-    project: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$")
-    entity: str | None = None
-    tags: tuple[str, ...] = ()
+    project: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$", description="the project the runs are in")
+    entity: str | None = Field(None, description="user or team; without it the one that the key belongs to")
+    tags: tuple[str, ...] = Field((), description="further tags of all runs")
     members: Literal["full", "summary", "none"] = Field(
         "full",
         description="full: a run per member, with its epochs; summary: one with its summary alone; none: only the ensemble's run, with a table of the members",
@@ -190,12 +194,16 @@ class WandbConfig(Section):
 
 
 class MlflowConfig(Section):
+    """What MLflow is told, and where."""
+
     enabled: bool = Field(False, description="also tell MLflow: a run for the ensemble, with the members' nested in it")
     uri: str | None = Field(
         None,
         description="of the store, such as http://HOST:5000 or sqlite:////FOLDER/mlflow.db; without it MLFLOW_TRACKING_URI, else the file mlflow.db in output_dir",
     )
-    experiment: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$")
+    experiment: str = Field(
+        "ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$", description="the experiment the runs are in"
+    )
     members: Literal["full", "summary", "none"] = Field("full", description="as tracking.wandb.members")
 
     @field_validator("uri")
@@ -213,6 +221,8 @@ class MlflowConfig(Section):
 
 
 class TrackingConfig(Section):
+    """Who is told about the run besides its own folder."""
+
     wandb: WandbConfig = WandbConfig()
     tensorboard: bool = Field(
         False, description="also write TensorBoard's event files, into the run folder under tensorboard/"
@@ -229,13 +239,17 @@ class TrackingConfig(Section):
 class Experiment(Section):
     """One run: one configuration, one folder."""
 
-    name: str = Field(pattern=NAME_PATTERN)
-    seed: int = Field(0, ge=0, lt=2**63)
-    output_dir: str = "runs"
-    num_members: int | None = Field(None, ge=1, le=10_000)
-    method: MethodSection
+    name: str = Field(
+        pattern=NAME_PATTERN, description="of the run, and of its folder in output_dir; without it the name of the file"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="of every random number: split, starts, orders, augmentation")
+    output_dir: str = Field("runs", description="folder of the run folders, or an address such as s3://bucket/runs")
+    num_members: int | None = Field(
+        None, ge=1, le=10_000, description="how many members vote; needed unless there are groups under members"
+    )
+    method: MethodSection = Field(description="which members there are, on which rows, and how their votes are weighed")
     data: DataConfig = DataConfig()
-    model: Network | None = None
+    model: Network | None = Field(None, description="the network of every member; needed unless there are groups under members")
     training: TrainingConfig = TrainingConfig()
     members: tuple[GroupConfig, ...] = Field(
         (), description="groups of a mixed ensemble; instead of model and num_members"

@@ -1,0 +1,20 @@
+"""The table of contents beside every page, from the lists of the first one, which stay plain Markdown."""
+
+from __future__ import annotations
+
+import re
+
+_SECTION = re.compile(r"^## (?P<title>.+)\n(?P<body>(?:(?!^## ).*\n?)*)", re.MULTILINE)
+_PAGE = re.compile(r"\]\((?P<page>[\w./-]+)\.md(?:#[\w-]+)?\)")
+
+
+def toctrees(text: str) -> str:
+    """The text with a hidden list of pages for each of its sections, by what it links to; a page belongs to the first that names it."""
+    told: set[str] = set()
+    made = []
+    for section in _SECTION.finditer(text):
+        pages = [page for page in dict.fromkeys(_PAGE.findall(section["body"])) if page not in told]
+        told.update(pages)
+        if pages:
+            made.append("\n".join(["```{toctree}", ":hidden:", f":caption: {section['title']}", "", *pages, "```"]))
+    return text + "\n\n" + "\n\n".join(made) + "\n"
