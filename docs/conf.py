@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import ensemble
 from docs.making import fill, log_index
 from docs.making.contents import toctrees
-from docs.making.links import settle
-from docs.making.links import PAGES, ROOT
+from docs.making.links import PAGES, ROOT, settle
+from docs.making.python_page import named_by
 from docs.making.text import rst_lines
 
 project = "Ensemble trainer"
@@ -29,6 +29,7 @@ nitpicky = True  # a name or an anchor that leads nowhere is an error
 nitpick_ignore_regex = [("py:.*", r"(?!ensemble\.).*"), ("py:class", r"ensemble\.(config|inference)\..*")]
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
+autoclass_content = "both"
 html_theme = "furo"
 html_title = f"Ensemble trainer {version}"
 html_copy_source = False
@@ -43,8 +44,8 @@ def _fill(app: Any, page: str, source: list[str]) -> None:
     source[0] = toctrees(text) if page == "index" else text
 
 
-def _docstring(_app: Any, _what: str, _name: str, _one: Any, _options: Any, lines: list[str]) -> None:
-    lines[:] = rst_lines(lines)
+def _docstring(_app: Any, what: str, _name: str, one: Any, _options: Any, lines: list[str]) -> None:
+    lines[:] = rst_lines(lines, named_by(one) if what in ("class", "exception", "function", "method") else ())
 
 
 def _left_out(_app: Any, _what: str, name: str, _one: Any, skip: bool, _options: Any) -> bool:

@@ -36,7 +36,7 @@ def pytest_xdist_auto_num_workers() -> int:
 # Folders and files whose tests start Ray, launched ranks, a browser or whole commands, or take seconds each: `make test-fast` leaves
 # them out.
 SLOW = (
-    "damage", "executors", "gpu", "launch", "cli/test_commands", "cli/test_every_door", "cli/test_output", "config/test_effects",
+    "damage", "docs", "executors", "gpu", "launch", "cli/test_commands", "cli/test_every_door", "cli/test_output", "config/test_effects",
     "config/test_foreign_variables",
     "inference/test_abstaining", "inference/test_export", "inference/test_export_networks", "inference/test_names_in_answers", "inference/test_predict_command",
     "models/test_own_network", "overview/test_removal", "overview/test_runs_command", "overview/test_states", "overview/test_watching", "models/test_python_network", "native/test_compiling", "report/test_figures", "report/test_html_report",

@@ -9,4 +9,4 @@ from docs.making import MADE, made
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in MADE:
         sys.exit(f"expected one of: {', '.join(MADE)}")
-    print(made(sys.argv[1]))
+    sys.stdout.write(made(sys.argv[1]) + "\n")

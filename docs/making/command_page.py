@@ -77,7 +77,13 @@ def _about(command: click.Command, context: click.Context) -> Iterator[str]:
 
 def _parameter(parameter: click.Parameter, context: click.Context) -> Iterator[str]:
     if isinstance(parameter, click.Argument):
-        several = " (one or more)" if parameter.nargs == -1 and parameter.required else " (any number)" if parameter.nargs == -1 else ""
+        several = (
+            " (one or more)"
+            if parameter.nargs == -1 and parameter.required
+            else " (any number)"
+            if parameter.nargs == -1
+            else ""
+        )
         optional = "" if parameter.required or parameter.nargs == -1 else " (may be left out)"
         yield f"`{parameter.make_metavar(context)}`\n: argument{several}{optional}\n"
         return

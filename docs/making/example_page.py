@@ -18,5 +18,9 @@ def page() -> str:
         made.append(f"## {name}\n")
         if path.suffix == ".py":
             made.append(f"{markdown_blocks(ast.get_docstring(ast.parse(path.read_text())) or '')}\n")
-        made.append(f"```{{literalinclude}} ../examples/{name}\n:language: {path.suffix[1:].replace('py', 'python')}\n```\n".replace("yaml" * 2, "yaml"))
+        made.append(
+            f"```{{literalinclude}} ../examples/{name}\n:language: {path.suffix[1:].replace('py', 'python')}\n```\n".replace(
+                "yaml" * 2, "yaml"
+            )
+        )
     return "\n".join(made)

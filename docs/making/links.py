@@ -21,7 +21,9 @@ def settle(text: str, written: Path, page: Path) -> str:
     there; folders, which a site does not have, become their names. Whatever is not there stays as it is, so that the build says so.
     """
     parts = _FENCE.split(text)
-    return "".join(part if i % 2 else _LINK.sub(lambda link: _settled(link, written, page), part) for i, part in enumerate(parts))
+    return "".join(
+        part if i % 2 else _LINK.sub(lambda link: _settled(link, written, page), part) for i, part in enumerate(parts)
+    )
 
 
 def _settled(link: re.Match[str], written: Path, page: Path) -> str:

@@ -12,7 +12,9 @@ def index(log: str) -> str:
     days: dict[str, list[str]] = {}
     for entry in _ENTRY.finditer(log):
         days.setdefault(entry["day"], []).append(f"- [{entry['title']}](#{anchor(entry[0].removeprefix('## '))})")
-    return "\n\n".join(f"**{day}**\n\n" + "\n".join(reversed(titles)) for day, titles in sorted(days.items(), reverse=True))
+    return "\n\n".join(
+        f"**{day}**\n\n" + "\n".join(reversed(titles)) for day, titles in sorted(days.items(), reverse=True)
+    )
 
 
 def with_index(log: str) -> str:

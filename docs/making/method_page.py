@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-
-from docs.making.text import markdown, markdown_blocks
+from docs.making.text import markdown
 from ensemble.config.method import MethodSection
 
 
 def page() -> str:
-    """A table of all, then what each says of itself."""
-    rows = ["| `method.name` | what it is | headline vote | groups under `members` |", "|---|---|---|---|"]
-    about = []
+    """A table with a row for each, which leads to its keys."""
+    rows = [
+        "| `method.name` | what it is | headline vote | groups under `members` | other defaults |",
+        "|---|---|---|---|---|",
+    ]
     for name, method in MethodSection.registry.all().items():
-        rows.append(
-            f"| [`{name}`](../reference/configuration.md#method-{name.replace('_', '-')}) | {markdown(method.in_short or name)} | {method.headline} | {'yes' if method.mixed else 'no'} |"
+        link = f"[`{name}`](../reference/configuration.md#method-{name.replace('_', '-')})"
+        defaults = ", ".join(
+            f"`training.{key}: {value.get('name', value) if isinstance(value, dict) else value}`"
+            for key, value in method.training_defaults.items()
         )
-        about.append(f"## {name}\n\n{markdown_blocks(inspect.getdoc(method) or '')}")
-        if method.training_defaults:
-            defaults = ", ".join(f"`training.{key}: {value}`" for key, value in method.training_defaults.items())
-            about.append(f"Without another value: {defaults}.")
-    return "\n".join(rows) + "\n\n" + "\n\n".join(about)
+        what, groups = markdown(method.in_short or name), "yes" if method.mixed else "no"
+        rows.append(f"| {link} | {what} | {method.headline} | {groups} | {defaults} |")
+    return "\n".join(rows)

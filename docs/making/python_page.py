@@ -15,7 +15,7 @@ from ensemble import errors
 
 def page() -> str:
     """Functions, classes, and then the records that they give back, a directive each."""
-    offered = [getattr(ensemble, name) for name in ensemble.__all__ if name != "__version__"]
+    offered = _offered()
     functions = [one for one in offered if not inspect.isclass(one)]
     classes = [one for one in offered if inspect.isclass(one)]
     made = ["## Functions\n", *(_directive("autofunction", f"ensemble.{one.__name__}") for one in functions)]
@@ -28,11 +28,18 @@ def page() -> str:
 
 def errors_page() -> str:
     """The tree of errors, then each with its words."""
-    tree = "\n".join(f"{'  ' * depth}- `{error.__name__}`, exit code {error.exit_code}" for depth, error in _tree(errors.EnsembleError, 0))
-    return tree + "\n\n" + "\n".join(_directive("autoexception", f"ensemble.errors.{e.__name__}") for e in (errors.EnsembleError, *all_errors()))
+    tree = [
+        f"{'  ' * depth}- `{one.__name__}`, exit code {one.exit_code}" for depth, one in _tree(errors.EnsembleError)
+    ]
+    names = [errors.EnsembleError.__name__, *(one.__name__ for one in all_errors())]
+    return "\n".join([*tree, "", *(_directive("autoexception", f"ensemble.errors.{name}") for name in names)])
 
 
-def _tree(error: type[errors.EnsembleError], depth: int) -> Iterator[tuple[int, type[errors.EnsembleError]]]:
+def _offered() -> list[Any]:
+    return [getattr(ensemble, name) for name in ensemble.__all__ if name != "__version__"]
+
+
+def _tree(error: type[errors.EnsembleError], depth: int = 0) -> Iterator[tuple[int, type[errors.EnsembleError]]]:
     yield depth, error
     for inner in error.__subclasses__():
         if inner.__module__ == errors.__name__:
@@ -41,7 +48,7 @@ def _tree(error: type[errors.EnsembleError], depth: int) -> Iterator[tuple[int, 
 
 def returned() -> list[type[Any]]:
     """Classes of this package that the offered functions and methods give back, and what their fields hold, in the order they are met."""
-    offered = [getattr(ensemble, name) for name in ensemble.__all__ if name != "__version__"]
+    offered = _offered()
     met: dict[type[Any], None] = {}
     waiting = [one for each in offered for one in _gives(each)]
     while waiting:
@@ -55,11 +62,19 @@ def returned() -> list[type[Any]]:
 
 def taken() -> list[type[Any]]:
     """Classes of this package that the offered functions take besides: who listens to a run, and the events that they are told."""
-    offered = [getattr(ensemble, name) for name in ensemble.__all__ if name != "__version__"]
+    offered = _offered()
     functions = [one for one in offered if not inspect.isclass(one)]
     hints = [hint for one in functions for name, hint in _hints(one).items() if name != "return"]
     met = dict.fromkeys(one for hint in hints for one in _classes(hint))
     return [one for one in met if one not in offered and one not in returned()]
+
+
+def named_by(one: Any) -> list[str]:
+    """The names that the docstring of a function, a class or a record may explain: its arguments or fields."""
+    try:
+        return [name for name in inspect.signature(one).parameters if name not in ("self", "cls")]
+    except (TypeError, ValueError):  # of something built in
+        return []
 
 
 def _gives(one: Any) -> Iterator[type[Any]]:
@@ -77,9 +92,8 @@ def _gives(one: Any) -> Iterator[type[Any]]:
             yield from _classes(_hints(member.fget).get("return"))
         elif hasattr(member, "func"):  # a cached property
             yield from _classes(_hints(member.func).get("return"))
-        elif inspect.isfunction(member) or inspect.ismethod(member):
-            if member.__module__.startswith("ensemble."):
-                yield from _classes(_hints(member).get("return"))
+        elif (inspect.isfunction(member) or inspect.ismethod(member)) and member.__module__.startswith("ensemble."):
+            yield from _classes(_hints(member).get("return"))
 
 
 def _hints(one: Any) -> dict[str, Any]:
@@ -90,15 +104,10 @@ def _hints(one: Any) -> dict[str, Any]:
 def _classes(hint: Any) -> Iterator[type[Any]]:
     if inspect.isclass(hint) and hint.__module__.startswith("ensemble."):
         yield hint
-    for inner in typing.get_args(hint):
-        if isinstance(inner, list):  # what a callable takes
-            inner = typing.Union[tuple(inner)]
+    for inner in hint if isinstance(hint, list) else typing.get_args(hint):  # a list is what a callable takes
         yield from _classes(inner)
 
 
 def _directive(name: str, target: str, members: bool = False) -> str:
     options = "\n   :members:\n   :undoc-members:" if members else ""
     return f"```{{eval-rst}}\n.. {name}:: {target}{options}\n```\n"
-
-
-

@@ -15,7 +15,13 @@ from ensemble.config.json_schema import json_schema
 from ensemble.config.schema import Experiment
 
 Schema = Mapping[str, Any]
-_TYPES = {"integer": "whole number", "number": "number", "string": "text", "boolean": "`true` or `false`", "object": "mapping"}
+_TYPES = {
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "boolean": "`true` or `false`",
+    "object": "mapping",
+}
 
 
 @dataclass(frozen=True)
@@ -216,7 +222,11 @@ def _range(facts: Schema) -> str:
 
 
 def _number(value: float) -> str:
-    return f"2^{value.bit_length() - 1}" if isinstance(value, int) and value > 10**9 and value & (value - 1) == 0 else f"{value:,}"
+    return (
+        f"2^{value.bit_length() - 1}"
+        if isinstance(value, int) and value > 10**9 and value & (value - 1) == 0
+        else f"{value:,}"
+    )
 
 
 def _listed(words: list[str]) -> str:

@@ -6,7 +6,7 @@ They are plain text, but for `code` in single backticks and examples that are in
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 _CODE = re.compile(r"(`[^`\n]+`)")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|$~])")
@@ -26,16 +26,37 @@ def markdown_blocks(text: str) -> str:
     )
 
 
-def rst_lines(lines: Iterable[str]) -> list[str]:
-    """The lines of a docstring as reStructuredText, which would read stars, bars and underscores as markup."""
+def rst_lines(lines: Iterable[str], names: Sequence[str] = ()) -> list[str]:
+    """The lines of a docstring as reStructuredText, which would read stars, bars and underscores as markup.
+
+    names: of arguments or fields; what a docstring says of them, `epochs: how many. lr: how fast`, becomes a list.
+    """
     made: list[str] = []
     for is_code, block in _blocks("\n".join(lines)):
         if is_code:
-            made += ["::", "", *(f"    {line}" for line in block)]
-        else:
-            made += [_around_code(" ".join(block), lambda plain: _RST.sub(r"\\\1", plain), "``")]
-        made.append("")
+            made += ["::", "", *(f"    {line}" for line in block), ""]
+            continue
+        for piece in _itemised(" ".join(" ".join(block).split()), names):
+            made += [_around_code(piece, lambda plain: _RST.sub(r"\\\1", plain), "``"), ""]
     return made
+
+
+def _itemised(text: str, names: Sequence[str]) -> Iterable[str]:
+    """Running text, and of what it says of names one piece each; a sentence about errors stands alone again."""
+    if not names:
+        yield text
+        return
+    one = "|".join(map(re.escape, names))
+    starts = list(re.finditer(rf"(?:^|(?<=[.;] ))((?:{one})(?:, (?:{one}))*): ", text))
+    ends = [start.start() for start in starts[1:]] + [len(text)]
+    if before := text[: starts[0].start() if starts else len(text)].strip():
+        yield before
+    for start, end in zip(starts, ends, strict=False):
+        words, raises, errors = text[start.end() : end].strip().partition(". Raises ")
+        named = ", ".join(f"`{name}`" for name in start[1].split(", "))
+        yield f"- {named}: {words}{'.' if raises else ''}"
+        if raises:
+            yield f"Raises {errors}"
 
 
 def _around_code(text: str, escape: Callable[[str], str], tick: str = "`") -> str:

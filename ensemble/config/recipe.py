@@ -177,7 +177,9 @@ class TrainingConfig(Section):
         1.0, gt=0, le=100, description="learning rate of all layers but the last, as a multiple of lr"
     )
     optimizer: Optimizer = Field("adam", description="the rule by which weights are changed, as PyTorch has it")
-    momentum: Fraction | None = Field(None, description="sgd, rmsprop: share of the last step that is kept; without it 0")
+    momentum: Fraction | None = Field(
+        None, description="sgd, rmsprop: share of the last step that is kept; without it 0"
+    )
     nesterov: bool | None = Field(None, description="sgd: look ahead by the momentum; without it false")
     betas: tuple[Fraction, Fraction] | None = Field(
         None,
@@ -193,7 +195,9 @@ class TrainingConfig(Section):
         None, description="rmsprop: how slowly the average of squared gradients moves; without it 0.99"
     )
     weight_decay: float = Field(
-        0.0, ge=0, description="pull of the weights towards 0; of adamw apart from the gradient, of the others within it"
+        0.0,
+        ge=0,
+        description="pull of the weights towards 0; of adamw apart from the gradient, of the others within it",
     )
     weight_decay_on: Literal["all", "weights"] = Field(
         "all", description="weights: not on biases, normalisation layers and other parameters of one axis"
@@ -216,9 +220,7 @@ class TrainingConfig(Section):
         le=20,
         description="focal: the loss is multiplied by (1 - probability of the label) to that power; without it 2",
     )
-    label_smoothing: Fraction = Field(
-        0.0, description="share of each label that is spread evenly over all classes"
-    )
+    label_smoothing: Fraction = Field(0.0, description="share of each label that is spread evenly over all classes")
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(
         "none",
         description="of the loss, by class: balanced, or {name: weight} with 1 for the others; from each member's own rows, with mean 1 over them",

@@ -249,7 +249,9 @@ class Experiment(Section):
     )
     method: MethodSection = Field(description="which members there are, on which rows, and how their votes are weighed")
     data: DataConfig = DataConfig()
-    model: Network | None = Field(None, description="the network of every member; needed unless there are groups under members")
+    model: Network | None = Field(
+        None, description="the network of every member; needed unless there are groups under members"
+    )
     training: TrainingConfig = TrainingConfig()
     members: tuple[GroupConfig, ...] = Field(
         (), description="groups of a mixed ensemble; instead of model and num_members"

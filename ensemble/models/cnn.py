@@ -24,7 +24,9 @@ class CnnConfig(Network):
     kernel_size: int = Field(3, ge=1, le=15, description="height and width of every convolution's kernel")
     padding: int = Field(1, ge=0, le=7, description="zeros around the image before every convolution")
     batch_norm: bool = Field(False, description="a batch norm after every convolution, whose bias it replaces")
-    fully_connected: tuple[Width, ...] = Field((128,), description="widths of the hidden layers behind the convolutions")
+    fully_connected: tuple[Width, ...] = Field(
+        (128,), description="widths of the hidden layers behind the convolutions"
+    )
     activation: Activation = Field("relu", description="after every convolution and every hidden layer")
     dropout: float = Field(0.0, ge=0, lt=1, description="before every fully connected layer")
 

@@ -53,19 +53,25 @@ def follow(page: Path, folder: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.text)
         elif block.language == "python":
-            said = _carried_out([sys.executable, "-c", f"{session}\nprint({_MARK!r})\n{block.text}"], folder, where).rpartition(f"{_MARK}\n")[2]
+            said = _carried_out(
+                [sys.executable, "-c", f"{session}\nprint({_MARK!r})\n{block.text}"], folder, where
+            ).rpartition(f"{_MARK}\n")[2]
             session += block.text
         elif block.language == "sh":
             said = _carried_out(["bash", "-euo", "pipefail", "-c", block.text], folder, where)
         else:
-            raise AssertionError(f"{where}: a block of {block.language}, which no reader can carry out; expected python, yaml with a file's name, sh or text")
+            raise AssertionError(
+                f"{where}: a block of {block.language}, which no reader can carry out; expected python, yaml with a file's name, sh or text"
+            )
 
 
 def assert_said(promised: str, said: str, where: str) -> None:
     """Every line that was promised, in order, among those that were said."""
     lines = iter(_without_figures(said))
     for line in _without_figures(promised):
-        assert any(line in other for other in lines), f"{where}: {line!r} is not in what was said, or not in that place:\n{said}"
+        assert any(line in other for other in lines), (
+            f"{where}: {line!r} is not in what was said, or not in that place:\n{said}"
+        )
 
 
 def _without_figures(text: str) -> list[str]:
@@ -81,7 +87,7 @@ def _carried_out(words: list[str], folder: Path, where: str) -> str:
         "WANDB_MODE": "disabled", "PYTHONUNBUFFERED": "1", "COLUMNS": "120",
     }  # fmt: skip
     done = subprocess.run(
-        words, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=240,
+        words, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=600,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, f"{where}: ended with {done.returncode}:\n{done.stdout}"

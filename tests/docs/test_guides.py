@@ -11,6 +11,7 @@ from tests.docs.guide import assert_said, blocks, follow
 GUIDES = sorted((Path(__file__).parents[2] / "docs" / "guides").glob("*.md"))
 
 
+@pytest.mark.timeout(1800)  # dozens of commands
 @pytest.mark.parametrize("page", [page for page in GUIDES if blocks(page)], ids=lambda page: page.stem)
 def test_a_reader_can_follow_it(page: Path, tmp_path: Path) -> None:
     follow(page, tmp_path)

@@ -37,7 +37,9 @@ def test_every_path_of_a_configuration_is_told_where_its_section_is_first() -> N
 
 
 def test_every_key_says_what_it_is_for() -> None:
-    silent = [f"{group.title}: {key.path}" for group in schema_page.groups() for key in group.keys if not key.meaning.strip()]
+    silent = [
+        f"{group.title}: {key.path}" for group in schema_page.groups() for key in group.keys if not key.meaning.strip()
+    ]
     assert silent == [], "give these keys a description in the schema"
 
 
@@ -47,7 +49,10 @@ def test_every_section_and_choice_says_what_it_is() -> None:
 
 def test_a_key_is_told_with_its_type_range_and_default() -> None:
     keys = {key.anchor: key for group in schema_page.groups() for key in group.keys}
-    assert (keys["training-batch-size"].kind, keys["training-batch-size"].default) == ("whole number from 1 to 1,000,000", "`64`")
+    assert (keys["training-batch-size"].kind, keys["training-batch-size"].default) == (
+        "whole number from 1 to 1,000,000",
+        "`64`",
+    )
     assert keys["data-validation-fraction"].kind == "number above 0, below 1"
     assert keys["compute-executor"].kind == "`auto`, `inline`, `ray` or `accelerate`"
     assert keys["num-members"].default == ""
@@ -80,7 +85,16 @@ def test_exit_codes_are_those_of_the_program_and_of_the_readme() -> None:
     of_program = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
     of_program |= {error.exit_code for error in command_page.all_errors()}
     on_page = set(map(int, re.findall(r"^\| (\d+) \|", command_page.exit_codes(), re.MULTILINE)))
-    in_readme = set(map(int, re.findall(r"^\| (\d+) \|", (ROOT / "README.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0], re.MULTILINE)))
+    in_readme = set(
+        map(
+            int,
+            re.findall(
+                r"^\| (\d+) \|",
+                (ROOT / "README.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0],
+                re.MULTILINE,
+            ),
+        )
+    )
     assert on_page == of_program == in_readme
 
 
@@ -91,16 +105,35 @@ def test_what_python_gives_back_is_found_through_properties_and_records() -> Non
 
 def test_a_docstring_becomes_text_that_shows_it_as_it_is() -> None:
     assert text.markdown("a_b is `c_d` or *x* [N, K] <y>") == r"a\_b is `c_d` or \*x\* \[N, K\] \<y\>"
-    assert text.rst_lines(["classes_ of `x_`, |y|", "", "    run(*a)"]) == [r"classes\_ of ``x_``, \|y\|", "", "::", "", "    run(*a)", ""]
-    assert text.markdown_blocks("One.\n\n\b\nensemble runs *\n\nTwo.") == "One.\n\n```text\nensemble runs *\n```\n\nTwo."
+    assert text.rst_lines(["classes_ of `x_`, |y|", "", "    run(*a)"]) == [
+        r"classes\_ of ``x_``, \|y\|",
+        "",
+        "::",
+        "",
+        "    run(*a)",
+        "",
+    ]
+    said = "Train. epochs: how many. lr, eps: small; seed: any. Raises E where epochs: is 0."
+    assert text.rst_lines([said], ["epochs", "lr", "eps", "seed"])[::2] == [
+        "Train.", "- ``epochs``: how many.", "- ``lr``, ``eps``: small;", "- ``seed``: any.", "Raises E where epochs: is 0.",
+    ]  # fmt: skip
+    assert (
+        text.markdown_blocks("One.\n\n\b\nensemble runs *\n\nTwo.") == "One.\n\n```text\nensemble runs *\n```\n\nTwo."
+    )
 
 
 def test_links_hold_on_the_page_that_shows_a_file() -> None:
     page = ROOT / "docs" / "overview.md"
-    shown = links.settle("[a](docs/log.md#x) [b](CONTRIBUTING.md) [c](examples) ![d](docs/report.png) [e](https://x.y/z) [f](#here)", ROOT / "README.md", page)
+    shown = links.settle(
+        "[a](docs/log.md#x) [b](CONTRIBUTING.md) [c](examples) ![d](docs/report.png) [e](https://x.y/z) [f](#here)",
+        ROOT / "README.md",
+        page,
+    )
     assert shown == "[a](log.md#x) [b](contributing.md) c (`examples/`) ![d](report.png) [e](https://x.y/z) [f](#here)"
     assert links.settle("```\n[a](docs/log.md)\n```\n", ROOT / "README.md", page) == "```\n[a](docs/log.md)\n```\n"
-    assert links.settle("[gone](docs/gone.md)", ROOT / "README.md", page) == "[gone](gone.md)"  # which the build then finds
+    assert (
+        links.settle("[gone](docs/gone.md)", ROOT / "README.md", page) == "[gone](gone.md)"
+    )  # which the build then finds
 
 
 def test_the_log_has_an_index_of_all_its_entries() -> None:
