@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _SECTION = re.compile(r"^## (?P<title>.+)\n(?P<body>(?:(?!^## ).*\n?)*)", re.MULTILINE)
-_PAGE = re.compile(r"\]\((?P<page>[\w./-]+)\.md(?:#[\w-]+)?\)")
+_PAGE = re.compile(r"\[(?P<title>[^\]]+)\]\((?P<page>[\w./-]+)\.md(?:#[\w-]+)?\)")
 
 
 def toctrees(text: str) -> str:
@@ -13,8 +13,9 @@ def toctrees(text: str) -> str:
     told: set[str] = set()
     made = []
     for section in _SECTION.finditer(text):
-        pages = [page for page in dict.fromkeys(_PAGE.findall(section["body"])) if page not in told]
+        pages = {link["page"]: link["title"] for link in _PAGE.finditer(section["body"]) if link["page"] not in told}
         told.update(pages)
-        if pages:
-            made.append("\n".join(["```{toctree}", ":hidden:", f":caption: {section['title']}", "", *pages, "```"]))
+        lines = [f"{title} <{page}>" for page, title in pages.items()]
+        if lines:
+            made.append("\n".join(["```{toctree}", ":hidden:", f":caption: {section['title']}", "", *lines, "```"]))
     return text + "\n\n" + "\n\n".join(made) + "\n"

@@ -2,7 +2,7 @@
 
 - A block of Python or YAML whose first line is a comment with a file's name is that file. Further Python is typed into one session.
 - A block of `sh` is typed into a shell, where `ensemble` and `python` are this environment's.
-- A block of `text` behind either is what comes of it, in full or in part: each of its lines must be there, in this order. Figures may be
+- A block of `text` behind either is what comes of it, in full or in part: each of its lines, up to a last `...`, must be there, in this order. Figures may be
   others, since processors round differently, and so may be the room between words.
 """
 
@@ -68,7 +68,7 @@ def follow(page: Path, folder: Path) -> None:
 def assert_said(promised: str, said: str, where: str) -> None:
     """Every line that was promised, in order, among those that were said."""
     lines = iter(_without_figures(said))
-    for line in _without_figures(promised):
+    for line in (each.removesuffix("...").rstrip() for each in _without_figures(promised)):
         assert any(line in other for other in lines), (
             f"{where}: {line!r} is not in what was said, or not in that place:\n{said}"
         )

@@ -25,7 +25,8 @@ def test_the_two_long_ones_are_among_them() -> None:
 def test_promises_are_held_to_words_and_their_order() -> None:
     said = "a first line\n  error   0.38 %\nlast\n"
     assert_said("error 1.27 %\nlast\n", said, "here")
-    for promised in ("last\nerror 0.38 %\n", "errors 0.38 %\n", "something else\n"):
+    assert_said("a first ...\nlast\n", said, "here")
+    for promised in ("last\nerror 0.38 %\n", "errors 0.38 %\n", "a line ...\n"):
         with pytest.raises(AssertionError, match="here"):
             assert_said(promised, said, "here")
 
