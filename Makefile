@@ -3,6 +3,8 @@
 # make test-fast    without Ray, launchers, browsers, whole commands and what takes seconds
 # make test-all     those too that try every call to a disk in turn, where make test takes a sample
 # make check        lint, types, layers
+# make docs         the documentation as a site, build/docs/index.html; a warning is an error
+# make coverage     which lines the quick tests reach, as a table
 # make benchmark    our speed beside Ensemble-PyTorch's (needs the benchmark extra, installed on demand)
 # make benchmarks   that and every other claim of speed; refreshes docs/results/speed.md
 
@@ -15,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 # Compiled once and kept: without its caches every process compiles torch and Ray anew, for seconds (docs/log.md).
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart install test test-fast test-all test-gpu check format benchmark benchmarks requirements clean
+.PHONY: quickstart install test test-fast test-all test-gpu check docs coverage format benchmark benchmarks requirements clean
 
 quickstart: install
 	$(BIN)/ensemble train configs/quickstart.yaml
@@ -52,6 +54,16 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: install
+	$(BIN)/python -m sphinx -E -W --keep-going -q docs build/docs
+
+coverage: install
+	mkdir -p build/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -q $(SIDE_BY_SIDE) -m "not timed and not gpu_full and not long and not slow"
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -138,7 +138,13 @@ def _share(option: str, name: str, text: str) -> float:
 
 @click.command()
 @RUN
-@click.option("--format", "file_format", type=click.Choice(["torch_export", "onnx"]), required=True)
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["torch_export", "onnx"]),
+    required=True,
+    help="torch_export: a program of torch.export, for PyTorch; onnx: for any ONNX runtime.",
+)
 @click.option("--out", type=FILE, help="The file; without it the run's name, in this folder.")
 @AGGREGATOR
 @TRUST

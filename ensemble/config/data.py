@@ -68,7 +68,7 @@ class DataConfig(Part):
     pictures: ClassVar[bool] = False  # files that are decoded, and may be mapped: a subclass of OwnPictures
     stored_code: ClassVar[bool] = False  # it is read by executing text that its section holds
 
-    name: str
+    name: str = Field(description="which data set; `ensemble datasets` tells more about each")
     download: bool = Field(True, description="fetch missing files")
     validation_fraction: float = Field(0.1, gt=0, lt=1, description="share of the training images, stratified by class")
     calibration_fraction: float = Field(

@@ -36,7 +36,7 @@ class SetConfig(Section):
     Without `data` the images are the test images of the run.
     """
 
-    name: str = Field(pattern=SET_PATTERN)
+    name: str = Field(pattern=SET_PATTERN, description="of the set, in tables and as the folder of its votes")
     kind: Literal["shifted", "unknown"] = Field(
         description="shifted: images of the run's classes, taken in another way; unknown: images of none of the classes"
     )

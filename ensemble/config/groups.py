@@ -14,10 +14,12 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 class GroupConfig(Section):
     """Some members of a mixed ensemble: their own model, and training keys that replace the common ones."""
 
-    count: int = Field(ge=1)
-    name: str | None = Field(None, pattern=NAME_PATTERN)
-    model: Network
-    training: TrainingConfig | None = None
+    count: int = Field(ge=1, description="members of this kind")
+    name: str | None = Field(None, pattern=NAME_PATTERN, description="of the group; without it that of its network")
+    model: Network = Field(description="their network")
+    training: TrainingConfig | None = Field(
+        None, description="keys of training that differ from those of the experiment"
+    )
 
 
 class Group(Section):

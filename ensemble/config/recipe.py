@@ -26,6 +26,8 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ConstantConfig(Section):
+    """The rate stays at lr."""
+
     name: Literal["constant"]
 
 
@@ -34,39 +36,41 @@ class StepConfig(Section):
 
     name: Literal["step"]
     every: int = Field(1, ge=1, description="epochs between steps")
-    gamma: float = Field(0.1, gt=0, le=1)
+    gamma: float = Field(0.1, gt=0, le=1, description="factor on the rate at each step")
 
 
 class ExponentialConfig(Section):
     """lr * gamma ** epochs done."""
 
     name: Literal["exponential"]
-    gamma: float = Field(0.95, gt=0, le=1)
+    gamma: float = Field(0.95, gt=0, le=1, description="factor on the rate after each epoch")
 
 
 class CosineConfig(Section):
     """Half a cosine from lr to final_fraction * lr, per batch, after an optional linear warm-up."""
 
     name: Literal["cosine"]
-    warmup_fraction: Fraction = 0.0
-    final_fraction: float = Field(0.0, ge=0, le=1)
+    warmup_fraction: Fraction = Field(
+        0.0, description="share of the training in which the rate rises in a straight line to lr"
+    )
+    final_fraction: float = Field(0.0, ge=0, le=1, description="rate at the end, as a share of lr")
 
 
 class OneCycleConfig(Section):
     """Cosine up from lr / start_divisor to lr, then down to nearly nothing (Smith and Topin 2017), per batch."""
 
     name: Literal["one_cycle"]
-    warmup_fraction: float = Field(0.3, gt=0, lt=1)
-    start_divisor: float = Field(25.0, gt=1)
-    final_divisor: float = Field(1e4, gt=1)
+    warmup_fraction: float = Field(0.3, gt=0, lt=1, description="share of the training in which the rate rises to lr")
+    start_divisor: float = Field(25.0, gt=1, description="the rate begins at lr divided by this")
+    final_divisor: float = Field(1e4, gt=1, description="the rate ends at where it began divided by this")
 
 
 class PlateauConfig(Section):
     """Multiply the member's lr by gamma when its validation loss has not fallen for `patience` epochs."""
 
     name: Literal["plateau"]
-    gamma: float = Field(0.1, gt=0, lt=1)
-    patience: int = Field(5, ge=0)
+    gamma: float = Field(0.1, gt=0, lt=1, description="factor on the rate")
+    patience: int = Field(5, ge=0, description="epochs without a fall that are let pass")
     threshold: float = Field(1e-4, ge=0, description="relative fall that counts")
 
 
@@ -74,7 +78,7 @@ class TriangularConfig(Section):
     """Up from low_fraction * lr to lr and down again in one cycle over all epochs, per batch (Garipov et al. 2018)."""
 
     name: Literal["triangular"]
-    low_fraction: Fraction = 0.01
+    low_fraction: Fraction = Field(0.01, description="lowest rate, as a share of lr")
 
 
 ScheduleConfig = Annotated[
@@ -193,7 +197,7 @@ class AugmentationConfig(Section):
 class TrainingConfig(Section):
     """One recipe, shared by the members of a group."""
 
-    epochs: int = Field(10, ge=1, le=100_000)
+    epochs: int = Field(10, ge=1, le=100_000, description="passes over the rows of a member")
     batch_size: int = Field(
         64,
         ge=1,
@@ -206,22 +210,40 @@ class TrainingConfig(Section):
         le=10_000,
         description="batches whose gradients are added up for one step of the optimiser, as if they were one batch of so many times batch_size; schedules, warm-ups, averages and clipping go by these steps",
     )
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, description="learning rate; with a schedule its highest")
     lr_backbone_factor: float = Field(
         1.0, gt=0, le=100, description="learning rate of all layers but the last, as a multiple of lr"
     )
-    optimizer: Optimizer = "adam"
-    momentum: Fraction | None = None
-    nesterov: bool | None = None
-    betas: tuple[Fraction, Fraction] | None = None
-    eps: float | None = Field(None, gt=0)
-    rho: Fraction | None = None
-    alpha: Fraction | None = None
-    weight_decay: float = Field(0.0, ge=0)
+    optimizer: Optimizer = Field("adam", description="the rule by which weights are changed, as PyTorch has it")
+    momentum: Fraction | None = Field(
+        None, description="sgd, rmsprop: share of the last step that is kept; without it 0"
+    )
+    nesterov: bool | None = Field(None, description="sgd: look ahead by the momentum; without it false")
+    betas: tuple[Fraction, Fraction] | None = Field(
+        None,
+        description="adam, adamw, adamax: how slowly the averages of gradient and squared gradient move; without it [0.9, 0.999]",
+    )
+    eps: float | None = Field(
+        None, gt=0, description="added to divisors by all but sgd; without it as in PyTorch for that optimiser"
+    )
+    rho: Fraction | None = Field(
+        None, description="adadelta: how slowly the average of squared gradients moves; without it 0.9"
+    )
+    alpha: Fraction | None = Field(
+        None, description="rmsprop: how slowly the average of squared gradients moves; without it 0.99"
+    )
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        description="pull of the weights towards 0; of adamw apart from the gradient, of the others within it",
+    )
     weight_decay_on: Literal["all", "weights"] = Field(
         "all", description="weights: not on biases, normalisation layers and other parameters of one axis"
     )
-    schedule: ScheduleConfig = ConstantConfig(name="constant")
+    schedule: ScheduleConfig = Field(
+        ConstantConfig(name="constant"),
+        description="how the rate changes while a member trains; a name alone is short for its section",
+    )
     warmup_epochs: float = Field(
         0.0,
         ge=0,
@@ -237,7 +259,7 @@ class TrainingConfig(Section):
         le=20,
         description="focal: the loss is multiplied by (1 - probability of the label) to that power; without it 2",
     )
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = Field(0.0, description="share of each label that is spread evenly over all classes")
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = Field(
         "none",
         description="of the loss, by class: balanced, or {name: weight} with 1 for the others; from each member's own rows, with mean 1 over them",

@@ -53,8 +53,8 @@ class ComputeConfig(Section):
     parallel: Literal["members", "data"] = Field(
         "members", description="launched processes: share out the members, or train each one together"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads_per_task: int = Field(1, ge=1, le=256)
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
+    threads_per_task: int = Field(1, ge=1, le=256, description="threads of a CPU that each task computes with")
     gpus_per_task: float = Field(
         1.0,
         gt=0,
@@ -81,7 +81,9 @@ class ComputeConfig(Section):
         None,
         description="address of a running cluster, or auto for the one on this machine; without it and without RAY_ADDRESS a local one is started",
     )
-    placement_timeout_s: float = Field(30.0, gt=0)
+    placement_timeout_s: float = Field(
+        30.0, gt=0, description="how long a Ray cluster may take to find room for a first task before the run gives up"
+    )
     hang_timeout_s: float = Field(600.0, gt=0, description="a worker that shows no sign of life for so long is killed")
     checkpoint_every_s: float = Field(
         120.0,
@@ -131,13 +133,19 @@ class FailureConfig(Section):
 class Experiment(Section):
     """One run: one configuration, one folder."""
 
-    name: str = Field(pattern=NAME_PATTERN)
-    seed: int = Field(0, ge=0, lt=2**63)
-    output_dir: str = "runs"
-    num_members: int | None = Field(None, ge=1, le=10_000)
-    method: MethodSection
+    name: str = Field(
+        pattern=NAME_PATTERN, description="of the run, and of its folder in output_dir; without it the name of the file"
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="of every random number: split, starts, orders, augmentation")
+    output_dir: str = Field("runs", description="folder of the run folders, or an address such as s3://bucket/runs")
+    num_members: int | None = Field(
+        None, ge=1, le=10_000, description="how many members vote; needed unless there are groups under members"
+    )
+    method: MethodSection = Field(description="which members there are, on which rows, and how their votes are weighed")
     data: DataConfig = Field(default_factory=lambda: DataConfig.choose({}))
-    model: Network | None = None
+    model: Network | None = Field(
+        None, description="the network of every member; needed unless there are groups under members"
+    )
     training: TrainingConfig = TrainingConfig()
     members: tuple[GroupConfig, ...] = Field(
         (), description="groups of a mixed ensemble; instead of model and num_members"

@@ -63,7 +63,9 @@ class FastGeometricConfig(ChainedConfig):
 
     name: Literal["fast_geometric"]
     in_short = "fast geometric ensemble: short cycles from the end of one training, a member at the end of each (Garipov et al. 2018)"
-    cycle_epochs: int = Field(2, ge=1, le=100_000)
+    cycle_epochs: int = Field(
+        2, ge=1, le=100_000, description="epochs of a cycle, and so of each member after the first"
+    )
     cycle_lr: float | None = Field(None, gt=0, description="highest rate of a cycle; without it training.lr")
     low_fraction: float = Field(0.01, ge=0, lt=1, description="lowest rate of a cycle, as a share of the highest")
 

@@ -18,12 +18,16 @@ class CnnConfig(Network):
     """Convolutions, each with activation and 2x2 max-pooling, then fully connected layers."""
 
     name: Literal["cnn"]
-    widths: tuple[Width, ...] = Field((32, 64), min_length=1)
-    kernel_size: int = Field(3, ge=1, le=15)
-    padding: int = Field(1, ge=0, le=7)
-    batch_norm: bool = False
-    fully_connected: tuple[Width, ...] = (128,)
-    activation: Activation = "relu"
+    widths: tuple[Width, ...] = Field(
+        (32, 64), min_length=1, description="channels of the convolutions; each is pooled, which halves the image"
+    )
+    kernel_size: int = Field(3, ge=1, le=15, description="height and width of every convolution's kernel")
+    padding: int = Field(1, ge=0, le=7, description="zeros around the image before every convolution")
+    batch_norm: bool = Field(False, description="a batch norm after every convolution, whose bias it replaces")
+    fully_connected: tuple[Width, ...] = Field(
+        (128,), description="widths of the hidden layers behind the convolutions"
+    )
+    activation: Activation = Field("relu", description="after every convolution and every hidden layer")
     dropout: float = Field(0.0, ge=0, lt=1, description="before every fully connected layer")
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

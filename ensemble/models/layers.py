@@ -28,20 +28,20 @@ class ConvLayer(Section):
     """A convolution of stride 1; then, where asked for, batch norm, activation and dropout, in this order."""
 
     kind: Literal["conv"]
-    channels: Width | Literal["classes"]
-    kernel_size: int = Field(3, ge=1, le=15)
-    padding: int = Field(0, ge=0, le=7)
+    channels: Width | Literal["classes"] = Field(description="that it makes; classes: one for each class")
+    kernel_size: int = Field(3, ge=1, le=15, description="height and width of its kernel")
+    padding: int = Field(0, ge=0, le=7, description="zeros around what comes in")
     bias: bool | None = Field(None, description="without it: a bias unless batch norm, which has one, follows")
-    batch_norm: bool = False
-    activation: Activation | None = None
-    dropout: float = Field(0.0, ge=0, lt=1)
+    batch_norm: bool = Field(False, description="a batch norm behind it")
+    activation: Activation | None = Field(None, description="behind that; without it none")
+    dropout: float = Field(0.0, ge=0, lt=1, description="behind that")
 
 
 class PoolLayer(Section):
     """Maximum or mean of windows of `size`, side by side unless `stride` says otherwise."""
 
     kind: Literal["max_pool", "average_pool"]
-    size: int = Field(2, ge=2, le=64)
+    size: int = Field(2, ge=2, le=64, description="height and width of the windows")
     stride: int | None = Field(None, ge=1, le=64, description="without it as the size")
 
 
@@ -49,9 +49,9 @@ class LinearLayer(Section):
     """A full connection of all there is so far; then, where asked for, activation and dropout."""
 
     kind: Literal["linear"]
-    width: Width | Literal["classes"]
-    activation: Activation | None = None
-    dropout: float = Field(0.0, ge=0, lt=1)
+    width: Width | Literal["classes"] = Field(description="numbers that it makes; classes: one for each class")
+    activation: Activation | None = Field(None, description="behind it; without it none")
+    dropout: float = Field(0.0, ge=0, lt=1, description="behind that")
 
 
 Layer = Annotated[ConvLayer | PoolLayer | LinearLayer, Field(discriminator="kind")]
@@ -62,7 +62,7 @@ class LayersConfig(Network):
     """A network written layer by layer; what the last layer leaves must be one number per class."""
 
     name: Literal["layers"]
-    layers: tuple[Layer, ...] = Field(min_length=1)
+    layers: tuple[Layer, ...] = Field(min_length=1, description="from the image to the classes")
 
     @model_validator(mode="after")
     def _ends_with_classes(self) -> Self:

@@ -19,8 +19,8 @@ class MlpConfig(Network):
     """A fully connected network on the flattened image."""
 
     name: Literal["mlp"]
-    widths: tuple[Width, ...] = (128, 64)
-    activation: Activation = "relu"
+    widths: tuple[Width, ...] = Field((128, 64), description="of the hidden layers, in their order")
+    activation: Activation = Field("relu", description="after every hidden layer")
     dropout: float = Field(0.0, ge=0, lt=1, description="after every hidden layer")
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from ensemble.config.network import Network, register_network
 
 if TYPE_CHECKING:
@@ -15,7 +17,9 @@ class ResNetConfig(Network):
     """torchvision's ResNet, from scratch. `small` puts a 3x3 stem without pooling in front, for small images."""
 
     name: Literal["resnet18", "resnet50"]
-    stem: Literal["imagenet", "small"] = "imagenet"
+    stem: Literal["imagenet", "small"] = Field(
+        "imagenet", description="imagenet: 7x7 of stride 2, then pooling; small: 3x3 of stride 1, for small images"
+    )
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Stem `imagenet`: 7x7 stride 2 and pooling; `small`: 3x3 stride 1 and none."""

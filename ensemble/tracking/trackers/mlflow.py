@@ -29,7 +29,9 @@ class MlflowConfig(TrackerSection):
         None,
         description="of the store, such as http://HOST:5000 or sqlite:////FOLDER/mlflow.db; without it MLFLOW_TRACKING_URI, else the file mlflow.db in output_dir",
     )
-    experiment: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$")
+    experiment: str = Field(
+        "ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$", description="the experiment the runs are in"
+    )
     members: Literal["full", "summary", "none"] = Field("full", description="as tracking.wandb.members")
 
     @field_validator("uri")

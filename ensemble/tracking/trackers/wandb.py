@@ -25,9 +25,9 @@ class WandbConfig(TrackerSection):
     mode: Literal["online", "offline", "disabled"] = Field(
         "online", description="online falls back to offline without a key"
     )
-    project: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$")
-    entity: str | None = None
-    tags: tuple[str, ...] = ()
+    project: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$", description="the project the runs are in")
+    entity: str | None = Field(None, description="user or team; without it the one that the key belongs to")
+    tags: tuple[str, ...] = Field((), description="further tags of all runs")
     members: Literal["full", "summary", "none"] = Field(
         "full",
         description="full: a run per member, with its epochs; summary: one with its summary alone; none: only the ensemble's run, with a table of the members",
