@@ -145,7 +145,7 @@ def _environment() -> Environment:
 
 def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -> dict[str, Any]:
     """What the template needs of one run."""
-    evaluation, pictures = run.evaluation, RunPictures(run)
+    evaluation, pictures, numbers = run.evaluation, RunPictures(run), Numbers(run.record)
     whole = len(evaluation.class_names) <= MATRIX_UP_TO
     gains = {one.member: f"contributions.{i}.gain" for i, one in enumerate(evaluation.contributions)}
     return {
