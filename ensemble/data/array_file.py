@@ -17,7 +17,7 @@ from pydantic import Field
 from ensemble.config.data import OwnArrays, register_data
 from ensemble.data.arrays import NEEDED, Arrays, check_names, parts_of_arrays
 from ensemble.data.bucket import given_place
-from ensemble.data.dataset import Dataset, dataset_of_parts, named_after
+from ensemble.data.dataset import Dataset, dataset_from
 from ensemble.data.own_parts import Parts
 from ensemble.data.regular_files import open_regular, shown
 from ensemble.errors import ConfigError, DataError, StorageError
@@ -39,7 +39,7 @@ class ArrayFile(OwnArrays):
 
     def build(self) -> Dataset:
         """See DataConfig."""
-        return dataset_of_parts(named_after(self.path, self.name), self.parts())
+        return dataset_from(self.path, self.name, self.parts())
 
 
 def _read(path: Path) -> Arrays:

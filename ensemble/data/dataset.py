@@ -84,17 +84,17 @@ def load_dataset(config: DataConfig) -> Dataset:
     return dataset_of_arrays(arrays, config, config.label)
 
 
-def named_after(written: str, source: str) -> str:
-    """What a data set of a person's own is called: after its folder or file."""
-    place = Path(written) if is_address(written) else given_path(written, "data.root or data.path").resolve()
-    return f"{shown(place.name)} ({source})"
-
-
 def dataset_of_arrays(arrays: Arrays, config: DataConfig, name: str, where: str = "") -> Dataset:
     """A data set of arrays in memory, by the names they have in an .npz file. where: for messages. Raises DataError as for such a file."""
     path = Path(where or name)
     check_names(path, arrays)
     return dataset_of_parts(name, parts_of_arrays(arrays, path, config))
+
+
+def dataset_from(written: str, source: str, parts: Parts) -> Dataset:
+    """A data set of somebody's own that is called after its folder or file, as it is written in the section of a source."""
+    place = Path(written) if is_address(written) else given_path(written, "data.root or data.path").resolve()
+    return dataset_of_parts(f"{shown(place.name)} ({source})", parts)
 
 
 def dataset_of_parts(name: str, parts: Parts) -> Dataset:

@@ -19,7 +19,7 @@ from pydantic import Field
 from ensemble.config.data import OwnPictures, register_data
 from ensemble.data.bucket import tree_at
 from ensemble.data.class_folders import Layout, find_layout
-from ensemble.data.dataset import Dataset, dataset_of_parts, named_after
+from ensemble.data.dataset import Dataset, dataset_from
 from ensemble.data.decoding import decoded_parts
 from ensemble.data.listing import Listing, PictureFiles, PicturesFarAway, Section
 from ensemble.data.own_parts import PartName
@@ -42,7 +42,7 @@ class ImageFolder(OwnPictures):
 
     def build(self) -> Dataset:
         """See DataConfig."""
-        return dataset_of_parts(named_after(self.root, self.name), decoded_parts(list_image_folder(self)))
+        return dataset_from(self.root, self.name, decoded_parts(list_image_folder(self)))
 
 
 def list_image_folder(config: ImageFolder) -> Listing:

@@ -27,7 +27,7 @@ from ensemble.config.data import OwnPictures, register_data
 from ensemble.data.account import Remark
 from ensemble.data.bucket import address_of, given_place, tree_at, trees_of
 from ensemble.data.class_folders import part_of
-from ensemble.data.dataset import Dataset, dataset_of_parts, named_after
+from ensemble.data.dataset import Dataset, dataset_from
 from ensemble.data.decoding import decoded_parts
 from ensemble.data.listing import Listing, PictureFiles, PicturesFarAway, Section
 from ensemble.data.own_parts import PartName
@@ -72,7 +72,7 @@ class Table(OwnPictures):
 
     def build(self) -> Dataset:
         """See DataConfig."""
-        return dataset_of_parts(named_after(self.path, self.name), decoded_parts(list_table(self)))
+        return dataset_from(self.path, self.name, decoded_parts(list_table(self)))
 
 
 def list_table(config: Table) -> Listing:

@@ -77,7 +77,7 @@ def drawn(row, seed, tone):
 KEYS: dict[str, Any] = {
     "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "python", "path": "my_data.py:make_data", "args": {"count": 50}},
     "model": {"name": "mlp", "widths": [8]}, "training": {"epochs": 2, "batch_size": 16},
-    "compute": {"executor": "inline", "device": "cpu"}, "tracking": {"wandb": {"mode": "disabled"}},
+    "compute": {"executor": "inline", "device": "cpu", "stack_size": 1}, "tracking": {"wandb": {"mode": "disabled"}},
 }  # fmt: skip
 FILES = {"my_data.py": DATA, "shapes.py": SHAPES, "later.py": "tone = 250\n", "unused.py": "1 / 0\n"}
 
@@ -178,7 +178,7 @@ def test_further_sets_sweeps_and_python_find_it_too(home: Path) -> None:
     (home / "below/own.yaml").write_text(text)
     trained = ensemble.train(home / "below/own.yaml")
     assert [one.name for one in trained.evaluation.shifted] == ["more"]
-    assert list(trained.config["evaluation"]["sets"][0]["data"]["code"]) == ["my_data.py", "shapes.py"]
+    assert list(trained.config["evaluation"]["sets"][0]["data"]["code"]) == ["later.py", "my_data.py", "shapes.py"]
     (home / "below/sweep.yaml").write_text(json.dumps(KEYS))
     done = run("sweep", "below/sweep.yaml", "data.args={count: 40},{count: 50}", "training.epochs=1", "-q", "--json")
     assert done.exit_code == 0, done.output
