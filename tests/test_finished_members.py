@@ -113,6 +113,8 @@ def test_it_is_marked_wherever_it_is_shown(joined: RunOutcome, elsewhere: Path, 
     assert "weights of mlp-finished trained elsewhere, which vote as they are" in card
     assert f"SHA-256 {digest[:16]}" in card
     assert "members trained elsewhere" in card
+    said = [event.message for event in heard if isinstance(event, Notice)]
+    assert any("mlp-finished: trained elsewhere, nobody here knows on which images" in message for message in said)
     started = next(event for event in heard if isinstance(event, TaskStarted) and event.recipe == "mlp-finished")
     assert "mlp-finished, trained elsewhere, votes on" in str(describe(started))
     finished = next(event for event in heard if isinstance(event, MemberFinished) and event.member == 2)

@@ -206,7 +206,7 @@ def _training_rows(run: RunFacts) -> list[tuple[str, str]]:
     rows = [
         ("training time", f"{wording.seconds(seconds)} s over all members"),
         ("epoch whose weights vote", epochs),
-        ("members trained elsewhere", str(elsewhere) if elsewhere else ""),
+        ("members trained elsewhere", f"{elsewhere}, on images that this run does not know of" if elsewhere else ""),
         ("executor", run.executor),
         ("places", "; ".join(run.places)),
         ("processor", str(environment.get("processor", ""))),
