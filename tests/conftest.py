@@ -75,6 +75,7 @@ SLOW = (
     "test_baseline",
     "test_benchmarks",
     "test_examples",
+    "test_finished_members",
     "test_further_sets",
     "test_given_weights",
     "test_gpu_benchmark",

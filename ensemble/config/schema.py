@@ -246,10 +246,11 @@ class Experiment(Section):
             return self.method.groups_of(alike)
         return tuple(
             Group(
-                name=group.name or group.model.label,
+                name=group.recipe,
                 count=group.count,
                 model=group.model,
                 training=group.training or self.training,
+                finished=group.finished,
             )
             for group in self.members
         )

@@ -12,7 +12,8 @@ from ensemble.config.base import Section
 class TtaConfig(Section):
     """Each member votes on several views of an image, and says the mean of its probabilities. All off: on the image alone.
 
-    It holds for validation, test and all further sets, and for pictures that are predicted later.
+    It holds for validation, test and all further sets, and for pictures that are predicted later. The validation losses and errors
+    of every epoch, by which weights may be kept, are of the images alone.
     """
 
     horizontal_flip: bool = Field(False, description="also every view mirrored; refused for characters")

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ensemble.config.data import DataConfig
+from ensemble.config.groups import recipe_of
 from ensemble.config.method import MethodSection
 from ensemble.config.tta import TtaConfig
 from ensemble.data import DATASETS
@@ -138,11 +139,14 @@ def _start_rows(run: RunFacts) -> Iterator[tuple[str, str]]:
     groups = run.config.get("members") or [run.config]
     for group in groups:
         model = group["model"]
-        to_whom = f" of {in_markdown(str(group.get('name') or model['name']))}" if len(groups) > 1 else ""
+        finished = bool(group.get("finished"))
+        known_as = recipe_of(str(group.get("name") or model["name"]), finished)
+        to_whom = f" of {in_markdown(known_as)}" if len(groups) > 1 else ""
         if given := model.get("weights"):
             digest = model.get("weights_sha256")
             known = f" (SHA-256 {digest[:16]}...)" if digest else ""
-            yield f"weights{to_whom} at the start", in_markdown(str(given).rpartition("/")[2]) + known
+            when = "trained elsewhere, which vote as they are" if finished else "at the start"
+            yield f"weights{to_whom} {when}", in_markdown(str(given).rpartition("/")[2]) + known
         elif model.get("pretrained"):
             yield f"weights{to_whom} at the start", "timm's"
         if (frozen := model.get("freeze", "none")) != "none":
@@ -198,13 +202,15 @@ def _with_names_of_files(holder: dict[str, Any]) -> dict[str, Any]:
 def _training_rows(run: RunFacts) -> list[tuple[str, str]]:
     environment = run.environment
     seconds = sum(member.train_seconds for member in run.evaluation.members)
-    kept = [member.kept_epoch for member in run.evaluation.members]
-    epochs = str(kept[0]) if min(kept) == max(kept) else f"{min(kept)} to {max(kept)}"
+    kept = [member.kept_epoch for member in run.evaluation.members if member.kept_epoch]
+    elsewhere = len(run.evaluation.members) - len(kept)
+    epochs = "" if not kept else str(kept[0]) if min(kept) == max(kept) else f"{min(kept)} to {max(kept)}"
     packages = environment.get("packages", {})
     versions = ", ".join(f"{name} {found}" for name, found in packages.items() if found)
     rows = [
         ("training time", f"{wording.seconds(seconds)} s over all members"),
         ("epoch whose weights vote", epochs),
+        ("members trained elsewhere", f"{elsewhere}, on images that this run does not know of" if elsewhere else ""),
         ("executor", run.executor),
         ("places", "; ".join(run.places)),
         ("processor", str(environment.get("processor", ""))),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import overload
 
+import numpy as np
 from pydantic import ConfigDict, RootModel
 
 from ensemble.config import Experiment
@@ -90,7 +91,7 @@ class Driver:
         closed = self._closed_rounds()
         previous: list[int] = []
         for number in itertools.count():
-            members = method.ask()
+            members = self._asked(method)
             if not members:
                 break
             if len(closed) < number:
@@ -111,6 +112,14 @@ class Driver:
             self._listen(method)
         if not self.failures:
             self.folder.drop_all_checkpoints()  # a start that was stopped may have left some of finished tasks
+
+    def _asked(self, method: Method) -> list[MemberSpec]:
+        """The members of the next round. Nobody knows which rows finished ones were trained on: none is out of their bags."""
+        finished = {group.name for group in self.experiment.groups if group.finished}
+        return [
+            replace(member, vote_rows=np.empty(0, np.int64)) if member.recipe in finished else member
+            for member in method.ask()
+        ]
 
     def _baseline_task(self, rows: IntArray) -> list[Task]:
         """One network of the first group on all rows, where it is wanted and not stored."""
@@ -145,7 +154,7 @@ class Driver:
     def _start(self, members: list[MemberSpec], todo: list[Task], shape: tuple[int, ...], num_classes: int) -> Executor:
         images: Counter[str] = Counter()
         for task in todo:
-            epochs = self.experiment.group(task.recipe).training.epochs
+            epochs = self.experiment.group(task.recipe).epochs
             images[task.recipe] += epochs * sum(len(member.rows) for member in task.members)
         channels, height, width = shape
         work = training_work(images, self.experiment, self.plan.device, (channels, height, width), num_classes)
@@ -192,12 +201,19 @@ class Driver:
         for result in new:
             self.failures.pop(result.index, None)
             self._lost.pop(result.index, None)
-            error = result.history[result.kept_epoch - 1].validation_error
+            error = self._validation_error(result)
             self.emit(MemberFinished(
                 result.index, result.recipe, result.num_parameters, result.train_seconds, result.kept_epoch, error
             ))  # fmt: skip
         if not outcome.failures:
             self.folder.drop_checkpoints(outcome.task.id)
+
+    def _validation_error(self, result: MemberResult) -> float:
+        if result.history:
+            return result.history[result.kept_epoch - 1].validation_error
+        labels = self.folder.load_labels()  # of a member that was trained elsewhere
+        wrong_N = result.votes.validation_NK.argmax(1) != labels.train_labels_N[labels.validation_rows]
+        return float(wrong_N.mean()) if len(wrong_N) else 0.0
 
     def _store_baseline(self, outcome: Outcome) -> None:
         self._said_of_baseline.close()

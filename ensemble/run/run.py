@@ -197,7 +197,7 @@ def first_plan(experiment: Experiment, dataset: Dataset, rows: int) -> Plan:
     Raises ComputeError when a GPU is asked for and none can be had, or a cluster that is named cannot be reached.
     """
     shape = _image_shape(dataset)
-    images = {group.name: rows * group.count * group.training.epochs for group in experiment.groups}
+    images = {group.name: rows * group.count * group.epochs for group in experiment.groups}
     if stays_here(experiment.compute, training_work(images, experiment, "cpu", shape, dataset.num_classes)):
         here = experiment.compute.model_copy(update={"executor": "inline"})
         experiment = experiment.model_copy(update={"compute": here})

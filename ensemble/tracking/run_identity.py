@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ensemble.config.groups import recipe_of
 from ensemble.config.one_spelling import one_spelling
 from ensemble.config.tta import TtaConfig
 from ensemble.storage.identity import NEUTRAL
@@ -34,7 +35,8 @@ def member_config(config: Mapping[str, Any], index: int, recipe: str) -> dict[st
     """The configuration as one member saw it: of a mixed ensemble only its own group's model and training."""
     mine = {key: value for key, value in config.items() if key != "members"}
     for group in config.get("members") or ():
-        if recipe in (group.get("name"), group["model"]["name"]):
+        finished = bool(group.get("finished"))
+        if recipe in [recipe_of(name, finished) for name in (group.get("name"), group["model"]["name"]) if name]:
             mine["model"] = group["model"]
             mine["training"] = group.get("training") or config.get("training")
             break

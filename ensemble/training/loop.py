@@ -103,7 +103,7 @@ def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) ->
 def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> Iterator[Item]:
     recipe, members = job.group.training, task.members
     yield TaskStarted(
-        task.id, tuple(m.index for m in members), task.recipe, recipe.epochs,
+        task.id, tuple(m.index for m in members), task.recipe, job.group.epochs,
         platform.node(), os.getpid(), placement.device_name, torch.get_num_threads(),
     )  # fmt: skip
     run = StackRun(task, job, arrays, placement)
@@ -120,7 +120,7 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
         )
     elif task.checkpoint is not None:
         restore(run.state, task.checkpoint, task.id, placement.ranks)
-    for epoch in range(run.state.epoch, recipe.epochs):
+    for epoch in range(run.state.epoch, job.group.epochs):
         for found in run.train_epoch(epoch):
             if isinstance(found, Checkpoint | Pulse | Notice):
                 yield found

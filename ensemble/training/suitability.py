@@ -81,9 +81,14 @@ def starts(groups: Iterable[Group], image_shape: tuple[int, int, int], num_class
         from ensemble.training.start import starting_tensors, told_of_frozen
 
         frozen = told_of_frozen(group, image_shape, num_classes)
-        tensors, said = starting_tensors(model, image_shape, num_classes) or ({}, [])
+        tensors, said = starting_tensors(model, image_shape, num_classes, group.finished) or ({}, [])
         if tensors:
             found.arrays[START + group.name] = np.frombuffer(save(tensors), np.uint8)
+        if group.finished:
+            said = [
+                *said,
+                "trained elsewhere, nobody here knows on which images: of those that are validation or test images of this run its votes say more than of new ones",
+            ]
         found.notes.extend(f"{group.name}: {note}" for note in said)
         if frozen is not None:
             found.notes.append(f"{group.name}: {frozen}")

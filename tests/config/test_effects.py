@@ -145,6 +145,7 @@ REVIEWED: dict[str, str] = {
     "aggregator": "the headline of the judgement, tests/evaluation",
     "members": "groups: their keys are those of model and training",
     "members.count": "the number of members; checked against num_members",
+    "members.finished": "votes with given weights, refused without: tests/test_finished_members.py",
     "members.name": "the name of a group, and the recipe of its members",
     "method.name": "METHODS above trains every one",
     "method.redraws": "further tries for networks that failed or guess; tests/methods/test_samme.py",

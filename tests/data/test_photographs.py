@@ -263,3 +263,29 @@ def test_a_draw_can_be_taken_by_rows() -> None:
     assert part.hue_B.tolist() == [2, 0]
     assert part.kinds_BN.tolist() == [[4, 5], [0, 1]]
     assert part.source_B23 is None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS)
+def test_gpu_agrees_with_cpu(options: dict[str, float]) -> None:
+    """But for the rounding of float32, which posterize, solarize and equalize may turn into a whole level and more: seldom."""
+    images, config = pictures(64, (3, 32, 32)) / 255, AugmentationConfig(**options)
+    drawn = draw(config, 64, (3, 32, 32), keys(2), 0)
+    on_gpu = augment(images.cuda(), config, drawn)
+    assert on_gpu.is_cuda
+    differences = (on_gpu.cpu() - augment(images, config, drawn)).abs()
+    assert (differences > 1e-4).double().mean() < 0.01
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("options", CONFIGS.values(), ids=CONFIGS)
+def test_in_a_cuda_graph_it_is_what_it_is_outside(options: dict[str, float]) -> None:
+    images, config = (pictures(32, (3, 32, 32)) / 255).cuda(), AugmentationConfig(**options)
+    keys_K, first = keys(1).cuda(), torch.zeros((), dtype=torch.int64, device="cuda")
+    augment(images, config, draw(config, 32, (3, 32, 32), keys_K, first))
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        recorded = augment(images, config, draw(config, 32, (3, 32, 32), keys_K, first))
+    first.fill_(96)
+    graph.replay()
+    assert torch.equal(recorded, augment(images, config, draw(config, 32, (3, 32, 32), keys_K, 96)))

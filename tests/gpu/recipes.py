@@ -46,6 +46,7 @@ class Recipe:
     shape: tuple[int, int] = (1, 28)
     compute: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    tta: dict[str, Any] = field(default_factory=dict)
     quick: bool = False
     launches: int = LAUNCHES_PER_STEP
     waits: int = WAITS_PER_STEP
@@ -108,6 +109,7 @@ RECIPES = {
     "one_cycle": _trained(schedule="one_cycle", quick=True),
     "cosine": _trained(schedule={"name": "cosine", "warmup_fraction": 0.2}),
     "test curve": _trained(watch_test=True),
+    "on views": Recipe(shape=(3, 32), tta={"horizontal_flip": True, "shift": 2, "crops": 2}, quick=True),
     # much at once
     "everything": Recipe(
         model=LAYERS,
