@@ -278,6 +278,19 @@ def test_a_record_that_could_not_be_read_again_is_not_kept(monkeypatch: pytest.M
     assert any(line.startswith("section agreement failed and is left out: ") for line in evaluation.warnings)
 
 
+def test_votes_cannot_be_written_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = judged()
+
+    def spoil(_: Any, votes: JudgedVotes, _chosen: Any) -> None:
+        votes.test.probs_MNK[:] = 0
+
+    monkeypatch.setattr(Agreement, "compute", spoil)
+    evaluation = judged()
+    assert any("agreement failed and is left out: ValueError" in line for line in evaluation.warnings)
+    assert evaluation.to_json()["disputed"] == whole.to_json()["disputed"]
+    assert evaluation.to_json()["diversity"] == whole.to_json()["diversity"]
+
+
 def test_choosing_by_test_votes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Agreement, "compute", lambda _, votes, chosen: choose_threshold(votes.test))
     (line,) = (line for line in judged().warnings if "agreement" in line)

@@ -164,7 +164,7 @@ def test_its_keys_are_checked_like_all_others(tmp_path: Path) -> None:
     assert kind_of(("tracking", "toy", "every")) == "yaml"
     schema = json_schema()
     assert "every" in schema["$defs"]["Toy"]["properties"]
-    assert {"wandb", "tensorboard", "toy", "sign"} <= schema["properties"]["tracking"]["properties"].keys()
+    assert {"wandb", "tensorboard", "toy", "sign"} <= schema["$defs"]["TrackingConfig"]["properties"].keys()
 
 
 def test_what_it_lacks_is_said_before_there_is_a_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
