@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +152,8 @@ def export(
     run: str, file_format: Format, out: Path | None, aggregator: Aggregator | None, trust_code: bool, as_json: bool
 ) -> None:
     """Write the whole vote of a RUN as one file: uint8 images [N, C, H, W] in, probabilities and classes out."""
+    from dataclasses import asdict
+
     from ensemble.inference.export import FORMATS, export_ensemble
     from ensemble.inference.trained import load_ensemble
     from ensemble.results.judging import find_run

@@ -38,7 +38,8 @@ STYLE = {
     "axes.edgecolor": plots.MUTED, "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": plots.GRID, "grid.linewidth": 0.7,
     "axes.facecolor": "none", "figure.facecolor": plots.SURFACE, "savefig.facecolor": plots.SURFACE,
-    "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8, "legend.fontsize": 8.5,
+    "legend.facecolor": plots.SURFACE, "legend.edgecolor": "none", "legend.framealpha": 0.8,
     "svg.fonttype": "none", "figure.constrained_layout.use": True,
     "text.parse_math": False,  # a name with two dollar signs is a name
 }  # fmt: skip
@@ -162,7 +163,9 @@ def render(plots: Sequence[Plot], facts: Any, salt: str, names: Iterable[str]) -
     import matplotlib as mpl
 
     fonts = {"font.sans-serif": fonts_for(map(shown, names))}
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, **fonts}):
+    # A backend among them would be looked for, by importing pyplot, which nothing here needs.
+    defaults = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
+    with mpl.rc_context({**defaults, **STYLE, **fonts}):
         return [_render(plot, facts, f"{salt}-{plot.name}") for plot in plots]
 
 
@@ -230,10 +233,13 @@ def _render(plot: Plot, run: Any, salt: str) -> RenderedFigure:
         plot.draw(figure.add_subplot(), run)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once; each canvas would do it again
-        FigureCanvasAgg(figure).print_figure(png, format="png", dpi=DPI, metadata={"Software": None})
+        # Not by print_figure, which draws everything once more before, for layouts that may have changed.
+        figure.set_dpi(DPI)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         with mpl.rc_context({"svg.hashsalt": salt}):
             # Without a date the same run gives the same bytes.
-            FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None, "Creator": None})
+            figure.set_dpi(mpl.rcParams["figure.dpi"])
+            FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
     text = _rounded(svg.getvalue().decode())
     return RenderedFigure(plot, png.getvalue(), text.encode(), _inline(text, plot.title), frozenset(missing))
 

@@ -37,10 +37,14 @@ TEXTS = """(() => {
       const text = parent.closest('text'), matrix = text.getScreenCTM();
       boxes = [text.getBoundingClientRect()]; turned = Math.abs(matrix.b) > 0.01;
     }
-    let opacity = 1, cut = false, away = new Set();
+    let opacity = 1, cut = false, card = svg, away = new Set();
     for (let above = parent; above; above = above.parentElement) {
       const outer = getComputedStyle(above), area = above.getBoundingClientRect();
       opacity *= Number(outer.opacity);
+      if (!card && outer.display !== 'inline' && colour(outer.backgroundColor)[3] > 0) {
+        card = above;
+        if (outer.overflowX === 'visible') cut = boxes.some(box => box.left < area.left - 1 || box.right > area.right + 1);
+      }
       for (const [axis, low, high] of [['X', 'left', 'right'], ['Y', 'top', 'bottom']]) {
         const rule = outer['overflow' + axis];
         if (above === document.documentElement || above === document.body || rule === 'visible') continue;
@@ -92,7 +96,8 @@ def problems(browser: Any, folder: Path) -> list[str]:
 
 def _contrast(text: dict[str, Any], box: list[float], behind: npt.NDArray[np.float64]) -> float:
     """The lowest against a colour that a good part of the pixels behind the text has."""
-    left, top, right, bottom = (round(end) for end in box)
+    edge = 0.2 * (box[3] - box[1])  # letters do not fill their line
+    left, top, right, bottom = (round(end) for end in (box[0], box[1] + edge, box[2], box[3] - edge))
     area = behind[max(0, top) : bottom, max(0, left) : right].reshape(-1, 3)
     if not len(area):
         return 21.0
