@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from typing import Any, Literal
 
 import click
 import pytest
+from pydantic import Field
 
+import ensemble
 from docs.making import command_page, contents, fill, links, log_index, python_page, schema_page, text
 from docs.making.links import ROOT
 from ensemble import errors
 from ensemble.commands.main import main
 from ensemble.config.json_schema import json_schema
 from ensemble.config.keys import all_keys
+from ensemble.config.network import Network
 
 
 def test_every_key_of_the_schema_is_told() -> None:
@@ -59,6 +63,26 @@ def test_a_key_is_told_with_its_type_range_and_default() -> None:
     assert keys["data-value-range"].kind == "list of 2: number"
     assert "needed" in keys["model-layers-layers"].kind
     assert keys["training-schedule-one-cycle-start-divisor"].default == "`25.0`"
+
+
+def test_what_somebody_registers_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Network.registry, "_parts", {**Network.registry.all()})
+
+    @ensemble.register_network
+    class Tiny(Network):
+        """One hidden layer."""
+
+        name: Literal["tiny"]
+        width: int = Field(8, ge=1, description="of the hidden layer")
+
+        def build(self, image_shape: tuple[int, int, int], num_classes: int) -> Any:
+            raise AssertionError("a page builds no network")
+
+    group = next(group for group in schema_page.groups() if group.anchor == "model-tiny")
+    assert (group.title, group.about) == ("`tiny`", "One hidden layer.")
+    assert [(key.path, key.default, key.meaning) for key in group.keys] == [
+        ("model.width", "`8`", "of the hidden layer")
+    ]
 
 
 def test_anchors_are_there_once() -> None:
