@@ -113,6 +113,14 @@ class Driver:
         if not self.failures:
             self.folder.drop_all_checkpoints()  # a start that was stopped may have left some of finished tasks
 
+    def vote_weights(self, method: Method) -> dict[str, float] | None:
+        """The method's weights of all finished members, by index; 0 for one that it was not told of, None where it has none."""
+        weights = method.vote_weights()
+        if weights is None:
+            return None
+        known = {index: float(weight) for index, weight in zip(sorted(self.told), weights, strict=True)}
+        return {str(index): known.get(index, 0.0) for index in sorted(self.folder.finished())}
+
     def _asked(self, method: Method) -> list[MemberSpec]:
         """The members of the next round. Nobody knows which rows finished ones were trained on: none is out of their bags."""
         finished = {group.name for group in self.experiment.groups if group.finished}

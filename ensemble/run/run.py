@@ -350,7 +350,7 @@ def train_members(
         watch_test = any(group.training.watch_test for group in experiment.groups)
         arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given.arrays}
         driver.train(method, arrays, dataset.num_classes, split.train_rows)
-        folder.write(METHOD, json_bytes({"vote_weights": _weights(method, driver, folder), "report": method.report()}))
+        folder.write(METHOD, json_bytes({"vote_weights": driver.vote_weights(method), "report": method.report()}))
         for line in vote_on_sets(
             experiment, driver.plan.device, sets, folder, lambda _tasks, _images: driver.executor, emit
         ):
@@ -394,12 +394,3 @@ def _arrays(dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArra
         "std": std_C,
     }
     return {**arrays, "test_labels": dataset.test_labels_N} if watch_test else arrays
-
-
-def _weights(method: Method, driver: Driver, folder: RunFolder) -> dict[str, float] | None:
-    """Vote weights of all finished members; 0 for one that the method was not told of."""
-    weights = method.vote_weights()
-    if weights is None:
-        return None
-    known = {index: float(weight) for index, weight in zip(sorted(driver.told), weights, strict=True)}
-    return {str(index): known.get(index, 0.0) for index in sorted(folder.finished())}
