@@ -36,7 +36,7 @@ from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
 from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device, stays_here
-from ensemble.methods import Method, build_method
+from ensemble.methods import build_method
 from ensemble.report.line_costs import costs_of
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.results.further_sets import with_sets
