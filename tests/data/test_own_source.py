@@ -108,6 +108,11 @@ def test_its_keys_are_checked_like_all_others(tmp_path: Path) -> None:
     assert "data.side = 2: expected greater than or equal to 4" in mistake(name="bars", side=2)
     assert "layout has no effect with data set bars, which takes side, tone" in mistake(name="bars", layout="x")
     assert "side has no effect with data set mnist, which takes root" in mistake(name="mnist", side=8)
+    assert (
+        "data.rooot: unknown key; did you mean data.root, which mnist, fashion_mnist, kmnist and others take?"
+        in mistake(name="bars", rooot="x")
+    )
+    assert "did you mean data.side, which bars takes?" in mistake(name="digits", sied=8)
     assert "did you mean bars?" in mistake(name="bras")
     assert kind_of(("data", "tone")) == "text"
     assert DataConfig.choose({"name": "bars", "layout": None}).own
