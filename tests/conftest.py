@@ -40,7 +40,7 @@ SLOW = (
     "config/test_foreign_variables",
     "inference/test_abstaining", "inference/test_export", "inference/test_export_networks", "inference/test_names_in_answers", "inference/test_predict_command",
     "models/test_own_network", "overview/test_removal", "overview/test_runs_command", "overview/test_states", "overview/test_watching", "models/test_python_network", "native/test_compiling", "report/test_figures", "report/test_html_report",
-    "report/test_large_reports", "report/test_many_runs", "report/test_names_everywhere", "report/test_report_in_chromium", "storage/test_remote", "storage/test_s3", "data/test_bucket_data",
+    "inference/test_cost", "report/test_large_reports", "report/test_legible_page", "report/test_pictures", "report/test_many_runs", "report/test_names_everywhere", "report/test_report_in_chromium", "storage/test_remote", "storage/test_s3", "data/test_bucket_data",
     "test_bare_machine", "test_baseline", "test_benchmarks", "test_predictions", "test_examples", "test_further_sets", "test_given_weights", "test_mapped_runs", "test_gpu_benchmark", "test_gpu_benchmark_runner", "test_python_entrance",
     "test_reproduction", "test_run", "test_run_boosting", "test_run_chained_and_boosted", "test_sklearn_api", "test_skips", "test_sweep", "test_tune_gpu", "test_wheel", "tracking/test_metrics", "tracking/test_mlflow", "tracking/test_tensorboard", "tracking/test_json_lines", "tracking/test_wandb_members", "tracking/test_wandb_offline", "tracking/test_wandb_replay", "tracking/test_wandb_silence",
     "tracking/test_wandb_sweep", "tracking/test_wandb_whole_run",
