@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 
 import pytest
+from click.testing import CliRunner
 
+from ensemble.commands.main import main
 from ensemble.run.environment import command_line
 
 
@@ -24,3 +26,15 @@ def test_secrets_are_hidden_and_the_rest_can_be_typed(words: list[str], shown: s
     assert "hunter2" not in shown
     if "hidden" not in shown:
         assert shlex.split(shown)[-len(words) + 1 :] == words[1:]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("list", "runs"), ("ls", "runs"), ("evaluat", "evaluate"), ("tarin", "train"), ("bogus", None), ("runsrunsruns", None)],
+)  # fmt: skip
+def test_a_command_that_there_is_not_is_answered_with_the_one_that_is_meant(typed: str, meant: str | None) -> None:
+    done = CliRunner().invoke(main, [typed])
+    assert done.exit_code == 2
+    assert f"No such command '{typed}'." in done.output
+    assert ("Did you mean" in done.output) is (meant is not None)
+    assert meant is None or f"Did you mean `main {meant}`?" in done.output

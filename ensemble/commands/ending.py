@@ -22,6 +22,11 @@ from ensemble.errors import (
 )
 from ensemble.outside.names import visible
 
+# What people type who know other programs, and no edit distance would find.
+_OTHER_WORDS = {
+    "list": "runs", "ls": "runs", "fit": "train", "run": "train", "eval": "evaluate", "test": "evaluate", "new": "init",
+}  # fmt: skip
+
 
 class PoliteGroup(click.Group):
     """Turns the errors a user can mend into one message and the exit code of their family."""
@@ -38,6 +43,19 @@ class PoliteGroup(click.Group):
             with formatter.section(title):
                 # As wide in every group, so that they are one table.
                 formatter.write_dl([(example.ljust(longest), text) for example, text in commands], col_max=longest)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from ensemble.config.explain import closest  # not for those who type what there is
+
+            near = _OTHER_WORDS.get(args[0]) or closest(args[0], self.list_commands(ctx))
+            if near in self.list_commands(ctx):
+                error.message += f" Did you mean `{ctx.command_path} {near}`?"  # type: ignore[misc]  # as below
+            raise
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         with _visible_usage_errors():

@@ -39,6 +39,7 @@ _OTHER_NAMES = {
     "ema": "ema_decay",
     "wd": "weight_decay",
     "criterion": "loss",
+    "pretrained": "weights",
 }
 
 

@@ -43,7 +43,7 @@ TEXTS = """(() => {
       opacity *= Number(outer.opacity);
       if (!card && outer.display !== 'inline' && colour(outer.backgroundColor)[3] > 0) {
         card = above;
-        if (outer.overflowX === 'visible') cut = boxes.some(box => box.left < area.left - 1 || box.right > area.right + 1);
+        if (outer.overflowX === "visible") cut = cut || boxes.some(box => box.left < area.left - 1 || box.right > area.right + 1);
       }
       for (const [axis, low, high] of [['X', 'left', 'right'], ['Y', 'top', 'bottom']]) {
         const rule = outer['overflow' + axis];
@@ -56,7 +56,7 @@ TEXTS = """(() => {
     }
     if (svg) {
       const frame = svg.getBoundingClientRect();
-      cut = boxes.some(box => box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1);
+      cut = cut || boxes.some(box => box.left < frame.left - 1 || box.right > frame.right + 1 || box.top < frame.top - 1 || box.bottom > frame.bottom + 1);
     }
     const inside = boxes.filter((box, place) => !away.has(place) && box.width > 0 && box.height > 0);
     if (!inside.length) continue;

@@ -51,8 +51,9 @@ def page(request: pytest.FixtureRequest) -> Path:
     return found
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280, 1920])
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark"), (1920, "light")]
+)
 def test_all_text_can_be_read(browser: Any, page: Path, tmp_path: Path, width: int, scheme: str) -> None:
     browser.resize(width, 900, mobile=width < 500, scheme=scheme)
     browser.open(page)
