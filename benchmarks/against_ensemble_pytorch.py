@@ -31,7 +31,7 @@ def ours(epochs: int, seed: int) -> float:
     """Train with this project in a process of its own; returns the test error."""
     with tempfile.TemporaryDirectory() as folder:
         arguments = [
-            sys.executable, "-m", "ensemble", "train", "configs/bagging_lenet5_mnist.yaml", "--json", "--quiet",
+            sys.executable, "-m", "ensemble", "train", "configs/bagging_lenet5_mnist.yaml", "--json", "--quiet", "baseline=false",
             f"training.epochs={epochs}", f"seed={seed}", f"output_dir={folder}", "tracking.wandb.mode=disabled", "compute.executor=ray",
         ]  # fmt: skip
         done = subprocess.run(arguments, check=True, capture_output=True, text=True)

@@ -35,6 +35,7 @@ CONFIG = """\
 name: chaos
 num_members: 6
 method: {name: bagging}
+baseline: false
 data: {name: digits}
 model: {name: mlp, widths: [128, 64]}
 training: {epochs: EPOCHS, batch_size: 8, lr: 1e-3}

@@ -88,6 +88,7 @@ def _drawn(rng: np.random.Generator, labels_N: Any) -> FloatArray:
 def _experiment(root: Path, members: int, stack: int) -> Experiment:
     return parse_experiment({
         "name": "run", "output_dir": str(root), "num_members": members, "method": {"name": "bagging"},
+        "baseline": False,
         "model": {"name": "mlp"}, "data": {"name": "digits"}, "training": {"epochs": EPOCHS},
         "compute": {"stack_size": stack, "device": "cpu"}, "tracking": {"wandb": {"mode": "disabled"}},
     })  # fmt: skip

@@ -25,6 +25,7 @@ name: {NAME}
 seed: 11
 num_members: {MEMBERS}
 method: {{name: bagging}}
+baseline: false
 data: {{name: digits}}
 model: {{name: mlp, widths: [128, 64]}}
 training: {{epochs: EPOCHS, batch_size: 16, lr: 1e-3}}

@@ -110,6 +110,8 @@ def train(name: str, tree: Path, home: Path) -> Path:
     place = home / f"{name}-{'here' if tree == ROOT else 'there'}"
     place.mkdir()
     values = {"name": "small", "method": {"name": "deep_ensemble"}, **SMALL}
+    if "baseline" in (tree / "ensemble/config/schema.py").read_text():  # earlier trees do not know the key
+        values["baseline"] = False
     for key, value in RUNS[name].items():
         values[key] = {**values[key], **value} if key in ("training", "compute") else value
     values = {key: value for key, value in values.items() if value is not None}

@@ -56,6 +56,7 @@ WIDE = (
 COMMON = """\
 method: {name: deep_ensemble}
 num_members: 1
+baseline: false
 data: {name: mnist, calibration_fraction: 0.1}
 model: {name: lenet5}
 training:

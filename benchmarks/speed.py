@@ -184,7 +184,7 @@ def same_work(executor: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         _command(
             "train", "configs/bagging_lenet5_mnist.yaml", "num_members=8", "training.epochs=5", f"compute.executor={executor}",
-            "compute.slots=1", f"output_dir={folder}", "tracking.wandb.mode=disabled", "-q",
+            "baseline=false", "compute.slots=1", f"output_dir={folder}", "tracking.wandb.mode=disabled", "-q",
         )  # fmt: skip
         events = list(read_events(Path(folder) / "bagging_lenet5_mnist" / "events.jsonl"))
     begun = min(moment for moment, event in events if isinstance(event, TaskStarted))
@@ -197,7 +197,7 @@ def worker_memory(rows: int) -> float:
         command = [
             sys.executable, "-m", "ensemble", "train", "configs/bagging_lenet5_mnist.yaml", "num_members=2",
             f"data.max_train_rows={rows}", "training.epochs=1000", "compute.executor=ray", "compute.slots=2",
-            "compute.stack_size=1", f"output_dir={folder}", "tracking.wandb.mode=disabled", "-q",
+            "baseline=false", "compute.stack_size=1", f"output_dir={folder}", "tracking.wandb.mode=disabled", "-q",
         ]  # fmt: skip
         run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
@@ -421,7 +421,7 @@ def report() -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         _command(
             "train", "configs/bagging_lenet5_mnist.yaml", "num_members=20", "model={name: mlp}", "data.max_train_rows=6000",
-            "training.epochs=2", "compute.executor=inline", f"output_dir={folder}", "tracking.wandb.mode=disabled", "-q",
+            "baseline=false", "training.epochs=2", "compute.executor=inline", f"output_dir={folder}", "tracking.wandb.mode=disabled", "-q",
         )  # fmt: skip
         seconds = _command("report", f"{folder}/bagging_lenet5_mnist")
     return {"seconds": seconds, "ratio": 5.0 / seconds}

@@ -10,7 +10,9 @@ are entry points of the registry's group; parts of a script are registered by a 
 
 from __future__ import annotations
 
+import functools
 import importlib
+import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Generic, TypeVar
@@ -53,11 +55,21 @@ class Registry(Generic[Part]):
         """True for a part of this package."""
         return name in self._own
 
+    def installed(self) -> list[str]:
+        """Names of the parts that installed packages have, without importing them."""
+        return list(_installed(self.group, tuple(sys.path)))
+
     def all(self) -> dict[str, Part]:
         """By name: our own in their order, then what was registered since."""
         for name in self._own:
             self.find(name)
         return {name: self._parts[name] for name in [*self._own, *self._parts]}
+
+
+@functools.lru_cache
+def _installed(group: str, _path: tuple[str, ...]) -> tuple[str, ...]:
+    """Remembered for one search path, since looking through all packages takes some milliseconds."""
+    return tuple(dict.fromkeys(entry.name for entry in entry_points(group=group)))
 
 
 def _identity(part: object) -> tuple[str, str]:

@@ -25,6 +25,7 @@ class Purpose(IntEnum):
 
 
 _SPLIT = 5
+_VIEW = 8
 
 
 def member_sequence(root: int, member: int, purpose: Purpose, *more: int) -> np.random.SeedSequence:
@@ -40,6 +41,11 @@ def member_generator(root: int, member: int, purpose: Purpose, *more: int) -> np
 def member_seed(root: int, member: int, purpose: Purpose, *more: int) -> int:
     """A 63-bit seed for the stream at that address, for generators of other libraries."""
     return int(member_sequence(root, member, purpose, *more).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def view_generator(number: int) -> np.random.Generator:
+    """The generator of a view on which every member of every run votes (`evaluation.tta`)."""
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(number, spawn_key=(_VIEW,))))
 
 
 def split_generator(root: int) -> np.random.Generator:

@@ -29,8 +29,9 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensemble.config import Experiment, parse_experiment
+from ensemble.config.data import Layout
 from ensemble.data import Dataset, split_of
-from ensemble.data.channel_axis import Layout, to_channels_first
+from ensemble.data.channel_axis import to_channels_first
 from ensemble.data.named_sets import load_named_sets
 from ensemble.errors import ConfigError, DataError
 from ensemble.events import Event
@@ -224,7 +225,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         digest = hashlib.sha256(repr(_plain(values)).encode())
         digest.update(dataset.train_images_NCHW.tobytes() + dataset.train_labels_N.tobytes())
         return parse_experiment(
-            _plain({"name": f"fit-{digest.hexdigest()[:16]}", "output_dir": str(root), **values}), "EnsembleClassifier"
+            _plain({"name": f"fit-{digest.hexdigest()[:16]}", "output_dir": str(root), "baseline": False, **values}),
+            "EnsembleClassifier",
         )
 
     @contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 CONFIG = """
 num_members: 2
 method: {name: bagging}
+baseline: false
 model: {name: mlp, widths: [8]}
 training: {epochs: 1}
 compute: {device: cpu}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 from scipy.stats import binomtest
 
 from ensemble import load_ensemble
-from ensemble.config import parse_experiment
+from ensemble.config import load_config, parse_experiment
+from ensemble.config.loading import flat_values, parse_stored
+from ensemble.config.sweeping import load_sweep
 from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import EpochFinished, MemberFinished, Notice, TaskStarted
@@ -24,6 +27,7 @@ from ensemble.results.judging import judge
 from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.tracking.event_log import read_events
+from ensemble.tracking.wandb_sweep import as_try
 from ensemble.types import Failure, Task
 from tests.config.test_effects import METHODS
 from tests.test_run import CONFIG, Limited, digests
@@ -202,3 +206,88 @@ def test_groups_of_members_have_no_common_recipe() -> None:
     values = {key: value for key, value in CONFIG.items() if key not in ("model", "num_members")}
     with pytest.raises(ConfigError, match="baseline is one network by the recipe of all"):
         parse_experiment({**values, "members": (group, {**group, "name": "other"}), "baseline": True})
+
+
+BAGGED = "num_members: 2\nmethod: {name: bagging}\nmodel: {name: mlp, widths: [8]}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        (BAGGED, True),
+        (BAGGED + "baseline: false\n", False),
+        (BAGGED.replace("bagging", "deep_ensemble"), False),
+        (BAGGED.replace("bagging", "deep_ensemble") + "baseline: true\n", True),
+        ("method: {name: bagging}\nmembers: [{count: 2, model: {name: mlp}}, {count: 1, model: {name: lenet5}}]\n", False),
+    ],
+)  # fmt: skip
+def test_bagging_of_one_recipe_has_one_unless_the_user_says_otherwise(text: str, chosen: bool, tmp_path: Path) -> None:
+    """`ensemble config` shows the values and origins of what was loaded."""
+    (tmp_path / "mine.yaml").write_text(text)
+    loaded = load_config(tmp_path / "mine.yaml")
+    assert flat_values(loaded.experiment)["baseline"] is chosen
+    said = "baseline" in text
+    assert (loaded.origins["baseline"] == "default") is not said
+    assert loaded.experiment.left_open == (() if said else ("baseline",))
+    assert load_config(tmp_path / "mine.yaml", ["baseline=false"]).experiment.left_open == ()
+
+
+def test_a_stored_configuration_without_the_key_has_none() -> None:
+    values = {key: value for key, value in CONFIG.items() if key != "baseline"}
+    assert parse_experiment(values).baseline
+    assert not parse_stored(values).baseline
+
+
+@pytest.mark.parametrize("stored", ["baseline: false", ""])
+def test_a_run_that_was_begun_without_one_stays_what_it_was(stored: str, tmp_path: Path) -> None:
+    """What earlier versions left: config.yaml says false, or lacks the key."""
+    run(tmp_path, baseline=False)
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("baseline: false", stored))
+    relisted(tmp_path / "run", "config.yaml")
+    before = digests(tmp_path)
+    values = {key: value for key, value in CONFIG.items() if key != "baseline"}
+    again = Limited()
+    experiment = parse_experiment({**values, "output_dir": str(tmp_path)})
+    assert experiment.baseline
+    outcome = run_ensemble(experiment, lambda *_: again, lambda _: [])
+    assert again.given == 0
+    assert outcome.evaluation.baseline is None
+    assert digests(tmp_path) == before
+    assert RunFolder.read(tmp_path / "run").config()["baseline"] is False
+    assert run(tmp_path, baseline=True).evaluation.baseline is not None, "asked for, it is added"
+    outcome = run_ensemble(experiment, lambda *_: Limited(), lambda _: [])
+    assert RunFolder.read(tmp_path / "run").config()["baseline"] is True
+    assert outcome.evaluation.baseline is not None
+
+
+def relisted(folder: Path, name: str) -> None:
+    """Enter a changed file into the manifest."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    content = (folder / name).read_bytes()
+    manifest["files"][name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    for key in ("names_sha256", "entries_sha256"):
+        manifest.pop(key, None)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_sweeps_do_not_pay_for_it_unless_asked(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(BAGGED)
+    plan = load_sweep(tmp_path / "mine.yaml", ["training.lr=0.1,0.01"])
+    assert not plan.experiment(plan.settings[0]).baseline
+    asked = load_sweep(tmp_path / "mine.yaml", ["training.lr=0.1,0.01", "baseline=true"])
+    assert asked.experiment(asked.settings[0]).baseline
+    experiment = load_config(tmp_path / "mine.yaml", ["tracking.wandb.mode=online"]).experiment
+    agent = dict.fromkeys(("WANDB_SWEEP_ID", "WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH"), "x1")
+    assert not as_try(experiment, agent)[0].baseline
+    wanted = load_config(tmp_path / "mine.yaml", ["tracking.wandb.mode=online", "baseline=true"]).experiment
+    assert as_try(wanted, agent)[0].baseline
+
+
+def test_the_console_says_that_it_is_trained_and_how_to_do_without(tmp_path: Path) -> None:
+    events = [event for _, event in read_events(run(tmp_path, baseline=True).path / "events.jsonl")]
+    said = [event.message for event in events if isinstance(event, Notice) and "baseline=false" in event.message]
+    rows = len(RunFolder.read(tmp_path / "run").load_labels().train_rows)
+    assert said == [
+        f"baseline: one network more, on all {rows:,} training rows, is trained to compare the vote with; baseline=false does without"
+    ]

@@ -20,7 +20,7 @@ from ensemble.run.run import judge_again, run_ensemble
 from ensemble.storage import RunFolder
 
 CONFIG: dict[str, Any] = {
-    "name": "bag", "seed": 1, "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "name": "bag", "seed": 1, "num_members": 3, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
     "model": {"name": "mlp", "widths": (16,)}, "training": {"epochs": 2, "lr": 3e-3},
     "compute": {"executor": "inline", "device": "cpu"}, "tracking": {"wandb": {"mode": "disabled"}},
 }  # fmt: skip

@@ -28,7 +28,7 @@ from ensemble.training.suitability import starts
 
 CNN: dict[str, Any] = {"name": "cnn", "widths": [4, 6], "batch_norm": True, "fully_connected": [8]}
 KEYS: dict[str, Any] = {
-    "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits", "max_train_rows": 300},
+    "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits", "max_train_rows": 300},
     "model": CNN, "training": {"epochs": 2, "batch_size": 32, "lr": 3e-3},
     "compute": {"executor": "inline", "device": "cpu"}, "tracking": {"wandb": {"mode": "disabled"}},
 }  # fmt: skip

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from graphlib import TopologicalSorter
+from pathlib import Path
 
 import grimp
 import pytest
@@ -40,3 +41,44 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     graph = grimp.build_graph("ensemble")
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     TopologicalSorter(imports).prepare()  # raises CycleError, which names the files
+
+
+SMALL = """\
+name: small
+num_members: 2
+method: {name: bagging}
+data: {name: digits, max_train_rows: 100}
+model: {name: cnn, widths: [4], batch_norm: true}
+training: {epochs: 1}
+compute: {executor: inline, device: cpu, threads_per_task: 1}
+tracking: {wandb: {mode: disabled}}
+"""
+# Torch's compiler and what it brings, each seconds of every process that trains; and what only other commands need.
+UNUSED = (
+    "sympy", "torch._dynamo", "torch._inductor", "torch.distributed.tensor", "torch.onnx", "torchvision", "scipy.ndimage", "scipy.stats",
+    "sklearn", "pandas", "matplotlib", "ray", "wandb", "jinja2",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "unused"),
+    [("train small.yaml", UNUSED), ("evaluate runs/small", (*UNUSED, "torch", "accelerate"))],
+)
+def test_a_command_imports_nothing_that_it_does_not_need(command: str, unused: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    run = "import sys\nfrom ensemble.commands.main import main\n"
+    check = f"""\
+try:
+    main({command.split()!r})
+except SystemExit as ended:
+    assert not ended.code, ended.code
+found = sorted(set({unused!r}) & set(sys.modules))
+assert not found, found
+"""
+    if not command.startswith("train"):
+        train = [sys.executable, "-m", "ensemble", "train", "small.yaml"]
+        subprocess.run(train, cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", run + check], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

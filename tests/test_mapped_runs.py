@@ -29,7 +29,12 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(photos: Path, name: str, storage: str, **keys: Any) -> dict[str, bytes]:
     """The weights and votes of all members."""
-    given: dict[str, Any] = {"model": "lenet5", "method": "bagging", "training": {"epochs": 2, "batch_size": 8}} | keys
+    given: dict[str, Any] = {
+        "model": "lenet5",
+        "method": "bagging",
+        "baseline": False,
+        "training": {"epochs": 2, "batch_size": 8},
+    } | keys
     ensemble.train(
         data={"name": "image_folder", "root": str(photos), "image_size": 28, "channels": 1, "storage": storage},
         num_members=2, name=name, output_dir=photos.parent / "runs", **{"compute": COMPUTE, **given},

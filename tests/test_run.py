@@ -29,7 +29,7 @@ from ensemble.training.job import Ways
 from ensemble.types import Checkpoint, Failure, Task
 
 CONFIG: dict[str, Any] = {
-    "name": "run", "seed": 3, "num_members": 4, "method": {"name": "bagging"}, "model": {"name": "mlp", "widths": (16,)},
+    "name": "run", "seed": 3, "num_members": 4, "method": {"name": "bagging"}, "baseline": False, "model": {"name": "mlp", "widths": (16,)},
     "data": {"name": "digits"}, "training": {"epochs": 2, "lr": 3e-3, "batch_size": 64},
     "compute": {"stack_size": 2, "executor": "inline", "device": "cpu"}, "tracking": {"wandb": {"mode": "disabled"}},
 }  # fmt: skip

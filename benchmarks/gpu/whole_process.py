@@ -38,7 +38,7 @@ def _ours(bench: Bench, epochs: int) -> dict[str, Any]:
             sys.executable, "-m", "ensemble", "train", str(ROOT / "configs/bagging_lenet5_mnist.yaml"), "--json",
             f"data.name={bench.data_name}", f"num_members={bench.size(8, 2)}", f"training.epochs={epochs}",
             f"compute.device={bench.device}", f"compute.cuda_graph={str(bench.on_gpu).lower()}",
-            "compute.executor=inline", "tracking.wandb.mode=disabled",
+            "compute.executor=inline", "tracking.wandb.mode=disabled", "baseline=false",
             f"output_dir={folder}",
         ]  # fmt: skip
         seconds, printed = _timed(command)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import textwrap
 from pathlib import Path
 
 import click
@@ -22,6 +20,9 @@ def configs(name: str | None, copy: Path | None, as_json: bool) -> None:
 
     Each can be given by name where a CONFIG file is expected, for example: ensemble train quickstart.
     """
+    import shutil
+    import textwrap
+
     from ensemble.config.shipped import shipped
     from ensemble.errors import ConfigError
 

@@ -26,15 +26,15 @@ def prepare(config: Path, overrides: tuple[str, ...]) -> None:
     Values of the file are replaced by KEY=VALUE, for example data.image_size=224.
     """
     from ensemble.config import load_config
-    from ensemble.config.schema import DATA_KEYS
+    from ensemble.config.data import OwnPictures
     from ensemble.data import load_dataset
     from ensemble.data.mapped import place_of
 
     wanted = load_config(config, overrides).experiment.data
-    if wanted.name not in DATA_KEYS["storage"]:
-        raise ConfigError(
-            f"data.name is {wanted.name}, which is not decoded; expected one of {', '.join(sorted(DATA_KEYS['storage']))}"
-        )
+    if not wanted.pictures:
+        decoded = sorted(name for name, section in wanted.registry.all().items() if section.pictures)
+        raise ConfigError(f"data.name is {wanted.name}, which is not decoded; expected one of {', '.join(decoded)}")
+    assert isinstance(wanted, OwnPictures), "which have the key storage"
     if wanted.storage == "memory":
         raise ConfigError("data.storage is memory, which keeps nothing; leave it out, or set it to mapped")
     dataset = load_dataset(wanted.model_copy(update={"storage": "mapped"}))

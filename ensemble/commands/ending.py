@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-import socket
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -76,6 +74,8 @@ def _visible_usage_errors() -> Iterator[None]:
 
 def _of_system(error: OSError) -> tuple[str, int]:
     """What to say about an error of the operating system that no door has put into words, and its exit code."""
+    import socket  # only what goes wrong needs it, and help comes at once
+
     reason = error.strerror or str(error)
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return (
@@ -90,6 +90,8 @@ def _of_system(error: OSError) -> tuple[str, int]:
 def _stop(message: str, code: int, error: BaseException, context: click.Context) -> NoReturn:
     with contextlib.suppress(OSError):  # where even that cannot be written, the exit code says it
         if context.params.get("debug"):
+            import traceback
+
             traceback.print_exception(error)
         say(f"error: {message}", err=True)
     raise SystemExit(code)

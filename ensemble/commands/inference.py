@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ensemble.commands.words import GivenPath, say
-from ensemble.errors import ConfigError, DataError
+from ensemble.errors import ConfigError, DataError, StorageError
 
 if TYPE_CHECKING:
     from ensemble.config.schema import Aggregator
     from ensemble.inference.export import Format
+    from ensemble.storage.cost_file import CostFile
 
 RUN = click.argument("run")
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document to stdout.")
@@ -27,7 +27,7 @@ AGGREGATOR = click.option(
 TRUST = click.option(
     "--trust-code",
     is_flag=True,
-    help="Execute the code that the run's folder holds, where its network is made by some.",
+    help="Execute the code that the run's folder holds, where its network is made, or its data are read, by some.",
 )
 FILE = GivenPath()
 
@@ -152,6 +152,8 @@ def export(
     run: str, file_format: Format, out: Path | None, aggregator: Aggregator | None, trust_code: bool, as_json: bool
 ) -> None:
     """Write the whole vote of a RUN as one file: uint8 images [N, C, H, W] in, probabilities and classes out."""
+    from dataclasses import asdict
+
     from ensemble.inference.export import FORMATS, export_ensemble
     from ensemble.inference.trained import load_ensemble
     from ensemble.results.judging import find_run
@@ -200,11 +202,12 @@ def card(run: str, out: Path | None) -> None:
 @TRUST
 @AS_JSON
 def cost(run: str, aggregator: Aggregator | None, trust_code: bool, as_json: bool) -> None:
-    """Measure what a prediction of a RUN takes on this machine: the whole vote, and the single model that validation picks.
+    """Measure what a prediction of a RUN takes on this machine: the whole vote, the single model that validation picks, the network on all rows.
 
-    From images as bytes to probabilities, in one process; medians over about a second each.
+    From images as bytes to probabilities, in one process; medians over about a second each. What is measured is kept with the run,
+    for its leaderboards: evaluate --all, report, card.
     """
-    from ensemble.inference.cost import costs_text, machine, measure
+    from ensemble.inference.cost import costs_text, machine, measure, to_store
     from ensemble.inference.trained import load_ensemble
     from ensemble.results.judging import find_run, judge
     from ensemble.storage import RunFolder
@@ -213,9 +216,21 @@ def cost(run: str, aggregator: Aggregator | None, trust_code: bool, as_json: boo
     trained = load_ensemble(path, aggregator=aggregator, trust_code=trust_code)
     costs = measure(trained, judge(RunFolder.read(path), aggregator))
     if as_json:
-        say(json.dumps({"machine": machine(), "costs": [one.to_json() for one in costs]}, indent=1))
+        say(json.dumps({"machine": machine(trained), "costs": [one.to_json() for one in costs]}, indent=1))
     else:
-        say(f"{machine()}\n\n{costs_text(costs)}")
+        say(f"{machine(trained)}\n\n{costs_text(costs)}")
+    if aggregator in (None, trained.vote.experiment.aggregator):
+        _keep(path, to_store(costs, trained))
+
+
+def _keep(path: Path, costs: CostFile) -> None:
+    """Keep what was measured with the run, where that can be: the figures have been said already."""
+    from ensemble.run.kept_costs import keep_costs
+
+    try:
+        keep_costs(path, costs)
+    except StorageError as error:
+        say(f"note: not kept with the run: {error}", err=True)
 
 
 COMMANDS = (predict, export, card, cost)

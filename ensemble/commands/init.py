@@ -82,8 +82,8 @@ def configuration(found: Survey, target: Path) -> str:
 # any key can be changed for one run, as in: ensemble train {target} num_members=8 training.epochs=40
 name: {json.dumps(_plain(found.name))}
 num_members: 5
-baseline: true # one more network, on all rows, beside the vote
 method: {{name: bagging}} # each member on its own draw of the rows; deep_ensemble: each on all of them; others: README
+# baseline: false # without the one network more, on all rows, that bagging trains to compare the vote with
 # {found.train_images:,} images to train, {tests}; {shape}.
 data:
 {data}

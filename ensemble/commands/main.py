@@ -183,7 +183,7 @@ def evaluate(
 
     path = find_run(run, Path("runs"))
     for option, given in (("--executor", executor is not None), ("--trust-code", trust_code)):
-        if given and not sets:
+        if given and not sets and not (trust_code and write):
             raise ConfigError(f"{option} has no effect without --on; leave it out")
     if forget:
         from ensemble.run.later_votes import forget_sets
@@ -196,7 +196,7 @@ def evaluate(
     if write or sets or forget:
         from ensemble.run.run import judge_again
 
-        evaluation = judge_again(path, aggregator)
+        evaluation = judge_again(path, aggregator, trust_code)
     else:
         evaluation = judge(RunFolder.read(path), aggregator)
     _show(evaluation, path, as_json, everything)
@@ -206,9 +206,12 @@ def _show(evaluation: Evaluation, path: Path, as_json: bool, everything: bool) -
     if as_json:
         say(json.dumps(evaluation.to_json(), indent=1))
         return
+    from ensemble.report.line_costs import costs_of
     from ensemble.report.tables import print_evaluation
+    from ensemble.storage import RunFolder
 
-    print_evaluation(evaluation, path, everything)
+    costs = costs_of(RunFolder.read(path), evaluation) if everything else None
+    print_evaluation(evaluation, path, everything, costs=costs)
 
 
 @main.command()
@@ -233,7 +236,7 @@ def wandb(run: str, mode: Literal["online", "offline"] | None) -> None:
     """Tell Weights & Biases about a RUN again, whole: a finished, killed or offline one."""
     from ensemble.results.judging import find_run
     from ensemble.run.made_files import MAKERS
-    from ensemble.tracking.build import replay_run
+    from ensemble.tracking.wandb_replay import replay_run
 
     if not replay_run(find_run(run, Path("runs")), mode, MAKERS):
         raise SystemExit(EXIT_DEGRADED)

@@ -41,6 +41,7 @@ class Part(Section):
 
     registry: ClassVar[Registry[type[Any]]]
     registered: ClassVar[int] = 0  # how many of all kinds are, so that what was found out about them is known to be old
+    alike: ClassVar[bool] = False  # a key that one lacks and another has is worth a hint, as among sources of images
     name: str
 
     build: ClassVar[Callable[..., Any]]

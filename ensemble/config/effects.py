@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ensemble.config.network import Network
-from ensemble.config.schema import ComputeConfig, Experiment, FailureConfig, Group, MlflowConfig
+from ensemble.config.schema import ComputeConfig, Experiment, FailureConfig, Group
 
 _OF_GPUS = ("gpus_per_task", "cuda_graph", "deterministic")
 _OF_CLUSTERS = ("ray_address", "slots")
@@ -20,7 +20,8 @@ _OF_CLUSTERS = ("ray_address", "slots")
 def contradictions(experiment: Experiment) -> list[tuple[str, str]]:
     """Keys that differ from their defaults and could change nothing, each with the reason."""
     found = [*_of_compute(experiment.compute), *_of_failures(experiment.failures)]
-    found += _of_mlflow(experiment.tracking.mlflow)
+    for name, section in experiment.tracking.sections():
+        found += [(f"tracking.{name}.{key}", reason) for key, reason in section.idle_keys()]
     found += experiment.method.idle_keys(experiment.training, experiment.num_members)
     for number, group in enumerate(experiment.groups):
         at = f"members.{number}." if experiment.members else ""
@@ -58,15 +59,6 @@ def _of_failures(failures: FailureConfig) -> Iterator[tuple[str, str]]:
     for key in ("crash_retries", "lost_node_retries"):
         if failures.policy != "retry" and getattr(failures, key) != FailureConfig.model_fields[key].default:
             yield f"failures.{key}", f"has no effect with failures.policy {failures.policy}; use retry, or leave it out"
-
-
-def _of_mlflow(mlflow: MlflowConfig) -> Iterator[tuple[str, str]]:
-    for key in ("uri", "experiment", "members"):
-        if not mlflow.enabled and getattr(mlflow, key) != MlflowConfig.model_fields[key].default:
-            yield (
-                f"tracking.mlflow.{key}",
-                "has no effect without tracking.mlflow.enabled; set that to true, or leave it out",
-            )
 
 
 def idle_here(experiment: Experiment, device: str, executor: str) -> list[str]:

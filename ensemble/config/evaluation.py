@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from ensemble.config.base import Section
 from ensemble.config.data import DataConfig
+from ensemble.config.tta import TtaConfig
 
 SET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
 CALIBRATION = "calibration"  # the set of the rows that nothing else is chosen by
@@ -91,16 +92,17 @@ class SetConfig(Section):
 
     def _idle_keys(self, data: DataConfig) -> list[str]:
         """Keys of data that divide training rows, or hold back test rows where all are taken."""
-        fields, keys = DataConfig.model_fields, ["validation_fraction", "calibration_fraction", "max_train_rows"]
-        if self.part != "test":
-            keys.append("test_fraction")
-        return [key for key in keys if getattr(data, key) != fields[key].default]
+        fields, keys = DataConfig.model_fields, ("validation_fraction", "calibration_fraction", "max_train_rows")
+        idle = [key for key in keys if getattr(data, key) != fields[key].default]
+        held_back = self.part != "test" and data.array_rule.test_fraction is not None
+        return [*idle, "test_fraction"] if held_back else idle
 
 
 class EvaluationConfig(Section):
     """What the ensemble is asked besides its test error."""
 
     sets: tuple[SetConfig, ...] = Field((), description="further sets of images that every member votes on")
+    tta: TtaConfig = TtaConfig()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

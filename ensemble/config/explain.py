@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ensemble.config.base import Part
 from ensemble.config.keys import all_keys, annotated, is_section, place_of, tags
 from ensemble.config.yaml_source import KeyPath
 
@@ -183,6 +184,15 @@ def _nearest_key(location: tuple[str | int, ...]) -> str:
     if near := closest(name, siblings):
         return f"; did you mean {'.'.join(map(str, (*parent, near)))}?"
     here = tuple(part for part in parent if isinstance(part, str))
+    others = [part for model in models if issubclass(model, Part) and model.alike for part in model.choices()]
+    if near := closest(name, sorted({key for part in others for key in part.model_fields})):
+        having = list(dict.fromkeys(tag for part in others if near in part.model_fields for tag in tags(part)))
+        takes = (
+            f"{having[0]} takes"
+            if len(having) == 1
+            else f"{', '.join(having[:3])}{' and others' * (len(having) > 3)} take"
+        )
+        return f"; did you mean {'.'.join(map(str, (*parent, near)))}, which {takes}?"
     if name != refused and (below := [key for key in all_keys() if key[-1] == name and key[: len(here)] == here]):
         return f"; did you mean {'.'.join(below[0])}?"
     # A key that one network lacks and another has is no help: only what lies in other sections.

@@ -20,6 +20,9 @@ def json_schema() -> dict[str, Any]:
     """The schema of a configuration file as people write it."""
     schema = Experiment.model_json_schema()
     schema["required"] = [key for key in schema["required"] if key != "name"]  # without it the file's name counts
+    # Which trackers there are is known only now, so pydantic writes them where they are used.
+    schema["$defs"]["TrackingConfig"] = schema["properties"]["tracking"]
+    schema["properties"]["tracking"] = {"$ref": "#/$defs/TrackingConfig"}
     schedules = schema["$defs"]["TrainingConfig"]["properties"]["schedule"]
     names = sorted(schedules["discriminator"]["mapping"])
     whole = {key: schedules.pop(key) for key in ("oneOf", "discriminator")}

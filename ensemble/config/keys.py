@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from ensemble.config.base import Part
 from ensemble.config.schema import Experiment
+from ensemble.config.tracker import TrackingConfig
 from ensemble.config.yaml_source import KeyPath, Kind
 
 
@@ -23,6 +24,8 @@ def alternatives(annotation: Any) -> list[Any]:
         return [inner for argument in get_args(annotation) for inner in alternatives(argument)]
     if isinstance(annotation, type) and issubclass(annotation, Part) and annotation.stands_for_all():
         return list(annotation.choices())
+    if annotation is TrackingConfig:
+        return [TrackingConfig.of_all()]
     return [annotation]
 
 

@@ -16,6 +16,8 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ensemble.config.base import Part
+from ensemble.config.data import DataConfig
 from ensemble.config.effects import contradictions
 from ensemble.config.explain import explain
 from ensemble.config.keys import dotted, kind_of
@@ -23,12 +25,16 @@ from ensemble.config.network import Network
 from ensemble.config.schema import Experiment, FailureConfig, SetConfig
 from ensemble.config.secrets import names_secret, secret_in
 from ensemble.config.shipped import find_configuration
+from ensemble.config.tracker import TrackerSection
 from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
 from ensemble.errors import ConfigError
 from ensemble.outside.paths import given_path
 
 _BELONGS_ELSEWHERE = "looks like a secret; secrets belong in the environment, never in a configuration"
 _PATHS = (("output_dir",), ("data", "root"), ("data", "path"))
+WITHOUT = {
+    "baseline": False
+}  # what it means that a stored configuration lacks a key, where the default is another by now
 
 
 @dataclass(frozen=True)
@@ -98,29 +104,48 @@ def load_sets(path: Path) -> tuple[SetConfig, ...]:
     }
     places = {key: f"{path}:{line}" for key, line in source.lines.items()}
     values = {**bare, "evaluation": source.values.get("evaluation", {})}
-    found = parse_experiment(values, str(path), places, path.absolute().parent).evaluation.sets
+    evaluation = parse_experiment(values, str(path), places, path.absolute().parent).evaluation
+    if evaluation.tta.active:
+        raise ConfigError(
+            f"{path}: evaluation.tta belongs to the run, whose members vote alike on all sets; leave it out of a file of sets"
+        )
+    found = evaluation.sets
     if not found:
         raise ConfigError(f"{path}: names no sets; expected evaluation: {{sets: [...]}}")
     return found
 
 
 def _completed(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
-    """With what the sections of networks need from the folder of their configuration. Raises ConfigError."""
+    """With what the sections of networks and data need from the folder of their configuration. Raises ConfigError."""
+    folder = folder or Path.cwd()
 
     def completed(holder: Any) -> Any:
         model = holder.get("model") if isinstance(holder, dict) else None
         name = model.get("name") if isinstance(model, dict) else None
         section = Network.registry.find(name) if isinstance(name, str) else None
-        return (
-            holder
-            if section is None or model is None
-            else {**holder, "model": section.complete(model, folder or Path.cwd())}
-        )
+        return holder if section is None or model is None else {**holder, "model": section.complete(model, folder)}
 
     groups = values.get("members")
     if isinstance(groups, tuple):
         values = {**values, "members": tuple(completed(group) for group in groups)}
+    if isinstance(data := values.get("data"), dict):
+        values = {**values, "data": _completed_data(data, folder, "data")}
+    evaluation = values.get("evaluation")
+    sets = evaluation.get("sets") if isinstance(evaluation, dict) else None
+    if isinstance(evaluation, dict) and isinstance(sets, tuple):
+        sets = tuple(
+            {**one, "data": _completed_data(data, folder, f"evaluation.sets.{n}.data")}
+            if isinstance(one, dict) and isinstance(data := one.get("data"), dict)
+            else one
+            for n, one in enumerate(sets)
+        )
+        values = {**values, "evaluation": {**evaluation, "sets": sets}}
     return dict(completed(values))
+
+
+def _completed_data(data: dict[str, Any], folder: Path, where: str) -> Mapping[str, Any]:
+    section = DataConfig.registry.find(str(data.get("name")))
+    return data if section is None else section.complete(data, folder, where)
 
 
 def _place(path: KeyPath, where: str, places: dict[KeyPath, str]) -> str:
@@ -137,16 +162,21 @@ def _validated(values: dict[str, Any], where: str, places: dict[KeyPath, str]) -
 
 
 def parse_stored(values: dict[str, Any], where: str = "configuration") -> Experiment:
-    """The experiment of a run folder's config.yaml (lists as YAML gives them); keys added since take their defaults.
+    """The experiment of a run folder's config.yaml (lists as YAML gives them); keys added since take their defaults, but for WITHOUT.
 
-    Keys of `failures` that are gone since are left out: they never change a member. A stored precision of fp16, which
+    Keys of `failures` that are gone since, and trackers that are not registered here, are left out: they never change a member. A stored precision of fp16, which
     earlier versions took and trained in float32, counts as that, and label smoothing, which gradient boosting never used,
     as none. Raises ConfigError when it holds anything else that this
     version does not know.
     """
+    values = {**WITHOUT, **values}
     failures = values.get("failures")
     if isinstance(failures, dict):
         values = {**values, "failures": {k: v for k, v in failures.items() if k in FailureConfig.model_fields}}
+    tracking = values.get("tracking")
+    if isinstance(tracking, dict):
+        known = {name: told for name, told in tracking.items() if TrackerSection.registry.find(str(name))}
+        values = {**values, "tracking": known}
     compute = values.get("compute")
     if isinstance(compute, dict) and compute.get("precision") == "fp16":
         values = {**values, "compute": {**compute, "precision": "float32"}}
@@ -279,11 +309,11 @@ def _origins(experiment: Experiment, places: dict[KeyPath, str]) -> dict[str, st
 
 
 def _filled_in(experiment: Experiment, path: KeyPath) -> bool:
-    """True for a key of a network that its section completed (`Network.complete`): nobody gave it, and it is no default."""
+    """True for a key of a part that its section completed (`Network.complete`): nobody gave it, and it is no default."""
     holder: Any = experiment
     for part in path[:-1]:
         holder = holder[part] if isinstance(part, int) else getattr(holder, str(part))
-    if not isinstance(holder, Network):
+    if not isinstance(holder, Part):
         return False
     key = str(path[-1])
     return bool(getattr(holder, key) != type(holder).model_fields[key].get_default())

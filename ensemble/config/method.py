@@ -53,6 +53,7 @@ class MethodSection(Part):
         False  # no member depends on another, on their number or on its own index but by its seed
     )
     training_defaults: ClassVar[dict[str, Any]] = {}  # keys of training that have other defaults
+    baseline_by_default: ClassVar[bool] = False  # members see less than all rows, so people ask for one network on all
 
     def build(self, job: MethodJob) -> Any:
         """The method (see `ensemble.methods.base.Method`)."""

@@ -101,6 +101,29 @@ class AugmentationConfig(Section):
     elastic_sigma: float = Field(4.0, gt=0, description="smoothing of the displacement field, in pixels")
     brightness: float = Field(0.0, ge=0, le=1, description="factor within 1 +- this")
     contrast: float = Field(0.0, ge=0, le=1, description="factor around the image mean within 1 +- this")
+    saturation: float = Field(
+        0.0, ge=0, le=1, description="factor of the colours within 1 +- this; refused for grey images"
+    )
+    hue: float = Field(
+        0.0,
+        ge=0,
+        le=0.5,
+        description="turn of the hues within +- this share of the colour circle; refused for grey images",
+    )
+    grey_probability: float = Field(0.0, ge=0, le=1, description="that an image becomes grey; refused for grey images")
+    blur_probability: float = Field(0.0, ge=0, le=1, description="that an image is blurred by a Gaussian")
+    blur_sigma: float = Field(
+        2.0, ge=0.1, le=20, description="largest sigma of the blur, in pixels; each is drawn from 0.1 to this"
+    )
+    randaugment_operations: int = Field(
+        0,
+        ge=0,
+        le=10,
+        description="so many operations one after the other on each image, each drawn from the 14 of RandAugment (Cubuk et al. 2020); usual: 2",
+    )
+    randaugment_magnitude: int = Field(
+        9, ge=0, le=30, description="how strong each operation of RandAugment is, of 0 to 30"
+    )
     horizontal_flip: bool = Field(False, description="with probability 1/2; refused for characters")
     crop_area: float = Field(
         1.0,
@@ -131,7 +154,16 @@ class AugmentationConfig(Section):
     def _sigma_used(self) -> Self:
         if self.elastic_sigma != type(self).model_fields["elastic_sigma"].default and self.elastic_alpha == 0:
             raise ValueError("elastic_sigma has no effect without elastic_alpha")
+        for key, switch in (("blur_sigma", "blur_probability"), ("randaugment_magnitude", "randaugment_operations")):
+            if getattr(self, key) != type(self).model_fields[key].default and getattr(self, switch) == 0:
+                raise ValueError(f"{key} has no effect without {switch}")
         return self
+
+    @property
+    def photographic(self) -> bool:
+        """True when anything is switched on that is meant for photographs."""
+        colours = self.saturation or self.hue or self.grey_probability
+        return bool(colours or self.blur_probability or self.randaugment_operations)
 
     @property
     def active(self) -> bool:
@@ -170,7 +202,13 @@ class TrainingConfig(Section):
         64,
         ge=1,
         le=1_000_000,
-        description="images per step; the last batch of an epoch is smaller, but a single image joins the batch before it where a batch norm could not be trained on it alone",
+        description="images that go through the network together, and without accumulation make one step; the last batch of an epoch is smaller, but a single image joins the batch before it where a batch norm could not be trained on it alone",
+    )
+    accumulation: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        description="batches whose gradients are added up for one step of the optimiser, as if they were one batch of so many times batch_size; schedules, warm-ups, averages and clipping go by these steps",
     )
     lr: float = Field(1e-3, gt=0, description="learning rate; with a schedule its highest")
     lr_backbone_factor: float = Field(
@@ -211,8 +249,9 @@ class TrainingConfig(Section):
         ge=0,
         description="epochs, or parts of one, in which the rate rises in a straight line to lr; the schedule runs over the rest",
     )
-    loss: Literal["cross_entropy", "focal"] = Field(
-        "cross_entropy", description="focal: rows that are right already count less (Lin et al. 2017)"
+    loss: Literal["cross_entropy", "focal", "bce"] = Field(
+        "cross_entropy",
+        description="focal: rows that are right already count less (Lin et al. 2017); bce: every class against all others by a sigmoid of its own (binary cross-entropy, its mean over the classes); the votes are then the sigmoids, divided by their sum",
     )
     focal_gamma: float | None = Field(
         None,
@@ -247,6 +286,11 @@ class TrainingConfig(Section):
         False, description="note loss and error on the test set after every epoch, for a curve; nothing chooses by it"
     )
     augmentation: AugmentationConfig = AugmentationConfig()
+
+    @property
+    def images_per_step(self) -> int:
+        """Images whose gradients make one step of the optimiser."""
+        return self.batch_size * self.accumulation
 
     @model_validator(mode="before")
     @classmethod
@@ -292,6 +336,8 @@ class TrainingConfig(Section):
     def _problem_of_loss(self) -> str:
         if self.focal_gamma is not None and self.loss != "focal":
             return f"focal_gamma has no effect with loss {self.loss}; expected focal"
+        if self.loss == "bce" and self.logit_adjustment:
+            return "logit_adjustment is made for the softmax of cross_entropy and focal: leave it out with loss bce"
         if self.loss == "focal" and self.label_smoothing:
             return "label_smoothing is not defined for the focal loss: leave one of them out"
         return ""

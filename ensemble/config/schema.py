@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
 from ensemble.config.base import Section
-from ensemble.config.data import DATA_KEYS, PICTURES, DataConfig, DataName
+from ensemble.config.data import DataConfig
 from ensemble.config.evaluation import EvaluationConfig, SetConfig
 from ensemble.config.groups import NAME_PATTERN, Group, GroupConfig
 from ensemble.config.method import Aggregator, MethodSection
 from ensemble.config.network import Network
 from ensemble.config.recipe import TrainingConfig
+from ensemble.config.tracker import TrackingConfig
 
 __all__ = [
-    "AGGREGATORS", "DATA_KEYS", "PICTURES", "WEIGHING", "Aggregator", "ComputeConfig", "DataConfig", "DataName", "EvaluationConfig",
-    "Experiment", "FailureConfig", "Group", "GroupConfig", "MlflowConfig", "SetConfig", "TrackingConfig", "WandbConfig", "aggregator_problem",
+    "AGGREGATORS", "WEIGHING", "Aggregator", "ComputeConfig", "DataConfig", "EvaluationConfig",
+    "Experiment", "FailureConfig", "Group", "GroupConfig", "SetConfig", "TrackingConfig", "aggregator_problem",
 ]  # fmt: skip
 
 AGGREGATORS: tuple[Aggregator, ...] = ("soft", "hard", "weighted", "geometric", "additive")
@@ -129,113 +130,6 @@ class FailureConfig(Section):
         )
 
 
-ArtifactPart = Literal["votes", "weights", "onnx", "report"]
-
-
-class WandbConfig(Section):
-    """What Weights & Biases is told, and how."""
-
-    mode: Literal["online", "offline", "disabled"] = Field(
-        "online", description="online falls back to offline without a key"
-    )
-    project: str = Field("ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$", description="the project the runs are in")
-    entity: str | None = Field(None, description="user or team; without it the one that the key belongs to")
-    tags: tuple[str, ...] = Field((), description="further tags of all runs")
-    members: Literal["full", "summary", "none"] = Field(
-        "full",
-        description="full: a run per member, with its epochs; summary: one with its summary alone; none: only the ensemble's run, with a table of the members",
-    )
-    name: str | None = Field(
-        None,
-        max_length=100,
-        description="what the ensemble's run is called there, and the members' with their numbers behind; without it by the name of the run",
-    )
-    notes: str | None = Field(None, max_length=8000, description="notes of the ensemble's run; may have several lines")
-    group: str | None = Field(
-        None, max_length=128, description="the group all runs are in; without it name and hash of the configuration"
-    )
-    job_type: str | None = Field(
-        None,
-        max_length=64,
-        description="job type of the ensemble's run; without it ensemble, which the workspace asks for",
-    )
-    artifact: bool | tuple[ArtifactPart, ...] = Field(
-        False,
-        description="also keep as an artifact: true the run folder, or a list of its parts, each one of its own: votes, weights, onnx (the whole vote as one file), report (the HTML page)",
-    )
-
-    @field_validator("name", "notes", "group", "job_type")
-    @classmethod
-    def _can_be_shown(cls, value: str | None, info: ValidationInfo) -> str | None:
-        """W&B takes neither empty names nor such with control characters; ids are made without them."""
-        if value is None:
-            return None
-        kept = value.replace("\n", "") if info.field_name == "notes" else value
-        if not value.strip() or value != value.strip() or not kept.isprintable():
-            raise ValueError(
-                f"is {value!r}; expected text that is not empty, without spaces at its ends and without control characters"
-            )
-        if info.field_name == "job_type" and value == "member":
-            raise ValueError("is 'member', which the runs of members have; expected another word")
-        return value
-
-    @field_validator("artifact", mode="before")
-    @classmethod
-    def _parts(cls, value: object) -> object:
-        """Before the types are looked at, which would ask for true or false alone."""
-        if isinstance(value, bool):
-            return value
-        known = get_args(ArtifactPart)
-        listed = list(value) if isinstance(value, list | tuple) else []
-        if listed and all(part in known for part in listed) and len(set(listed)) == len(listed):
-            return tuple(listed)
-        found = listed if isinstance(value, list | tuple) else value
-        raise ValueError(f"is {found!r}; expected true, false or a list of {', '.join(known)}, each at most once")
-
-
-class MlflowConfig(Section):
-    """What MLflow is told, and where."""
-
-    enabled: bool = Field(False, description="also tell MLflow: a run for the ensemble, with the members' nested in it")
-    uri: str | None = Field(
-        None,
-        description="of the store, such as http://HOST:5000 or sqlite:////FOLDER/mlflow.db; without it MLFLOW_TRACKING_URI, else the file mlflow.db in output_dir",
-    )
-    experiment: str = Field(
-        "ensemble", pattern=r"^[A-Za-z0-9._ -]{1,128}$", description="the experiment the runs are in"
-    )
-    members: Literal["full", "summary", "none"] = Field("full", description="as tracking.wandb.members")
-
-    @field_validator("uri")
-    @classmethod
-    def _can_be_told(cls, value: str | None) -> str | None:
-        """A store of files, which MLflow develops no further, has no room for epoch beside epoch/members."""
-        if value is None:
-            return None
-        scheme, found, _ = value.partition("://")
-        if not found or not scheme or scheme == "file":
-            raise ValueError(
-                f"is {value!r}; expected the address of a server or a database, such as sqlite:///{value}.db"
-            )
-        return value
-
-
-class TrackingConfig(Section):
-    """Who is told about the run besides its own folder."""
-
-    wandb: WandbConfig = WandbConfig()
-    tensorboard: bool = Field(
-        False, description="also write TensorBoard's event files, into the run folder under tensorboard/"
-    )
-    mlflow: MlflowConfig = MlflowConfig()
-    metrics_port: int | None = Field(
-        None,
-        ge=0,
-        le=65535,
-        description="while the run goes on, its figures for Prometheus at http://127.0.0.1:PORT/metrics; 0: any port that is free, which is said; without it no port is opened",
-    )
-
-
 class Experiment(Section):
     """One run: one configuration, one folder."""
 
@@ -248,7 +142,7 @@ class Experiment(Section):
         None, ge=1, le=10_000, description="how many members vote; needed unless there are groups under members"
     )
     method: MethodSection = Field(description="which members there are, on which rows, and how their votes are weighed")
-    data: DataConfig = DataConfig()
+    data: DataConfig = Field(default_factory=lambda: DataConfig.choose({}))
     model: Network | None = Field(
         None, description="the network of every member; needed unless there are groups under members"
     )
@@ -264,26 +158,29 @@ class Experiment(Section):
     compute: ComputeConfig = ComputeConfig()
     baseline: bool = Field(
         False,
-        description="also train one network on all training rows by the same recipe; it does not vote, and the judgement compares the vote with it",
+        description="also train one network on all training rows by the same recipe; it does not vote, and the judgement compares the vote with it. Without it true for bagging of members of one kind, false in a sweep, and what a run was begun with",
     )
     failures: FailureConfig = FailureConfig()
-    tracking: TrackingConfig = TrackingConfig()
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _defaults_by_method(cls, values: Any) -> Any:
-        """What suits a method unless the user says otherwise: the headline vote, and the schedule of its cycles."""
+    def _defaults_by_method(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """What suits a method unless the user says otherwise: the headline vote, the schedule of its cycles, a baseline."""
         method = values.get("method") if isinstance(values, dict) else None
         name = method.get("name") if isinstance(method, dict) else None
         section = MethodSection.registry.find(name) if isinstance(name, str) else None
         if section is None:
-            return values
-        if "aggregator" not in values:
-            values = {**values, "aggregator": section.headline}
+            return handler(values)
+        suits = {"aggregator": section.headline, "baseline": section.baseline_by_default and not values.get("members")}
+        completed = {**suits, **values}
         training = values.get("training", {})
         if section.training_defaults and isinstance(training, dict):
-            values = {**values, "training": {**section.training_defaults, **training}}
-        return values
+            completed["training"] = {**section.training_defaults, **training}
+        experiment = handler(completed)
+        if "baseline" not in values:  # left open, see `left_open`
+            experiment.model_fields_set.discard("baseline")
+        return experiment
 
     @field_validator("output_dir")
     @classmethod
@@ -331,6 +228,10 @@ class Experiment(Section):
             raise ValueError(
                 f"num_members is {self.total_members}, but {method.name} trains {method.in_words}: expected a multiple of {method.together}"
             )
+        if self.evaluation.tta.active and method.additive:
+            raise ValueError(
+                f"evaluation.tta takes means of each member's probabilities over views, and the members of {method.name} are parts of one sum, which such means are not; leave it out"
+            )
         if problem := method.problem(self.training):
             raise ValueError(problem)
         return self
@@ -345,13 +246,19 @@ class Experiment(Section):
             return self.method.groups_of(alike)
         return tuple(
             Group(
-                name=group.name or group.model.label,
+                name=group.recipe,
                 count=group.count,
                 model=group.model,
                 training=group.training or self.training,
+                finished=group.finished,
             )
             for group in self.members
         )
+
+    @property
+    def left_open(self) -> tuple[str, ...]:
+        """Keys that nobody gave and that a run which is taken up keeps as it was begun, whatever their default is by now."""
+        return () if "baseline" in self.model_fields_set else ("baseline",)
 
     @property
     def total_members(self) -> int:

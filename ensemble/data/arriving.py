@@ -9,7 +9,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from ensemble.config.schema import DataConfig
+from ensemble.config.data import DataConfig
 from ensemble.data.dataset import load_dataset
 from ensemble.data.mapped import Absent, Place, place_of
 from ensemble.errors import DataError
@@ -29,19 +29,20 @@ def absent(arrays: Mapping[str, Any]) -> bool:
 
 
 def _prepared(place: Place) -> Any:
-    config = DataConfig.model_validate_json(place.source)
+    config = DataConfig.from_json(place.source)
+    where = config.pictures_from
     try:
         dataset = load_dataset(config)
     except DataError as error:
         raise DataError(
-            f"{platform.node()} has no decoded pictures and cannot read them from {config.root}: {error}; put the folder where "
+            f"{platform.node()} has no decoded pictures and cannot read them from {where}: {error}; put the folder where "
             "every node sees it under the same path, or set data.storage=memory, which sends the pictures to the nodes"
         ) from error
     images = {"train": dataset.train_images_NCHW, "test": dataset.test_images_NCHW}[place.part]
     here = place_of(images)
     if here is None or here.sha256 != place.sha256:
         raise DataError(
-            f"{config.root} on {platform.node()} holds other pictures than where the run was started, or another version of "
+            f"{where} on {platform.node()} holds other pictures than where the run was started, or another version of "
             "Pillow reads them; make them the same, or set data.storage=memory, which sends the pictures to the nodes"
         )
     return images

@@ -5,7 +5,8 @@
     images_BCHW = augment(images_BCHW, config, draws)         # B = K * 64, one member's images after the other's
 
 Rotation, scale, shear, shift, crops, flip and elastic deformation are composed into one grid of source coordinates, so
-an image is resampled once, bilinearly, with zeros outside. Brightness and contrast follow; `mixing` comes after them.
+an image is resampled once, bilinearly, with zeros outside. Brightness, contrast, saturation and hue follow, then RandAugment, grey
+and blur; `mixing` comes after them.
 
 The parameters of an image depend on its member's key and on its position in the epoch alone (see `counter_random`): not
 on the batch size, the other members, the number of ranks, or the epoch's interruption. Every step afterwards works on
@@ -20,18 +21,24 @@ rounding of float32; `spline_taps` is what they take of it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ensemble.config.recipe import AugmentationConfig
+from ensemble.data import colours
 from ensemble.data.counter_random import SignedUniform, signed_uniform, stream_starts
+from ensemble.data.randaugment import KINDS, operated
+from ensemble.data.sampling import Frame, frame_of, sampled
 
 # A uniform cubic B-spline with nodes `s` apart has a standard deviation of s / sqrt(3).
 NODE_SPACING_IN_SIGMAS = math.sqrt(3.0)
+# Streams of an image's numbers, of which `draw` takes as many as are switched on from 0, and `_draw_photograph` those from here on,
+# each for one thing whatever else is switched on.
+_PHOTOGRAPH = 32
+_SATURATION, _HUE, _GREY, _BLURS, _SIGMA, _OPERATIONS = range(6)  # two for every operation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,13 +47,20 @@ class Draw:
 
     source_B23: output pixel -> source pixel, both counted from the image centre as (x, y, 1) and (x, y).
     noise_B2hw: displacement at the nodes of the elastic deformation, uniform with unit variance.
-    brightness_B, contrast_B: factors.
+    brightness_B, contrast_B, saturation_B: factors. hue_B: shares of the colour circle. grey_B: which become grey, bool.
+    sigma_B: of the blur, in pixels; 0: none. kinds_BN, signs_BN: operations of RandAugment, see `randaugment.operated`.
     """
 
     source_B23: Tensor | None = None
     noise_B2hw: Tensor | None = None
     brightness_B: Tensor | None = None
     contrast_B: Tensor | None = None
+    saturation_B: Tensor | None = None
+    hue_B: Tensor | None = None
+    grey_B: Tensor | None = None
+    sigma_B: Tensor | None = None
+    kinds_BN: Tensor | None = None
+    signs_BN: Tensor | None = None
 
     def rows(self, index: slice | Tensor) -> Draw:
         """The draw of some of the samples."""
@@ -59,7 +73,7 @@ class Draw:
     @property
     def parts(self) -> tuple[Tensor | None, ...]:
         """The fields in order."""
-        return self.source_B23, self.noise_B2hw, self.brightness_B, self.contrast_B
+        return tuple(getattr(self, each.name) for each in fields(self))
 
 
 def draw(
@@ -84,6 +98,7 @@ def draw(
     _, height, width = image_shape
     limits = _Limits.of(config, height, width)
     starts_N = stream_starts(limits.count + 1, keys_K.device)  # the noise comes last
+    photograph = _draw_photograph(config, count, keys_K, first, numbers) if config.photographic else {}
     noise, source = None, None
     if config.elastic_alpha:
         nodes = (2, _nodes(height, config.elastic_sigma), _nodes(width, config.elastic_sigma))
@@ -91,13 +106,39 @@ def draw(
         noise = numbers(keys_K, starts_N[-1:] + first * each, count * each, torch.float32)
         noise = noise.mul_(math.sqrt(3.0)).view(-1, *nodes)
     if not limits.count:
-        return Draw(noise_B2hw=noise)
+        return Draw(noise_B2hw=noise, **photograph)
     signed_NB = numbers(keys_K, starts_N[:-1] + first, count, torch.float64).flatten(1)
     spread = limits.spread(signed_NB)
     if limits.moves:
         source = limits.source(spread, signed_NB, height, width)
     tones = [(1 + spread[name][0]).float() if name in spread else None for name in ("brightness", "contrast")]
-    return Draw(source, noise, *tones)
+    return Draw(source, noise, *tones, **photograph)
+
+
+def _draw_photograph(
+    config: AugmentationConfig, count: int, keys_K: Tensor, first: int | Tensor, numbers: SignedUniform
+) -> dict[str, Tensor]:
+    """The parameters of what is meant for photographs, by the names of Draw."""
+    wanted = _OPERATIONS + 2 * config.randaugment_operations
+    starts_N = stream_starts(_PHOTOGRAPH + wanted, keys_K.device)[_PHOTOGRAPH:] + first
+    signed_NB = numbers(keys_K, starts_N, count, torch.float64).flatten(1)
+    uniform_NB = (signed_NB + 1) / 2
+    found: dict[str, Tensor] = {}
+    if config.saturation:
+        found["saturation_B"] = (1 + config.saturation * signed_NB[_SATURATION]).float()
+    if config.hue:
+        found["hue_B"] = (config.hue * signed_NB[_HUE]).float()
+    if config.grey_probability:
+        found["grey_B"] = uniform_NB[_GREY] < config.grey_probability
+    if config.blur_probability:
+        smallest = colours.SMALLEST_SIGMA
+        sigma_B = smallest + (config.blur_sigma - smallest) * uniform_NB[_SIGMA]
+        found["sigma_B"] = torch.where(uniform_NB[_BLURS] < config.blur_probability, sigma_B, 0).float()
+    if config.randaugment_operations:
+        kinds_NB, signs_NB = uniform_NB[_OPERATIONS::2], uniform_NB[_OPERATIONS + 1 :: 2]
+        found["kinds_BN"] = (kinds_NB * len(KINDS)).floor().long().T.contiguous()
+        found["signs_BN"] = (signs_NB >= 0.5).long().T.contiguous()
+    return found
 
 
 def augment(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:
@@ -111,6 +152,22 @@ def augment(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tens
         images_BCHW = _resample(images_BCHW, config, draw)
     if draw.brightness_B is not None or draw.contrast_B is not None:
         images_BCHW = _retone(images_BCHW, draw)
+    return _photographed(images_BCHW, config, draw) if config.photographic else images_BCHW
+
+
+def _photographed(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:
+    """The images after what is meant for photographs, in its order; the given ones are not changed in place."""
+    if draw.saturation_B is not None:
+        images_BCHW = colours.saturated(images_BCHW, draw.saturation_B)
+    if draw.hue_B is not None:
+        images_BCHW = colours.turned(images_BCHW, draw.hue_B)
+    if draw.kinds_BN is not None:
+        assert draw.signs_BN is not None
+        images_BCHW = operated(images_BCHW, draw.kinds_BN, draw.signs_BN, config.randaugment_magnitude)
+    if draw.grey_B is not None:
+        images_BCHW = torch.where(draw.grey_B[:, None, None, None], colours.greys(images_BCHW), images_BCHW)
+    if draw.sigma_B is not None:
+        images_BCHW = colours.sometimes_blurred(images_BCHW, draw.sigma_B, config.blur_sigma)
     return images_BCHW
 
 
@@ -210,60 +267,10 @@ def _column(numbers: tuple[float, ...], device: torch.device) -> Tensor:
 
 def _resample(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:
     """Samples the images once at the composed source coordinates."""
-    height, width = images_BCHW.shape[2:]
-    frame = _frame(height, width, images_BCHW.device)
-    if draw.source_B23 is not None:
-        rows_B23 = draw.source_B23 * frame.unit_21
-        constant_B2 = rows_B23[:, :, 2] + frame.centre_2
-        # Two outer products and one sum of planes: much faster than affine_grid's batched product.
-        across_B2W = rows_B23[:, :, 0, None] * frame.x_W
-        down_B2H = rows_B23[:, :, 1, None] * frame.y_H + constant_B2[:, :, None]
-        grid_B2HW = across_B2W[:, :, None, :] + down_B2H[:, :, :, None]
-        if draw.noise_B2hw is not None:
-            grid_B2HW += _displacement(draw.noise_B2hw, config, frame)
-    else:
-        assert draw.noise_B2hw is not None
-        grid_B2HW = _displacement(draw.noise_B2hw, config, frame) + frame.identity_2HW
-    padded = F.pad(images_BCHW, frame.padding) if any(frame.padding) else images_BCHW
-    return F.grid_sample(padded, grid_B2HW.permute(0, 2, 3, 1), padding_mode="zeros", align_corners=False)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Frame:
-    """From pixels to the [-1, 1] of grid_sample, for images padded with zeros to sides that are powers of two.
-
-    With such sides the conversion is exact in float32, so moves by whole pixels, mirrors and the identity return the
-    very pixels; for a side of 28 they would be blurred by rounding.
-    """
-
-    x_W: Tensor
-    y_H: Tensor
-    unit_21: Tensor
-    centre_2: Tensor
-    identity_2HW: Tensor
-    padding: tuple[int, int, int, int]
-
-
-@lru_cache(maxsize=32)
-def _frame(height: int, width: int, device: torch.device) -> _Frame:
-    """The frame of images of that size; kept, because copying constants to a GPU costs more than using them."""
-    sides = [1 << (side - 1).bit_length() for side in (width, height)]
-    before = [(full - side) // 2 for full, side in zip(sides, (width, height), strict=True)]
-    after = [full - side - b for full, side, b in zip(sides, (width, height), before, strict=True)]
-    x_W, y_H = (torch.arange(side, dtype=torch.float32) - (side - 1) / 2 for side in (width, height))
-    unit_2 = torch.tensor([2 / full for full in sides])
-    centre_2 = torch.tensor(
-        [(side + 2 * b) / full - 1 for side, b, full in zip((width, height), before, sides, strict=True)]
-    )
-    identity_2HW = torch.stack(torch.meshgrid(x_W, y_H, indexing="xy")) * unit_2[:, None, None]
-    return _Frame(
-        x_W.to(device),
-        y_H.to(device),
-        unit_2[:, None].to(device),
-        centre_2.to(device),
-        (identity_2HW + centre_2[:, None, None]).to(device),
-        (before[0], after[0], before[1], after[1]),
-    )
+    if draw.noise_B2hw is None:
+        return sampled(images_BCHW, draw.source_B23)
+    frame = frame_of(*images_BCHW.shape[2:], images_BCHW.device)
+    return sampled(images_BCHW, draw.source_B23, _displacement(draw.noise_B2hw, config, frame))
 
 
 def _spacing(sigma: float) -> float:
@@ -301,7 +308,7 @@ def _spline(side: int, sigma: float, device: torch.device) -> Tensor:
     return weights.scatter_(1, first_S.long()[:, None] + torch.arange(4), taps_S4).to(device)
 
 
-def _displacement(noise_B2hw: Tensor, config: AugmentationConfig, frame: _Frame) -> Tensor:
+def _displacement(noise_B2hw: Tensor, config: AugmentationConfig, frame: Frame) -> Tensor:
     """The elastic displacement field in grid units (Simard et al. 2003): smoothed uniform noise.
 
     Its root mean square is elastic_alpha pixels along each axis. The Gaussian is taken as a cubic B-spline on nodes

@@ -8,14 +8,14 @@ two ways and is asked for.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ensemble.config.data import Layout
 from ensemble.errors import DataError
 
-Layout = Literal["channels_first", "channels_last"]
 LAYOUTS: tuple[Layout, ...] = ("channels_first", "channels_last")
 USUAL = (1, 2, 3, 4)  # grey, two bands, colour, colour and alpha or a fourth band
 

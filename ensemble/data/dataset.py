@@ -18,23 +18,16 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.config.schema import DataConfig
+from ensemble.config.data import DataConfig
 from ensemble.data.account import Account
-from ensemble.data.array_file import Arrays, load_array_file, parts_of_arrays
-from ensemble.data.catalogue import DATASETS, OWN_DATA
-from ensemble.data.cifar10 import cifar10_folder, fetch_cifar10, read_cifar10
-from ensemble.data.decoding import decoded_parts
-from ensemble.data.digits import load_digits_28
-from ensemble.data.downloads import fetch_idx_files
-from ensemble.data.files import data_root, load_or_fetch
-from ensemble.data.idx import read_idx_dataset
-from ensemble.data.image_folder import list_image_folder
+from ensemble.data.arrays import Arrays, check_names, parts_of_arrays
+from ensemble.data.map_style import given_arrays
 from ensemble.data.mapped import place_of, remembered
 from ensemble.data.own_parts import Parts, pixels_sha256
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
 from ensemble.data.split import Split, split_rows
-from ensemble.data.table import list_table
+from ensemble.errors import DataError
 from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
 from ensemble.types import ByteArray, FloatArray, IntArray
@@ -79,64 +72,39 @@ class Dataset:
 
 
 def load_dataset(config: DataConfig) -> Dataset:
-    """The data set of that name, read from disk, downloaded first where it is missing and may be.
-
-    The root is config.root, else $ENSEMBLE_DATA, else ./data; it may be read-only when nothing is missing. Raises
-    DataError for files that are missing or damaged, naming each and what to do.
-    """
-    if config.name in OWN_DATA:
-        return _own(config)
-    info = DATASETS[config.name]
-    root, _ = data_root(config)
-    if config.name == "digits":
-        arrays = load_digits_28()
-    elif config.name == "cifar10":
-        arrays = load_or_fetch(config, cifar10_folder(root), lambda: read_cifar10(root), lambda: fetch_cifar10(root))
-    else:
-        layout = info.idx
-        assert layout is not None, f"{config.name} has neither a reader of its own nor idx files"
-        arrays = load_or_fetch(
-            config,
-            root / layout.folder,
-            lambda: read_idx_dataset(root, info),
-            lambda: fetch_idx_files(root, layout),
+    """The data set of a section. Raises DataError for what is missing, damaged or no data set, naming it and what to do."""
+    made = config.build()
+    if isinstance(made, Dataset):
+        return made
+    arrays = given_arrays(made, f"data set {config.label}")
+    if arrays is None:
+        raise DataError(
+            f"data set {config.label}: found {type(made).__name__}; expected {{'train': ..., 'test': ...}} with data sets of (image, class number) or pairs (images, labels), or arrays by the names of an .npz file, train_images and train_labels"
         )
-    train_images, train_labels, test_images, test_labels = arrays
-    return Dataset(
-        name=config.name,
-        train_images_NCHW=_shared(train_images),
-        train_labels_N=_shared(train_labels),
-        test_images_NCHW=_shared(test_images),
-        test_labels_N=_shared(test_labels),
-        class_names=info.class_names,
-        flippable=info.flippable,
-        pixels=PixelRule(ground="white" if info.framing is None else "contrast"),
-    )
+    return dataset_of_arrays(arrays, config, config.label)
 
 
-def _own(config: DataConfig) -> Dataset:
-    """A data set of the user's own, named after its folder or file. Whether flips keep a class the user must know."""
-    if config.name == "arrays":
-        parts = load_array_file(config)
-    else:
-        parts = decoded_parts(list_table(config) if config.name == "table" else list_image_folder(config))
-    written = (config.path if config.name == "table" else config.root or config.path) or ""
+def dataset_of_arrays(arrays: Arrays, config: DataConfig, name: str, where: str = "") -> Dataset:
+    """A data set of arrays in memory, by the names they have in an .npz file. where: for messages. Raises DataError as for such a file."""
+    path = Path(where or name)
+    check_names(path, arrays)
+    return dataset_of_parts(name, parts_of_arrays(arrays, path, config))
+
+
+def dataset_from(written: str, source: str, parts: Parts) -> Dataset:
+    """A data set of somebody's own that is called after its folder or file, as it is written in the section of a source."""
     place = Path(written) if is_address(written) else given_path(written, "data.root or data.path").resolve()
-    return _of_parts(f"{shown(place.name)} ({config.name})", parts)
+    return dataset_of_parts(f"{shown(place.name)} ({source})", parts)
 
 
-def dataset_of_arrays(arrays: Arrays, config: DataConfig) -> Dataset:
-    """A data set of arrays in memory, by the names they have in an .npz file. Raises DataError as for such a file."""
-    return _of_parts("arrays", parts_of_arrays(arrays, Path(config.path or "arrays"), config))
-
-
-def _of_parts(name: str, parts: Parts) -> Dataset:
+def dataset_of_parts(name: str, parts: Parts) -> Dataset:
+    """A data set of somebody's own. Whether flips keep a class only they can know."""
     return Dataset(
         name=name,
-        train_images_NCHW=_shared(parts.train.images_NCHW),
-        train_labels_N=_shared(parts.train.labels_N),
-        test_images_NCHW=_shared(parts.test.images_NCHW),
-        test_labels_N=_shared(parts.test.labels_N),
+        train_images_NCHW=shared_array(parts.train.images_NCHW),
+        train_labels_N=shared_array(parts.train.labels_N),
+        test_images_NCHW=shared_array(parts.test.images_NCHW),
+        test_labels_N=shared_array(parts.test.labels_N),
         class_names=parts.class_names,
         flippable=True,
         pixels=parts.pixels,
@@ -189,7 +157,7 @@ def _histogram(images_NCHW: ByteArray, rows: IntArray) -> list[list[int]]:
     return [[int(count) for count in levels] for levels in histogram_CV]
 
 
-def _shared(array: npt.NDArray[T]) -> npt.NDArray[T]:
+def shared_array(array: npt.NDArray[T]) -> npt.NDArray[T]:
     """The array, contiguous and read-only."""
     if not array.flags.c_contiguous:
         array = np.ascontiguousarray(array)

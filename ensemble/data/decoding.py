@@ -227,10 +227,10 @@ def _prepare(folder: PreparedFolder, listing: Listing, reader: PictureReader) ->
 
 def _opened(folder: PreparedFolder, index: dict[str, Any], listing: Listing) -> _Decoded:
     config = listing.config
+    values = config.model_dump()
     absolute = {
-        key: value if is_address(value) else os.path.abspath(value)  # noqa: PTH100
-        for key in ("root", "path")
-        if (value := getattr(config, key)) is not None
+        key: values[key] if is_address(values[key]) else os.path.abspath(values[key])  # noqa: PTH100
+        for key in config.places(values)
     }
     source = config.model_copy(update={**absolute, "storage": "mapped"}).model_dump_json()
     images = {

@@ -7,16 +7,44 @@ every version of numpy.
 
 from __future__ import annotations
 
+import string
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 
+from ensemble.config.data import DataConfig, register_data
+from ensemble.data.catalogue import DatasetInfo, Framing, by_name
+from ensemble.data.dataset import Dataset
+from ensemble.data.published import dataset_of_published
 from ensemble.types import ByteArray, IntArray
 
 SMALL, LARGE = 8, 28
 FULL_INK = 16  # the largest value of an 8x8 pixel: it counts the black dots of a 4x4 block
 TEST_EVERY = 5
+
+
+# As scikit-learn describes them (4x4 points counted), full height as in all training images.
+_FRAMING = Framing(box=32, centre="box", stroke=6.5, blocks=8)
+
+
+@register_data
+class Digits(DataConfig):
+    """Handwritten digits that come with the installation."""
+
+    published: ClassVar[Mapping[str, DatasetInfo]] = by_name(
+        DatasetInfo(
+            "digits", "handwritten digits, 8x8 scaled up to 28x28", (1, 28, 28), tuple(string.digits), 1442, 355, False, 0,
+            "scikit-learn load_digits (UCI optdigits); comes with the installation", framing=_FRAMING,
+        )
+    )  # fmt: skip
+    name: Literal["digits"] = "digits"
+
+    def build(self) -> Dataset:
+        """See DataConfig."""
+        return dataset_of_published(self.published[self.name], load_digits_28())
 
 
 def load_digits_28() -> tuple[ByteArray, IntArray, ByteArray, IntArray]:

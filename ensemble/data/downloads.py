@@ -1,7 +1,7 @@
 """Fetches missing files with torchvision, quietly and never for ever.
 
-torchvision knows the mirrors and checks each download by MD5. It is imported only here and in `cifar10.py`, and only
-when a file is missing or CIFAR-10 is read: loading MNIST from disk needs neither torch nor torchvision.
+torchvision knows the mirrors and checks each download by MD5. It is imported only here and where its readers are
+used (`cifar`, `svhn`, `stl10`), and only when a file is missing or one of these is read: loading MNIST from disk needs neither torch nor torchvision.
 """
 
 from __future__ import annotations

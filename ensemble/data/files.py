@@ -13,9 +13,9 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
-from ensemble.config.schema import DataConfig
+from ensemble.config.data import DataConfig
 from ensemble.data.regular_files import open_regular
 from ensemble.errors import ConfigError, DataError
 from ensemble.outside.object_storage import is_address
@@ -40,6 +40,25 @@ class Fault:
         return f"{self.path}: found {self.found}; expected {self.expected}"
 
 
+class Wanted(Protocol):
+    """What of a section says where its files are and whether they may be fetched."""
+
+    @property
+    def name(self) -> str:
+        """Of the data set."""
+        ...
+
+    @property
+    def root(self) -> str | None:
+        """Folder of the data sets."""
+        ...
+
+    @property
+    def download(self) -> bool:
+        """Whether missing files may be fetched."""
+        ...
+
+
 class FaultyFiles(Exception):
     """Raised by a reader with every fault of the files it wanted."""
 
@@ -52,20 +71,21 @@ class FetchError(Exception):
     """A download that did not succeed, with its reason."""
 
 
-def data_root(config: DataConfig) -> tuple[Path, str]:
-    """The folder of the data sets and which setting it came from."""
-    if config.root is not None and is_address(config.root):
+def data_root(root: str | None = None, name: str = "") -> tuple[Path, str]:
+    """The folder of the data sets and which setting it came from. root, name: of a section, where there is one."""
+    if root is not None and is_address(root):
+        far = [other for other, section in DataConfig.registry.all().items() if section.pictures]
         raise ConfigError(
-            f"data.root: {config.root}: an address is read for data.name=image_folder and table alone; give {config.name} a folder"
+            f"data.root: {root}: an address is read for data.name={' and '.join(far)} alone; give {name} a folder"
         )
-    if config.root is not None:
-        return given_path(config.root, "data.root"), "data.root"
+    if root is not None:
+        return given_path(root, "data.root"), "data.root"
     if from_environment := os.environ.get(ROOT_VARIABLE):
         return given_path(from_environment, f"${ROOT_VARIABLE}"), f"${ROOT_VARIABLE}"
     return Path(DEFAULT_ROOT), "the default"
 
 
-def load_or_fetch(config: DataConfig, folder: Path, read: Callable[[], T], fetch: Callable[[], None]) -> T:
+def load_or_fetch(config: Wanted, folder: Path, read: Callable[[], T], fetch: Callable[[], None]) -> T:
     """What `read` returns, after one `fetch` where that is allowed and needed.
 
     Raises DataError naming each file, what was found and expected, and what to do.
@@ -111,6 +131,21 @@ def md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
+def md5_faults(folder: Path, expected: Iterable[tuple[str, str]]) -> list[Fault]:
+    """What is wrong with files that are known by their MD5 sums: (name, sum) of each."""
+    faults: list[Fault] = []
+    for name, known in expected:
+        try:
+            content = read_bytes(folder / name)
+        except FaultyFiles as problem:
+            faults.extend(problem.faults)
+            continue
+        if (digest := md5(content)) != known:
+            found = "a web page (HTML)" if looks_like_html(content) else f"{len(content)} bytes with MD5 {digest}"
+            faults.append(Fault(folder / name, "damaged", found, f"MD5 {known}"))
+    return faults
+
+
 def looks_like_html(data: bytes) -> bool:
     """True for a web page, which proxies and moved servers send in place of the file."""
     return data[:512].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml", b"<head"))
@@ -123,8 +158,8 @@ def _move_damaged_aside(faults: Iterable[Fault]) -> None:
             logger.warning("%s: moved to %s.damaged and fetched again", fault, fault.path.name)
 
 
-def _error(config: DataConfig, folder: Path, faults: tuple[Fault, ...], what_happened: str) -> DataError:
-    root, origin = data_root(config)
+def _error(config: Wanted, folder: Path, faults: tuple[Fault, ...], what_happened: str) -> DataError:
+    root, origin = data_root(config.root, config.name)
     advice = (
         f"What to do: put the original files into {folder}, or set data.root or the environment variable {ROOT_VARIABLE} "
         f"to a folder that holds them (now {root}, from {origin})"

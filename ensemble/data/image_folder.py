@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from ensemble.config.schema import DataConfig
+from ensemble.config.data import OwnPictures, register_data
 from ensemble.data.bucket import tree_at
 from ensemble.data.class_folders import Layout, find_layout
+from ensemble.data.dataset import Dataset, dataset_from
+from ensemble.data.decoding import decoded_parts
 from ensemble.data.listing import Listing, PictureFiles, PicturesFarAway, Section
 from ensemble.data.own_parts import PartName
 from ensemble.data.picture_tree import Found, beside, few, pictures_below, reasons_text
@@ -27,9 +31,22 @@ from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
 
 
-def list_image_folder(config: DataConfig) -> Listing:
+@register_data
+class ImageFolder(OwnPictures):
+    """Picture files, one folder per class."""
+
+    in_short: ClassVar[str] = "your pictures, one folder per class, or train/, val/ and test/ with one each"
+    needed: ClassVar[str] = "root, a folder with one folder per class, and image_size"
+    name: Literal["image_folder"]
+    root: str = Field(description="image_folder: the folder itself, or its address, s3://bucket/photos")
+
+    def build(self) -> Dataset:
+        """See DataConfig."""
+        return dataset_from(self.root, self.name, decoded_parts(list_image_folder(self)))
+
+
+def list_image_folder(config: ImageFolder) -> Listing:
     """The pictures of a folder. Raises DataError naming the folders at fault."""
-    assert config.root is not None
     address = config.root if is_address(config.root) else None
     root = tree_at(address, "data.root").root if address else given_path(config.root, "data.root")
     if address is None and not os.path.isdir(root):  # noqa: PTH112  # Path.is_dir raises where the way there may not be looked at

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ensemble.config.schema import DataConfig
+from ensemble.config.data import DataConfig, OwnPictures
 from ensemble.data.account import Account, PartAccount, Remark, used_by_class
 from ensemble.data.bucket import FarFiles, address_of
 from ensemble.data.own_parts import PartName, held_back
@@ -127,7 +127,7 @@ class Listing:
     labels_N: IntArray
     sections: Sequence[Section]
     class_names: tuple[str, ...]
-    config: DataConfig
+    config: OwnPictures
     groups: Sequence[str] | None = None
     remarks: Sequence[Remark] = ()
     address: str | None = None

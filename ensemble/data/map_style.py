@@ -1,6 +1,7 @@
 """PyTorch data sets as arrays: anything with a length and `[row]` that gives (image, class number).
 
-    arrays = arrays_of(train, test)       # as `dataset_of_arrays` takes them
+    arrays = arrays_of(train, test)               # as `dataset_of_arrays` takes them
+    arrays = given_arrays({"train": train}, "data")    # whatever people give in place of a file
 
 A data set is asked for each row once. Random transforms belong into `training.augmentation`: what they gave that one time would stay.
 """
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.errors import DataError
+from ensemble.errors import ConfigError, DataError
 from ensemble.outside.long_work import working
 from ensemble.types import IntArray
 
+# The parts by the names that people give them, and their names in an .npz file.
+PARTS = {"train": "train", "validation": "val", "test": "test"}
 EXPECTED = "a data set with a length, whose rows are (image, class number)"
 
 
@@ -27,18 +30,60 @@ def is_map_style(data: object) -> bool:
     return hasattr(data, "__len__") and not hasattr(data, "dtype")
 
 
-def arrays_of(train: Any, test: Any = None) -> dict[str, npt.NDArray[Any]]:
-    """The images and labels of both, by the names of an .npz file, with class names where the data set tells them (`classes`).
+def given_arrays(data: Any, where: str) -> dict[str, npt.NDArray[Any]] | None:
+    """Arrays by the names they have in an .npz file, of whatever form they are given in; None for no such thing.
+
+    A data set, or (training images, labels), alone, as a pair with the test part, or by the names train, validation and test; four
+    arrays in a row; or a mapping with the names of an .npz file. Raises ConfigError for other names or numbers of parts.
+    """
+    if is_map_style(data):
+        return arrays_of(data)
+    if isinstance(data, Mapping):
+        if "train_images" in data:
+            return {str(name): np.asarray(array) for name, array in data.items()}
+        if "train" not in data and not any(map(is_map_style, data.values())):
+            return None
+        if "train" not in data or set(data) - set(PARTS):
+            raise ConfigError(
+                f"{where}: found data sets by the names {', '.join(map(str, data))}; expected train and, if there is one, test (and validation)"
+            )
+        return _of_parts(data, where)
+    if not isinstance(data, tuple | list):
+        return None
+    if len(data) == 2 and all(map(is_map_style, data)):
+        return arrays_of(*data)
+    if len(data) not in (2, 4):
+        raise ConfigError(
+            f"{where}: found {len(data)} arrays; expected (train_images, train_labels) or (train_images, train_labels, test_images, test_labels)"
+        )
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    return {name: np.asarray(array) for name, array in zip(names, data, strict=False)}
+
+
+def arrays_of(train: Any, test: Any = None, validation: Any = None) -> dict[str, npt.NDArray[Any]]:
+    """The images and labels of these parts, by the names of an .npz file, with class names where the data set tells them (`classes`).
 
     A row may also be a mapping with image (or img) and label, as Hugging Face's data sets give it. An image is a PIL picture, or an array or tensor [H, W], [C, H, W] or [H, W, C], all of one shape and type. Raises DataError
     naming the row at fault.
     """
-    images, labels_N = _read(train, "train")
-    arrays: dict[str, npt.NDArray[Any]] = {"train_images": images, "train_labels": labels_N}
-    if test is not None:
-        arrays["test_images"], arrays["test_labels"] = _read(test, "test")
-    names = getattr(train, "classes", None)
-    if isinstance(names, Sequence) and not isinstance(names, str) and len(names) > int(labels_N.max()):
+    return _of_parts({"train": train, "test": test, "validation": validation}, "data")
+
+
+def _of_parts(data: Mapping[str, Any], where: str) -> dict[str, npt.NDArray[Any]]:
+    """The parts by their names, each a data set or (images, labels)."""
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for name, part in data.items():
+        if part is None:
+            continue
+        if is_map_style(part):
+            images, labels_N = _read(part, name)
+        elif isinstance(part, tuple | list) and len(part) == 2:
+            images, labels_N = map(np.asarray, part)
+        else:
+            raise ConfigError(f"{where}: {name}: found {type(part).__name__}; expected {EXPECTED}, or (images, labels)")
+        arrays[f"{PARTS[name]}_images"], arrays[f"{PARTS[name]}_labels"] = images, labels_N
+    names = getattr(data["train"], "classes", None)
+    if isinstance(names, Sequence) and not isinstance(names, str) and len(names) > int(arrays["train_labels"].max()):
         arrays["class_names"] = np.array([str(name) for name in names])
     return arrays
 

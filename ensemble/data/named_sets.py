@@ -17,9 +17,9 @@ from typing import Literal
 
 import numpy as np
 
+from ensemble.config.data import DataConfig
 from ensemble.config.evaluation import CALIBRATION, UNKNOWN
-from ensemble.config.schema import DataConfig, EvaluationConfig, SetConfig
-from ensemble.data.catalogue import OWN_DATA
+from ensemble.config.schema import EvaluationConfig, SetConfig
 from ensemble.data.corruptions import RECIPES, Corruption, problem_with
 from ensemble.data.dataset import Dataset, load_dataset
 from ensemble.data.duplicates import same_images
@@ -165,7 +165,7 @@ def _listed(corruptions: Sequence[dict[str, tuple[float, ...]]]) -> Iterator[tup
 def _from_elsewhere(config: SetConfig, data: DataConfig, dataset: Dataset) -> tuple[ByteArray, IntArray, str]:
     """Images, labels and where they are from."""
     other = load_dataset(data)
-    whole = config.part == "all" or (config.part is None and data.name in OWN_DATA)
+    whole = config.part == "all" or (config.part is None and data.own)
     images, labels_N = other.test_images_NCHW, other.test_labels_N
     if whole:
         images = np.concatenate([other.train_images_NCHW, other.test_images_NCHW])

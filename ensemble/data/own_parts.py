@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.config.schema import DataConfig
+from ensemble.config.data import DataConfig
 from ensemble.data.account import Account
 from ensemble.data.grouping import lacking, whole_groups
 from ensemble.data.pixel_rule import PixelRule
@@ -64,7 +64,8 @@ def held_back(
     all, by the group's name. Raises DataError when a class has fewer than three images (one each for training, validation and
     test), or where groups leave no image of a class to either side.
     """
-    fraction = TEST_FRACTION if config.test_fraction is None else config.test_fraction
+    given = config.array_rule.test_fraction
+    fraction = TEST_FRACTION if given is None else given
     counts_K = np.bincount(labels_N, minlength=len(class_names))
     if rare := [f"{class_names[k]} has {count}" for k, count in enumerate(counts_K) if count < 3]:
         raise DataError(

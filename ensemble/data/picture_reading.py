@@ -22,7 +22,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.config.schema import DataConfig
+from ensemble.config.data import OwnPictures
 from ensemble.data.account import Remark
 from ensemble.data.pictures import Decoded, fitted, plain, quiet_decoding
 from ensemble.data.pixel_rule import Extremes, PixelRule, check_floats, whole_range
@@ -110,7 +110,7 @@ class Reading:
 class PictureReader:
     """Pictures of data.image_size with data.channels, by the rule that the configuration and training give."""
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: OwnPictures) -> None:
         self._channels, self._size = config.channels or COLOURS, config.height_width
         ground, resize = config.ground or "white", config.resize or "crop"
         self._given = PixelRule(value_range=config.value_range, ground=ground, resize=resize)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble import seeding
-from ensemble.config.schema import DataConfig
+from ensemble.config.data import DataConfig
 from ensemble.data.grouping import lacking, whole_groups
 from ensemble.data.picture_tree import few
 from ensemble.errors import DataError

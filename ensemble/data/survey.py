@@ -16,8 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.config.schema import DataConfig
-from ensemble.data.array_file import load_array_file
+from ensemble.data.array_file import ArrayFile
 from ensemble.data.catalogue import DATASETS
 from ensemble.data.class_folders import find_layout
 from ensemble.data.picture_reading import in_threads
@@ -66,7 +65,7 @@ def survey(source: str) -> Survey:
     if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises where the way there may not be looked at
         return _folder(path)
     if path.suffix.lower() == ".npz":
-        parts = load_array_file(DataConfig(name="arrays", path=str(path)))
+        parts = ArrayFile(name="arrays", path=str(path)).parts()
         shape = parts.train.images_NCHW.shape
         rows, tests = len(parts.train.labels_N), len(parts.test.labels_N)
         data: dict[str, str | int | list[int]] = {"name": "arrays", "path": str(path)}

@@ -18,14 +18,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
-from ensemble.config.schema import DataConfig
+from ensemble.config.data import OwnPictures, register_data
 from ensemble.data.account import Remark
 from ensemble.data.bucket import address_of, given_place, tree_at, trees_of
 from ensemble.data.class_folders import part_of
+from ensemble.data.dataset import Dataset, dataset_from
+from ensemble.data.decoding import decoded_parts
 from ensemble.data.listing import Listing, PictureFiles, PicturesFarAway, Section
 from ensemble.data.own_parts import PartName
 from ensemble.data.picture_tree import few
@@ -38,11 +41,42 @@ EXPECTED = "a table (.csv, .tsv or .parquet) with a row for each picture"
 PARTS: tuple[PartName, ...] = ("train", "validation", "test")
 
 
-def list_table(config: DataConfig) -> Listing:
+@register_data
+class Table(OwnPictures):
+    """Picture files and their classes by the rows of a table."""
+
+    in_short: ClassVar[str] = "your pictures by the rows of a .csv, .tsv or .parquet file"
+    needed: ClassVar[str] = (
+        "path, a .csv, .tsv or .parquet file, image_column and label_column, the names of its columns, and image_size"
+    )
+    name: Literal["table"]
+    path: str = Field(description="table: the .csv, .tsv or .parquet file; or the address of one")
+    image_column: str = Field(
+        min_length=1, description="table: the column with the picture files, seen from root or the table's folder"
+    )
+    label_column: str = Field(min_length=1, description="table: the column with the classes")
+    split_column: str | None = Field(
+        None,
+        min_length=1,
+        description="table: the column that says train, val or test; without it a test part is split off",
+    )
+    group_column: str | None = Field(
+        None,
+        min_length=1,
+        description="table: the column whose equal values keep rows together, such as all pictures of a patient, where a test or validation part is split off",
+    )
+    root: str | None = Field(
+        None,
+        description="table: the folder of its files, or an address, s3://bucket/photos; without it the table's own",
+    )
+
+    def build(self) -> Dataset:
+        """See DataConfig."""
+        return dataset_from(self.path, self.name, decoded_parts(list_table(self)))
+
+
+def list_table(config: Table) -> Listing:
     """The pictures of a table. Raises DataError naming the column, the rows and the values at fault."""
-    assert config.path is not None
-    assert config.image_column is not None
-    assert config.label_column is not None
     path = given_place(config.path, "data.path")
     beside = config.path.rpartition("/")[0] if is_address(config.path) else None
     root = (
@@ -83,7 +117,7 @@ def list_table(config: DataConfig) -> Listing:
         )
     pictures = PictureFiles(files) if address is None else PicturesFarAway(files)
     listing = Listing(root, pictures, labels_N, sections, class_names, config, groups, address=address)
-    return replace(listing, remarks=_remarks(files, labels_N, listing))
+    return replace(listing, remarks=_remarks(files, labels_N, listing, config.group_column is not None))
 
 
 def _places(names: Sequence[str], root: Path, path: Path, column: str) -> tuple[list[Path], str | None]:
@@ -228,7 +262,7 @@ def _by_file(files: Sequence[Path]) -> list[str] | None:
     return places if len(set(places)) < len(places) else None
 
 
-def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing) -> list[Remark]:
+def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing, grouped: bool) -> list[Remark]:
     """What is odd about the table: files that stand in several rows, and groups in several parts."""
     said = []
     places: dict[str, list[int]] = {}
@@ -238,7 +272,7 @@ def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing) -> lis
     if twice:
         unlike = [file for file, rows in twice.items() if len(set(labels_N[rows].tolist())) > 1]
         also = f", {len(unlike):,} of them with several classes, such as {shown(unlike[0])}" if unlike else ""
-        kept = "" if listing.config.group_column else "; the rows of a file stay together where a part is split off"
+        kept = "" if grouped else "; the rows of a file stay together where a part is split off"
         said.append(Remark(f"{len(twice):,} files stand in several rows{also}{kept}", True))
     part_of_row = {row: section.part for section, rows in listing.of_section() for row in rows}
     if shared := [file for file, rows in twice.items() if len({part_of_row[row] for row in rows}) > 1]:
@@ -248,7 +282,7 @@ def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing) -> lis
                 True,
             )
         )
-    if listing.groups is not None and listing.config.group_column:
+    if listing.groups is not None and grouped:
         parts: dict[str, set[PartName | None]] = {}
         for row, group in enumerate(listing.groups):
             parts.setdefault(group, set()).add(part_of_row[row])

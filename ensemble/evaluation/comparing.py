@@ -24,6 +24,7 @@ from ensemble.evaluation.equivalence import equivalence_p
 from ensemble.evaluation.equivalent_size import LikelihoodPoint, equivalent_size, size_likelihoods
 from ensemble.evaluation.label_review import reviewed_labels
 from ensemble.evaluation.metrics import brier_score, vote_log_loss
+from ensemble.evaluation.notebook import Shown
 from ensemble.evaluation.record_base import Number, Record
 from ensemble.evaluation.size_curve import curve_sizes
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes
@@ -106,7 +107,7 @@ class ComparedPair(Record):
 
 
 @dataclass(frozen=True)
-class Comparison(Record):
+class Comparison(Shown, Record):
     """All lines in the order given, the joint votes last; every pair of the systems that were given.
 
     margin: within which two errors count as equal, a fraction; NaN where nobody asked. yardstick: the deep ensemble that `worth`

@@ -12,19 +12,29 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
-from ensemble.evaluation import sections
 from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.evaluation.answering import selective
 from ensemble.evaluation.balance import balance_of
 from ensemble.evaluation.choosing import Choices, choose_all
-from ensemble.evaluation.decomposition import uncertainty
+from ensemble.evaluation.class_results import class_results
+from ensemble.evaluation.contributions import ensemble_gain_per_second, subsets
+from ensemble.evaluation.disputed import disputed_rows
+from ensemble.evaluation.judged_sections import SectionsAtWork
 from ensemble.evaluation.label_review import ReviewedLabels, reviewed_labels
 from ensemble.evaluation.leaderboard import Judge, adjust_p_values, member_rows
 from ensemble.evaluation.metrics import confusion_matrix
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.prediction_sets import prediction_sets
-from ensemble.evaluation.records import VERSION, AgainstBaseline, Evaluation, LeaderboardRow, MemberFacts
+from ensemble.evaluation.records import (
+    OWN_PLACES,
+    VERSION,
+    AgainstBaseline,
+    Evaluation,
+    LeaderboardRow,
+    MemberFacts,
+)
 from ensemble.evaluation.screening import duplicate_warnings, finite_members
+from ensemble.evaluation.section import JudgedVotes
 from ensemble.evaluation.set_votes import HowToVote
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, require_choosable
 from ensemble.evaluation.verdict import against_baseline, give_verdict
@@ -81,6 +91,12 @@ def evaluate(
     calibration = None if calibration is None else calibration.members(finite)
     method_weights_M = None if vote_weights_M is None else vote_weights_M[finite]
     choices = choose_all(validation, aggregator, method_weights_M, choose, seed)
+    how = HowToVote(aggregator, choices.weights_M if aggregator in WEIGHING else None, choices.reference)
+    votes = JudgedVotes(
+        test, how.vote(test.probs_MNK), how, tuple(members), dataset, tuple(class_names), seed,
+        None if out_of_bag is None else out_of_bag.members(finite),
+    )  # fmt: skip
+    judged, warnings = _judged(validation, votes, choices, baseline, calibration)
     return Evaluation(
         version=VERSION,
         dataset=dataset,
@@ -93,74 +109,58 @@ def evaluate(
         validation_rows=validation.num_rows,
         test_rows=test.num_rows,
         choices=choices.records(members),
-        out_of_bag=None
-        if out_of_bag is None
-        else sections.out_of_bag_result(out_of_bag.members(finite), test.num_classes),
         warnings=(
             *(f"member {member.index} does not vote: {member.reason}" for member in excluded),
             *duplicate_warnings(test, members),
             *choices.warnings(members),
-            *sections.left_out_of_matrices(len(members)),
+            *warnings,
         ),
-        **_test_sections(
-            validation, test, members, aggregator, choices, dataset, class_names, seed, baseline, calibration
-        ),
+        **judged,
     )
 
 
-def _test_sections(
+def _judged(
     validation: SplitVotes,
-    test: SplitVotes,
-    members: Sequence[MemberFacts],
-    aggregator: Aggregator,
+    votes: JudgedVotes,
     choices: Choices,
-    dataset: str,
-    class_names: Sequence[str],
-    seed: int,
     baseline: Baseline | None,
     calibration: SplitVotes | None,
-) -> dict[str, Any]:
-    """All that is read off the test votes, by its name in the Evaluation."""
-    labels_N = test.labels_N
-    weights_M = choices.weights_M if aggregator in WEIGHING else None
-    how = HowToVote(aggregator, weights_M, choices.reference)
-    vote, doubt = how.vote(test.probs_MNK), uncertainty(test.probs_MNK)
-    review = reviewed_labels(dataset, labels_N)
-    # The long sections beside each other: numpy leaves the interpreter to the others while it computes.
+) -> tuple[dict[str, Any], list[str]]:
+    """All that is read off the test votes, by its name in the Evaluation, and what is to be known of it."""
+    test, how, vote, members, seed = votes.test, votes.how, votes.vote, votes.members, votes.seed
+    aggregator, labels_N = how.aggregator, test.labels_N
+    review, doubt = reviewed_labels(votes.dataset, labels_N), votes.doubt
+    # The long ones beside each other: numpy leaves the interpreter to the others while it computes.
     with ThreadPoolExecutor() as pool:
-        subsets = pool.submit(sections.subsets, test, aggregator, weights_M, members, seed)
-        cascade = pool.submit(sections.cascade, validation, test)
+        by_size = pool.submit(subsets, test, aggregator, how.weights_M, members, seed)
+        at_work = SectionsAtWork(validation, votes, pool)
         answering = pool.submit(selective, calibration or validation, test, how, seed)
-        ambiguities = pool.submit(sections.ambiguities, test)
         leaderboard = _leaderboard(validation, test, members, aggregator, choices, review, baseline)
-    curve, contributions = subsets.result()
+        found, warnings = at_work.results()
+    curve, contributions = by_size.result()
     headline = leaderboard[0]
     best = next(row for row in leaderboard if row.kind == "best_member")
     mean = next(row for row in leaderboard if row.kind == "mean_member")
     confusion_KK = confusion_matrix(labels_N, vote.classes_N, test.num_classes)
-    classes = sections.class_results(confusion_KK, class_names)
+    classes = class_results(confusion_KK, votes.class_names)
     reference = decide("soft", test.probs_MNK[[choices.reference]])
-    return {
+    judged = {
         "verdict": give_verdict(headline, best, len(members), test.num_rows),
         "leaderboard": leaderboard,
         "baseline": None if baseline is None else _against(baseline, vote, leaderboard, labels_N),
-        "diversity": sections.diversity(test),
         "confusion": tuple(tuple(row) for row in confusion_KK.tolist()),
         "classes": classes,
         "balance": balance_of(vote.classes_N, reference.classes_N, labels_N, classes, seed),
         "size_curve": curve,
         "contributions": contributions,
-        "gain_per_second": sections.ensemble_gain_per_second(headline.test_error, mean.test_error, members),
-        "calibration": sections.calibration(vote, labels_N, seed),
-        "ambiguity": ambiguities.result(),
-        "uncertainty": sections.uncertainty_summary(doubt, vote, labels_N),
-        "risk_coverage": sections.risk(vote, labels_N),
+        "gain_per_second": ensemble_gain_per_second(headline.test_error, mean.test_error, members),
         "selective": answering.result(),
         "conformal": None if calibration is None else prediction_sets(calibration, test, how),
-        "disputed": sections.disputed_rows(test, vote, doubt),
-        "cascade": cascade.result(),
-        "label_review": None if review is None else sections.label_review(review, vote, labels_N),
+        "disputed": disputed_rows(test, vote, doubt),
+        **{name: record for name, record in found.items() if name in OWN_PLACES},
+        "sections": {name: record for name, record in found.items() if name not in OWN_PLACES and record is not None},
     }
+    return judged, warnings
 
 
 def _against(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, ConfigDict
@@ -14,3 +15,14 @@ class Record:
     """A field this version does not know is an error, not something to lose silently."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class MemberFacts(Record):
+    """What is known of a member besides its votes."""
+
+    index: int
+    recipe: str
+    num_parameters: int
+    train_seconds: Number
+    kept_epoch: int

@@ -8,33 +8,62 @@ fractions, losses in nats, times in seconds. Intervals are 95 %.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from ensemble.config.schema import Aggregator
 from ensemble.errors import StorageError
-from ensemble.evaluation.record_base import Number, Record
+from ensemble.evaluation.notebook import Shown
+from ensemble.evaluation.record_base import MemberFacts, Number, Record
+from ensemble.evaluation.section import section_named
+from ensemble.evaluation.sections.ambiguity import Ambiguity
+from ensemble.evaluation.sections.calibration import Calibration, ReliabilityBin
+from ensemble.evaluation.sections.cascade import CascadeResult
+from ensemble.evaluation.sections.diversity import Diversity, PairMeasure
+from ensemble.evaluation.sections.label_review import LabelReview
+from ensemble.evaluation.sections.out_of_bag import OutOfBagResult
+from ensemble.evaluation.sections.risk_coverage import RiskCoverage
+from ensemble.evaluation.sections.uncertainty import Uncertainty
 from ensemble.evaluation.set_records import Conformal, Selective, ShiftedSet, UnknownSet
+
+__all__ = [
+    "VERSION",
+    "AgainstBaseline",
+    "Ambiguity",
+    "Balance",
+    "Calibration",
+    "CascadeResult",
+    "Choice",
+    "ClassResult",
+    "Contribution",
+    "DisputedRow",
+    "Diversity",
+    "Evaluation",
+    "ExcludedMember",
+    "Kind",
+    "LabelReview",
+    "LeaderboardRow",
+    "MemberFacts",
+    "OutOfBagResult",
+    "Outcome",
+    "PairMeasure",
+    "ReliabilityBin",
+    "RiskCoverage",
+    "SizePoint",
+    "Uncertainty",
+    "Verdict",
+]  # fmt: skip
 
 VERSION = 1
 REMEDY = "`ensemble evaluate RUN --write` writes it anew from the stored votes, and trains nothing"
 Count = int | Number  # a mean row has means where others have counts
 Kind = Literal["vote", "chosen", "best_member", "baseline", "mean_member", "member", "oracle"]
 Outcome = Literal["better", "worse", "not distinguishable"]
-
-
-@dataclass(frozen=True)
-class MemberFacts(Record):
-    """What is known of a member besides its votes."""
-
-    index: int
-    recipe: str
-    num_parameters: int
-    train_seconds: Number
-    kept_epoch: int
 
 
 @dataclass(frozen=True)
@@ -138,30 +167,6 @@ class Choice(Record):
 
 
 @dataclass(frozen=True)
-class PairMeasure(Record):
-    """A diversity measure over all pairs of members; undefined pairs (0/0) are counted and left out."""
-
-    name: str
-    mean: Number
-    lowest: Number
-    highest: Number
-    undefined: int
-
-
-@dataclass(frozen=True)
-class Diversity(Record):
-    """How different the members are on the test rows. disagreement: share of rows with different predicted classes.
-
-    The matrices are of the first members only where there are many (`sections.MATRIX_MEMBERS`); the measures are over
-    all pairs, of very many members (`sections.PAIRED_MEMBERS`) of some at equal distances.
-    """
-
-    measures: tuple[PairMeasure, ...]
-    disagreement: tuple[tuple[float, ...], ...]
-    double_fault: tuple[tuple[float, ...], ...]
-
-
-@dataclass(frozen=True)
 class ClassResult(Record):
     """The headline vote on the test rows of one true class."""
 
@@ -214,63 +219,6 @@ class Contribution(Record):
 
 
 @dataclass(frozen=True)
-class ReliabilityBin(Record):
-    lower: float
-    upper: float
-    count: int
-    confidence: Number
-    accuracy: Number
-
-
-@dataclass(frozen=True)
-class Calibration(Record):
-    """The headline's top-label calibration on test. Bins are (lower, upper]; equal_mass ones have quantiles as edges.
-
-    smooth_ece: the error that needs no bins (`smooth_calibration`), with a bootstrap interval; class_wise_ece: the mean over the
-    classes of the error of each class's probability. NaN in judgements of earlier versions.
-    """
-
-    ece_equal_width: float
-    ece_equal_mass: float
-    equal_width: tuple[ReliabilityBin, ...]
-    equal_mass: tuple[ReliabilityBin, ...]
-    smooth_ece: Number = float("nan")
-    smooth_lower: Number = float("nan")
-    smooth_upper: Number = float("nan")
-    class_wise_ece: Number = float("nan")
-
-
-@dataclass(frozen=True)
-class Ambiguity(Record):
-    """combined = members - ambiguity, for one loss and one way of combining, on test with equal weights."""
-
-    loss: Literal["brier", "log_geometric", "log_mean"]
-    combined: float
-    members: float
-    ambiguity: float
-
-
-@dataclass(frozen=True)
-class Uncertainty(Record):
-    """Mean doubt per test row in nats: total = aleatoric + epistemic; and the epistemic part of right and wrong rows."""
-
-    total: float
-    aleatoric: float
-    epistemic: float
-    epistemic_right: Number
-    epistemic_wrong: Number
-
-
-@dataclass(frozen=True)
-class RiskCoverage(Record):
-    """Test error of the headline among its most certain rows, at growing coverage; `area` is the mean over all rows."""
-
-    coverage: tuple[float, ...]
-    error: tuple[float, ...]
-    area: float
-
-
-@dataclass(frozen=True)
 class DisputedRow(Record):
     """A test row the members dispute: votes per class, and each judged member's class, in the order of the members."""
 
@@ -284,59 +232,12 @@ class DisputedRow(Record):
 
 
 @dataclass(frozen=True)
-class OutOfBagResult(Record):
-    """Error on training rows, each judged only by members that did not train on it.
+class Evaluation(Shown, Record):
+    """The whole judgement of one run.
 
-    never_out: rows in every bag; they have no such vote and count neither as right nor as wrong.
+    sections: the records of all other sections by name, such as a user's own; that of a section that is not registered
+    here is what evaluation.json has of it, as plain values.
     """
-
-    error: Number
-    wrong: int
-    rows: int
-    never_out: int
-    coverage: Number
-    lower: Number
-    upper: Number
-    mean_voters: Number
-
-
-@dataclass(frozen=True)
-class LabelReview(Record):
-    """The headline against labels that people checked again. The rule says what was counted; the source who checked."""
-
-    source: str
-    rule: str
-    corrected: int
-    left_out: int
-    rows: int
-    wrong: int
-    error: float
-    lower: float
-    upper: float
-    wrong_on_doubted: int
-
-
-@dataclass(frozen=True)
-class CascadeResult(Record):
-    """Members asked in turn until they are sure (see `cascade`), beside the soft vote of all.
-
-    threshold: of the mean probability, chosen on validation; NaN where no image may stop early. mean_members: asked
-    per test image. stopped_first: share of test images that only the first member sees.
-    """
-
-    threshold: Number
-    validation_error: float
-    test_error: float
-    lower: float
-    upper: float
-    mean_members: float
-    stopped_first: float
-    full_test_error: float
-
-
-@dataclass(frozen=True)
-class Evaluation(Record):
-    """The whole judgement of one run."""
 
     version: int
     dataset: str
@@ -372,15 +273,22 @@ class Evaluation(Record):
     unknown: tuple[UnknownSet, ...] = ()
     selective: Selective | None = None
     conformal: Conformal | None = None
+    sections: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def headline(self) -> LeaderboardRow:
         """The line of the vote the run was asked for."""
         return next(row for row in self.leaderboard if row.headline)
 
+    def section(self, name: str) -> Any:
+        """The record of a section, wherever it lies; None where this judgement has none of that name."""
+        return getattr(self, name) if name in OWN_PLACES else self.sections.get(name)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; NaN becomes null."""
-        record: dict[str, Any] = json.loads(_adapter().dump_json(self))
+        record: dict[str, Any] = json.loads(_adapter().dump_json(self, exclude={"sections"}))
+        if self.sections:
+            record["sections"] = {name: plain_record(name, found) for name, found in self.sections.items()}
         return record
 
     @staticmethod
@@ -390,11 +298,52 @@ class Evaluation(Record):
             found = record.get("version")
             raise StorageError(f"evaluation.json: found version {found!r}, expected {VERSION}; {REMEDY}")
         try:
-            return _adapter().validate_python(record)
+            evaluation = _adapter().validate_python(record)
         except ValidationError as error:
             raise StorageError(f"evaluation.json does not fit this version: {error}; {REMEDY}") from error
+        return replace(
+            evaluation, sections={name: _as_far_as_it_fits(name, found) for name, found in evaluation.sections.items()}
+        )
+
+
+def plain_record(name: str, found: Any) -> Any:
+    """The JSON form of a section's record, or what was read of one that is not registered here."""
+    section = section_named(name)
+    if section is None or isinstance(found, dict | list):
+        return found
+    return json.loads(_form(section.record).dump_json(found, warnings=False, fallback=_of_numpy))
+
+
+def read_record(name: str, stored: Any) -> Any:
+    """The record of what `plain_record` made of it, as it is where no such section is registered. Raises ValidationError."""
+    section = section_named(name)
+    return stored if section is None else _form(section.record).validate_python(stored)
+
+
+def _as_far_as_it_fits(name: str, stored: Any) -> Any:
+    """The record, or what is stored where the section has another record now."""
+    try:
+        return read_record(name, stored)
+    except ValidationError:
+        return stored
+
+
+def _of_numpy(value: Any) -> Any:
+    """Numbers and arrays of numpy, which a record may hold, as plain values."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 @cache
 def _adapter() -> TypeAdapter[Evaluation]:
     return TypeAdapter(Evaluation)
+
+
+@cache
+def _form(record: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(record)
+
+
+# Sections whose records have a field of their own, where they have always been in evaluation.json.
+OWN_PLACES = frozenset(one.name for one in fields(Evaluation)) - {"sections"}

@@ -14,6 +14,7 @@ checkpoint and leaves.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,7 @@ from ensemble.executors.base import (
     ended,
 )
 from ensemble.executors.inline import record_failure, train_here
+from ensemble.executors.labels import members_in_words
 from ensemble.executors.serving import SILENCE_SAID_S, Ended, Left, Offer, claim_key, hears_all, stops_with, task_key
 from ensemble.executors.world import POLL_S, World, lost_store
 from ensemble.types import Pulse, Task
@@ -137,7 +139,8 @@ class _Round:
         self._taken: set[int] = set()  # positions whose own counter says that a rank has them
         self._places: dict[int, str] = {}
         self._exhausted: float | None = None  # since when all positions are taken
-        self._warned: set[int] = set()  # ranks whose silence has been mentioned
+        self._warned: dict[int, float] = {}  # when the silence of a rank was last mentioned
+        self._unnamed_said = 0.0  # when that of ranks that took a task without a word was
         self._since: dict[int, float] = {}  # when the first word on a position came
         self._mine: int | None = None  # the position that is trained here
 
@@ -197,7 +200,7 @@ class _Round:
                 continue
             self._ranks[letter.position] = rank
             self._since.setdefault(letter.position, time.monotonic())
-            self._warned.discard(rank)
+            self._warned.pop(rank, None)
             yield from self._hear(rank, letter.position, letter.content)
         yield from self._give_up_silent()
 
@@ -233,20 +236,32 @@ class _Round:
                 self._world.discard(task_key(self._number, position))
 
     def _give_up_silent(self) -> Iterator[Outcome]:
-        """Fail the tasks of ranks that have said nothing for too long; a line comes well before."""
+        """Fail the tasks of ranks that have said nothing for too long; lines come well before and again and again."""
         now, patience = time.monotonic(), self._hang_timeout_s
         for position, rank in list(self._ranks.items()):
             where, silent = f"rank {rank}{self._places.get(rank, '')}", now - self._world.heard[rank]
             if silent > patience:
                 reason = f"{where} has shown no sign of life for {patience:g} s (compute.hang_timeout_s); its process or machine may be gone"
                 yield self._lost(position, reason)
-            elif silent > SILENCE_SAID_S and rank not in self._warned:
-                self._warned.add(rank)
+            elif silent > SILENCE_SAID_S and now - self._warned.get(rank, -math.inf) > SILENCE_SAID_S:
+                self._warned[rank] = now
                 self._emit(Notice(
                     f"no sign of life from {where} for {silent:.0f} s; after {patience:g} s (compute.hang_timeout_s) its task is tried elsewhere"
                 ))  # fmt: skip
-        if self._exhausted is not None and now - self._exhausted > patience:
-            for position in set(self._waiting) - set(self._ranks) - {self._mine}:
+        unnamed = set(self._waiting) - set(self._ranks) - {self._mine}
+        if self._exhausted is None or not unnamed:
+            return
+        silent = now - self._exhausted
+        if silent > SILENCE_SAID_S and now - self._unnamed_said > SILENCE_SAID_S:
+            self._unnamed_said = now
+            members = members_in_words(
+                member.index for position in unnamed for member in self._waiting[position].members
+            )
+            self._emit(Notice(
+                f"no word for {silent:.0f} s from who took {members}; after {patience:g} s (compute.hang_timeout_s) they are tried elsewhere"
+            ))  # fmt: skip
+        if silent > patience:
+            for position in unnamed:
                 reason = f"a rank took it and was not heard of for {patience:g} s (compute.hang_timeout_s); its process or machine may be gone"
                 yield self._lost(position, reason)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ensemble import signals
 from ensemble.config.schema import ComputeConfig
@@ -81,7 +82,8 @@ class RayGroupExecutor:
     ) -> Iterator[Outcome]:
         from ray.util.queue import Queue
 
-        mail = Queue(actor_options={"num_cpus": 0})
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        mail = Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})  # not on a machine that may go away
         names, shared, call = list(arrays), [ray.put(array) for array in arrays.values()], ray.put(train)
         running, stop_key, stopping = dict[str, _Group](), StopKey(), False
         waiting = deque(tasks)

@@ -6,9 +6,11 @@ minute, and no further task is placed there until it answers again.
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -39,12 +41,16 @@ class _Machine:
 class HostWatch:
     """Watches in a thread of its own, since a head that hangs answers no question in time.
 
-    silent: identifiers of the nodes that do not answer now.
+    silent: identifiers of the nodes that do not answer now. changed: when one last fell silent, answered again or left; what
+    Ray was doing with that machine at the time may be lost, or waited for by Ray for minutes.
     """
 
     silent: set[str] = field(default_factory=set)
+    changed: float = -math.inf
+    _trouble: dict[str, float] = field(default_factory=dict)  # when a machine of this name was last seen not to answer
     _gone: dict[str, float] = field(default_factory=dict)  # when a machine of this name left the cluster
     _known: dict[str, _Machine] = field(default_factory=dict)
+    _told: Counter[str] = field(default_factory=Counter)
     _news: SimpleQueue[str] = field(default_factory=SimpleQueue)
     _ended: threading.Event = field(default_factory=threading.Event)
     _answered: float = field(default_factory=time.monotonic)
@@ -91,6 +97,16 @@ class HostWatch:
         left = self._gone.get(host)
         return 0.0 if left is None else time.monotonic() - left
 
+    def was_silent(self, host: str, since: float) -> bool:
+        """Whether a machine has not answered for a while since that moment."""
+        return self._trouble.get(host, -math.inf) > since
+
+    def _tell(self, text: str) -> None:
+        """News, numbered where it came before: a run passes the same line on once."""
+        self._told[text] += 1
+        times = self._told[text]
+        self._news.put(text if times == 1 else f"{text} (time {times})")
+
     def _silent_machines(self) -> list[_Machine]:
         known = dict(self._known)  # the other thread changes it
         return [known[number] for number in set(self.silent) if number in known]
@@ -105,7 +121,7 @@ class HostWatch:
             self._answered = time.monotonic()
             if self._head_silent:
                 self._head_silent = False
-                self._news.put("the head of the Ray cluster answers again")
+                self._tell("the head of the Ray cluster answers again")
             self._compare([node for node in nodes if node["Alive"]], first)
             first = False
 
@@ -114,15 +130,15 @@ class HostWatch:
         for number in [number for number in self._known if number not in there]:
             self.silent.discard(number)
             name = self._known.pop(number).name
-            self._gone[name] = time.monotonic()
-            self._news.put(f"{name} has left the Ray cluster")
+            self._gone[name] = self.changed = time.monotonic()
+            self._tell(f"{name} has left the Ray cluster")
         for node in there.values():
             self._gone.pop(node["NodeManagerHostname"], None)
         for number, node in there.items():
             if number not in self._known:
                 self._known[number] = _Machine(node["NodeManagerHostname"])
                 if not first:
-                    self._news.put(f"{node['NodeManagerHostname']} has joined the Ray cluster")
+                    self._tell(f"{node['NodeManagerHostname']} has joined the Ray cluster")
             self._knock(number, node)
 
     def _knock(self, number: str, node: dict[str, Any]) -> None:
@@ -131,15 +147,18 @@ class HostWatch:
             machine.misses = 0
             if number in self.silent:
                 self.silent.discard(number)
-                self._news.put(f"{machine.name} answers again")
+                self.changed = time.monotonic()
+                self._tell(f"{machine.name} answers again")
             return
         machine.misses += 1
         if machine.misses == 1:
             machine.since = time.monotonic()
+        if machine.misses >= _MISSES:
+            self._trouble[machine.name] = time.monotonic()
         if machine.misses == _MISSES:
-            machine.said = time.monotonic()
+            machine.said = self.changed = time.monotonic()
             self.silent.add(number)
-            self._news.put(f"{machine.name} does not answer; no further task is placed there until it does")
+            self._tell(f"{machine.name} does not answer; no further task is placed there until it does")
 
 
 def _answers(host: str, port: int) -> bool:

@@ -35,7 +35,7 @@ def ways_on_cluster(
     measuring = ray.remote(max_retries=3, name=f"{run} kernels of {', '.join(jobs)}".strip(), **options)(_measure)
     with signals.deferred():
         found = measuring.remote(dict(jobs), image_shape, dict(counts), gpus)
-        while not ray.wait([found], timeout=0.5, fetch_local=False)[0]:
+        while not ray.wait([found], timeout=0.5)[0]:
             signals.check()
     try:
         ways: dict[str, Ways] = ray.get(found)

@@ -7,12 +7,12 @@ events reach the driver while the task runs. Worker processes are reused: import
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import ray
@@ -29,6 +29,7 @@ from ensemble.executors.labels import task_label
 from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cluster import connect, disconnect, fitting, wait_for_slots
 from ensemble.executors.ray_hosts import GIVEN_UP_S, GONE_S, HostWatch
+from ensemble.executors.ray_late import ARRIVES_S, UnderWay, not_arrived, not_begun, note_what_is_sent, overdue
 from ensemble.executors.ray_stop import StopKey
 from ensemble.executors.ray_waiting import Need, WaitingLines, slots_now
 from ensemble.executors.ray_worker import Broke, NeedsOwnProcess, kept_process, single_process, train_remotely
@@ -57,7 +58,9 @@ class RayExecutor:
         self._wanted = compute.slots
         self._avoided: set[str] = set()  # nodes with a GPU that does not work
         self._lost: set[str] = set()  # nodes that do not answer
-        self._taken_back: set[str] = set()  # those from which waiting tasks have been taken back
+        self._taken_back = -math.inf  # when tasks that had not begun were last taken back
+        self._pins: dict[str, str] = {}  # the node that a task is to have, by the task's identifier
+        self._pinned: Counter[str] = Counter()  # how often each node was chosen so
         self._request = compute, device
         self._hosts = HostWatch()
         self._node_patience_s = compute.placement_timeout_s + 2 * _ANSWER_S
@@ -100,7 +103,7 @@ class RayExecutor:
     ) -> Iterator[Outcome]:
         given = (ray.put(train), list(arrays), self._share(arrays))
         waiting = deque(tasks)
-        running: dict[Any, _UnderWay] = {}
+        running: dict[Any, UnderWay] = {}
         looked, stopping, self._stop_key = time.monotonic(), False, StopKey()
         try:
             while True:
@@ -115,23 +118,24 @@ class RayExecutor:
                 if time.monotonic() - looked > _LOOK_AGAIN_S:
                     looked = time.monotonic()
                     self._look_at_nodes(waiting, running)
-                    self._say_what_waits(running, emit)
+                    self._look_at_late(waiting, running, emit)
                 if not stopping:
                     tried_again(tasks, waiting)
                 if waiting and not running:
                     self._wait_for_a_node()
                 while waiting and len(running) < self.slots:
                     if wanted(task := waiting.popleft()):
-                        running[self._start(task, *given)] = _UnderWay(Collector(task, emit))
+                        running[self._start(task, *given)] = UnderWay(Collector(task, emit))
                 if not running:
                     return
-                # A short wait, so that signals are seen: Python handles none while Ray waits.
-                ready, _ = ray.wait(list(running), num_returns=1, timeout=0.5, fetch_local=False)
+                # A short wait, so that signals are seen: Python handles none while Ray waits. What is ready is here: Ray
+                # may take minutes to bring what a machine sent that was silent for a while.
+                ready, _ = ray.wait(list(running), num_returns=1, timeout=0.5, fetch_local=True)
                 for stream in ready:
                     work, now = running[stream], time.monotonic()
                     if work.heard is None and self._waiting is not None:
                         _say(self._waiting.begin(work.collector.task, now), emit)
-                    work.heard = now
+                    work.heard, work.sent = now, None
                     if self._advance(stream, work):
                         del running[stream]
                         if work.refused and not stopping:
@@ -148,26 +152,36 @@ class RayExecutor:
             if stopping:
                 self._stop_key.remove()
 
-    def _look_at_nodes(self, waiting: deque[Task], running: dict[Any, _UnderWay]) -> None:
+    def _look_at_nodes(self, waiting: deque[Task], running: dict[Any, UnderWay]) -> None:
         """Follow the number of nodes, and take back what waits at nodes that do not answer."""
         fits = self._fitting_slots()
         if self._wanted is None and waiting:
             self.slots = max(1, fits)
         unheard = [stream for stream, work in running.items() if work.heard is None]
         nobody = fits == 0 and len(unheard) == len(running)
-        if nobody or (self._hosts.silent - self._taken_back):
-            self._taken_back = set(self._hosts.silent)
-            for stream in unheard:
-                waiting.appendleft(running.pop(stream).collector.task)
-                ray.cancel(stream, force=True)
-                if self._waiting is not None:
-                    self._waiting.drop(waiting[0])
+        if nobody or self._hosts.changed > self._taken_back:
+            self._taken_back = time.monotonic()
+            self._take_back(unheard, waiting, running)
 
-    def _say_what_waits(self, running: dict[Any, _UnderWay], emit: Emit) -> None:
-        """Now and then, a line where other jobs hold the slots that tasks of this run wait for."""
+    def _take_back(self, streams: Sequence[Any], waiting: deque[Task], running: dict[Any, UnderWay]) -> None:
+        """Ask Ray for these tasks again."""
+        for stream in streams:
+            waiting.appendleft(running.pop(stream).collector.task)
+            ray.cancel(stream, force=True)
+            if self._waiting is not None:
+                self._waiting.drop(waiting[0])
+
+    def _look_at_late(self, waiting: deque[Task], running: dict[Any, UnderWay], emit: Emit) -> None:
+        """Now and then, lines on tasks that wait for slots that others hold, or that are late; the latter are asked for again."""
+        lines = self._waiting
+        if lines is None:  # no other machine, and nobody else's tasks
+            return
+        note_what_is_sent(running)
+        for line in not_arrived(self._run_name, running.values()):
+            emit(Notice(line))
         unheard = [(work.collector.task, work.started) for work in running.values() if work.heard is None]
-        lines, now = self._waiting, time.monotonic()
-        if lines is None or not lines.due([started for _, started in unheard], now):
+        now = time.monotonic()
+        if not lines.due([started for _, started in unheard], now):
             return
         avoided = self._avoided | self._unreachable()
         try:
@@ -175,6 +189,14 @@ class RayExecutor:
         except (RayError, RuntimeError, TimeoutError):  # a head that does not answer is told of by `_hosts`
             return
         _say(lines.wait(unheard, len(running) - len(unheard), slots, now), emit)
+        for line in not_begun(self._run_name, running.values(), slots):
+            emit(Notice(line))
+        late = overdue(running, slots, self._hosts)
+        for stream in late:
+            node = min(slots.free_nodes, key=lambda node: self._pinned[node])
+            self._pinned[node] += 1
+            self._pins[running[stream].collector.task.id] = node
+        self._take_back(late, waiting, running)
 
     def _wait_for_a_node(self) -> None:
         """Raises ComputeError where nothing is under way and no node that can hold a task is there in time."""
@@ -191,7 +213,7 @@ class RayExecutor:
     def _unreachable(self) -> set[str]:
         return self._lost | self._hosts.silent
 
-    def _stop(self, waiting: deque[Task], running: dict[Any, _UnderWay]) -> None:
+    def _stop(self, waiting: deque[Task], running: dict[Any, UnderWay]) -> None:
         """Start no further task, drop those that have not begun, and ask the others to hand in a checkpoint."""
         waiting.clear()
         for stream in [stream for stream, work in running.items() if work.heard is None]:
@@ -207,12 +229,17 @@ class RayExecutor:
             options = task_options(self._threads, self._gpus, keeps)
             self._remotes[keeps] = ray.remote(max_retries=0, **options)(train_remotely)
         self._spare_the_last()  # nodes may have gone away meanwhile
-        avoided = sorted(self._avoided | self._unreachable())
-        elsewhere = {"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else None
-        remote = self._remotes[keeps].options(label_selector=elsewhere, name=task_label(self._run_name, task))
+        avoided = self._avoided | self._unreachable()
+        more: dict[str, Any] = {"name": task_label(self._run_name, task)}
+        pin = self._pins.pop(task.id, None)
+        if pin is not None and pin not in avoided:
+            more["scheduling_strategy"] = NodeAffinitySchedulingStrategy(pin, soft=True)
+        elif avoided:
+            more["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"}
+        remote = self._remotes[keeps].options(**more)
         return remote.remote(call, task, self._gpus, self._stop_key.name, names, *references)
 
-    def _advance(self, stream: Any, work: _UnderWay) -> bool:
+    def _advance(self, stream: Any, work: UnderWay) -> bool:
         """Take the next item of a task; True when the task has ended."""
         try:
             item = ray.get(next(stream))
@@ -245,16 +272,18 @@ class RayExecutor:
         if self._avoided and self._fitting_slots() == 0:
             self._avoided.clear()
 
-    def _is_given_up(self, work: _UnderWay) -> bool:
+    def _is_given_up(self, work: UnderWay) -> bool:
         """Whether a task has said nothing for too long; less patience is had where its machine does not answer either."""
         patience_s, place = self._hang_timeout_s, work.collector.place
         if place is not None and self._hosts.silent_s(place.host) > GIVEN_UP_S:
             patience_s = min(patience_s, GIVEN_UP_S)
         if place is not None and self._hosts.gone_s(place.host) > GONE_S:
             patience_s = min(patience_s, GONE_S)
+        if place is not None and self._hosts.was_silent(place.host, work.started) and work.sent_s > ARRIVES_S:
+            return True
         return work.silent_s > patience_s
 
-    def _end_silent(self, stream: Any, work: _UnderWay) -> None:
+    def _end_silent(self, stream: Any, work: UnderWay) -> None:
         """Give up a task that says nothing any more: its worker hangs and is killed, or its node does not answer."""
         place, silent = work.collector.place, f"no sign of life for {self._hang_timeout_s:g} s (compute.hang_timeout_s)"
         lost_s, kind = time.monotonic() - work.started, "hung"
@@ -263,6 +292,11 @@ class RayExecutor:
             kind, silent = "lost_node", f"the node {place.host} has not answered for {away_s:.0f} s"
         elif place is not None and self._hosts.gone_s(place.host):
             kind, silent = "lost_node", f"the node {place.host} has left the cluster"
+        elif place is not None and work.sent_s > ARRIVES_S:
+            kind, silent = (
+                "lost_node",
+                f"what was sent from the node {place.host} has not arrived for {work.sent_s:.0f} s",
+            )
         elif place is not None:
             try:
                 self._kill_worker(place)
@@ -301,21 +335,6 @@ class RayExecutor:
         self._hosts.stop()
         if self._owns and ray.is_initialized():
             disconnect()
-
-
-@dataclass(slots=True, eq=False)
-class _UnderWay:
-    """A task that Ray has been given. refused: its process could not train it, and it must be started again."""
-
-    collector: Collector
-    started: float = field(default_factory=time.monotonic)
-    heard: float | None = None  # when it last said anything; none before its first word
-    refused: bool = False
-
-    @property
-    def silent_s(self) -> float:
-        """Seconds since its last word; 0 before the first, since it may be waiting for a slot."""
-        return 0.0 if self.heard is None else time.monotonic() - self.heard
 
 
 def task_options(threads: int, gpus: float, keeps_process: bool = True) -> dict[str, Any]:

@@ -43,11 +43,15 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """What the head says: tasks that the nodes can hold, those they could hold now, and whether any such request waits."""
+    """What the head says: tasks that the nodes can hold, those they could hold now, and whether any such request waits.
+
+    free_nodes: identifiers of the nodes that could hold one now.
+    """
 
     total: int
     free: int
     waits: bool
+    free_nodes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -120,12 +124,13 @@ def slots_now(need: Need, avoided: Collection[str] = ()) -> Slots:
     state = get_cluster_resource_state(GcsClient(address=ray.get_runtime_context().gcs_address))
     nodes = [node for node in state.node_states if node.node_id.hex() not in avoided]
     total = sum(fitting_on(dict(node.total_resources), need.cpus, need.gpus) for node in nodes)
-    free = sum(fitting_on(dict(node.available_resources), need.cpus, need.gpus) for node in nodes)
+    room = {n.node_id.hex(): fitting_on(dict(n.available_resources), need.cpus, need.gpus) for n in nodes}
     asked = [one.request for one in state.pending_resource_requests]
     if need.workers > 1:
         asked = [part for gang in state.pending_gang_resource_requests for part in gang.requests]
     waits = any(_same(dict(one.resources_bundle), need) for one in asked)
-    return Slots(total // need.workers, free // need.workers, waits)
+    free_nodes = tuple(sorted(node for node, fits in room.items() if fits > 0))
+    return Slots(total // need.workers, sum(room.values()) // need.workers, waits, free_nodes)
 
 
 def _same(bundle: Mapping[str, float], need: Need) -> bool:

@@ -128,9 +128,9 @@ def stops_with(world: World) -> Iterator[None]:
 def hears_all(world: World, silent: Callable[[int, float], None]) -> Iterator[None]:
     """Inside, rank 0 trains together with the others, which wait for each other without a word when one is gone.
 
-    silent: called once for each silence, in another thread, with the rank and the seconds.
+    silent: called every SILENCE_SAID_S of a silence, in another thread, with the rank and the seconds.
     """
-    counts, heard, said = [0] * (world.size - 1), [time.monotonic()] * (world.size - 1), set[int]()
+    counts, heard, said = [0] * (world.size - 1), [time.monotonic()] * (world.size - 1), dict[int, float]()
 
     def look() -> None:
         if world.stop_asked():
@@ -139,9 +139,9 @@ def hears_all(world: World, silent: Callable[[int, float], None]) -> Iterator[No
             now = time.monotonic()
             if count != counts[place]:
                 counts[place], heard[place] = count, now
-                said.discard(place)
-            elif now - heard[place] > SILENCE_SAID_S and place not in said:
-                said.add(place)
+                said.pop(place, None)
+            elif now - max(heard[place], said.get(place, 0.0)) > SILENCE_SAID_S:
+                said[place] = now
                 silent(place + 1, now - heard[place])
 
     with _watching(look):

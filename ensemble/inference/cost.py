@@ -1,4 +1,5 @@
-"""What a prediction takes on this machine: milliseconds and parameters of the whole vote, and of the member that validation picks.
+"""What a prediction takes on this machine: milliseconds and parameters of the whole vote, of the member that validation picks, and of
+the one network on all rows.
 
     for one in measure(load_ensemble("runs/quickstart"), run.evaluation):
         print(one.name, one.one_ms, one.each_of_batch_ms)
@@ -10,14 +11,17 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from ensemble.evaluation.records import Evaluation
+from ensemble.inference.stored import alone, baseline_of
 from ensemble.inference.trained import TrainedEnsemble
+from ensemble.storage.cost_file import CostFile, CostKind, StoredCost
 
 BATCH = 64
 _WARM_UPS, _LEAST, _PATIENCE_S = 3, 10, 1.0
@@ -25,13 +29,18 @@ _WARM_UPS, _LEAST, _PATIENCE_S = 3, 10, 1.0
 
 @dataclass(frozen=True)
 class Cost:
-    """Medians in milliseconds: of one image alone, and of each image in batches of `BATCH`. parameters: all that are needed."""
+    """Medians in milliseconds: of one image alone, and of each image in batches of `BATCH`.
+
+    members: networks that are asked. parameters: all that are needed. indices: of the members; none of the baseline, which is none.
+    """
 
     name: str
     members: int
     parameters: int
     one_ms: float
     each_of_batch_ms: float
+    kind: CostKind
+    indices: tuple[int, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -39,23 +48,46 @@ class Cost:
 
 
 def measure(trained: TrainedEnsemble, evaluation: Evaluation) -> list[Cost]:
-    """The vote of all members, and the member that validation picks alone (where there are others)."""
+    """The vote of all members, and where there are others, the member that validation picks alone and the one network on all rows."""
     vote, count, reference = trained.vote, len(trained.vote.members), evaluation.verdict.member
     parameters = {member.index: int(member.num_parameters) for member in evaluation.members}
-    found = [
-        _cost(f"{vote.aggregator} vote of {count} members" if count > 1 else "the one member", trained, parameters)
-    ]
-    alone = tuple(member for member in vote.members if member.index == reference)
-    if count > 1 and alone:
-        single = TrainedEnsemble(replace(vote, members=alone, weights_M=None, aggregator="soft"), trained.device.type)
-        found.append(_cost(f"member {reference} alone", single, parameters))
+    name = f"{vote.aggregator} vote of {count} members" if count > 1 else "the one member"
+    found = [_cost(name, "vote", trained, trained.member_indices, parameters)]
+    single = next((member for member in vote.members if member.index == reference), None)
+    if count > 1 and single is not None:
+        network = TrainedEnsemble(alone(vote, single), trained.device.type)
+        found.append(_cost(f"member {reference} alone", "member", network, (reference,), parameters))
+    baseline = baseline_of(vote)
+    row = next((row for row in evaluation.leaderboard if row.kind == "baseline"), None)
+    if baseline is not None and row is not None:
+        network = TrainedEnsemble(alone(vote, baseline), trained.device.type)
+        needed = {baseline.index: int(row.num_parameters)}
+        found.append(_cost("one network on all training rows", "baseline", network, (), needed))
     return found
 
 
-def _cost(name: str, trained: TrainedEnsemble, parameters: dict[int, int]) -> Cost:
+def to_store(costs: list[Cost], trained: TrainedEnsemble) -> CostFile:
+    """What the run keeps of it, see `storage.cost_file`."""
+    kept = [
+        StoredCost(
+            kind=one.kind,
+            members=list(one.indices),
+            parameters=one.parameters,
+            one_ms=one.one_ms,
+            each_of_batch_ms=one.each_of_batch_ms,
+        )
+        for one in costs
+    ]
+    return CostFile(machine=machine(trained), batch=BATCH, aggregator=trained.vote.aggregator, costs=kept)
+
+
+def _cost(
+    name: str, kind: CostKind, trained: TrainedEnsemble, indices: tuple[int, ...], parameters: Mapping[int, int]
+) -> Cost:
     images = np.random.default_rng(0).integers(0, 256, (BATCH, *trained.image_shape)).astype(np.uint8)
     needed = sum(parameters[index] for index in trained.member_indices)
-    return Cost(name, len(trained.vote.members), needed, _ms(trained, images[:1]), _ms(trained, images) / BATCH)
+    one_ms, of_batch_ms = _ms(trained, images[:1]), _ms(trained, images) / BATCH
+    return Cost(name, len(trained.vote.members), needed, one_ms, of_batch_ms, kind, indices)
 
 
 def _ms(trained: TrainedEnsemble, images: np.ndarray[Any, np.dtype[np.uint8]]) -> float:
@@ -71,9 +103,9 @@ def _ms(trained: TrainedEnsemble, images: np.ndarray[Any, np.dtype[np.uint8]]) -
     return 1000 * statistics.median(times)
 
 
-def machine() -> str:
+def machine(trained: TrainedEnsemble) -> str:
     """On what it was measured, in a few words."""
-    if torch.cuda.is_available():
+    if trained.device.type == "cuda":
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
     return f"CPU, {threads} thread{'s' if threads > 1 else ''}"

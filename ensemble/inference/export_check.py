@@ -151,9 +151,12 @@ def _test_images(trained: TrainedEnsemble) -> ByteArray:
     kept = disputed_images(RunFolder.read(trained.vote.folder))
     if kept:
         return np.stack(list(kept.values())[:MOST_REAL_ROWS])
+    data = trained.vote.experiment.data
     try:
-        # Nothing is downloaded only to be compared with.
-        dataset = load_dataset(trained.vote.experiment.data.model_copy(update={"download": False}))
+        if data.stored_code:
+            raise DataError("nothing is executed only to be compared with")
+        # Nor is anything downloaded.
+        dataset = load_dataset(data.model_copy(update={"download": False}))
     except DataError:
         return np.empty((0, *trained.image_shape), np.uint8)
     images = dataset.test_images_NCHW[:MOST_REAL_ROWS]

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from ensemble.config.schema import Aggregator
+from ensemble.data.views import views_of
 from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import PROBABILITY_FLOOR
 from ensemble.inference.stored import StoredMember, StoredVote
+from ensemble.training.losses import voting_logits
 from ensemble.training.stack import Stack
 from ensemble.training.stored_stack import stack_of
 from ensemble.training.suitability import largest_stack, shares_features
@@ -45,16 +47,26 @@ class Members(nn.Module):
         self.register_buffer("std_SC11", scales_S2C[:, 1, :, None, None].clone())
         ascending = sorted(range(len(order)), key=order.__getitem__)
         self.positions = None if ascending == list(range(len(order))) else ascending
+        self.views = views_of(vote.experiment.evaluation.tta, *vote.image_shape[1:])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Probabilities [M, N, K], float32, of images [N, C, H, W], uint8 or float32 in [0, 1]."""
+        """Probabilities [M, N, K], float32, of images [N, C, H, W], uint8 or float32 in [0, 1]; means over the run's views of them."""
+        first, *others = self.views
+        whole = self._of_view(first(images))
+        for view in others:
+            whole = whole + self._of_view(view(images))
+        return whole / len(self.views) if others else whole
+
+    def _of_view(self, images: Tensor) -> Tensor:
         unit = images.float() / 255 if images.dtype == torch.uint8 else images
         batches = [
             ((unit - mean_C11) / std_C11).contiguous(memory_format=torch.channels_last)
             for mean_C11, std_C11 in zip(self.mean_SC11, self.std_SC11, strict=True)
         ]
         parts = zip(self.stacks, self.scale_of, strict=True)
-        logits_BMK = torch.cat([stack(batches[scale]).float() for stack, scale in parts], dim=1)
+        logits_BMK = torch.cat(
+            [voting_logits(stack(batches[scale]).float(), bool(stack.one_vs_all)) for stack, scale in parts], dim=1
+        )
         if self.positions is not None:
             logits_BMK = logits_BMK[:, self.positions]
         return logits_BMK.transpose(0, 1).softmax(-1)

@@ -5,7 +5,7 @@ vote = read_vote(Path("runs/quickstart"))
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from ensemble.storage import RunFolder
 from ensemble.storage.descriptions import DatasetFacts
 from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import MEMBER, WEIGHTS
-from ensemble.storage.names import CONFIG, DATASET, PLAN
+from ensemble.storage.names import BASELINE, CONFIG, DATASET, PLAN
 from ensemble.types import DoubleArray, FloatArray, MemberResult
 
 
@@ -131,6 +131,20 @@ def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool
         pixels=_pixels(folder, described),
         confidences_N=np.sort(decide(chosen, voters.validation.probs_MNK, weights_M).confidences_N),
     )
+
+
+def alone(vote: StoredVote, member: StoredMember) -> StoredVote:
+    """One network of a run by itself: its own probabilities are the vote."""
+    return replace(vote, members=(member,), weights_M=None, aggregator="soft")
+
+
+def baseline_of(vote: StoredVote) -> StoredMember | None:
+    """The network that was trained on all rows and does not vote; None in a run without one."""
+    folder = RunFolder.read(vote.folder)
+    found = folder.load_baseline(weights=True)
+    if found is None:
+        return None
+    return StoredMember(found.index, found.recipe, dict(found.weights), folder.path / BASELINE / WEIGHTS)
 
 
 def _known(votes: SplitVotes, aggregator: Aggregator, weights_M: DoubleArray | None) -> Known:

@@ -40,11 +40,14 @@ def follow(cluster: Cluster, job: str) -> int:
     """
     log = _Log(cluster, job)
     log.start()
-    answered, waiting = time.monotonic(), ""
+    answered, waiting, away = time.monotonic(), "", False
     while True:
         try:
             info = cluster.answer(lambda: cluster.client.get_job_info(job))
             answered = time.monotonic()
+            if away:
+                away = False
+                json_lines.tell(f"the head of the cluster at {cluster.address} answers again")
             if info.status.is_terminal():
                 break
             if str(info.status) == "PENDING" and info.message != waiting:
@@ -55,6 +58,11 @@ def follow(cluster: Cluster, job: str) -> int:
                 raise ComputeError(
                     f"the head of the cluster at {cluster.address} has not answered for {SILENCE_S:g} s ({short(error)}): it has ended, or the line to it; the job {job} may still run. Go on following: {command('--follow', job, '--address', cluster.address)}; where the cluster was started anew, submit the same job again: it goes on where the run folder is"
                 ) from error
+            if not away:
+                away = True
+                json_lines.tell(
+                    f"the head of the cluster at {cluster.address} does not answer ({short(error)}); given up after {SILENCE_S:g} s without an answer"
+                )
         time.sleep(HEARTBEAT_S)
     log.finish()
     json_lines.tell(f"job {job}: {info.status}")

@@ -22,13 +22,13 @@ from typing import Any
 
 import ensemble
 from ensemble.config import load_config, weights_file
-from ensemble.config.data import PICTURES
+from ensemble.config.data import DataConfig
 from ensemble.config.keys import kind_of
 from ensemble.config.loading import apply_override
 from ensemble.config.shipped import find_configuration
 from ensemble.config.yaml_source import read_yaml
 from ensemble.errors import ConfigError
-from ensemble.models import own_code
+from ensemble.outside import own_code
 from ensemble.outside.paths import given_path
 
 MOST_BYTES = 100 * 2**20  # Ray's dashboard takes no larger request
@@ -76,6 +76,8 @@ def collect(
     beside = [Path(os.path.abspath(config))]  # noqa: PTH100 - links stay as they are
     for model in models:
         beside += _files_of_model(model, beside[0].parent)
+    for _, section in _data_sections(values):
+        beside += _source(section).files_beside(section, beside[0].parent)
     files = _placed(beside, here)
     place = next(name for name, path in files.items() if path == beside[0])
     given = _given(more, here)
@@ -154,18 +156,40 @@ def _files_below(folder: Path) -> Iterator[Path]:
         yield from (path for name in sorted(names) if (path := Path(root, name)).is_file())
 
 
+def _data_sections(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every section of data with its place in the configuration."""
+    sets = _list(_of(values.get("evaluation"), "sets"))
+    for where, section in (
+        ("data", values.get("data")),
+        *((f"evaluation.sets.{n}.data", _of(one, "data")) for n, one in enumerate(sets)),
+    ):
+        if isinstance(section, dict):
+            yield where, section
+
+
+def _source(section: Mapping[str, Any]) -> type[DataConfig]:
+    """The source that a section names; what all have in common where there is none of that name, which is said elsewhere."""
+    return DataConfig.registry.find(str(section.get("name"))) or DataConfig
+
+
 def _data(values: Mapping[str, Any], here: Path, files: dict[str, Path], given: set[str]) -> list[str]:
     """Adds the files that sections of data name to `files`; returns what is looked for on the cluster. Raises ConfigError."""
     there = []
     sets = _list(_of(values.get("evaluation"), "sets"))
-    sections = [("data", values.get("data"))]
-    sections += [(f"evaluation.sets.{n}.data", _of(one, "data")) for n, one in enumerate(sets)]
     named = [(f"evaluation.sets.{n}.files", _of(one, "files"), True) for n, one in enumerate(sets)]
-    for where, section in sections:
-        own = _of(section, "name") in PICTURES
-        root, path = _of(section, "root"), _of(section, "path")
-        named += [(f"{where}.root", root, own), (f"{where}.path", path, False)]
-        if own and root is None and isinstance(path, str) and not given_path(path, f"{where}.path").is_absolute():
+    for where, section in _data_sections(values):
+        source = _source(section)
+        own, places = source.pictures, source.places(section)
+        root, path = (section.get(key) if key in places else None for key in ("root", "path"))
+        folder = isinstance(path, str) and (here / given_path(path, f"{where}.path")).is_dir()
+        named += [(f"{where}.root", root, own), (f"{where}.path", path, folder)]
+        if (
+            own
+            and not folder
+            and root is None
+            and isinstance(path, str)
+            and not given_path(path, f"{where}.path").is_absolute()
+        ):
             named.append((f"{where}.root", str(Path(path).parent), True))  # a table's pictures, beside it
     for key, text, needed in named:
         if not isinstance(text, str):
@@ -181,9 +205,9 @@ def _data(values: Mapping[str, Any], here: Path, files: dict[str, Path], given: 
             files[path.as_posix()] = here / path
         elif needed and not any(Path(name).is_relative_to(path) for name in given):
             raise ConfigError(
-                f"{key}: {text}: a folder of this machine, and folders are not uploaded; give the absolute path that it has on the cluster, such as {key.rpartition('.')[0]}.root=/shared/{path.name or 'pictures'}, or send it along: --with {shown_folder(path)} (up to {MOST_BYTES >> 20} MiB)"
+                f"{key}: {text}: a folder of this machine, and folders are not uploaded; give the absolute path that it has on the cluster, such as {key if key.endswith('.path') else key.rpartition('.')[0] + '.root'}=/shared/{path.name or 'pictures'}, or send it along: --with {shown_folder(path)} (up to {MOST_BYTES >> 20} MiB)"
             )
-        elif key.endswith(".path"):
+        elif key.endswith(".path") and not needed:
             raise ConfigError(
                 f"{key}: {text}: is no file of this machine, where relative paths are looked for; give one that is, or the absolute path that it has on the cluster"
             )

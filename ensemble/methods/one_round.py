@@ -68,6 +68,7 @@ class BaggingConfig(MethodSection):
     name: Literal["bagging"]
     in_short = "bagging: each member on a bootstrap sample of the training images (Breiman 1996)"
     mixed = True
+    baseline_by_default = True
     sample_fraction: float = Field(
         1.0, gt=0, le=10, description="rows drawn per member, as a share of the training rows"
     )

@@ -8,7 +8,6 @@ model: {name: python, path: "my_nets.py:make_net", args: {width: 64}}
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,12 +16,10 @@ from pydantic import Field
 
 from ensemble.config.network import Network, register_network
 from ensemble.errors import ConfigError
-from ensemble.models import own_code
+from ensemble.outside import own_code
 
 if TYPE_CHECKING:
     from torch import nn
-
-_PATH = re.compile(r"(?P<file>[A-Za-z_]\w*\.py):(?P<name>[A-Za-z_]\w*)", re.ASCII)
 
 
 @register_network
@@ -41,20 +38,7 @@ class PythonConfig(Network):
     @classmethod
     def complete(cls, values: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
         """With the texts of the files. Raises ConfigError where they cannot be read."""
-        path = values.get("path")
-        if not isinstance(path, str):
-            return values  # which the schema explains
-        match = _PATH.fullmatch(path)
-        if match is None:
-            raise ConfigError(
-                f"model.path = {path!r}: expected FILE.py:NAME with a file beside the configuration and a class or function in it, such as my_nets.py:make_net"
-            )
-        code = own_code.collect(folder / match["file"])
-        if values.get("code", code) != code:
-            raise ConfigError(
-                f"model.code is filled in from the files themselves, and is not what {folder / match['file']} and its neighbours hold; leave it out"
-            )
-        return super().complete({**values, "code": code}, folder)
+        return super().complete(own_code.with_code(values, folder, "model", "my_nets.py:make_net"), folder)
 
     @classmethod
     def of(cls, make: Callable[..., Any], args: Mapping[str, Any]) -> PythonConfig:
@@ -64,7 +48,7 @@ class PythonConfig(Network):
             file = Path(inspect.getsourcefile(make) or "")
         except TypeError:
             file = Path()
-        if not file.is_file() or _PATH.fullmatch(f"{file.name}:{name}") is None:
+        if not file.is_file() or own_code.parsed_path(f"{file.name}:{name}") is None:
             raise ConfigError(
                 f"model: {name} is not at the top of a Python file, so its text cannot travel with the run; put it into one, and import it from there"
             )
@@ -78,10 +62,7 @@ class PythonConfig(Network):
         """What the class or function makes. Raises ConfigError where that fails or is no network for these images."""
         from torch import nn
 
-        match = _PATH.fullmatch(self.path)
-        if match is None or match["file"] not in self.code:
-            raise ConfigError(f"model.path = {self.path!r}: the run holds no text of that file")
-        make = own_code.find(self.code, match["file"], match["name"])
+        make = own_code.find(self.code, self.path)
         called = f"{self.path}(num_classes={num_classes}, in_channels={image_shape[0]}{''.join(f', {k}={v!r}' for k, v in self.args.items())})"
         try:
             with own_code.beside_each_other(self.code):

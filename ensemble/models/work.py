@@ -1,10 +1,12 @@
 """How much work and how much room one image is for a network, known before anything has run.
 
-Nothing is computed: shapes are followed on torch's meta device.
+An image of zeros is passed through it. Where that would be much work, only its shape is followed, on torch's meta device;
+the meta device itself costs seconds, since torch then imports its compiler and sympy.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor, nn
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError
 from ensemble.models import build_model
+
+_MANY_WEIGHTS = 30_000_000
+_MANY_PIXELS = 300 * 300
 
 
 def multiply_adds(config: Network, image_shape: tuple[int, int, int], num_classes: int) -> int:
@@ -86,12 +91,12 @@ def _pass_one(
     kinds: type[nn.Module] | tuple[type[nn.Module], ...],
     calls: list[tuple[nn.Module, tuple[Tensor, ...], Tensor]],
 ) -> tuple[int, ...]:
-    """On the meta device; on the CPU where the network cannot work there, as one that looks at numbers cannot."""
+    """On the CPU, unless the network is a large one, or cannot work on the meta device, as one that looks at numbers cannot."""
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls.append((layer, inputs, output))
 
-    for device in ("meta", "cpu"):
+    for device in ("meta", "cpu") if _is_large(config, image_shape, num_classes) else ("cpu",):
         calls.clear()
         try:
             with torch.device(device), torch.random.fork_rng(devices=[]):
@@ -99,7 +104,8 @@ def _pass_one(
                 for layer in network.modules():
                     if isinstance(layer, kinds) and not list(layer.children()):
                         layer.register_forward_hook(note)
-                answer = network(torch.zeros(1, *image_shape))
+                with torch.no_grad():
+                    answer = network(torch.zeros(1, *image_shape))
                 if not isinstance(answer, Tensor):
                     raise ConfigError(
                         f"model {config.name}: gives a {type(answer).__name__}; expected a tensor of logits"
@@ -114,3 +120,16 @@ def _pass_one(
                     f"model {config.name}: cannot take images of {channels} channels and {height}x{width} pixels: {type(error).__name__}: {error}"
                 ) from error
     raise AssertionError("one of the two has returned or raised")
+
+
+def _is_large(config: Network, image_shape: tuple[int, int, int], num_classes: int) -> bool:
+    """Whether a pass of one image may take longer than what the meta device costs: by its weights and the image's pixels."""
+    pixels = math.prod(image_shape[1:])
+    if pixels > _MANY_PIXELS:
+        return True
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            network = build_model(config, image_shape, num_classes)
+    except Exception:  # the network may be a user's; what is wrong with it is said where it is used
+        return False
+    return sum(parameter.numel() for parameter in network.parameters()) > _MANY_WEIGHTS

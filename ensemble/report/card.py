@@ -13,10 +13,14 @@ from typing import Any
 
 import yaml
 
+from ensemble.config.data import DataConfig
+from ensemble.config.groups import recipe_of
 from ensemble.config.method import MethodSection
+from ensemble.config.tta import TtaConfig
 from ensemble.data import DATASETS
 from ensemble.data.pixel_rule import RESIZED, Resize
 from ensemble.evaluation.records import Evaluation
+from ensemble.evaluation.shown_sections import shown_sections
 from ensemble.outside.names import fenced, in_markdown, markdown_text, shell_word, shown
 from ensemble.report import wording
 from ensemble.report.further_wording import chosen_score, promise_sentence
@@ -58,7 +62,7 @@ def model_card(path: Path) -> str:
         "### By class",
         _table(("class", "test images", "wrong", "error %", "95 % interval"), _class_rows(run.evaluation)),
         "### Against other votes and single members",
-        leaderboard_markdown(run.evaluation).rstrip(),
+        leaderboard_markdown(run.evaluation, run.costs).rstrip(),
         "## Limits",
         _bullets(_limits(run.evaluation, dataset)),
         "## Use",
@@ -103,6 +107,7 @@ def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]
         ("members", "; ".join(members)),
         ("method", (known and known.in_short) or in_markdown(method)),
         ("vote", VOTES[evaluation.aggregator]),
+        *_view_rows(run),
         ("input", f"{channels} x {height} x {width} pixels (channels, height, width), bytes or floats in [0, 1]"),
     ]
     if "mean" in dataset and not (run.config.get("model") or {}).get("mean"):
@@ -116,16 +121,32 @@ def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]
     ]
 
 
+def _view_rows(run: RunFacts) -> Iterator[tuple[str, str]]:
+    """On what the members vote, where that is more than the image itself."""
+    tta = TtaConfig.model_validate((run.config.get("evaluation") or {}).get("tta") or {})
+    if tta.active:
+        what = [f"{tta.crops} fixed crops"] if tta.crops else []
+        what += [f"moves by {wording.plural(tta.shift, 'pixel')}"] if tta.shift else []
+        what += ["all of them mirrored"] if tta.horizontal_flip else []
+        yield (
+            "what a member says",
+            f"the mean over {tta.views} views of each image: as it is, {', '.join(what)} (evaluation.tta)",
+        )
+
+
 def _start_rows(run: RunFacts) -> Iterator[tuple[str, str]]:
     """What the members of each group began with, and what of it was not trained."""
     groups = run.config.get("members") or [run.config]
     for group in groups:
         model = group["model"]
-        to_whom = f" of {in_markdown(str(group.get('name') or model['name']))}" if len(groups) > 1 else ""
+        finished = bool(group.get("finished"))
+        known_as = recipe_of(str(group.get("name") or model["name"]), finished)
+        to_whom = f" of {in_markdown(known_as)}" if len(groups) > 1 else ""
         if given := model.get("weights"):
             digest = model.get("weights_sha256")
             known = f" (SHA-256 {digest[:16]}...)" if digest else ""
-            yield f"weights{to_whom} at the start", in_markdown(str(given).rpartition("/")[2]) + known
+            when = "trained elsewhere, which vote as they are" if finished else "at the start"
+            yield f"weights{to_whom} {when}", in_markdown(str(given).rpartition("/")[2]) + known
         elif model.get("pretrained"):
             yield f"weights{to_whom} at the start", "timm's"
         if (frozen := model.get("freeze", "none")) != "none":
@@ -161,7 +182,9 @@ def _recipe(run: RunFacts) -> str:
     """What decides about the members, as configured; where the files lay is nobody's business."""
     wanted = ("seed", "num_members", "method", "data", "model", "training", "members")
     chosen = {key: run.config[key] for key in wanted if run.config.get(key) not in (None, [], ())}
-    chosen["data"] = {key: value for key, value in chosen["data"].items() if key not in ("root", "path", "download")}
+    source = DataConfig.registry.find(str(chosen["data"].get("name"))) or DataConfig
+    places = source.places(chosen["data"])
+    chosen["data"] = {k: value for k, value in chosen["data"].items() if k not in (*places, "download")}
     chosen = _with_names_of_files(chosen)
     if "members" in chosen:
         chosen["members"] = [_with_names_of_files(group) for group in chosen["members"]]
@@ -179,13 +202,15 @@ def _with_names_of_files(holder: dict[str, Any]) -> dict[str, Any]:
 def _training_rows(run: RunFacts) -> list[tuple[str, str]]:
     environment = run.environment
     seconds = sum(member.train_seconds for member in run.evaluation.members)
-    kept = [member.kept_epoch for member in run.evaluation.members]
-    epochs = str(kept[0]) if min(kept) == max(kept) else f"{min(kept)} to {max(kept)}"
+    kept = [member.kept_epoch for member in run.evaluation.members if member.kept_epoch]
+    elsewhere = len(run.evaluation.members) - len(kept)
+    epochs = "" if not kept else str(kept[0]) if min(kept) == max(kept) else f"{min(kept)} to {max(kept)}"
     packages = environment.get("packages", {})
     versions = ", ".join(f"{name} {found}" for name, found in packages.items() if found)
     rows = [
         ("training time", f"{wording.seconds(seconds)} s over all members"),
         ("epoch whose weights vote", epochs),
+        ("members trained elsewhere", f"{elsewhere}, on images that this run does not know of" if elsewhere else ""),
         ("executor", run.executor),
         ("places", "; ".join(run.places)),
         ("processor", str(environment.get("processor", ""))),
@@ -211,11 +236,8 @@ def _figure_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
         ("expected calibration error (15 equal bins)", wording.loss(headline.ece)),
         ("best single member by validation, test error %", wording.percent(evaluation.verdict.member_error)),
     ]
-    if evaluation.out_of_bag is not None:
-        rows.append(("out-of-bag error %", wording.percent(evaluation.out_of_bag.error)))
-    if evaluation.label_review is not None:
-        rows.append(("test error % on reviewed labels", wording.percent(evaluation.label_review.error)))
-    rows.append(("smooth calibration error", wording.loss(evaluation.calibration.smooth_ece)))
+    for section in shown_sections(evaluation):
+        rows += section.card_rows
     for shifted in evaluation.shifted:
         rows.append((f"error % on shifted images, {shifted.name}", wording.percent(shifted.vote_error)))
     for unknown in evaluation.unknown:
@@ -258,13 +280,7 @@ def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
         lines.append(
             f"Most frequent confusion: {shown(confused[1])} taken for {shown(confused[2])}, {confused[0]:,} times."
         )
-    certain = evaluation.risk_coverage
-    half = min(range(len(certain.coverage)), key=lambda i: abs(certain.coverage[i] - 0.9))
-    doubtful = wording.percent(1 - certain.coverage[half], 0)
-    lines.append(
-        f"Without the {doubtful} % of the test images it is least certain of, the error is "
-        f"{wording.percent(certain.error[half])} %."
-    )
+    lines += [line for section in shown_sections(evaluation) for line in section.limits]
     if evaluation.selective is not None:
         lines += [promise_sentence(one) for one in evaluation.selective.promises if one.kind == "guaranteed"]
     return lines

@@ -10,6 +10,7 @@ from ensemble.evaluation.comparing import ComparedLine, Comparison
 from ensemble.evaluation.written import ALPHA
 from ensemble.outside.names import in_markdown, shown
 from ensemble.report import wording
+from ensemble.report.notebook_table import HtmlRow, table_html
 from ensemble.report.paper_table import PaperTable
 from ensemble.report.paper_tables import latex
 
@@ -166,6 +167,17 @@ def _print_pairs(console: Console, comparison: Comparison) -> None:
         table.add_row(f"{shown(pair.first)} - {shown(pair.second)}", *counts, wording.p_value(pair.p_holm))
     console.print(table)
     console.print()
+
+
+def comparison_html(comparison: Comparison) -> str:
+    """The table, the sentences and the notes for a notebook, which takes its own looks; names are escaped."""
+    titles = headers(comparison)
+    rows = [
+        HtmlRow(cells(line, titles), line.name == comparison.reference or line.kind == "joint")
+        for line in comparison.lines
+    ]
+    texts = [sentence(comparison, line) for line in comparison.lines if line.kind == "joint"]
+    return table_html(titles, rows, [*texts, *notes(comparison)])
 
 
 def comparison_latex(comparison: Comparison, mark: str = "") -> str:

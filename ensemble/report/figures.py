@@ -9,17 +9,26 @@ matplotlib only draws here: its Figure and canvas objects, no pyplot, no state t
 from __future__ import annotations
 
 import io
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
+from ensemble.evaluation.shown_sections import further_sections, shown_sections
+from ensemble.evaluation.views import SectionFigure
 from ensemble.outside.names import shown
 from ensemble.report import plots, set_plots
 from ensemble.report.fonts import OWN_FONT, fonts_for, noting_missing_signs
 from ensemble.report.run_facts import RunFacts
+from ensemble.report.section_parts import figure_name
+from ensemble.report.section_plots import draw, texts_of
 from ensemble.storage.atomic import write_bytes
+
+log = logging.getLogger(__name__)
 
 DPI = 144
 STYLE = {
@@ -29,7 +38,8 @@ STYLE = {
     "axes.edgecolor": plots.MUTED, "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "axes.axisbelow": True, "grid.color": plots.GRID, "grid.linewidth": 0.7,
     "axes.facecolor": "none", "figure.facecolor": plots.SURFACE, "savefig.facecolor": plots.SURFACE,
-    "lines.linewidth": 1.8, "legend.frameon": False, "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8, "legend.fontsize": 8.5,
+    "legend.facecolor": plots.SURFACE, "legend.edgecolor": "none", "legend.framealpha": 0.8,
     "svg.fonttype": "none", "figure.constrained_layout.use": True,
     "text.parse_math": False,  # a name with two dollar signs is a name
 }  # fmt: skip
@@ -86,11 +96,6 @@ PLOTS = (
         plots.learning_error,
     ),
     Plot(
-        "calibration", "Calibration",
-        "Below the dotted line the vote is overconfident, above it underconfident. Larger dots hold more images.",
-        plots.calibration,
-    ),
-    Plot(
         "class_errors", "Error by class",
         "Test error of the vote on each true class, with 95 % intervals. Dotted: over all classes.", plots.class_errors,
     ),
@@ -120,9 +125,37 @@ PLOTS = (
 )  # fmt: skip
 
 
+def plots_of(run: RunFacts) -> list[Plot]:
+    """Every figure that the run has the facts for: ours, and those that sections describe."""
+    return [
+        *(plot for plot in PLOTS if _has_facts(plot, run)),
+        *(
+            Plot(figure_name(section), section.figure.title, section.figure.caption, partial(_draw_section, section.figure))
+            for section in shown_sections(run.evaluation)
+            if section.figure is not None
+        ),
+    ]  # fmt: skip
+
+
 def render_figures(run: RunFacts, salt: str = "run") -> list[RenderedFigure]:
-    """Draw every figure the run has the facts for. salt: keeps the ids of several runs on one page apart."""
-    return render([plot for plot in PLOTS if _has_facts(plot, run)], run, salt, run.evaluation.class_names)
+    """Draw every figure the run has the facts for, but those of users' sections that cannot be drawn. salt: keeps the ids of
+    several runs on one page apart."""
+    sections = [section for section in further_sections(run.evaluation) if section.figure is not None]
+    theirs = {figure_name(section) for section in sections}
+    ours = [plot for plot in plots_of(run) if plot.name not in theirs]
+    drawn = render(ours, run, salt, run.evaluation.class_names)
+    for plot in plots_of(run):
+        if plot.name in theirs:
+            names = [text for one in sections if one.figure is not None for text in texts_of(one.figure)]
+            try:
+                drawn += render([plot], run, salt, [*run.evaluation.class_names, *names])
+            except Exception:  # the section is not ours; the report says that its figure is missing
+                log.debug("figure %s", plot.name, exc_info=True)
+    return drawn
+
+
+def _draw_section(figure: SectionFigure, axes: plots.Axes, _run: Any) -> None:
+    draw(axes, figure)
 
 
 def render(plots: Sequence[Plot], facts: Any, salt: str, names: Iterable[str]) -> list[RenderedFigure]:
@@ -130,7 +163,9 @@ def render(plots: Sequence[Plot], facts: Any, salt: str, names: Iterable[str]) -
     import matplotlib as mpl
 
     fonts = {"font.sans-serif": fonts_for(map(shown, names))}
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE, **fonts}):
+    # A backend among them would be looked for, by importing pyplot, which nothing here needs.
+    defaults = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
+    with mpl.rc_context({**defaults, **STYLE, **fonts}):
         return [_render(plot, facts, f"{salt}-{plot.name}") for plot in plots]
 
 
@@ -198,10 +233,13 @@ def _render(plot: Plot, run: Any, salt: str) -> RenderedFigure:
         plot.draw(figure.add_subplot(), run)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # laid out once; each canvas would do it again
-        FigureCanvasAgg(figure).print_figure(png, format="png", dpi=DPI, metadata={"Software": None})
+        # Not by print_figure, which draws everything once more before, for layouts that may have changed.
+        figure.set_dpi(DPI)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
         with mpl.rc_context({"svg.hashsalt": salt}):
             # Without a date the same run gives the same bytes.
-            FigureCanvasSVG(figure).print_figure(svg, format="svg", metadata={"Date": None, "Creator": None})
+            figure.set_dpi(mpl.rcParams["figure.dpi"])
+            FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
     text = _rounded(svg.getvalue().decode())
     return RenderedFigure(plot, png.getvalue(), text.encode(), _inline(text, plot.title), frozenset(missing))
 
@@ -221,5 +259,5 @@ def _inline(svg: str, title: str) -> str:
         body = body.replace(colour, f"var(--{token})")
     body = re.sub(r"font(-family)?: ?([^;\"]*?)'DejaVu Sans'(, '[^']+')*(, sans-serif)?", r"font\1: \2inherit", body)
     head = re.compile(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>')
-    opening = f'<svg viewBox="\\1" role="img" aria-label="{title}" preserveAspectRatio="xMidYMid meet">'
+    opening = f'<svg viewBox="\\1" role="img" aria-label="{escape(title)}" preserveAspectRatio="xMidYMid meet">'
     return head.sub(opening, body, count=1)

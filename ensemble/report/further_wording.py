@@ -31,17 +31,11 @@ def short_lines(evaluation: Evaluation) -> list[str]:
 
 
 def long_lines(evaluation: Evaluation) -> list[str]:
-    """The same, and selective prediction and calibration without bins."""
+    """The same, and selective prediction."""
     lines = short_lines(evaluation)
     if evaluation.selective is not None:
         lines += _selective(evaluation.selective, len(evaluation.members) > 1)
     lines += evaluation.conformal.cautions if evaluation.conformal is not None else ()
-    if not math.isnan(evaluation.calibration.smooth_ece):
-        found = evaluation.calibration
-        lines.append(
-            f"Calibration: smooth ECE {percent(found.smooth_ece)} % (95 % bootstrap interval, noise taken off, "
-            f"{percent_interval(found.smooth_lower, found.smooth_upper)}), class-wise {percent(found.class_wise_ece)} %."
-        )
     return lines
 
 

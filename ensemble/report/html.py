@@ -8,8 +8,6 @@ Every number on it is taken from evaluation.json by its key and stands as <data 
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,9 +16,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ensemble.data.showing import how_shown, viewable
+from ensemble.data.showing import how_shown
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import DisputedRow, LeaderboardRow
+from ensemble.evaluation.shown_sections import further_sections, shown_sections
 from ensemble.outside.long_work import working
 from ensemble.outside.names import shown
 from ensemble.report import wording
@@ -40,18 +39,15 @@ from ensemble.report.many_runs_page import overview_figures, overview_part, page
 from ensemble.report.numbers import Numbers
 from ensemble.report.paper_tables import TABLES, write_tables
 from ensemble.report.run_facts import RunFacts, read_run
+from ensemble.report.section_parts import figure_name, page_section
+from ensemble.report.tables import cost_sentence
+from ensemble.report.thumbnails import BothPictures, RunPictures
+from ensemble.results.predictions import surest_mistakes
 from ensemble.storage.atomic import write_bytes
-from ensemble.types import ByteArray
 
 REPORT, FIGURES = "report.html", "figures"
-WRONG_SHOWN = 100
-PICTURE_SIDE = 84  # of disputed images, in pixels of the page
+WRONG_SHOWN, PICTURES_OF_WRONG = 100, 40
 INLINE_ELSEWHERE = ("confusion", "disputed")  # the page has these as a table and as real images
-AMBIGUITIES = {
-    "brier": "Brier score, mean probability",
-    "log_geometric": "log loss, geometric mean",
-    "log_mean": "log loss, mean probability",
-}
 DECISIONS = {"drop": "left out", "retry": "tried again", "stop": "stopped the run"}
 
 
@@ -94,7 +90,7 @@ def write_report(
     if beside:
         for run, drawn in zip(runs, figures, strict=True):
             write_figures(drawn, run.path / FIGURES)
-            write_tables(run.evaluation, run.path / TABLES)
+            write_tables(run.evaluation, run.path / TABLES, run.costs)
     write_bytes(out, page.encode())
     for line in overview.left_out if overview else ():
         tell(line)
@@ -107,7 +103,13 @@ def write_report(
 def notices(run: RunFacts, figures: Sequence[RenderedFigure]) -> list[str]:
     """What the page and the figures of a run do not show."""
     missing: set[str] = set().union(*(figure.missing for figure in figures))
-    return [line for line in (cut_classes(run.evaluation), missing_note(missing)) if line]
+    drawn = {figure.plot.name for figure in figures}
+    undrawn = [
+        f"section {one.name}: its figure cannot be drawn"
+        for one in further_sections(run.evaluation)
+        if one.figure is not None and figure_name(one) not in drawn
+    ]
+    return [line for line in (cut_classes(run.evaluation), missing_note(missing), *undrawn) if line]
 
 
 def render_page(runs: Sequence[RunFacts], figures: Sequence[Sequence[RenderedFigure]], mark: str = "") -> str:
@@ -143,7 +145,7 @@ def _environment() -> Environment:
 
 def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -> dict[str, Any]:
     """What the template needs of one run."""
-    evaluation = run.evaluation
+    evaluation, pictures, numbers = run.evaluation, RunPictures(run), Numbers(run.record)
     whole = len(evaluation.class_names) <= MATRIX_UP_TO
     gains = {one.member: f"contributions.{i}.gain" for i, one in enumerate(evaluation.contributions)}
     return {
@@ -151,7 +153,9 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "run": run,
         "evaluation": evaluation,
         "names": [shown(name) for name in evaluation.class_names],
-        "n": Numbers(run.record),
+        "n": numbers,
+        "sections": {one.name: page_section(one, numbers) for one in shown_sections(evaluation) if one.own_place},
+        "further": [page_section(one, numbers) for one in further_sections(evaluation)],
         "best_member": next(
             f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.kind == "best_member"
         ),
@@ -167,20 +171,22 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
             for one in figures
             if one.plot.name not in INLINE_ELSEWHERE
         },
-        "disputed": [_disputed_part(run, i, row) for i, row in enumerate(evaluation.disputed)],
+        "disputed": [_disputed_part(run, i, row, pictures) for i, row in enumerate(evaluation.disputed)],
         "confusion_shades": _confusion_shades(evaluation.confusion) if whole else [],
         "largest": [] if whole else largest_confusions(evaluation)[:CONFUSIONS_SHOWN],
         "worst": [] if whole else worst_classes(evaluation)[:CLASSES_SHOWN],
-        **_wrong_part(run),
+        **_wrong_part(run, pictures),
         "cut": cut_classes(evaluation),
         "how_shown": how_shown(len(next(iter(run.images.values())))) if run.images else "",
         "failed": wording.plural(len(run.failures), "member"),
         "cautions": wording.cautions(evaluation),
         "outlook": wording.outlook(evaluation),
-        "ambiguities": AMBIGUITIES,
         "decisions": DECISIONS,
         "recipes": list(dict.fromkeys(member.recipe for member in evaluation.members)),
         "seconds": wording.seconds,
+        "milliseconds": wording.milliseconds,
+        "row_costs": [None if run.costs is None else run.costs.of(row) for row in evaluation.leaderboard],
+        "cost_sentence": "" if run.costs is None else cost_sentence(evaluation, run.costs),
         "percent": wording.percent,
     }
 
@@ -199,12 +205,22 @@ def _whiskers(rows: Sequence[LeaderboardRow]) -> list[tuple[float, float, float]
     ]
 
 
-def _wrong_part(run: RunFacts) -> dict[str, Any]:
+def _wrong_part(run: RunFacts, pictures: RunPictures) -> dict[str, Any]:
     """The test images that the vote gets wrong, the surest first, and the file of every disputed one."""
     test = [one for one in run.predictions if one.part == "test"]
-    wrong = sorted((one for one in test if not one.right), key=lambda one: -one.probability)
+    wrong = surest_mistakes(test)
     files = {one.row: one.file for one in test if one.file}
-    return {"wrong": wrong[:WRONG_SHOWN], "wrong_count": len(wrong), "files": files, "kept_predictions": bool(test)}
+    both = [pictures.of(one.row) for one in wrong[:PICTURES_OF_WRONG]]
+    nothing = BothPictures(None, None)
+    return {
+        "wrong": [
+            (one, both[place] if place < len(both) else nothing) for place, one in enumerate(wrong[:WRONG_SHOWN])
+        ],
+        "wrong_pictures": any(one.seen or one.original for one in both),
+        "wrong_count": len(wrong),
+        "files": files,
+        "kept_predictions": bool(test),
+    }
 
 
 def _confusion_shades(confusion: Sequence[Sequence[int]]) -> list[list[int]]:
@@ -216,15 +232,14 @@ def _confusion_shades(confusion: Sequence[Sequence[int]]) -> list[list[int]]:
     return [[math.ceil(80 * share / top) for share in row] for row in shares]
 
 
-def _disputed_part(run: RunFacts, position: int, row: DisputedRow) -> dict[str, Any]:
+def _disputed_part(run: RunFacts, position: int, row: DisputedRow, pictures: RunPictures) -> dict[str, Any]:
     """One disputed image with the members behind each class, the class with most votes first."""
     indices = [member.index for member in run.evaluation.members]
     ranked = sorted((k for k, votes in enumerate(row.votes) if votes), key=lambda k: (-row.votes[k], k))
     return {
         "key": f"disputed.{position}",
         "row": row,
-        "image": _data_uri(run.images[row.row]) if row.row in run.images else None,
-        "size": _shown_size(run.images[row.row]) if row.row in run.images else None,
+        "pictures": pictures.of(row.row),
         "classes": [
             {
                 "class": k,
@@ -234,19 +249,3 @@ def _disputed_part(run: RunFacts, position: int, row: DisputedRow) -> dict[str, 
             for k in ranked
         ],
     }
-
-
-def _shown_size(image_CHW: ByteArray) -> tuple[int, int]:
-    """Width and height at which the page shows an image: its proportions, the longer side PICTURE_SIDE pixels."""
-    height, width = image_CHW.shape[1:]
-    scale = PICTURE_SIDE / max(height, width)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _data_uri(image_CHW: ByteArray) -> str:
-    """An image as a PNG inside its own address."""
-    from PIL import Image
-
-    png = io.BytesIO()
-    Image.fromarray(viewable(image_CHW)).save(png, "PNG")
-    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()

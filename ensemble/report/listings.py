@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from ensemble.config import load_config, parse_experiment
+from ensemble.config.data import DataConfig
 from ensemble.config.groups import Group
 from ensemble.config.keys import kind_of
 from ensemble.config.network import Network
-from ensemble.config.schema import DataConfig
 from ensemble.config.shipped import find_configuration
 from ensemble.config.yaml_source import parse_value
-from ensemble.data import DATASETS, OWN_DATA
+from ensemble.data import DATASETS
 from ensemble.data.files import data_root
 from ensemble.errors import ConfigError
 from ensemble.models import ImageShape, build_model, num_parameters
@@ -69,11 +69,7 @@ def describe_network(
     if path.suffix in (".yaml", ".yml"):
         experiment = load_config(path, keys).experiment
         group = experiment.groups[0]
-        info = DATASETS.get(experiment.data.name)
-        shape, count = (info.image_shape, len(info.class_names)) if info else _MNIST
-        data = experiment.data
-        if data.image_size is not None:
-            shape = data.channels or 3, *data.height_width
+        shape, count = experiment.data.image_shape or _MNIST[0], experiment.data.num_classes or _MNIST[1]
         return _described(f"{group.name} of {name}", group, image or shape, classes or count)
     plain = {"name": "listing", "num_members": 2, "method": {"name": "deep_ensemble"}}
     values = dict(_pair(key) for key in keys)
@@ -127,22 +123,30 @@ def print_models(rows: list[dict[str, Any]]) -> None:
 
 def list_datasets() -> list[dict[str, Any]]:
     """Every data set: size, classes, source, and whether its files are in the folder that would be used."""
-    root = data_root(DataConfig())[0]
+    root = data_root()[0]
     rows = []
     for info in DATASETS.values():
-        folder = root / info.idx.folder if info.idx else root / "cifar-10-batches-py"
+        folder = root / info.place
         rows.append({
             "name": info.name, "title": info.title, "train": info.train_images, "test": info.test_images,
             "classes": len(info.class_names), "shape": list(info.image_shape), "flips": info.flippable,
             "download_mb": info.download_mb, "source": info.source,
-            "present": info.download_mb == 0 or folder.is_dir(), "folder": str(folder),
+            "present": info.download_mb == 0 or folder.exists(), "folder": str(folder),
         })  # fmt: skip
     return rows
 
 
 def list_own_data() -> list[dict[str, str]]:
     """The forms in which people bring images of their own: name, what it is, keys of the data section."""
-    return [{"name": own.name, "title": own.title, "keys": own.keys} for own in OWN_DATA.values()]
+    return [
+        {
+            "name": name,
+            "title": source.in_short or (source.__doc__ or "").strip().partition("\n")[0],
+            "keys": ", ".join(source.own_keys()),
+        }
+        for name, source in DataConfig.registry.all().items()
+        if name not in source.published
+    ]
 
 
 def print_datasets(rows: list[dict[str, Any]]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ensemble.evaluation.written import NONE
 from ensemble.outside.names import shown
 from ensemble.report.many_runs import Overview
-from ensemble.report.plots import MUTED, SINGLE, VOTE, Axes
+from ensemble.report.plots import INK, MUTED, VOTE, Axes
 from ensemble.report.set_plots import NAME_SIGNS, PARTS_UP_TO, pairs, places
 
 AXES_UP_TO = 6  # upright axes of the figure of keys, besides that of the error
@@ -74,7 +74,7 @@ def error_by_seconds(axes: Axes, overview: Overview) -> None:
     best = min(range(len(rows)), key=lambda place: y[place])
     axes.annotate(
         shown(overview.lines[best].name, NAME_SIGNS), (x[best], y[best]), xytext=(5, 5), textcoords="offset points",
-        fontsize=8, color=SINGLE,
+        fontsize=8, color=INK,
     )  # fmt: skip
     if min(x) > 0 and max(x) / min(x) > LOG_FROM:
         axes.set_xscale("log")

@@ -10,8 +10,10 @@ from pathlib import Path
 from ensemble.evaluation.records import ClassResult, Evaluation, PairMeasure, SizePoint
 from ensemble.outside.names import shown
 from ensemble.report import wording
+from ensemble.report.line_costs import LineCosts
 from ensemble.report.paper_table import PaperTable
 from ensemble.report.records_csv import records_csv
+from ensemble.report.section_parts import section_tables
 from ensemble.report.set_tables import further_tables
 from ensemble.report.tables import leaderboard_cells, leaderboard_csv
 from ensemble.storage.atomic import write_bytes
@@ -48,9 +50,9 @@ def latex(table: PaperTable, mark: str = "") -> str:
     ])  # fmt: skip
 
 
-def run_tables(evaluation: Evaluation) -> list[PaperTable]:
+def run_tables(evaluation: Evaluation, costs: LineCosts | None = None) -> list[PaperTable]:
     """Leaderboard, classes, error by number of members, and measures of diversity."""
-    headers, rows, bold = leaderboard_cells(evaluation)
+    headers, rows, bold = leaderboard_cells(evaluation, costs)
     classes = [
         (one.name, f"{one.rows:,}", f"{one.wrong:,}", wording.percent(one.error), wording.percent_interval(one.lower, one.upper))
         for one in evaluation.classes
@@ -67,7 +69,7 @@ def run_tables(evaluation: Evaluation) -> list[PaperTable]:
         for one in evaluation.diversity.measures
     ]
     return [
-        PaperTable("leaderboard", evaluation.verdict.sentence, headers, rows, leaderboard_csv(evaluation), bold),
+        PaperTable("leaderboard", evaluation.verdict.sentence, headers, rows, leaderboard_csv(evaluation, costs), bold),
         PaperTable(
             "classes", "Test error of the vote by class.", ("class", "images", "wrong", "error %", "95 % int."),
             tuple(classes), records_csv(ClassResult, evaluation.classes),
@@ -81,13 +83,14 @@ def run_tables(evaluation: Evaluation) -> list[PaperTable]:
             ("measure", "mean", "lowest", "highest"), tuple(pairs), records_csv(PairMeasure, evaluation.diversity.measures),
         ),
         *further_tables(evaluation),
+        *section_tables(evaluation),
     ]  # fmt: skip
 
 
-def write_tables(evaluation: Evaluation, folder: Path) -> list[Path]:
+def write_tables(evaluation: Evaluation, folder: Path, costs: LineCosts | None = None) -> list[Path]:
     """Write NAME.tex and NAME.csv of each; returns the paths."""
     paths = []
-    for table in run_tables(evaluation):
+    for table in run_tables(evaluation, costs):
         for suffix, text in ((".tex", latex(table)), (".csv", table.csv)):
             write_bytes(folder / f"{table.name}{suffix}", text.encode())
             paths.append(folder / f"{table.name}{suffix}")

@@ -84,19 +84,6 @@ def learning_error(axes: Axes, run: RunFacts) -> None:
     axes.legend()
 
 
-def calibration(axes: Axes, run: RunFacts) -> None:
-    """Accuracy against confidence in bins of equal width; the area of a dot is its share of the test images."""
-    bins = [one for one in run.evaluation.calibration.equal_width if one.count]
-    total = sum(one.count for one in bins)
-    axes.plot([0, 100], [0, 100], color=MUTED, linestyle=(0, (1, 2)), linewidth=1.2, label="perfectly calibrated")
-    x, y = [100 * one.confidence for one in bins], [100 * one.accuracy for one in bins]
-    axes.plot(x, y, color=VOTE, linewidth=1)
-    sizes = [12 + 180 * one.count / total for one in bins]
-    axes.scatter(x, y, s=sizes, color=VOTE, alpha=0.75, linewidth=0, label="vote", zorder=3)
-    axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 102), ylim=(0, 104))
-    axes.legend(loc="upper left")
-
-
 def risk_coverage(axes: Axes, run: RunFacts) -> None:
     """Error among the most certain test images, for a growing share of them answered."""
     curve, banded = run.evaluation.risk_coverage, run.evaluation.selective
@@ -249,7 +236,7 @@ def _matrix(axes: Axes, shade_RC: DoubleArray, colour: str) -> None:
     top = float(shade_RC.max()) or 1.0
     cells = np.empty((*shade_RC.shape, 4))
     cells[..., :3] = to_rgb(colour)
-    cells[..., 3] = 0.85 * shade_RC / top
+    cells[..., 3] = 0.75 * shade_RC / top  # numbers stay readable in the darkest
     axes.imshow(cells, interpolation="none")
     axes.grid(visible=False)
     axes.tick_params(length=0)

@@ -14,12 +14,15 @@ from typing import Any
 
 import yaml
 
+from ensemble.data.pixel_rule import PixelRule
+from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted
 from ensemble.outside.names import shell_word
+from ensemble.report.line_costs import LineCosts, costs_of
 from ensemble.results.judging import stored_evaluation
 from ensemble.results.predictions import Prediction, read_predictions
-from ensemble.results.run_data import disputed_images
+from ensemble.results.run_data import kept_images
 from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
 from ensemble.storage.names import CONFIG, DATASET, ENVIRONMENT
@@ -47,9 +50,9 @@ class RunFacts:
     """A run as the report sees it.
 
     record: evaluation.json as it lies on disk, which every number on the page is taken from. histories: by member.
-    images: test row -> CHW, of the disputed rows, empty where the run kept none. places: where tasks ran.
+    images: test row -> CHW, of the disputed rows and the surest mistakes, empty where the run kept none. pixels: how files became images. places: where tasks ran.
     remarks: what is to be known of the data, such as pictures that were left out. predictions: what the vote says of every
-    image; empty in older runs.
+    image; empty in older runs. costs: what predictions take, None where nobody measured it.
     """
 
     name: str
@@ -67,6 +70,8 @@ class RunFacts:
     wall_seconds: float | None
     remarks: tuple[str, ...] = ()
     predictions: tuple[Prediction, ...] = ()
+    costs: LineCosts | None = None
+    pixels: PixelRule | None = None
 
     @property
     def place(self) -> str:
@@ -108,13 +113,23 @@ def read_run(path: Path) -> RunFacts:
             if member.index in folder.finished()
         },
         failures=tuple(_failures(folder, events)),
-        images=disputed_images(folder),
+        images=kept_images(folder),
         executor=f"{starts[-1].executor}, {starts[-1].slots} at a time" if starts else "",
         places=tuple(sorted({_place(event) for event in events if isinstance(event, TaskStarted)})),
         wall_seconds=ends[-1].seconds if ends else None,
         remarks=_remarks(folder),
         predictions=tuple(read_predictions(folder)),
+        costs=costs_of(folder, evaluation),
+        pixels=_pixels(folder),
     )
+
+
+def _pixels(folder: RunFolder) -> PixelRule | None:
+    stored = folder.dataset().pixels if folder.has(DATASET) else None
+    try:
+        return None if stored is None else PixelRule.from_json(stored)
+    except ValueError as error:
+        raise StorageError(f"{folder.path / DATASET}: pixels: {error}") from error
 
 
 def _remarks(folder: RunFolder) -> tuple[str, ...]:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from ensemble.evaluation.records import Evaluation, Kind, LeaderboardRow
 from ensemble.outside.names import markdown_text, shown
 from ensemble.report import wording
+from ensemble.report.line_costs import LineCosts
+from ensemble.report.notebook_table import HtmlRow, table_html
 from ensemble.report.records_csv import records_csv
 from ensemble.storage.remote import address_of
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MEMBERS_SHOWN = 12
+MS_ONE, MS_BATCH = "ms", "batch ms"
 NAME_WIDTH = 24  # a longer name wraps; the longest short name of one recipe fits
 INTERVAL = "95 % int."
 BALANCED = "bal. %"
@@ -70,56 +72,75 @@ SHORT_COLUMNS = ("error %", INTERVAL, BALANCED, "wrong", "NLL", "p", "seconds")
 
 
 def print_evaluation(
-    evaluation: Evaluation, path: Path | str, everything: bool = False, stream: TextIO | None = None
+    evaluation: Evaluation,
+    path: Path | str,
+    everything: bool = False,
+    stream: TextIO | None = None,
+    costs: LineCosts | None = None,
 ) -> None:
     """Print verdict, cautions and where the run lies to `stream`, by default stdout, with a few lines of the leaderboard.
 
-    path: the run's folder, or its address. everything: all its lines, and all that is said about it.
+    path: the run's folder, or its address. everything: all its lines, and all that is said about it. costs: what predictions take,
+    where it was measured, for all lines.
     """
     from ensemble.tracking.terminal import open_table_console
 
     console = open_table_console(stream)
     if console.is_terminal:
-        _show(console, evaluation, path, everything)
+        _show(console, evaluation, path, everything, costs)
         return
     with console.capture() as captured:
-        _show(console, evaluation, path, everything)
+        _show(console, evaluation, path, everything, costs)
     # rich fills every line up with spaces, which a file or a diff has no use for.
     console.file.write("".join(line.rstrip() + "\n" for line in captured.get().splitlines()))
 
 
-def _show(console: Console, evaluation: Evaluation, path: Path | str, everything: bool) -> None:
+def _show(
+    console: Console, evaluation: Evaluation, path: Path | str, everything: bool, costs: LineCosts | None
+) -> None:
     from rich.text import Text
 
     console.print(Text(_title(evaluation), style="bold"))
     console.print()
-    console.print(_rich_table(evaluation, console.width, everything))
+    console.print(_rich_table(evaluation, console.width, everything, costs))
     console.print()
     colour = {"better": "green", "worse": "red", "not distinguishable": "yellow"}[evaluation.verdict.outcome]
     console.print(Text(evaluation.verdict.sentence, style=f"bold {colour}"))
     console.print()
     said = (
-        (*wording.context(evaluation), *notes(evaluation)) if everything else (*wording.essentials(evaluation), P_SHORT)
+        (*wording.context(evaluation), *notes(evaluation, costs))
+        if everything
+        else (*wording.essentials(evaluation), P_SHORT)
     )
     for line in said:
         console.print(Text(line))
     for line in wording.cautions(evaluation):
         console.print(Text(f"warning: {line}", style="yellow"))
     folder = shown(path if isinstance(path, str) else address_of(path) or str(path), 4096)
+    typed = shlex.quote(folder)
+    if everything and costs is None:
+        console.print(Text(f"milliseconds a prediction: ensemble cost {typed}"), soft_wrap=True)
     if not everything:
-        typed = shlex.quote(folder)
         console.print(Text(f"more: ensemble evaluate {typed} --all, ensemble report {typed}"), soft_wrap=True)
     console.print(Text(f"run: {folder}"), soft_wrap=True)  # one piece, so that it can be copied
 
 
-def leaderboard_csv(evaluation: Evaluation) -> str:
-    """Every field of every line, rates as fractions with all digits; what does not exist is empty."""
-    return records_csv(LeaderboardRow, evaluation.leaderboard)
+def leaderboard_csv(evaluation: Evaluation, costs: LineCosts | None = None) -> str:
+    """Every field of every line, rates as fractions with all digits; what does not exist is empty.
+
+    The last two columns are what a prediction takes, of one image alone and of each in a batch, where it was measured.
+    """
+    found = [None if costs is None else costs.of(row) for row in evaluation.leaderboard]
+    more = {
+        "one_image_ms": ["" if one is None else repr(one.one_ms) for one in found],
+        "image_of_batch_ms": ["" if one is None else repr(one.each_of_batch_ms) for one in found],
+    }
+    return records_csv(LeaderboardRow, evaluation.leaderboard, more)
 
 
-def leaderboard_markdown(evaluation: Evaluation) -> str:
+def leaderboard_markdown(evaluation: Evaluation, costs: LineCosts | None = None) -> str:
     """The leaderboard and the verdict for a README."""
-    columns = visible_columns(evaluation)
+    columns = visible_columns(evaluation, costs)
     lines = [
         " | ".join(["", "", *(column.title for column in columns), ""]).strip(),
         "|---|" + "---:|" * len(columns),
@@ -130,54 +151,76 @@ def leaderboard_markdown(evaluation: Evaluation) -> str:
             cells = [f"{mark}{markdown_text(cell)}{mark}" if cell else "" for cell in line.cells]
             lines.append(f"| {' | '.join(cells)} |")
     # A sentence may hold the name of a class.
-    texts = [evaluation.verdict.sentence, *map(markdown_text, wording.context(evaluation)), *notes(evaluation)]
+    texts = [evaluation.verdict.sentence, *map(markdown_text, wording.context(evaluation)), *notes(evaluation, costs)]
     warnings = [f"Warning: {line}" for line in wording.cautions(evaluation)]
     return "\n\n".join(["\n".join(lines), *texts, *warnings]) + "\n"
 
 
 def leaderboard_cells(
-    evaluation: Evaluation,
+    evaluation: Evaluation, costs: LineCosts | None = None
 ) -> tuple[tuple[str, ...], tuple[tuple[str, ...] | None, ...], frozenset[int]]:
     """Headers, lines (None is the gap between groups) and which lines stand out, as the terminal has them."""
-    columns = visible_columns(evaluation)
+    columns = visible_columns(evaluation, costs)
     lines = _lines(evaluation, columns)
     bold = frozenset(place for place, line in enumerate(lines) if line is not None and line.style == "bold")
     rows = tuple(None if line is None else line.cells for line in lines)
     return ("", *(column.title for column in columns)), rows, bold
 
 
-def leaderboard_html(evaluation: Evaluation) -> str:
+def leaderboard_html(evaluation: Evaluation, costs: LineCosts | None = None) -> str:
     """The leaderboard and the verdict for a notebook: a plain table, which takes the notebook's own looks."""
-    columns = visible_columns(evaluation)
-    head = "".join(f"<th>{escape(title)}</th>" for title in ("", *(column.title for column in columns)))
-    rows = []
-    for line in _lines(evaluation, columns):
-        if line is not None:
-            mark = "th" if line.style == "bold" else "td"
-            cells = [escape(cell) for cell in line.cells]
-            first = f'<{mark} style="text-align: left">{cells[0]}</{mark}>'
-            rows.append(f"<tr>{first}{''.join(f'<{mark}>{cell}</{mark}>' for cell in cells[1:])}</tr>")
-    texts = [evaluation.verdict.sentence, *(f"Warning: {line}" for line in wording.cautions(evaluation))]
-    notes_html = "".join(f"<p>{escape(text)}</p>" for text in texts)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>{notes_html}"
+    columns = visible_columns(evaluation, costs)
+    rows = [HtmlRow(line.cells, line.style == "bold") for line in _lines(evaluation, columns) if line is not None]
+    texts = [evaluation.verdict.sentence, *wording.essentials(evaluation)]
+    warnings = [f"Warning: {line}" for line in wording.cautions(evaluation)]
+    return table_html(("", *(column.title for column in columns)), rows, [*texts, *warnings])
 
 
-def notes(evaluation: Evaluation) -> list[str]:
+def notes(evaluation: Evaluation, costs: LineCosts | None = None) -> list[str]:
     """What the columns and names mean, as far as the table needs it."""
     found = [P_NOTE, ORACLE_NOTE]
     if wording.unequal(evaluation):
         found.append(f"{BALANCED}: the mean over the classes of the share of their test images in error.")
     if _one_size(evaluation):
         found.append(f"Every member has {evaluation.members[0].num_parameters:,} parameters.")
+    if costs is not None:
+        found.append(
+            f"{MS_ONE}: milliseconds for one image alone, from its pixels to probabilities; {MS_BATCH}: for each of {costs.batch} "
+            f"({costs.machine}). {cost_sentence(evaluation, costs)}"
+        )
     return found
 
 
-def visible_columns(evaluation: Evaluation) -> list[Column]:
-    """All columns but the parameters where all members have equally many (then a note says how many), and the balanced error
-    where the classes are of about equal size."""
-    without = {"params"} if _one_size(evaluation) else set()
-    without |= set() if wording.unequal(evaluation) else {BALANCED}
-    return [column for column in COLUMNS if column.title not in without]
+def cost_sentence(evaluation: Evaluation, costs: LineCosts) -> str:
+    """What the lines that were measured take, with what they need of parameters."""
+    names = {"vote": "The vote", "best_member": "the best member by validation", "baseline": "one network on all rows"}
+    said = []
+    for row in evaluation.leaderboard:
+        cost = costs.of(row)
+        if cost is not None and row.kind in names:
+            said.append(
+                f"{names[row.kind]} ({row.num_parameters:,.0f} parameters) {wording.milliseconds(cost.one_ms)} and "
+                f"{wording.milliseconds(cost.each_of_batch_ms)} ms"
+            )
+    return "; ".join(said) + "."
+
+
+def visible_columns(evaluation: Evaluation, costs: LineCosts | None = None) -> list[Column]:
+    """All columns but the balanced error where the classes are of about equal size, and those of predictions where nobody measured them."""
+    shown = [column for column in COLUMNS if column.title != BALANCED or wording.unequal(evaluation)]
+    return shown if costs is None else [*shown, *_cost_columns(costs)]
+
+
+def _cost_columns(costs: LineCosts) -> tuple[Column, Column]:
+    def one(row: LeaderboardRow) -> str:
+        found = costs.of(row)
+        return wording.NONE if found is None else wording.milliseconds(found.one_ms)
+
+    def of_batch(row: LeaderboardRow) -> str:
+        found = costs.of(row)
+        return wording.NONE if found is None else wording.milliseconds(found.each_of_batch_ms)
+
+    return Column(MS_ONE, one, 2), Column(MS_BATCH, of_batch, 0)
 
 
 def _one_size(evaluation: Evaluation) -> bool:
@@ -190,10 +233,10 @@ def _title(evaluation: Evaluation) -> str:
     return f"{shown(evaluation.dataset)}: {members} ({', '.join(recipes)}) on {evaluation.test_rows:,} test images"
 
 
-def _rich_table(evaluation: Evaluation, width: int, everything: bool = True) -> Table:
+def _rich_table(evaluation: Evaluation, width: int, everything: bool = True, costs: LineCosts | None = None) -> Table:
     from rich.table import Table
 
-    columns = visible_columns(evaluation)
+    columns = visible_columns(evaluation, costs)
     if not everything:
         columns = [column for column in columns if column.title in SHORT_COLUMNS]
     lines = _lines(evaluation, columns, everything)

@@ -5,10 +5,9 @@ How single numbers are written is `ensemble.evaluation.written`'s business; its 
 
 from __future__ import annotations
 
-import math
-
 from ensemble.evaluation.power import needed_rows
 from ensemble.evaluation.records import Balance, Evaluation, LeaderboardRow
+from ensemble.evaluation.shown_sections import section_lines, section_problems
 from ensemble.evaluation.written import (
     NONE,
     count,
@@ -26,7 +25,7 @@ from ensemble.report.further_wording import long_lines, short_lines
 
 UNEQUAL = 1.5  # times the smallest class that the largest may have before the two means are told apart
 __all__ = [
-    "NONE", "cautions", "context", "count", "essentials", "large_count", "loss", "outlook", "p_equation", "p_value", "percent",
+    "NONE", "cautions", "context", "count", "essentials", "large_count", "loss", "milliseconds", "outlook", "p_equation", "p_value", "percent",
     "percent_interval", "plural", "points", "seconds", "short_name", "unequal",
 ]  # fmt: skip
 
@@ -34,6 +33,11 @@ __all__ = [
 def large_count(value: float) -> str:
     """A count in little space: millions with two digits."""
     return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value:,.0f}"
+
+
+def milliseconds(value: float) -> str:
+    """A time of a prediction, three digits."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def short_name(row: LeaderboardRow, one_recipe: bool) -> str:
@@ -67,35 +71,8 @@ def _beside(evaluation: Evaluation) -> list[str]:
 
 
 def context(evaluation: Evaluation) -> list[str]:
-    """All that belongs beside the verdict, out-of-bag error, disagreement and reviewed labels too. One sentence each."""
-    lines = _beside(evaluation) + long_lines(evaluation)
-    bags, review = evaluation.out_of_bag, evaluation.label_review
-    if bags is not None:
-        never = f", {plural(bags.never_out, 'row')} never out of bag left out" if bags.never_out else ""
-        lines.append(
-            f"Out of bag: error {percent(bags.error)} % (95 % interval {percent_interval(bags.lower, bags.upper)}), "
-            f"{bags.wrong:,} wrong of {bags.rows:,} training rows, {bags.mean_voters:.1f} voters each{never}."
-        )
-    measure = next(one for one in evaluation.diversity.measures if one.name == "disagreement")
-    if not math.isnan(measure.mean):
-        lines.append(
-            f"Disagreement: two members differ on {percent(measure.mean)} % of the test images on average "
-            f"({percent_interval(measure.lowest, measure.highest)} over the pairs)."
-        )
-    cascade = evaluation.cascade
-    if cascade is not None and not math.isnan(cascade.threshold):
-        lines.append(
-            f"Cascade: asked in turn until {percent(cascade.threshold, 1)} % sure, {cascade.mean_members:.2f} of "
-            f"{plural(len(evaluation.members), 'member')} per image give {percent(cascade.test_error)} % "
-            f"({percent_interval(cascade.lower, cascade.upper)}); all of them {percent(cascade.full_test_error)} %."
-        )
-    if review is not None:
-        lines.append(
-            f"Reviewed labels: error {percent(review.error)} % "
-            f"(95 % interval {percent_interval(review.lower, review.upper)}), {review.wrong:,} wrong of {review.rows:,}; "
-            f"{review.corrected} labels corrected, {review.left_out} images left out as unclear, "
-            f"{review.wrong_on_doubted} of the errors by the given labels are on doubted ones."
-        )
+    """All that belongs beside the verdict, with what every section says. One sentence each."""
+    lines = _beside(evaluation) + long_lines(evaluation) + section_lines(evaluation)
     return lines + outlook(evaluation)
 
 
@@ -147,11 +124,12 @@ def _balance(evaluation: Evaluation, balance: Balance) -> str:
 
 
 def cautions(evaluation: Evaluation) -> list[str]:
-    """What a reader must know before believing the figures: a smaller ensemble than asked for, excluded, duplicates."""
+    """What a reader must know before believing the figures: a smaller ensemble than asked for, excluded, duplicates, sections
+    that failed."""
     lines = []
     if evaluation.degraded:
         lines.append(
             f"degraded: {len(evaluation.members)} of the {evaluation.asked_members} members asked for vote; "
             "the others failed (starting the run again trains them) or the method ended early (its notices say why)"
         )
-    return lines + list(evaluation.warnings)
+    return [*lines, *evaluation.warnings, *section_problems(evaluation)]

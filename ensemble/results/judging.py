@@ -19,6 +19,7 @@ from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.evaluate import Baseline, evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation
+from ensemble.evaluation.shown_sections import section_numbers
 from ensemble.evaluation.staged import StagedPoint, staged_errors
 from ensemble.outside.long_work import working
 from ensemble.outside.paths import given_path
@@ -104,7 +105,7 @@ def staged_points(folder: RunFolder, voters: Voters) -> tuple[StagedPoint, ...]:
 
 
 def headline_figures(evaluation: Evaluation) -> dict[str, float]:
-    """The figures a dashboard sorts by: rates as fractions; those that do not exist are left out."""
+    """The figures a dashboard sorts by, and those of users' sections: rates as fractions; those that do not exist are left out."""
     vote, verdict = evaluation.headline, evaluation.verdict
     mean = next(row for row in evaluation.leaderboard if row.kind == "mean_member")
     figures = {
@@ -118,7 +119,7 @@ def headline_figures(evaluation: Evaluation) -> dict[str, float]:
         "error/baseline": math.nan if evaluation.baseline is None else evaluation.baseline.baseline_error,
         "verdict/p_value": verdict.p_value,
     }
-    return {name: value for name, value in figures.items() if math.isfinite(value)}
+    return section_numbers(evaluation) | {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def find_run(name: str, root: Path) -> Path:

@@ -90,10 +90,20 @@ def read_predictions(folder: RunFolder) -> list[Prediction]:
     """The lines of a run; none where it kept none. Raises StorageError for a file that is something else."""
     if not folder.has(PREDICTIONS):
         return []
-    where = folder.path / PREDICTIONS
+    return parse_predictions(folder.read_bytes(PREDICTIONS), folder.path / PREDICTIONS)
+
+
+def surest_mistakes(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The test images that the vote gets wrong, the surest first."""
+    wrong = [one for one in predictions if one.part == "test" and not one.right]
+    return sorted(wrong, key=lambda one: -one.probability)
+
+
+def parse_predictions(content: bytes, where: Path) -> list[Prediction]:
+    """The lines of a file. Raises StorageError for one that is something else."""
     return [
         Prediction(part, _whole(row, where), file, label, vote, right == "1", _number(p, where), _number(d, where))
-        for part, row, file, label, vote, right, p, d in _rows(folder.read_bytes(PREDICTIONS), where, COLUMNS)
+        for part, row, file, label, vote, right, p, d in _rows(content, where, COLUMNS)
     ]
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import overload
 
+import numpy as np
 from pydantic import ConfigDict, RootModel
 
 from ensemble.config import Experiment
@@ -17,6 +19,7 @@ from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, 
 from ensemble.executors import Executor
 from ensemble.executors.base import Offered, Outcome, ended
 from ensemble.methods import Method
+from ensemble.outside.long_work import working
 from ensemble.run.planning import Plan, longest_first, pack, training_work
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes
@@ -77,6 +80,8 @@ class Driver:
         self._used: Counter[tuple[str, str]] = Counter()  # tries by task and kind of failure
         self._lost: dict[int, tuple[int, float]] = {}  # tries and seconds by member
         self._baseline = experiment.total_members  # its index: the first that no member has
+        self._said_of_baseline = contextlib.ExitStack()  # while it trains
+        self._baseline_epoch: Callable[[], None] | None = None
         self._make_executor = make_executor
         self._executor: Executor | None = None
 
@@ -86,7 +91,7 @@ class Driver:
         closed = self._closed_rounds()
         previous: list[int] = []
         for number in itertools.count():
-            members = method.ask()
+            members = self._asked(method)
             if not members:
                 break
             if len(closed) < number:
@@ -108,11 +113,30 @@ class Driver:
         if not self.failures:
             self.folder.drop_all_checkpoints()  # a start that was stopped may have left some of finished tasks
 
+    def vote_weights(self, method: Method) -> dict[str, float] | None:
+        """The method's weights of all finished members, by index; 0 for one that it was not told of, None where it has none."""
+        weights = method.vote_weights()
+        if weights is None:
+            return None
+        known = {index: float(weight) for index, weight in zip(sorted(self.told), weights, strict=True)}
+        return {str(index): known.get(index, 0.0) for index in sorted(self.folder.finished())}
+
+    def _asked(self, method: Method) -> list[MemberSpec]:
+        """The members of the next round. Nobody knows which rows finished ones were trained on: none is out of their bags."""
+        finished = {group.name for group in self.experiment.groups if group.finished}
+        return [
+            replace(member, vote_rows=np.empty(0, np.int64)) if member.recipe in finished else member
+            for member in method.ask()
+        ]
+
     def _baseline_task(self, rows: IntArray) -> list[Task]:
         """One network of the first group on all rows, where it is wanted and not stored."""
         if not self.experiment.baseline or self.folder.has_baseline():
             return []
         recipe = self.experiment.groups[0].name
+        self.emit(Notice(
+            f"baseline: one network more, on all {len(rows):,} training rows, is trained to compare the vote with; baseline=false does without"
+        ))  # fmt: skip
         return [Task(BASELINE, recipe, (MemberSpec(self._baseline, recipe, rows),), what=BASELINE)]
 
     def _closed_rounds(self) -> list[list[int]]:
@@ -138,7 +162,7 @@ class Driver:
     def _start(self, members: list[MemberSpec], todo: list[Task], shape: tuple[int, ...], num_classes: int) -> Executor:
         images: Counter[str] = Counter()
         for task in todo:
-            epochs = self.experiment.group(task.recipe).training.epochs
+            epochs = self.experiment.group(task.recipe).epochs
             images[task.recipe] += epochs * sum(len(member.rows) for member in task.members)
         channels, height, width = shape
         work = training_work(images, self.experiment, self.plan.device, (channels, height, width), num_classes)
@@ -185,14 +209,22 @@ class Driver:
         for result in new:
             self.failures.pop(result.index, None)
             self._lost.pop(result.index, None)
-            error = result.history[result.kept_epoch - 1].validation_error
+            error = self._validation_error(result)
             self.emit(MemberFinished(
                 result.index, result.recipe, result.num_parameters, result.train_seconds, result.kept_epoch, error
             ))  # fmt: skip
         if not outcome.failures:
             self.folder.drop_checkpoints(outcome.task.id)
 
+    def _validation_error(self, result: MemberResult) -> float:
+        if result.history:
+            return result.history[result.kept_epoch - 1].validation_error
+        labels = self.folder.load_labels()  # of a member that was trained elsewhere
+        wrong_N = result.votes.validation_NK.argmax(1) != labels.train_labels_N[labels.validation_rows]
+        return float(wrong_N.mean()) if len(wrong_N) else 0.0
+
     def _store_baseline(self, outcome: Outcome) -> None:
+        self._said_of_baseline.close()
         for result in outcome.results:
             self.folder.save_baseline(result)
             error = written.percent(result.history[result.kept_epoch - 1].validation_error)
@@ -222,7 +254,9 @@ class Driver:
         if isinstance(item, Checkpoint):
             self.folder.save_checkpoint(item.task, item.content)
         elif not isinstance(item, Notice):
-            if not self._of_baseline(item):  # what is counted and drawn are members
+            if self._of_baseline(item):  # what is counted and drawn are members
+                self._hear_of_baseline(item)
+            else:
                 self.emit(item)
         elif item.message not in self._noticed:
             self._noticed.add(item.message)
@@ -232,6 +266,16 @@ class Driver:
         if isinstance(event, TaskStarted):
             return event.task == BASELINE
         return isinstance(event, EpochFinished) and event.member == self._baseline
+
+    def _hear_of_baseline(self, event: Event) -> None:
+        """A line every ten seconds, since nothing else tells that a network is in training."""
+        if isinstance(event, TaskStarted):
+            self._said_of_baseline.close()  # of an earlier try
+            self._baseline_epoch = self._said_of_baseline.enter_context(
+                working("baseline: epochs of the one network on all rows", event.epochs)
+            )
+        elif self._baseline_epoch is not None:
+            self._baseline_epoch()
 
     def _tries_again(self, outcome: Outcome) -> bool:
         """Apply the failure policy to a task that has ended: True where it is to be tried again.
@@ -278,6 +322,7 @@ class Driver:
 
     def close(self) -> None:
         """Give the executor back."""
+        self._said_of_baseline.close()
         if self._executor is not None:
             self._executor.close()
 

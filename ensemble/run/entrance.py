@@ -22,17 +22,16 @@ from ensemble.config.loading import put
 from ensemble.config.yaml_source import KeyPath
 from ensemble.data import Dataset
 from ensemble.data.dataset import dataset_of_arrays
-from ensemble.data.map_style import arrays_of, is_map_style
+from ensemble.data.map_style import given_arrays
 from ensemble.errors import ConfigError, StoppedError
 from ensemble.events import Event
-from ensemble.models import own_code
 from ensemble.models.python import PythonConfig
+from ensemble.outside import own_code
 from ensemble.run.compose import run_experiment
 from ensemble.run.stored import Run
 from ensemble.tracking.base import Tracker
 
 GIVEN = "(arrays given to ensemble.train)"
-_PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 def train(
@@ -54,7 +53,7 @@ def train(
     Python file, which is called with num_classes, in_channels and model_args and gives an nn.Module. data: a section, the name of a data set,
     or arrays: (train_images, train_labels) or (train_images, train_labels, test_images, test_labels), with images
     [N, H, W], [N, H, W, C] or [N, C, H, W]; without a test part a share is held back (data.test_fraction); or PyTorch data sets of
-    (image, class number): one, a pair (training, test), or {"train": ..., "test": ...} (see `ensemble.data.map_style`).
+    (image, class number): one, a pair (training, test), or {"train": ..., "validation": ..., "test": ...} (see `ensemble.data.map_style`).
     trackers: further listeners (see `ensemble.tracking.base.Tracker`). on_event: called with every event, in this thread.
     progress: show the console of `ensemble train`; nothing is printed without it.
 
@@ -62,10 +61,10 @@ def train(
     the errors of `ensemble.errors`; StoppedError where `stop` was called, KeyboardInterrupt for Ctrl-C: what was trained is
     kept, and the same call goes on.
     """
-    arrays = _arrays(data)
+    arrays = given_arrays(data, "data")
     if own_code.executing():
         raise ConfigError(
-            'ensemble.train was called by the file of a network while that was executed to build it; put the training under `if __name__ == "__main__":`, or the network into a file of its own'
+            'ensemble.train was called by the file of a network or of data while that was executed to build or read them; put the training under `if __name__ == "__main__":`, or the network or data into a file of its own'
         )
     model = keys.get("model")
     if callable(model) and not isinstance(model, Section):
@@ -78,7 +77,7 @@ def train(
         keys["data"] = data if arrays is None else {"name": "arrays", "path": GIVEN}
     experiment = _experiment(config, keys, overrides or {})
     listeners = [*trackers, *([_Caller(on_event)] if on_event is not None else [])]
-    dataset = None if arrays is None else dataset_of_arrays(arrays, experiment.data)
+    dataset = None if arrays is None else dataset_of_arrays(arrays, experiment.data, "arrays", GIVEN)
     return _run(experiment, dataset, listeners, progress)
 
 
@@ -165,24 +164,3 @@ def _plain(value: Any, key: str) -> Any:
 def _section(value: Any) -> Any:
     """A section that is given by its name alone, as a mapping of its keys."""
     return {"name": value} if isinstance(value, str) else value
-
-
-def _arrays(data: Any) -> dict[str, Any] | None:
-    """The arrays by the names they have in a file; None where `data` is no arrays."""
-    if is_map_style(data):
-        return arrays_of(data)
-    if isinstance(data, Mapping) and any(map(is_map_style, data.values())):
-        if "train" not in data or set(data) - {"train", "test"}:
-            raise ConfigError(
-                f"data: found data sets by the names {', '.join(map(str, data))}; expected train and, if there is one, test"
-            )
-        return arrays_of(data["train"], data.get("test"))
-    if not isinstance(data, tuple | list):
-        return None
-    if len(data) == 2 and all(map(is_map_style, data)):
-        return arrays_of(*data)
-    if len(data) not in (2, 4):
-        raise ConfigError(
-            f"data: found {len(data)} arrays; expected (train_images, train_labels) or (train_images, train_labels, test_images, test_labels)"
-        )
-    return {name: np.asarray(array) for name, array in zip(_PARTS, data, strict=False)}

@@ -13,9 +13,10 @@ from typing import Literal
 import numpy as np
 
 from ensemble.config import Experiment
+from ensemble.config.data import DataConfig
 from ensemble.config.loading import load_sets, parse_stored
-from ensemble.config.schema import DataConfig, SetConfig
-from ensemble.data import DATASETS, OWN_DATA, Dataset
+from ensemble.config.schema import SetConfig
+from ensemble.data import DATASETS, Dataset
 from ensemble.data.corruptions import RECIPES
 from ensemble.data.named_sets import NamedSet, load_named_set
 from ensemble.data.pixel_rule import PixelRule
@@ -23,7 +24,7 @@ from ensemble.errors import ConfigError, StorageError
 from ensemble.events import Event, Notice
 from ensemble.executors import Executor, build_executor
 from ensemble.executors.choose import planned_device
-from ensemble.results.run_data import load_run_data
+from ensemble.results.run_data import load_run_data, require_trust
 from ensemble.run.planning import training_work
 from ensemble.run.set_voting import vote_on_sets
 from ensemble.storage import RunFolder
@@ -59,7 +60,11 @@ def vote_later(
     lower = [one.name.lower() for one in wanted]
     if twice := sorted({name for name in lower if lower.count(name) > 1}):
         raise ConfigError(f"--on: {twice[0]} is named twice; give each set its own name")
-    dataset = load_run_data(stored) if any(one.data is None for one in wanted) else _described(stored)
+    for stored_set in experiment.evaluation.sets:
+        if stored_set in wanted and stored_set.data is not None:
+            require_trust(path, stored_set.data, trust_code)
+    needed = any(one.data is None for one in wanted)
+    dataset = load_run_data(stored, trust_code) if needed else _described(stored)
     sets = [load_named_set(one, dataset) for one in wanted]
     device, opened = planned_device(compute), list[Executor]()
 
@@ -126,10 +131,11 @@ def sets_of(name: str, experiment: Experiment, classes: Sequence[str]) -> list[S
         return own
     if name in RECIPES:
         return [SetConfig.model_validate({"name": name, "kind": "shifted", "corruptions": name})]
-    if name in DATASETS and name not in OWN_DATA:
-        # Another data set lies where the run's own does only where that is one of the catalogue, not a folder of pictures.
-        root = None if name == "digits" or experiment.data.name in OWN_DATA else experiment.data.root
-        data = DataConfig.model_validate({"name": name, "root": root})
+    source = DataConfig.registry.find(name)
+    if source is not None and name in source.published:
+        # Another data set lies where the run's own does only where that is a published one, not a folder of pictures.
+        place = {"root": experiment.data.data_folder} if "root" in source.model_fields else {}
+        data = DataConfig.choose({"name": name, **place})
         shared = set(classes) & set(DATASETS[name].class_names)
         return [SetConfig(name=name, kind="shifted" if shared else "unknown", data=data)]
     if Path(name).suffix in (".yaml", ".yml"):

@@ -184,7 +184,7 @@ def longest_first(
         from ensemble.models.work import multiply_adds  # imports torch, which a driver of like members can do without
 
         per_image = {
-            group.name: multiply_adds(group.model, image_shape, classes) * group.training.epochs
+            group.name: multiply_adds(group.model, image_shape, classes) * max(1, group.epochs)
             for group in experiment.groups
         }
 

@@ -22,10 +22,10 @@ from ensemble.config import Experiment
 from ensemble.config.effects import idle_here
 from ensemble.config.schema import Aggregator
 from ensemble.data import (
-    OWN_DATA,
     Dataset,
     Split,
     check_augmentation,
+    check_views,
     images_digest,
     load_dataset,
     normalization,
@@ -36,7 +36,8 @@ from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
 from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device, stays_here
-from ensemble.methods import Method, build_method
+from ensemble.methods import build_method
+from ensemble.report.line_costs import costs_of
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.results.further_sets import with_sets
 from ensemble.results.judging import headline_figures, judge_voters, staged_points
@@ -47,6 +48,7 @@ from ensemble.run.driver import Driver, MakeExecutor
 from ensemble.run.environment import describe_environment
 from ensemble.run.planning import Plan, make_plan, stored_kernels, training_work
 from ensemble.run.set_voting import vote_on_sets
+from ensemble.run.wrong_images import keep_wrong_images
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes, npz_bytes
 from ensemble.storage.member_files import labels_digest
@@ -73,6 +75,7 @@ from ensemble.training import (
     check_batches,
     check_network,
     check_precision,
+    check_views_of_features,
     largest_stack,
     named_class_weights,
     shares_features,
@@ -111,10 +114,13 @@ def run_ensemble(
     dataset = load_dataset(experiment.data) if dataset is None else dataset
     for group in experiment.groups:
         check_augmentation(group.training.augmentation, dataset)
+    check_views(experiment.evaluation.tta, dataset)
     split = split_of(dataset, experiment.data, experiment.seed)
     config = experiment.model_dump(mode="json")
     notices = [Notice(f"data: {remark.text}", remark.warning) for remark in dataset.account.remarks()]
     notices += _checked_networks(experiment, dataset)
+    if (tta := experiment.evaluation.tta).active:
+        notices.append(Notice(f"every member votes on {tta.views} views of each image (evaluation.tta)"))
     # Both before there is a folder, which a mistake in them would leave behind.
     given = _given(experiment, dataset)
     sets = load_named_sets(experiment.evaluation, dataset, split)
@@ -129,17 +135,19 @@ def run_ensemble(
         return made.to_json()
 
     with (
-        RunFolder.open(experiment.output_dir, experiment.name, config, plan, check) as folder,
+        RunFolder.open(experiment.output_dir, experiment.name, config, plan, check, experiment.left_open) as folder,
         _listening(folder, make_trackers, mend(folder)) as emit,
     ):
         for notice in notices:
             emit(notice)
+        experiment = experiment.model_copy(update={"baseline": bool(folder.config()["baseline"])})
         emit = _with_idle_options(emit, experiment, str(folder.plan()["device"]))
         driver = train_members(experiment, dataset, split, folder, make_executor, emit, given, sets)
         failures = tuple(driver.failures.values())
         voters = load_voters(folder)
         evaluation = with_sets(judge_voters(voters), voters, folder)
         _store_judgement(folder, voters, evaluation, dataset.test_images_NCHW[disputed_rows(evaluation)])
+        keep_wrong_images(folder, lambda rows: dataset.test_images_NCHW[rows])
         seconds = time.monotonic() - started
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
     return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
@@ -152,7 +160,7 @@ def _checked_networks(experiment: Experiment, dataset: Dataset) -> Iterator[Noti
     """
     shape, classes = _image_shape(dataset), dataset.num_classes
     for group in experiment.groups:
-        if not group.model.foreign and experiment.data.name in OWN_DATA:
+        if not group.model.foreign and experiment.data.own:
             # Imports torch, which a driver of like members can do without.
             from ensemble.models.work import multiply_adds
 
@@ -189,7 +197,7 @@ def first_plan(experiment: Experiment, dataset: Dataset, rows: int) -> Plan:
     Raises ComputeError when a GPU is asked for and none can be had, or a cluster that is named cannot be reached.
     """
     shape = _image_shape(dataset)
-    images = {group.name: rows * group.count * group.training.epochs for group in experiment.groups}
+    images = {group.name: rows * group.count * group.epochs for group in experiment.groups}
     if stays_here(experiment.compute, training_work(images, experiment, "cpu", shape, dataset.num_classes)):
         here = experiment.compute.model_copy(update={"executor": "inline"})
         experiment = experiment.model_copy(update={"compute": here})
@@ -208,6 +216,7 @@ def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: 
     Raises ConfigError for batches that the network cannot be trained on.
     """
     check_batches(experiment, _image_shape(dataset), dataset.num_classes)
+    check_views_of_features(experiment, _image_shape(dataset), dataset.num_classes)
     card = planned_card(experiment.compute, device)
     shape, classes = _image_shape(dataset), dataset.num_classes
     plan = make_plan(experiment, device, slots, card)
@@ -233,19 +242,20 @@ def _image_shape(dataset: Dataset) -> tuple[int, int, int]:
     return channels, height, width
 
 
-def judge_again(path: Path, aggregator: Aggregator | None = None) -> Evaluation:
+def judge_again(path: Path, aggregator: Aggregator | None = None, trust_code: bool = False) -> Evaluation:
     """Judge a stored run from its votes and replace what it keeps of its judgement; nothing is trained.
 
     aggregator: another headline vote than the configured one. Raises StorageError when the folder is no run or another
     process writes to it. The disputed images are those that the run keeps; where others are disputed now, they come from
-    the data set: DataError when it is not there, StorageError when it is not what it was.
+    the data set: DataError when it is not there, StorageError when it is not what it was. trust_code: see `load_run_data`.
     """
     stored = RunFolder.read(path)
     voters = load_voters(stored)
     evaluation = with_sets(judge_voters(voters, aggregator), voters, stored)
-    images = test_images(stored, disputed_rows(evaluation).tolist())
+    images = test_images(stored, disputed_rows(evaluation).tolist(), trust_code)
     with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
         _store_judgement(folder, voters, evaluation, images)
+        keep_wrong_images(folder, lambda rows: test_images(stored, rows.tolist()))
     return evaluation
 
 
@@ -261,7 +271,7 @@ def _store_judgement(folder: RunFolder, voters: Voters, evaluation: Evaluation, 
     folder.write_all(
         {
             EVALUATION: json_bytes(evaluation.to_json()),
-            LEADERBOARD: leaderboard_csv(evaluation).encode(),
+            LEADERBOARD: leaderboard_csv(evaluation, costs_of(folder, evaluation)).encode(),
             PREDICTIONS: predictions_csv(voters, evaluation, read_files(folder)).encode(),
             DISPUTED: npz_bytes({"rows": disputed_rows(evaluation), "images": images_NCHW}),
         }
@@ -277,7 +287,11 @@ def _listening(
     mended: what was found damaged before, to be told first.
     """
     log = EventLog(folder.path / EVENTS)
-    trackers = Composite(make_trackers(folder))
+    try:
+        trackers = Composite(make_trackers(folder))
+    except BaseException:
+        log.close(False)
+        raise
 
     one_at_a_time = (
         threading.RLock()
@@ -336,7 +350,7 @@ def train_members(
         watch_test = any(group.training.watch_test for group in experiment.groups)
         arrays = {**_arrays(dataset, split, mean_C, std_C, watch_test), **given.arrays}
         driver.train(method, arrays, dataset.num_classes, split.train_rows)
-        folder.write(METHOD, json_bytes({"vote_weights": _weights(method, driver, folder), "report": method.report()}))
+        folder.write(METHOD, json_bytes({"vote_weights": driver.vote_weights(method), "report": method.report()}))
         for line in vote_on_sets(
             experiment, driver.plan.device, sets, folder, lambda _tasks, _images: driver.executor, emit
         ):
@@ -380,12 +394,3 @@ def _arrays(dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArra
         "std": std_C,
     }
     return {**arrays, "test_labels": dataset.test_labels_N} if watch_test else arrays
-
-
-def _weights(method: Method, driver: Driver, folder: RunFolder) -> dict[str, float] | None:
-    """Vote weights of all finished members; 0 for one that the method was not told of."""
-    weights = method.vote_weights()
-    if weights is None:
-        return None
-    known = {index: float(weight) for index, weight in zip(sorted(driver.told), weights, strict=True)}
-    return {str(index): known.get(index, 0.0) for index in sorted(folder.finished())}

@@ -139,9 +139,10 @@ class Run:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: leaderboard and verdict."""
+        from ensemble.report.line_costs import costs_of
         from ensemble.report.tables import leaderboard_html
 
-        return leaderboard_html(self.evaluation)
+        return leaderboard_html(self.evaluation, costs_of(self._folder, self.evaluation))
 
     @cached_property
     def _voters(self) -> Voters:

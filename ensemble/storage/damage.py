@@ -7,10 +7,10 @@ from typing import Protocol
 
 from ensemble.errors import StorageError
 from ensemble.storage.manifest import member_of
-from ensemble.storage.names import BASELINE, DERIVED, EVENTS, SET_VOTES
+from ensemble.storage.names import BASELINE, COST, DERIVED, EVENTS, SET_VOTES
 
 # Kept for a while or for people: a run is whole without them.
-PASSING = ("checkpoints/", "failures/")
+PASSING = ("checkpoints/", "failures/", COST)
 
 
 class Damaged(StorageError):
@@ -49,6 +49,8 @@ def what_to_do(name: str) -> str:
         return "restore it from a copy, or start the run's `ensemble train` again, which trains the baseline again"
     if name.startswith(SET_VOTES):
         return "restore it from a copy, or start the run's `ensemble train` again, which votes anew on the sets of its configuration (of others: `ensemble evaluate RUN --on SET`, or --forget SET)"
+    if name == COST:
+        return "restore it from a copy, or measure again: `ensemble cost RUN`"
     if name in DERIVED or name.startswith(PASSING):
         return "restore it from a copy, or start the run's `ensemble train` again, which writes it anew"
     if name == EVENTS:

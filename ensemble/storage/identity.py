@@ -6,15 +6,16 @@ Where a run is executed and how it is watched may change between starts; anythin
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
-from ensemble.config.loading import parse_stored
+from ensemble.config.loading import WITHOUT, parse_stored
 from ensemble.config.one_spelling import one_spelling
 from ensemble.errors import ConfigError
 
 # Dotted keys (or their parents) that cannot change a member.
 NEUTRAL = frozenset({
-    "name", "output_dir", "aggregator", "baseline", "evaluation", "tracking", "failures", "data.root", "data.path", "data.download", "compute.executor",
+    "name", "output_dir", "aggregator", "baseline", "evaluation.sets", "tracking", "failures", "data.root", "data.path", "data.download", "compute.executor",
     "compute.slots", "compute.ray_address", "compute.placement_timeout_s", "compute.device",
     "compute.checkpoint_every_s", "compute.hang_timeout_s",
     # How the images are read: whether that gives the same ones is told by their digest, which the run keeps.
@@ -42,6 +43,11 @@ def differences(stored: dict[str, Any], current: dict[str, Any], device: str | N
 def comparable_values(stored: dict[str, Any]) -> dict[str, Any]:
     """The values of a stored configuration by dotted key, keys that it lacks with their defaults, as `differences` compares them."""
     return _by_digest(_with_ranks(flat(_completed(stored))))
+
+
+def as_begun(stored: dict[str, Any], current: dict[str, Any], left_open: Sequence[str]) -> dict[str, Any]:
+    """The current configuration with the stored values of keys that nobody gave, so that a new default changes no run."""
+    return {**current, **{key: stored.get(key, WITHOUT.get(key)) for key in left_open}}
 
 
 def is_neutral(key: str) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 CONFIG, PLAN, LABELS, EVENTS = "config.yaml", "plan.json", "labels.npz", "events.jsonl"
 DATASET, ENVIRONMENT, METHOD, ROUNDS = "dataset.json", "environment.json", "method.json", "rounds.json"
 EVALUATION, LEADERBOARD, DISPUTED, STAGED = "evaluation.json", "leaderboard.csv", "disputed.npz", "staged.json"
+WRONG = "wrong.npz"  # the images of the surest mistakes, as the networks saw them
 PREDICTIONS = "predictions.csv"  # what the vote says of every image
+COST = "cost.json"  # what predictions took where somebody measured it; no figure of the judgement
 FILES = "pictures.csv"  # the file of every image, where images are files
 
 SHARED = "shared/"  # tensors that all members of a group have alike, one file per group
@@ -19,4 +21,4 @@ def shared_weights(recipe: str) -> str:
 
 
 # What every start of `ensemble train` writes anew from the rest.
-DERIVED = frozenset({ENVIRONMENT, METHOD, EVALUATION, LEADERBOARD, DISPUTED, STAGED, PREDICTIONS, FILES})
+DERIVED = frozenset({ENVIRONMENT, METHOD, EVALUATION, LEADERBOARD, DISPUTED, WRONG, STAGED, PREDICTIONS, FILES})

@@ -26,7 +26,7 @@ from ensemble.storage.damage import Damaged, what_to_do
 from ensemble.storage.descriptions import DatasetFacts, JudgedConfig, MemberFile, MethodFacts, PlanFacts
 from ensemble.storage.event_lines import parse_events
 from ensemble.storage.folder_index import FolderIndex
-from ensemble.storage.identity import differences
+from ensemble.storage.identity import as_begun, differences
 from ensemble.storage.listed_folder import ListedFolder, has_entries, is_file, locked
 from ensemble.storage.manifest import MANIFEST, MEMBER_FILES, Entry, member_folder
 from ensemble.storage.member_files import (
@@ -71,12 +71,13 @@ class RunFolder(ListedFolder):
         config: dict[str, Any],
         plan: dict[str, Any] | MakePlan,
         check: Callable[[RunFolder], None] | None = None,
+        left_open: Sequence[str] = (),
     ) -> RunFolder:
         """Create runs/name, or take up an unfinished one: its stored plan then replaces `plan`.
 
         plan: itself, or a function that makes it, called for a new folder only. root: a folder, or the address of one
         on object storage, see `storage.remote`. check: looks at a run that is taken up, and may refuse, before anything
-        in it is replaced. Raises ConfigError when the folder holds another configuration or would
+        in it is replaced. left_open: keys of which a run that is taken up keeps its own value. Raises ConfigError when the folder holds another configuration or would
         lie outside the root, StorageError when another process writes to it or its manifest is damaged.
         """
         mirror = Mirror(str(root), name) if is_address(str(root)) else None
@@ -95,7 +96,7 @@ class RunFolder(ListedFolder):
         try:
             if mirror:
                 mirror.fetch(path)
-            folder._take_up(config, plan, check)
+            folder._take_up(config, plan, check, left_open)
         except BaseException:
             folder.close()
             raise
@@ -119,6 +120,7 @@ class RunFolder(ListedFolder):
         config: dict[str, Any],
         plan: dict[str, Any] | MakePlan,
         check: Callable[[RunFolder], None] | None,
+        left_open: Sequence[str],
     ) -> None:
         remove_leftovers(self.path)
         if is_file(self.path / MANIFEST):
@@ -134,7 +136,9 @@ class RunFolder(ListedFolder):
             made = plan() if callable(plan) else plan
             self.write_all({PLAN: json_bytes(made), CONFIG: _yaml(config)})
             return
-        changed = differences(self.config(), config, self.plan().get("device"))
+        stored = self.config()
+        config = as_begun(stored, config, left_open)
+        changed = differences(stored, config, self.plan().get("device"))
         if changed:
             listed = "\n".join(f"  {line}" for line in changed)
             raise ConfigError(
@@ -142,7 +146,7 @@ class RunFolder(ListedFolder):
             )
         if check is not None:
             check(self)
-        if self.config() != _plain(config):  # what may differ between starts: keep what holds now
+        if stored != _plain(config):  # what may differ between starts: keep what holds now
             self.write(CONFIG, _yaml(config))
 
     def damaged_files(self) -> list[Damaged]:

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Literal
 
 from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, RunStarted
+from ensemble.storage import RunFolder
 from ensemble.storage.atomic import written_bytes
 from ensemble.tracking.progress import Progress
 
@@ -113,6 +115,11 @@ class Figures:
             yield LAST_ERROR, run, self._last_error
         if progress.mean_error is not None:
             yield MEAN_ERROR, run, progress.mean_error
+
+
+def device_of(folder: Path) -> Callable[[], str]:
+    """What says the kind of device of the plan of a run in this folder, once there is one."""
+    return lambda: str(RunFolder.read(folder).plan()["device"])
 
 
 def _version() -> str:

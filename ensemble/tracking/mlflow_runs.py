@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import importlib.util
 import io
 import logging
 import os
@@ -26,31 +25,12 @@ from typing import Any
 
 import yaml
 
-from ensemble.config.schema import MlflowConfig
-from ensemble.errors import ConfigError
 from ensemble.tracking.instructions import Artifact, Finish, Instruction, Open, Row, Settings, Summary, Table, TableData
 from ensemble.tracking.projected import flat, points
 
-STORE = "mlflow.db"
 ARTIFACTS = ".mlflow-artifacts"  # hidden, or it would be listed among the runs
 ID, PARENT = "ensemble.id", "mlflow.parentRunId"
 PARAMS_AT_ONCE, METRICS_AT_ONCE, LONGEST_PARAM, LONGEST_TAG = 100, 1000, 6000, 5000  # what every server takes
-
-
-def tracking_uri(config: MlflowConfig, run_folder: Path, environment: Mapping[str, str]) -> str:
-    """Where the runs go: what is configured, else MLFLOW_TRACKING_URI, else a file beside the run folder."""
-    return config.uri or environment.get("MLFLOW_TRACKING_URI") or f"sqlite:///{run_folder.absolute().parent / STORE}"
-
-
-def require_mlflow(config: MlflowConfig, environment: Mapping[str, str]) -> None:
-    """Raises ConfigError where a package is missing that the configuration needs."""
-    local = not (config.uri or environment.get("MLFLOW_TRACKING_URI") or "sqlite").startswith("http")
-    needed = {"mlflow": "mlflow-skinny"} | ({"sqlalchemy": "sqlalchemy", "alembic": "alembic"} if local else {})
-    missing = [package for module, package in needed.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        raise ConfigError(
-            f"tracking.mlflow.enabled is true and needs {', '.join(missing)}: pip install {' '.join(missing)} (or 'ensemble-trainer[mlflow]'), or leave the key out"
-        )
 
 
 @dataclass
@@ -196,7 +176,7 @@ def _make_store(uri: str) -> None:
 
     whole = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     with tempfile.TemporaryDirectory(prefix="ensemble-") as aside:
-        made = Path(aside) / STORE
+        made = Path(aside) / "made.db"
         MlflowClient(f"sqlite:///{made}").search_experiments()
         try:
             shutil.copyfile(made, whole)

@@ -14,8 +14,9 @@ import threading
 import time as clock
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from ensemble.config.tracker import TrackerJob
 from ensemble.errors import EnsembleError
 from ensemble.events import Event, RunFinished, RunStarted
 from ensemble.storage import RunFolder
@@ -161,6 +162,25 @@ class ProjectedTracker:
             self._notify(
                 f"{self._title}: {reason}; the run itself is unharmed, started once more it is told there again, whole"
             )
+
+
+def told_to(
+    job: TrackerJob,
+    title: str,
+    make_sink: Callable[[], Sink],
+    members: Literal["full", "summary", "none"] = "full",
+) -> ProjectedTracker:
+    """A tracker that tells a sink what Weights & Biases is told. members: as `tracking.wandb.members`."""
+    return ProjectedTracker(
+        title,
+        make_sink,
+        Shown(members=members),
+        job.name,
+        job.experiment,
+        job.folder,
+        earlier=job.earlier(),
+        notify=job.notify,
+    )
 
 
 def points(row: Row, run: Open) -> tuple[list[tuple[str, int, float]], dict[str, float]]:

@@ -7,7 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from ensemble.config.groups import recipe_of
 from ensemble.config.one_spelling import one_spelling
+from ensemble.config.tta import TtaConfig
 from ensemble.storage.identity import NEUTRAL
 
 MAX_TAG = 64
@@ -15,9 +17,10 @@ MAX_TAG = 64
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Eight hex digits of what in a configuration may not change between two starts of one run."""
-    return hashlib.sha256(json.dumps(_binding(one_spelling(config)), sort_keys=True, default=str).encode()).hexdigest()[
-        :8
-    ]
+    binding = _binding(one_spelling(config))
+    if not TtaConfig.model_validate((config.get("evaluation") or {}).get("tta") or {}).active:
+        binding.pop("evaluation", None)  # so that runs of versions without it keep their hash
+    return hashlib.sha256(json.dumps(binding, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def _binding(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -32,7 +35,8 @@ def member_config(config: Mapping[str, Any], index: int, recipe: str) -> dict[st
     """The configuration as one member saw it: of a mixed ensemble only its own group's model and training."""
     mine = {key: value for key, value in config.items() if key != "members"}
     for group in config.get("members") or ():
-        if recipe in (group.get("name"), group["model"]["name"]):
+        finished = bool(group.get("finished"))
+        if recipe in [recipe_of(name, finished) for name in (group.get("name"), group["model"]["name"]) if name]:
             mine["model"] = group["model"]
             mine["training"] = group.get("training") or config.get("training")
             break

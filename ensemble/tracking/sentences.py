@@ -16,8 +16,12 @@ def describe(event: Event) -> str | None:
             already = f", {event.finished} already finished" if event.finished else ""
             slots = "1 slot" if event.slots == 1 else f"{event.slots} slots"
             return f"{event.name}: {event.method}, {event.members} members{already}; {event.executor}, {slots}"
+        case TaskStarted(epochs=0):
+            return f"{_members(event.members)}: {event.recipe}, trained elsewhere, votes on {event.host} {event.device}"
         case TaskStarted():
             return f"training {_members(event.members)}: {event.recipe}, {event.epochs} epochs on {event.host} {event.device}"
+        case MemberFinished(kept_epoch=0):
+            return f"member {event.member:04d}  has voted: validation error {percent(event.validation_error)}, trained elsewhere"
         case MemberFinished():
             return (
                 f"member {event.member:04d}  finished: validation error {percent(event.validation_error)}"

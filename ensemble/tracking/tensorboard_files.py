@@ -21,23 +21,12 @@ from typing import Any
 
 import yaml
 
-from ensemble.errors import ConfigError
 from ensemble.tracking.instructions import Artifact, Finish, Instruction, Open, Row, Settings, Summary, Table, TableData
 from ensemble.tracking.projected import flat, points
 
 HOME = "tensorboard"
 MOST_ROWS = 200  # of a table that is shown as text
 _FILES = "events.out.tfevents."
-
-
-def require_tensorboard() -> None:
-    """Raises ConfigError where the package is missing or does not fit its own dependencies."""
-    try:
-        from tensorboard.compat.proto import event_pb2  # noqa: F401
-    except (ImportError, TypeError) as error:  # a TypeError is how protobuf says that generated code is too old for it
-        raise ConfigError(
-            f"tracking.tensorboard is true and needs the package tensorboard: pip install tensorboard (or 'ensemble-trainer[tensorboard]'), or leave the key out ({error})"
-        ) from error
 
 
 @dataclass

@@ -78,7 +78,9 @@ def as_try(experiment: Experiment, environment: Mapping[str, str]) -> tuple[Expe
         raise ConfigError(
             f"name is {experiment.name}, with the try's id {name} ({len(name)} characters); expected at most 64: give the configuration a shorter name"
         )
-    return experiment.model_copy(update={"name": name}), f"try {found.run} of the W&B sweep {found.sweep}: run {name}"
+    # As in a sweep of ours: tries are ranked by their vote, so the one network more is trained when somebody asks for it.
+    changed = {"name": name, **dict.fromkeys(experiment.left_open, False)}
+    return experiment.model_copy(update=changed), f"try {found.run} of the W&B sweep {found.sweep}: run {name}"
 
 
 def try_of(folder: Path, environment: Mapping[str, str]) -> SweepTry | None:

@@ -20,9 +20,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, Protocol
 
-from ensemble.config.schema import WandbConfig
 from ensemble.data.showing import viewable
 from ensemble.errors import EnsembleError, StorageError
 from ensemble.events import Event, RunFinished, RunStarted, to_json
@@ -69,6 +68,31 @@ DROPPED_VARIABLES = frozenset(
 )  # fmt: skip
 
 
+class Keys(Protocol):
+    """What it needs of `tracking.wandb`; the keys are described there."""
+
+    @property
+    def mode(self) -> Literal["online", "offline", "disabled"]: ...
+    @property
+    def project(self) -> str: ...
+    @property
+    def entity(self) -> str | None: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+    @property
+    def members(self) -> str: ...
+    @property
+    def name(self) -> str | None: ...
+    @property
+    def notes(self) -> str | None: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def job_type(self) -> str | None: ...
+    @property
+    def artifact(self) -> bool | tuple[str, ...]: ...
+
+
 class WandbTracker:
     """Tells W&B what happens in a run.
 
@@ -84,7 +108,7 @@ class WandbTracker:
 
     def __init__(
         self,
-        config: WandbConfig,
+        config: Keys,
         name: str,
         experiment: Mapping[str, Any],
         folder: Path,
@@ -275,7 +299,7 @@ class WandbTracker:
 
 def replay(
     events: Iterable[tuple[float, Event]],
-    config: WandbConfig,
+    config: Keys,
     name: str,
     experiment: Mapping[str, Any],
     folder: Path,
@@ -309,6 +333,17 @@ def replay(
             ok = isinstance(event, RunFinished)
     tracker.close(ok)
     return tracker.complete and tracker.told_all
+
+
+def images_of(path: Path) -> TestImages:
+    """What reads a run's test images when they are asked for: after training, the few disputed ones, which the run keeps."""
+
+    def images(rows: list[int]) -> ByteArray:
+        from ensemble.results.run_data import test_images
+
+        return test_images(RunFolder.read(path), rows)
+
+    return images
 
 
 def files_of(part: str, listed: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from ensemble.training.job import Arrays, Job, check_batches, check_precision, d
 from ensemble.training.suitability import (
     Starts,
     check_network,
+    check_views_of_features,
     largest_stack,
     named_class_weights,
     shares_features,
@@ -24,6 +25,7 @@ __all__ = [
     "check_batches",
     "check_network",
     "check_precision",
+    "check_views_of_features",
     "device_kind",
     "largest_stack",
     "named_class_weights",

@@ -8,6 +8,7 @@ after a restart.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -74,6 +75,20 @@ class Batch:
             return self.labels_BK
         return torch.where(self.mixed.share_BK >= 0.5, self.labels_BK, self.mixed.labels_BK)
 
+    def pieces(self, bounds: Sequence[int]) -> Iterator[Batch]:
+        """The batch in pieces, from each of these rows of the whole batch to the next; of each this rank's share.
+
+        `rows` of a piece are those of the whole batch, so that losses that are divided by it add up to the batch's.
+        """
+        if len(bounds) == 2:
+            yield self
+            return
+        rank, ranks = self.place.part.start or 0, self.place.part.step or 1
+        for low, high in itertools.pairwise(bounds):
+            own = slice(-(-(low - rank) // ranks), -(-(high - rank) // ranks))
+            place = replace(self.place, part=slice(rank + ranks * own.start, high, ranks))
+            yield _cut(self, own, place)
+
 
 class Batches:
     """The training batches of a stack.
@@ -86,7 +101,7 @@ class Batches:
     own: images [K, R, C, H, W] and labels [K, R] of the members' own sets, instead of their rows of the data set.
     kernels: lay out batches as these want them, where that is worthwhile.
     random_kernels: draw random numbers by these, to the same bits.
-    last_epoch: the next epoch's order is drawn while one runs, up to this one (from 0); None: never ahead.
+    batch_size: images of a step of the optimiser. last_epoch: the next epoch's order is drawn while one runs, up to this one (from 0); None: never ahead.
     least_rows: a last batch of fewer rows joins the one before it.
     """
 
@@ -109,6 +124,9 @@ class Batches:
         self._kernels, self._random_kernels = kernels, random_kernels
         self._data, self._members, self._seed = data, members, seed
         self.batch_size, self._augmentation, self._placement = batch_size, augmentation, placement
+        self._piece, self._least_rows = batch_size, least_rows
+        if recipe is not None and recipe.accumulation > 1:
+            self._piece = recipe.batch_size
         self._deforms, self._blends = augmentation.deforms, augmentation.blends
         device = placement.device
         self._images, self._labels = data.train_images, data.train_labels
@@ -160,6 +178,20 @@ class Batches:
         if self._joined and step == self.steps_per_epoch - 1:
             return self.batch_size + self._joined
         return min(self.batch_size, self.rows_per_epoch - step * self.batch_size)
+
+    def bounds_of(self, rows: int) -> list[int]:
+        """Where the pieces of a batch of so many rows begin, and its end: one piece, but where gradients are accumulated."""
+        if self._piece == self.batch_size:
+            return [0, rows]
+        bounds = [*range(0, rows, self._piece), rows]
+        if len(bounds) > 2 and rows - bounds[-2] < self._least_rows:
+            del bounds[-2]
+        return bounds
+
+    @property
+    def rows_at_a_time(self) -> int:
+        """The most rows that go through the network together."""
+        return max(high - low for low, high in itertools.pairwise(self.bounds_of(self.rows_of(0))))
 
     def begin(self, epoch: int) -> None:
         """Put the rows in the order of an epoch (from 0), and take its keys for augmentation."""
@@ -225,6 +257,8 @@ class Batches:
         if self._targets_KRC is not None:
             targets = self._targets_KRC[self._members_K1, order_KB].transpose(0, 1)
         draws = self._draw(place)
+        # The kernels cannot do what is meant for photographs, and what they lay out cannot be cut into pieces.
+        plain = plain or self._augmentation.photographic or self._piece != self.batch_size
         if self._kernels is not None and worthwhile(len(labels)) and not plain:
             images = self._data.gathered(self._images, rows_KB, self._kernels, self._deformation(draws))
             return Batch(images, labels, weights, targets, place, len(labels))
@@ -282,7 +316,13 @@ def _blended(batch: Batch, blend: Blend) -> Batch:
 
 def _part(whole: Batch, place: BatchPlace) -> Batch:
     """One rank's share of a batch whose images are [K, B, C, H, W]."""
-    part, mixed = place.part, whole.mixed
+    return _cut(whole, place.part, place)
+
+
+def _cut(whole: Batch, part: slice, place: BatchPlace) -> Batch:
+    """Some rows of a batch whose images are [K, B, C, H, W]. part: of those that it has. place: of the result."""
+    assert whole.batch_last is None, "images of that layout are not cut"
+    mixed = whole.mixed
     weights, targets = (None if each is None else each[part] for each in (whole.weights_BK, whole.targets_BKC))
     if mixed is not None:
         others = None if mixed.weights_BK is None else mixed.weights_BK[part]

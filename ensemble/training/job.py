@@ -7,7 +7,7 @@ training.watch_test asks for one, is the exception; nothing but the member's his
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.config.schema import ComputeConfig, Experiment, Group
+from ensemble.config.tta import TtaConfig
 from ensemble.errors import ComputeError, ConfigError
 
 if TYPE_CHECKING:
@@ -44,13 +45,14 @@ class Ways:
 
 @dataclass(frozen=True)
 class Job:
-    """How to train the tasks of one group. `seed` is the run's root seed; ways: those of the plan, if it says."""
+    """How to train the tasks of one group. `seed` is the run's root seed; ways: those of the plan, if it says; tta: how members vote."""
 
     seed: int
     group: Group
     compute: ComputeConfig
     num_classes: int
     ways: Ways | None = None
+    tta: TtaConfig = field(default_factory=TtaConfig)
 
 
 def given_start(arrays: Arrays, group: str) -> dict[str, Tensor]:

@@ -103,7 +103,7 @@ def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) ->
 def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> Iterator[Item]:
     recipe, members = job.group.training, task.members
     yield TaskStarted(
-        task.id, tuple(m.index for m in members), task.recipe, recipe.epochs,
+        task.id, tuple(m.index for m in members), task.recipe, job.group.epochs,
         platform.node(), os.getpid(), placement.device_name, torch.get_num_threads(),
     )  # fmt: skip
     run = StackRun(task, job, arrays, placement)
@@ -113,13 +113,14 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
         yield Notice(notice)
     if run.no_graph:
         yield Notice(f"trained without a CUDA graph: {run.no_graph}")
-    if task.checkpoint is not None and outdated(task.checkpoint, run):
+    draws = recipe.augmentation.active or run.stack.dropout
+    if task.checkpoint is not None and draws and outdated(task.checkpoint):
         yield Notice(
             f"{task.id}: starts again, since its checkpoint is of a version with other augmentations and dropout masks"
         )
     elif task.checkpoint is not None:
-        restore(run, task.checkpoint)
-    for epoch in range(run.epoch, recipe.epochs):
+        restore(run.state, task.checkpoint, task.id, placement.ranks)
+    for epoch in range(run.state.epoch, job.group.epochs):
         for found in run.train_epoch(epoch):
             if isinstance(found, Checkpoint | Pulse | Notice):
                 yield found

@@ -2,8 +2,8 @@
 
     loss_BK = sample_losses(recipe, logits_BKC, batch, offsets_KC)
 
-Where a batch has targets it is half the squared distance to them; otherwise the cross-entropy of the labels, or the focal
-loss (Lin et al. 2017), mixed and weighted as the batch says.
+Where a batch has targets it is half the squared distance to them; otherwise the cross-entropy of the labels, the focal
+loss (Lin et al. 2017) or binary cross-entropy, mixed and weighted as the batch says.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ def sample_losses(recipe: TrainingConfig, logits_BKC: Tensor, batch: Batch, offs
 
 
 def label_losses(recipe: TrainingConfig, logits_BKC: Tensor, labels_BK: Tensor) -> Tensor:
-    """Cross-entropy [B, K] of these labels, or the focal loss: times (1 - probability of the label) ** gamma."""
+    """Cross-entropy [B, K] of these labels, or the focal loss: times (1 - probability of the label) ** gamma.
+
+    bce: the mean over the classes of each one's cross-entropy against all others.
+    """
+    if recipe.loss == "bce":
+        classes, smoothing = logits_BKC.shape[-1], recipe.label_smoothing
+        wanted_BKC = F.one_hot(labels_BK, classes) * (1 - smoothing) + smoothing / classes
+        return F.binary_cross_entropy_with_logits(logits_BKC, wanted_BKC, reduction="none").mean(-1)
     loss_BK = F.cross_entropy(
         logits_BKC.flatten(0, 1), labels_BK.flatten(), reduction="none", label_smoothing=recipe.label_smoothing
     ).view(labels_BK.shape)
@@ -44,6 +51,14 @@ def label_losses(recipe: TrainingConfig, logits_BKC: Tensor, labels_BK: Tensor) 
         missing_BK = -torch.expm1(-loss_BK)
         loss_BK = loss_BK * missing_BK.clamp(min=_SMALLEST_MISSING) ** (recipe.focal_gamma or FOCAL_GAMMA)
     return loss_BK
+
+
+def voting_logits(logits: Tensor, one_vs_all: bool) -> Tensor:
+    """Logits whose softmax is the vote: those of the network, or of a one-vs-all network the logarithms of its sigmoids.
+
+    The softmax of the latter is the sigmoids divided by their sum.
+    """
+    return F.logsigmoid(logits) if one_vs_all else logits
 
 
 def _weighted(loss_BK: Tensor, weights_BK: Tensor | None) -> Tensor:

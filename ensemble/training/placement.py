@@ -124,6 +124,13 @@ class Placement:
                 inner.enter_context(self.accelerator.autocast())
             yield
 
+    def adding_up(self, model: Any, last: bool) -> AbstractContextManager[Any]:
+        """The context of one of several passes whose gradients are added: ranks that share a batch average them in the last one."""
+        if last or self.ranks == 1:
+            return nullcontext()
+        context: AbstractContextManager[Any] = self.accelerator.no_sync(model)
+        return context
+
     def backward(self, loss: Tensor) -> None:
         """Backward pass."""
         with self._configuration_alone():

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ensemble.data.views import View
 from ensemble.training.batch_last import worthwhile
+from ensemble.training.losses import voting_logits
 from ensemble.training.placement import Placement
 from ensemble.training.resident import Resident
 from ensemble.training.stack import Stack
@@ -21,18 +23,54 @@ _CPU_SPARE = 1 << 30  # bytes that it may always take elsewhere
 BATCH_LAST_BATCH = 128  # of the kernels of that name
 _ALIVE = 4  # activations of the largest size at a time: beside the way through a block, in, out, and one laid out anew
 _KEPT = 0.9  # training keeps at least this share of what its layers give
+_VIEW_BYTES = 64 << 20  # of images of which a view is made at a time
 _SHARED_PAYS = 0.8  # members' own rows are computed apart where they are fewer than this share of all of them
 
 
 @torch.inference_mode()
-def predict(stack: Stack, data: Resident, images: Tensor, rows: Tensor | None, placement: Placement) -> Tensor:
-    """Probabilities [K, N, classes], float32, of the chosen rows of `images` (see `predict_logits`; all when None), on the device."""
-    return predict_logits(stack, data, images, rows, placement).softmax(-1)
+def predict(
+    stack: Stack,
+    data: Resident,
+    images: Tensor,
+    rows: Tensor | None,
+    placement: Placement,
+    views: Sequence[View] = (),
+) -> Tensor:
+    """Probabilities [K, N, classes], float32, of the chosen rows of `images` (see `predict_logits`; all when None), on the device.
+
+    views: on which to vote instead of the images as they are; the probabilities are means over them.
+    """
+    if len(views) < 2:
+        return predict_logits(stack, data, images, rows, placement).softmax(-1)
+    assert not data.ready, "features have no views"
+    count = len(images) if rows is None else rows.shape[-1]
+
+    def mean(start: int, end: int) -> Tensor:
+        chosen = torch.arange(start, min(end, count)) if rows is None else rows[..., start:end]
+        taken = data.take(images, chosen.to(images.device)).flatten(0, -4)
+        own = None if chosen.dim() == 1 else torch.arange(len(taken), device=taken.device).view(chosen.shape)
+        whole = sum(predict_logits(stack, data, view(taken).contiguous(), own, placement).softmax(-1) for view in views)
+        assert isinstance(whole, Tensor), "there are views"
+        return whole / len(views)
+
+    members = 1 if rows is None or rows.dim() == 1 else len(rows)
+    return torch.cat(list(in_batches(mean, count, _block_of_views(images, members))), dim=1)
+
+
+def _block_of_views(images: Tensor, members: int) -> int:
+    """Rows of which views are made at a time, of the images of so many members each; whole batches of them."""
+    each = max(1, images[:1].numel()) * members
+    return max(1, _VIEW_BYTES // (each * GPU_BATCH)) * GPU_BATCH if each * GPU_BATCH <= _VIEW_BYTES else CPU_BATCH
 
 
 @torch.inference_mode()
 def predict_own(
-    stack: Stack, data: Resident, images: Tensor, rows: Sequence[Tensor], placement: Placement
+    stack: Stack,
+    data: Resident,
+    images: Tensor,
+    rows: Sequence[Tensor],
+    placement: Placement,
+    views: Sequence[View] = (),
 ) -> list[Tensor]:
     """Probabilities [R, classes] of every member's own rows of `images`.
 
@@ -43,16 +81,16 @@ def predict_own(
     wanted = torch.unique(torch.cat(list(rows))).to(where)
     longest = max(map(len, rows))
     if longest >= _SHARED_PAYS * len(wanted):
-        shared = predict(stack, data, images, wanted, placement)
+        shared = predict(stack, data, images, wanted, placement, views)
         return [shared[k][torch.searchsorted(wanted, own.to(where)).to(placement.device)] for k, own in enumerate(rows)]
     filled = torch.stack([F.pad(own, (0, longest - len(own)), value=int(wanted[0])) for own in rows])
-    probabilities = predict(stack, data, images, filled.to(where), placement)
+    probabilities = predict(stack, data, images, filled.to(where), placement, views)
     return [probabilities[k, : len(own)] for k, own in enumerate(rows)]
 
 
 @torch.inference_mode()
 def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | None, placement: Placement) -> Tensor:
-    """Logits [K, N, classes], float32, in the order of `rows`, which are [N] for all members or [K, N].
+    """Logits of the votes [K, N, classes] (see `losses.voting_logits`), float32, in the order of `rows`, which are [N] for all members or [K, N].
 
     Dropout is off, batch norm uses running statistics.
     """
@@ -79,7 +117,7 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
             ask_for(end, 2 * end - start)
             with placement.autocast():
                 logits_BKC = stack(data.standardized(chosen))
-        logits_KBC: Tensor = logits_BKC.float().transpose(0, 1)
+        logits_KBC: Tensor = voting_logits(logits_BKC.float(), stack.one_vs_all).transpose(0, 1)
         return logits_KBC
 
     size = stack.evaluation_rows or CPU_BATCH

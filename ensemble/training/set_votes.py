@@ -66,6 +66,7 @@ def _vote(task: Task, job: Job, part: PartToVote, arrays: Arrays) -> Iterator[An
     import torch  # in the worker, not in the driver
 
     from ensemble import signals
+    from ensemble.data.views import views_of
     from ensemble.training.loop import free_memory, present_arrays
     from ensemble.training.placement import Placement
     from ensemble.training.prediction import predict
@@ -87,7 +88,7 @@ def _vote(task: Task, job: Job, part: PartToVote, arrays: Arrays) -> Iterator[An
         )
         images: ByteArray = arrays[part.images]  # type: ignore[assignment]
         data = Resident.of_scale(arrays, placement.device, job.group.model, images.shape[1])
-        block = _rows_of_block(images)
+        block, views = _rows_of_block(images), views_of(job.tta, *images.shape[2:])
         said = time.perf_counter()
         for stack, own in _stacks(task, job, part, arrays, placement):
             for notice in _prepare(stack, job, placement, images.shape[1:]):
@@ -99,7 +100,7 @@ def _vote(task: Task, job: Job, part: PartToVote, arrays: Arrays) -> Iterator[An
                     return
                 changed = _changed(np.asarray(images[start : start + block]), part, start)
                 batch = tensor_of(changed).to(placement.device)
-                found.append(predict(stack, data, batch, None, placement).cpu().numpy())
+                found.append(predict(stack, data, batch, None, placement, views).cpu().numpy())
                 if time.perf_counter() - said > PULSE_S:
                     said = time.perf_counter()
                     yield Pulse(task.id)

@@ -58,6 +58,7 @@ class Stack(nn.Module):
 
     batch_last: compute by the kernels of that name (see `batch_last.suits`), where this machine has them.
     evaluation_rows: images to evaluate at a time, see the function of that name in `prediction`.
+    one_vs_all: votes are its sigmoids divided by their sum instead of its softmax, see `losses.voting_logits`.
     draws_itself: a single member whose network draws random numbers by other means than dropout layers (`trial`); torch's
     generators then start from the member, the epoch and the batch, and are left as they were.
     """
@@ -67,6 +68,7 @@ class Stack(nn.Module):
         self.network, self.num_members = network, num_members
         self.batch_last = False
         self.evaluation_rows: int | None = None
+        self.one_vs_all = False
         self.draws_itself = False
         self._drawing: tuple[Tensor, BatchPlace] | None = None
         self._keys_K: Tensor | None = None

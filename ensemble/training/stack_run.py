@@ -1,7 +1,7 @@
 """A stack in training: networks, optimiser, data, histories, and the steps and epochs that move them.
 
     run = StackRun(task, job, arrays, placement)
-    for epoch in range(run.epoch, run.recipe.epochs):
+    for epoch in range(run.state.epoch, run.recipe.epochs):
         for found in run.train_epoch(epoch): ...        # records, checkpoints, heartbeats
     yield from run.results()                            # votes and weights
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ensemble import signals
 from ensemble.config.recipe import PlateauConfig
+from ensemble.data.views import views_of
 from ensemble.events import Notice
 from ensemble.models import ImageShape
 from ensemble.models.work import activation_sizes, needs_two_images
@@ -31,6 +32,7 @@ from ensemble.training.cuda_graph import GraphedStep, StepTable, capture_on_gpu
 from ensemble.training.cuda_graph import obstacle as obstacle_to_capture
 from ensemble.training.filtering import filtered_set
 from ensemble.training.frozen_features import HeadStack, head_to_train, on_features
+from ensemble.training.gradient_sums import settle_sums
 from ensemble.training.host_copy import on_host
 from ensemble.training.job import Arrays, Job, given_class_weights, given_start
 from ensemble.training.keeper import Keeper
@@ -44,11 +46,15 @@ from ensemble.training.resident import GPU_SHARE, Resident, tensor_of
 from ensemble.training.schedules import Plateau, rate
 from ensemble.training.stack import Stack
 from ensemble.training.start import Trained, trained
+from ensemble.training.state import TrainingState
 from ensemble.training.trial import draws_itself
 from ensemble.training.ways import choose
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
 
 PULSE_S = 5.0  # between signs of life
+# Steps after which ranks that share each batch add up what they have summed. Between them none writes a checkpoint or
+# leaves, since the first alone could write down its own part of the sums only.
+_SHARED_EVERY = 16
 _CAPTURES_APART = 50  # checkpoints are at least so many times the time that one takes apart
 _activation_sizes = once_per_network(activation_sizes)
 
@@ -71,6 +77,7 @@ class StackRun:
         head = head_to_train(task, job, arrays, placement.ranks)
         self._build(image_shape, given_start(arrays, job.group.name), parts, head)
         on_features = isinstance(self.stack, HeadStack)
+        self.stack.one_vs_all = self.recipe.loss == "bce"
         self._choose_kernels()
         # Why steps are no CUDA graph: None where they are, empty where there need be no word about it.
         self.stack.draws_itself = (
@@ -86,18 +93,13 @@ class StackRun:
         if not on_features:
             sizes = _activation_sizes(job.group.model, image_shape, job.num_classes)
             memory = placement.memory_bytes if device.type == "cuda" else None
-            self.stack.evaluation_rows = evaluation_rows(sizes, count, self.batches.rows_of(0), memory)
+            self.stack.evaluation_rows = evaluation_rows(sizes, count, self.batches.rows_at_a_time, memory)
         self.plateau = Plateau(self.recipe.schedule, count) if isinstance(self.recipe.schedule, PlateauConfig) else None
         self.rates = MemberRates(self.stack, captured=captured and self.plateau is not None)
         self.keeper = Keeper(self.stack, self.recipe)
-        self.alive = [True] * count
-        self.histories: list[list[EpochRecord]] = [[] for _ in members_of(task)]
-        self.failures: dict[int, Failure] = {}
-        self.seconds = 0.0
-        # Where it stands in the epoch: steps done, summed losses and misses [2, K], seconds spent.
-        self.epoch = self.step = 0
-        self.sums_2K = torch.zeros((2, count), device=device)
-        self.spent = 0.0
+        self.state = TrainingState(task.members, self.stack, self.optimizer, self.keeper, self.plateau, device)
+        if placement.ranks > 1:
+            settle_sums(self.stack, self.model, self.optimizer, self.batches, placement)
         self.table: StepTable | None = None
         self.graphed: GraphedStep | None = None
         if captured:
@@ -160,7 +162,7 @@ class StackRun:
         if not on_gpu and self.job.compute.kernels != "torch" and (augmentation.active or self.stack.dropout):
             kernels = load()
         return Batches(
-            self.data, self.members, self.job.seed, self.recipe.batch_size, augmentation, self.placement, own,
+            self.data, self.members, self.job.seed, self.recipe.images_per_step, augmentation, self.placement, own,
             self.stack.kernels, kernels, self.recipe.epochs - 1 if on_gpu else None, self._least_rows(),
             self.recipe, self._class_weights,
         )  # fmt: skip
@@ -182,17 +184,13 @@ class StackRun:
         patience = self.recipe.early_stopping_epochs
         return [
             alive and (patience is None or len(history) - self.keeper.kept_epoch(k) < patience)
-            for k, (alive, history) in enumerate(zip(self.alive, self.histories, strict=True))
+            for k, (alive, history) in enumerate(zip(self.state.alive, self.state.histories, strict=True))
         ]
 
     def tensors(self) -> list[Tensor]:
         """Everything that a step changes, in its place."""
-        state = [
-            value for kept in self.optimizer.state.values() for value in kept.values() if isinstance(value, Tensor)
-        ]
-        average = self.keeper.tensors()["average"]
-        own = [self.sums_2K] if self.table is None else [self.sums_2K, self.table.step]
-        return [*self.stack.state_dict().values(), *state, *average, *own]
+        changed = self.state.changed_by_steps()
+        return changed if self.table is None else [*changed, self.table.step]
 
     def train_epoch(self, epoch: int) -> Iterator[tuple[int, EpochRecord] | Checkpoint | Pulse | Notice | Stopped]:
         """Train one epoch (from 0), validate, and yield (position in the stack, record) of every living member.
@@ -200,17 +198,17 @@ class StackRun:
         Goes on at `step` where the epoch is the one that was begun; yields a Checkpoint whenever one is due. Where this
         process is asked to stop, the next step is the last one: a Checkpoint follows, and Stopped.
         """
-        started = time.perf_counter() - self.spent
-        if epoch != self.epoch:
-            self.epoch, self.step = epoch, 0
-            self.sums_2K.zero_()
+        started = time.perf_counter() - self.state.spent
+        self.state.begin(epoch)
         self.model.train()
         rate_factors = self.plateau.factors if self.plateau else [1.0] * len(self.members)
         largest = self.rates.set(rate_factors)
         self._begin_epoch(largest)
-        while self.step < self.batches.steps_per_epoch:
+        while self.state.step < self.batches.steps_per_epoch:
             self._take_step(largest)
-            self.step += 1
+            self.state.step += 1
+            if self.placement.ranks > 1 and self._together():
+                self.state.share(self.placement.total)
             if self.graphed and self.graphed.refused and not self.no_graph:
                 self.no_graph = self.graphed.refused
                 yield Notice(f"trained without a CUDA graph: {self.no_graph}")
@@ -218,13 +216,14 @@ class StackRun:
                 self._said = time.perf_counter()
                 yield Pulse(self.task.id)
             if self._due():
-                self.spent = time.perf_counter() - started
-                yield Checkpoint(self.task.id, epoch, self.step, self._capture())
+                self.state.spent = time.perf_counter() - started
+                yield Checkpoint(self.task.id, epoch, self.state.step, self._capture())
             if self._stops():
                 yield Stopped(self.task.id)
                 return
-        self.spent = 0.0
-        train_losses, train_errors = (self.placement.total(self.sums_2K) / self.batches.rows_per_epoch).tolist()
+        self.state.spent = 0.0
+        sums_2K = self.state.total_2K + self.state.sums_2K
+        train_losses, train_errors = (sums_2K / self.batches.rows_per_epoch).tolist()
         with self.keeper.voting_weights():
             validation_losses, validation_errors = map(self.placement.of_first_rank, self._validate())
             test_losses, test_errors = self._watch_test()
@@ -234,33 +233,35 @@ class StackRun:
         if self.plateau:
             self.plateau.update(validation_losses)
         elapsed = time.perf_counter() - started
-        self.seconds += elapsed
+        self.state.seconds += elapsed
         for member in (k for k, wanted in enumerate(trained) if wanted):
             record = EpochRecord(
                 epoch + 1, train_losses[member], validation_losses[member], validation_errors[member],
-                self._rate(epoch, self.step - 1) * rate_factors[member], elapsed / len(self.members),
+                self._rate(epoch, self.state.step - 1) * rate_factors[member], elapsed / len(self.members),
                 train_errors[member], test_losses[member], test_errors[member],
             )  # fmt: skip
-            self.histories[member].append(record)
+            self.state.histories[member].append(record)
             yield member, record
 
     def _begin_epoch(self, largest: float) -> None:
         """Take the order and the random keys of the epoch, and where steps are captured its learning rates."""
-        self.batches.begin(self.epoch)
+        self.batches.begin(self.state.epoch)
         if self.stack.dropout or self.stack.draws_itself:
-            seeds = [member_seed(self.job.seed, m.index, Purpose.DROPOUT, self.epoch) for m in self.members]
+            seeds = [member_seed(self.job.seed, m.index, Purpose.DROPOUT, self.state.epoch) for m in self.members]
             self.stack.seed_dropout(torch.tensor(seeds).to(self.placement.device))
         if self.table is not None:
             steps = range(self.batches.steps_per_epoch)
-            rates = [self._rate(self.epoch, step) * largest for step in steps]
-            self.table.begin(self.step, rates, [self._averaging(step) for step in steps])
+            rates = [self._rate(self.state.epoch, step) * largest for step in steps]
+            self.table.begin(self.state.step, rates, [self._averaging(step) for step in steps])
 
     def _take_step(self, largest: float) -> None:
-        rows = self.batches.rows_of(self.step)
+        rows = self.batches.rows_of(self.state.step)
         if self.graphed is None:
             for group in self.optimizer.param_groups:
-                group["lr"] = self._rate(self.epoch, self.step) * largest * group[FACTOR]
-            self.plain_step(self.batches.at(self.step * self.batches.batch_size, rows), self._averaging(self.step))
+                group["lr"] = self._rate(self.state.epoch, self.state.step) * largest * group[FACTOR]
+            self.plain_step(
+                self.batches.at(self.state.step * self.batches.batch_size, rows), self._averaging(self.state.step)
+            )
         elif rows == self.batches.rows_of(0):
             self.graphed()
         else:
@@ -280,12 +281,12 @@ class StackRun:
         return rate(self.recipe, epoch * steps + step, steps)
 
     def _averaging(self, step: int) -> float:
-        return self.keeper.share(self.epoch * self.batches.steps_per_epoch + step)
+        return self.keeper.share(self.state.epoch * self.batches.steps_per_epoch + step)
 
     def _due(self) -> bool:
         """True when the last checkpoint is old enough for another one, and one costs little beside what lies between."""
         every, now = self.job.compute.checkpoint_every_s, time.perf_counter()
-        if not every or not self.placement.writes:
+        if not every or not self.placement.writes or not self._together():
             return False
         if not self._stops() and now - self._saved < max(every, _CAPTURES_APART * self._capture_s):
             return False
@@ -294,11 +295,16 @@ class StackRun:
 
     def _stops(self) -> bool:
         """Whether training ends after this step. Of ranks that share each batch the first decides: it has the checkpoint."""
-        return signals.requested() and self.placement.writes
+        return signals.requested() and self.placement.writes and self._together()
+
+    def _together(self) -> bool:
+        """Whether ranks that share each batch know each other's sums after this step; always where there is one rank."""
+        step = self.state.step
+        return self.placement.ranks == 1 or step % _SHARED_EVERY == 0 or step == self.batches.steps_per_epoch
 
     def _capture(self) -> bytes:
         started = time.perf_counter()
-        content = capture(self)
+        content = capture(self.state)
         self._capture_s = time.perf_counter() - started
         return content
 
@@ -310,22 +316,29 @@ class StackRun:
         The sum of the members' own mean losses is minimised: its gradient with respect to a member's weights is
         that of the member's loss alone. A non-finite loss therefore spoils only its own member.
         """
-        self.stack.place_dropout(batch.place)
-        with self.placement.autocast():
-            logits_BKC = self.model(batch.images, batch.batch_last)
-        loss_BK = sample_losses(self.recipe, logits_BKC.float(), batch, self.offsets_KC)
-        loss_K = loss_BK.sum(0) / batch.rows
         self.optimizer.zero_grad(set_to_none=True)
-        # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
-        self.placement.backward(loss_K.sum() * self.placement.ranks)
+        pieces = list(batch.pieces(self.batches.bounds_of(batch.rows)))
+        for number, piece in enumerate(pieces, 1):
+            with self.placement.adding_up(self.model, last=number == len(pieces)):
+                self._add_gradients(piece)
         if self.recipe.gradient_clip_norm is not None:
             clip_gradients(self.stack, self.recipe.gradient_clip_norm)
         self.rates.before_step()
         self.optimizer.step()
         self.rates.after_step()
         self.keeper.after_step(averaging)
+
+    def _add_gradients(self, batch: Batch) -> None:
+        """Add the gradients of a batch, or of a piece of one, to those that are there, and its sums to the epoch's."""
+        self.stack.place_dropout(batch.place)
+        with self.placement.autocast():
+            logits_BKC = self.model(batch.images, batch.batch_last)
+        loss_BK = sample_losses(self.recipe, logits_BKC.float(), batch, self.offsets_KC)
+        loss_K = loss_BK.sum(0) / batch.rows
+        # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
+        self.placement.backward(loss_K.sum() * self.placement.ranks)
         misses_K = (logits_BKC.detach().argmax(-1) != batch.main_labels_BK).sum(0)
-        self.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
+        self.state.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
 
     def _validate(self) -> tuple[list[float], list[float]]:
         return self._score(self.data.train_images, self.data.validation_rows, self.validation_labels)
@@ -350,36 +363,35 @@ class StackRun:
         """Declare members with a non-finite loss failed; the others go on undisturbed beside them."""
         for member, (trains, *losses) in enumerate(zip(self.trains, train_losses, validation_losses, strict=True)):
             if trains and not all(abs(loss) < float("inf") for loss in losses):
-                self.alive[member] = False
+                self.state.alive[member] = False
                 reason = f"loss is not finite in epoch {epoch + 1} (training {losses[0]}, validation {losses[1]})"
-                share = self.seconds / len(self.members)
-                self.failures[member] = Failure(self.members[member].index, "diverged", reason, seconds_lost=share)
+                share = self.state.seconds / len(self.members)
+                self.state.failures[member] = Failure(
+                    self.members[member].index, "diverged", reason, seconds_lost=share
+                )
 
     @torch.no_grad()
     def results(self) -> Iterator[MemberResult | Failure]:
         """Votes and weights of every living member with the weights to keep; failures of the others."""
         self.keeper.restore_kept()
-        validation = predict(self.stack, self.data, self.data.train_images, self.data.validation_rows, self.placement)
-        test = predict(self.stack, self.data, self.data.test_images, None, self.placement)
+        views = views_of(self.job.tta, *self.data.train_images.shape[2:])
+        how = self.placement, views
+        validation = predict(self.stack, self.data, self.data.train_images, self.data.validation_rows, *how)
+        test = predict(self.stack, self.data, self.data.test_images, None, *how)
         own = [tensor_of(member.vote_rows) for member in self.members]
-        extra = predict_own(self.stack, self.data, self.data.train_images, own, self.placement)
+        extra = predict_own(self.stack, self.data, self.data.train_images, own, *how)
         votes = on_host([validation, test, *extra])
-        states = [{} if k in self.failures else self.stack.own_state(k) for k in range(len(self.members))]
+        states = [{} if k in self.state.failures else self.stack.own_state(k) for k in range(len(self.members))]
         weights = iter(on_host([tensor for state in states for tensor in state.values()]))
         parameters = self.stack.parameters_per_member
         for k, member in enumerate(self.members):
-            if k in self.failures:
-                yield self.failures[k]
+            if k in self.state.failures:
+                yield self.state.failures[k]
                 continue
             yield MemberResult(
                 member.index, member.recipe,
                 Votes(votes[0][k].numpy().copy(), votes[1][k].numpy().copy(), member.vote_rows, votes[2 + k].numpy().copy()),
-                {name: next(weights).numpy().copy() for name in states[k]}, tuple(self.histories[k]), parameters,
-                self.seconds / len(self.members), self.keeper.kept_epoch(k), len(self.members),
+                {name: next(weights).numpy().copy() for name in states[k]}, tuple(self.state.histories[k]), parameters,
+                self.state.seconds / len(self.members), self.keeper.kept_epoch(k), len(self.members),
                 self.filtered[k].facts() if self.filtered else {}, self.placement.device_name,
             )  # fmt: skip
-
-
-def members_of(task: Task) -> tuple[int, ...]:
-    """The indices of a task's members."""
-    return tuple(member.index for member in task.members)

@@ -106,13 +106,13 @@ def _fitting(pattern: str, names: Sequence[str]) -> list[str]:
 
 
 def starting_tensors(
-    model: Network, image_shape: ImageShape, num_classes: int
+    model: Network, image_shape: ImageShape, num_classes: int, finished: bool = False
 ) -> tuple[dict[str, Tensor], list[str]] | None:
     """What every member begins with, by name and in the network's shapes, and what is worth saying of it; None without weights.
 
     The head is drawn anew where that of the file is for other classes (or model.new_head says so). A first convolution over
-    another number of channels takes the weights as timm does: summed for grey images, else repeated and scaled. Raises
-    ConfigError where the weights are not those of this network.
+    another number of channels takes the weights as timm does: summed for grey images, else repeated and scaled. finished: the
+    network is to be as the weights have it, so neither is done. Raises ConfigError where the weights are not those of this network.
     """
     given = model.named_weights()
     if given is None and model.weights is not None:
@@ -127,6 +127,8 @@ def starting_tensors(
     new = [name for name in expected if name in head] if model.new_head or not fits else []
     for name, mine in expected.items():
         found = given.get(name)
+        if finished and (found is None or found.shape != mine.shape) and not name.endswith("num_batches_tracked"):
+            raise ConfigError(f"{_misfit(what, name, expected, given)}, since it votes as it is (finished)")
         if name in new:
             continue
         if found is not None and found.is_floating_point() != mine.is_floating_point():
@@ -151,7 +153,7 @@ def starting_tensors(
             )
     if new:
         notes.append(f"drawn anew for every member: {_listed(new)}")
-    elif not model.new_head:
+    elif not model.new_head and not finished:
         notes.append("all members start from the same weights, the last layer's too; model.new_head draws that anew")
     if unused := sorted(given.keys() - expected.keys()):
         notes.append(f"not used, since the network has nothing of that name: {_listed(unused)}")

@@ -28,5 +28,6 @@ def stack_of(group: Group, image_shape: ImageShape, num_classes: int, states: Se
         stack = Stack.build(group.model, image_shape, num_classes, [0] * len(states))
         for position, state in enumerate(states):
             stack.load_member_state(position, dict(state))
+    stack.one_vs_all = group.training.loss == "bce"
     stack.eval()
     return stack

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ensemble.config.groups import Group
 from ensemble.config.network import Network
+from ensemble.config.schema import Experiment
 from ensemble.errors import ConfigError
 from ensemble.training.job import CLASS_WEIGHTS, START, FloatVector
 
@@ -36,6 +37,15 @@ def shares_features(group: Group, image_shape: tuple[int, int, int], num_classes
     from ensemble.training.frozen_features import head_layer
 
     return head_layer(group, image_shape, num_classes) is not None
+
+
+def check_views_of_features(experiment: Experiment, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    """Raises ConfigError for views of images (`evaluation.tta`) that are known by their features alone."""
+    for group in experiment.groups if experiment.evaluation.tta.active else ():
+        if shares_features(group, image_shape, num_classes):
+            raise ConfigError(
+                f"evaluation.tta: of {group.name} only the last layer is trained, on features that are computed once of every image as it is (model.freeze); leave tta out, or train more layers"
+            )
 
 
 @dataclass(frozen=True)
@@ -71,9 +81,14 @@ def starts(groups: Iterable[Group], image_shape: tuple[int, int, int], num_class
         from ensemble.training.start import starting_tensors, told_of_frozen
 
         frozen = told_of_frozen(group, image_shape, num_classes)
-        tensors, said = starting_tensors(model, image_shape, num_classes) or ({}, [])
+        tensors, said = starting_tensors(model, image_shape, num_classes, group.finished) or ({}, [])
         if tensors:
             found.arrays[START + group.name] = np.frombuffer(save(tensors), np.uint8)
+        if group.finished:
+            said = [
+                *said,
+                "trained elsewhere, nobody here knows on which images: of those that are validation or test images of this run its votes say more than of new ones",
+            ]
         found.notes.extend(f"{group.name}: {note}" for note in said)
         if frozen is not None:
             found.notes.append(f"{group.name}: {frozen}")

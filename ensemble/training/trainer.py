@@ -26,7 +26,9 @@ class Trainer:
         """A trainer for every group of the experiment, on the planned kind of device and in the planned ways."""
         compute, ways = experiment.compute.model_copy(update={"device": device}), ways or {}
         jobs = {
-            group.name: Job(experiment.seed, group, compute, num_classes, ways.get(group.name))
+            group.name: Job(
+                experiment.seed, group, compute, num_classes, ways.get(group.name), experiment.evaluation.tta
+            )
             for group in experiment.groups
         }
         return cls(jobs)

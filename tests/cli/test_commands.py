@@ -14,6 +14,7 @@ GOOD = """
 name: small
 num_members: 4
 method: {name: bagging}
+baseline: false
 model: {name: mlp, widths: [16]}
 training: {epochs: 2, lr: 3e-3}
 compute: {executor: inline, stack_size: 2, device: cpu}

@@ -20,6 +20,7 @@ LIMIT_S = 20
 REST = """name: other
 num_members: 1
 method: {name: bagging}
+baseline: false
 model: {name: mlp}
 compute: {executor: inline, device: cpu}
 tracking: {wandb: {mode: disabled}}

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.commands.main import main
+from ensemble.config.data import DataConfig
 from ensemble.config.network import Network
-from ensemble.data import DATASETS, OWN_DATA
+from ensemble.data import DATASETS
 from ensemble.errors import ConfigError
 from ensemble.outside.names import visible
 from ensemble.outside.paths import given_path, read_regular_file
@@ -27,6 +28,7 @@ from tests.amounts import examples
 GOOD = """
 num_members: 2
 method: {name: bagging}
+baseline: false
 data: {name: mnist, root: somewhere}
 model: {name: mlp, widths: [16]}
 training: {epochs: 1}
@@ -48,7 +50,7 @@ def ensemble(*words: str) -> Result:
 def test_every_name_stands_whole_at_every_width(monkeypatch: pytest.MonkeyPatch, width: str) -> None:
     monkeypatch.setenv("COLUMNS", width)
     shown = ensemble("datasets").stdout.split()
-    assert {*DATASETS, *OWN_DATA} <= {*shown}
+    assert {*DATASETS, *DataConfig.registry.all()} <= {*shown}
     models = ensemble("models").stdout
     assert {*Network.registry.all()} <= {*models.split()}
     assert "kernel_size=3," in models.split()

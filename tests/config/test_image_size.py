@@ -13,12 +13,12 @@ from click.testing import CliRunner
 
 from ensemble.commands.main import main
 from ensemble.config import Experiment, load_config, parse_experiment
+from ensemble.config.data import DataConfig
 from ensemble.config.json_schema import json_schema
 from ensemble.config.loading import parse_stored
-from ensemble.config.schema import DATA_KEYS
 from ensemble.config.sweeping import load_sweep
-from ensemble.data import OWN_DATA
 from ensemble.errors import ConfigError
+from ensemble.report.listings import list_own_data
 from ensemble.storage.identity import differences
 from ensemble.tracking.wandb_projection import config_hash
 
@@ -138,7 +138,9 @@ def test_a_sweep_over_sizes_and_resizes(tmp_path: Path) -> None:
 
 
 def test_data_sets_and_networks_are_listed_with_it(tmp_path: Path) -> None:
-    for name, own in OWN_DATA.items():
-        assert set(own.keys.split(", ")) == {key for key, sets in DATA_KEYS.items() if name in sets}
+    for own in list_own_data():
+        section = DataConfig.registry.all()[own["name"]]
+        keys = {key for key in section.model_fields if key not in DataConfig.model_fields}
+        assert set(own["keys"].split(", ")) == keys - {"code"}
     done = CliRunner().invoke(main, ["models", str(written(tmp_path, "[20, 28]")), "--json"])
     assert "images 3x20x28" in json.loads(done.stdout)["title"]

@@ -14,7 +14,7 @@ import pytest
 from tests.damage.commands import train_in
 
 CONFIG: dict[str, Any] = {
-    "name": "d", "num_members": 2, "seed": 1, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "name": "d", "num_members": 2, "seed": 1, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
     "model": {"name": "mlp", "widths": [8]}, "training": {"epochs": 1, "batch_size": 64, "lr": 0.01},
     "compute": {"executor": "inline", "device": "cpu", "stack_size": 1}, "tracking": {"wandb": {"mode": "disabled"}},
     "output_dir": "runs",

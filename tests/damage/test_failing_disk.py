@@ -20,7 +20,7 @@ from ensemble.storage import manifest_log
 from tests.damage.disk import ERRORS, Disk, Killed, attach
 
 CONFIG: dict[str, Any] = {
-    "name": "run", "seed": 3, "num_members": 2, "method": {"name": "bagging"}, "model": {"name": "mlp", "widths": (4,)},
+    "name": "run", "seed": 3, "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "model": {"name": "mlp", "widths": (4,)},
     "data": {"name": "digits"}, "training": {"epochs": 1, "lr": 3e-3, "batch_size": 256},
     "compute": {"stack_size": 1, "executor": "inline", "device": "cpu", "checkpoint_every_s": 0.01},
     "tracking": {"wandb": {"mode": "disabled"}},

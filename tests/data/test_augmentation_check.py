@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ def empty(name: str) -> Dataset:
 @pytest.mark.parametrize("name", DATASETS)
 def test_flips_are_for_sets_whose_classes_survive_them(name):
     flip = AugmentationConfig(horizontal_flip=True)
-    if name in ("cifar10", "fashion_mnist"):
+    if name in ("cifar10", "cifar100", "fashion_mnist", "stl10"):
         check_augmentation(flip, empty(name))
     else:
         with pytest.raises(ConfigError, match=r"training\.augmentation\.horizontal_flip: found true.*fashion_mnist"):
@@ -38,3 +40,25 @@ def test_both_mistakes_are_named_at_once():
         check_augmentation(AugmentationConfig(crop_padding=40, horizontal_flip=True), empty("digits"))
     assert "horizontal_flip" in str(caught.value)
     assert "crop_padding" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["saturation", "hue", "grey_probability"])
+def test_colours_are_for_images_that_have_some(key):
+    check_augmentation(AugmentationConfig(**{key: 0.3}), empty("cifar10"))
+    with pytest.raises(
+        ConfigError, match=rf"augmentation\.{key}: found 0\.3, expected 0 with data set mnist.*1 channel"
+    ):
+        check_augmentation(AugmentationConfig(**{key: 0.3}), empty("mnist"))
+
+
+def test_randaugment_is_for_grey_and_for_colours():
+    config = AugmentationConfig(randaugment_operations=2)
+    check_augmentation(config, empty("mnist"))
+    check_augmentation(config, empty("cifar10"))
+    two = replace(
+        empty("mnist"),
+        train_images_NCHW=np.zeros((1, 2, 28, 28), np.uint8),
+        test_images_NCHW=np.zeros((1, 2, 28, 28), np.uint8),
+    )
+    with pytest.raises(ConfigError, match=r"randaugment_operations: found 2, expected 0 .*2 channels: its operations"):
+        check_augmentation(config, two)

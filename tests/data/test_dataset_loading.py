@@ -5,19 +5,25 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from typing import get_args
 
 import numpy as np
 import pytest
 
-from ensemble.config.schema import DataConfig, DataName
-from ensemble.data import DATASETS, OWN_DATA, load_dataset
+from ensemble.config.schema import DataConfig
+from ensemble.data import DATASETS, load_dataset
 from ensemble.errors import DataError
 
 
 def test_catalogue_and_configuration_name_the_same_sets():
-    assert {*DATASETS, *OWN_DATA} == set(get_args(DataName))
-    assert {name for name, info in DATASETS.items() if info.flippable} == {"fashion_mnist", "cifar10"}
+    own = {name for name, source in DataConfig.registry.all().items() if name not in source.published}
+    assert {"image_folder", "table", "arrays"} <= own
+    assert {*DATASETS, *own} == set(DataConfig.registry.all())
+    assert {name for name, info in DATASETS.items() if info.flippable} == {
+        "fashion_mnist",
+        "cifar10",
+        "cifar100",
+        "stl10",
+    }
     for name, info in DATASETS.items():
         assert info.name == name
         assert len(set(info.class_names)) == len(info.class_names)

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from ensemble.evaluation import sections
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.records import Evaluation, MemberFacts
-from ensemble.evaluation.sections import MATRIX_MEMBERS
+from ensemble.evaluation.sections import diversity
+from ensemble.evaluation.sections.diversity import MATRIX_MEMBERS
 from ensemble.evaluation.splits import SplitVotes
 
 
@@ -38,7 +38,7 @@ def test_the_matrices_are_bounded_and_what_is_cut_is_said(members: int) -> None:
 
 def test_of_very_many_members_as_many_at_equal_distances_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = judged(300)
-    monkeypatch.setattr(sections, "PAIRED_MEMBERS", 150)
+    monkeypatch.setattr(diversity, "PAIRED_MEMBERS", 150)
     some = judged(300)
     for one, other in zip(whole.diversity.measures, some.diversity.measures, strict=True):
         assert one.name == other.name

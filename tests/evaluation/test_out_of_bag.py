@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ensemble.evaluation.out_of_bag import OutOfBag, out_of_bag_vote
-from ensemble.evaluation.sections import out_of_bag_result
+from ensemble.evaluation.sections.out_of_bag import out_of_bag_result
 
 
 def random_bags(members: int, seed: int) -> tuple[OutOfBag, list[np.ndarray]]:

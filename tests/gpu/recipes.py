@@ -21,6 +21,10 @@ AUGMENTATION = {
     "rotation_degrees": 10, "scale": 0.1, "shear_degrees": 5, "shift": 0.1, "elastic_alpha": 1.0, "brightness": 0.2,
     "contrast": 0.2,
 }  # fmt: skip
+PHOTOGRAPHS = {
+    "crop_area": 0.5, "horizontal_flip": True, "brightness": 0.2, "saturation": 0.4, "hue": 0.1, "grey_probability": 0.2,
+    "blur_probability": 0.5, "randaugment_operations": 2,
+}  # fmt: skip
 LAYERS = {
     "name": "layers",
     "layers": (
@@ -42,6 +46,7 @@ class Recipe:
     shape: tuple[int, int] = (1, 28)
     compute: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
+    tta: dict[str, Any] = field(default_factory=dict)
     quick: bool = False
     launches: int = LAUNCHES_PER_STEP
     waits: int = WAITS_PER_STEP
@@ -87,7 +92,10 @@ RECIPES = {
     "mixed and covered": _trained(
         augmentation={"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "erasing_probability": 0.5, "crop_area": 0.5}, quick=True
     ),
+    "photographs": Recipe(shape=(3, 32), training={"augmentation": PHOTOGRAPHS}, quick=True),
     "focal, warm-up": _trained(loss="focal", warmup_epochs=0.5),
+    "accumulated": _trained(batch_size=BATCH // 2, accumulation=2, gradient_clip_norm=0.5, quick=True),
+    "one against all": _trained(loss="bce"),
     "clipping": _trained(gradient_clip_norm=0.5),
     "label smoothing": _trained(label_smoothing=0.1),
     "dropout": Recipe(model={"name": "mlp", "widths": (32, 16), "dropout": 0.3}, quick=True),
@@ -101,6 +109,7 @@ RECIPES = {
     "one_cycle": _trained(schedule="one_cycle", quick=True),
     "cosine": _trained(schedule={"name": "cosine", "warmup_fraction": 0.2}),
     "test curve": _trained(watch_test=True),
+    "on views": Recipe(shape=(3, 32), tta={"horizontal_flip": True, "shift": 2, "crops": 2}, quick=True),
     # much at once
     "everything": Recipe(
         model=LAYERS,

@@ -21,6 +21,7 @@ def experiment(recipe: Recipe, **compute: Any) -> Experiment:
         "name": "pretended", "num_members": recipe.count, "method": {"name": "deep_ensemble"}, "model": recipe.model,
         "training": {"epochs": EPOCHS, "batch_size": BATCH, **recipe.training},
         "compute": {"device": "cuda", "checkpoint_every_s": 0, **recipe.compute, **compute},
+        "evaluation": {"tta": recipe.tta},
         "tracking": {"wandb": {"mode": "disabled"}},
     })  # fmt: skip
 

@@ -13,7 +13,7 @@ SCRIPT = "vote_on_sets.py"
 pytestmark = pytest.mark.timeout(900)  # the first test of the file trains for all
 NETWORKS = (
     "1 network", "64 networks", "mlp", "cnn", "layers", "resnet18", "1 resnet18 bf16", "rgb", "bf16", "tf32", "not deterministic",
-    "dropout", "batch norm", "everything",
+    "dropout", "batch norm", "on views", "one against all", "everything",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from ensemble.results.judging import judge
 from ensemble.storage import RunFolder
 
 BAGGED = {
-    "name": "x", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "name": "x", "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
     "model": {"name": "lenet5"}, "training": {"epochs": 1},
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from ensemble.run.run import run_ensemble
 CONFIG = """\
 num_members: 4
 method: {name: bagging}
+baseline: false
 data: {name: mnist}
 model: {name: mlp, widths: [32]}
 training: {epochs: 1, lr: 3e-3, batch_size: 500}

@@ -30,6 +30,7 @@ SCRIPTS = sorted((ROOT / "launch/cluster").glob("slurm*.sh"))
 CONFIG = """\
 num_members: 2
 method: {name: bagging}
+baseline: false
 data: {name: digits}
 model: {name: mlp, widths: [16]}
 training: {epochs: 120, lr: 3e-3, batch_size: 64}

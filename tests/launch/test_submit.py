@@ -30,6 +30,7 @@ TOKEN = "0123456789abcdef0123456789abcdef"
 CONFIG = """\
 num_members: 2
 method: {name: bagging}
+baseline: false
 data: {name: digits, max_train_rows: 200}
 model: {name: python, path: "nets.py:make"}
 training: {epochs: 1}

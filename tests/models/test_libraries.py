@@ -40,7 +40,7 @@ LARGE: dict[tuple[str, str], str] = {
 
 def network(library: str, architecture: str, **args: Any) -> Any:
     model = {"name": library, "architecture": architecture, "args": args}
-    values = {"name": "t", "num_members": 2, "method": {"name": "bagging"}, "model": model}
+    values = {"name": "t", "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "model": model}
     return parse_experiment(values).groups[0].model
 
 
@@ -77,7 +77,7 @@ def test_any_number_of_channels(library: str, architecture: str, channels: int) 
 def test_a_run_through_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     keys = {
-        "name": "own", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits", "max_train_rows": 100},
+        "name": "own", "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits", "max_train_rows": 100},
         "model": {"name": "torchvision", "architecture": "mobilenet_v3_small"},
         "training": {"epochs": 1, "batch_size": 32}, "compute": {"executor": "inline", "device": "cpu", "stack_size": 2},
         "tracking": {"wandb": {"mode": "disabled"}},

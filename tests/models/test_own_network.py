@@ -28,7 +28,7 @@ from ensemble.run.run import run_ensemble
 from ensemble.storage import RunFolder
 
 KEYS: dict[str, Any] = {
-    "name": "own", "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits", "max_train_rows": 300},
+    "name": "own", "num_members": 3, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits", "max_train_rows": 300},
     "training": {"epochs": 2, "batch_size": 32}, "compute": {"executor": "inline", "device": "cpu"},
     "tracking": {"wandb": {"mode": "disabled"}},
 }  # fmt: skip

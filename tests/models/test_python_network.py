@@ -16,8 +16,9 @@ import ensemble
 from ensemble.commands.main import main
 from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError
-from ensemble.models import build_model, num_parameters, own_code
+from ensemble.models import build_model, num_parameters
 from ensemble.models.work import activation_sizes, multiply_adds
+from ensemble.outside import own_code
 
 NETS = """
 from torch import nn
@@ -75,7 +76,7 @@ def hidden(inputs, width):
 """
 DEEPER = "from torch import nn\nlinear = nn.Linear\n"
 KEYS: dict[str, Any] = {
-    "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits", "max_train_rows": 300},
+    "num_members": 3, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits", "max_train_rows": 300},
     "model": {"name": "python", "path": "my_nets.py:Net", "args": {"width": 12}},
     "training": {"epochs": 2, "batch_size": 32}, "compute": {"executor": "inline", "device": "cpu"},
     "tracking": {"wandb": {"mode": "disabled"}},
@@ -182,7 +183,7 @@ def make(num_classes, in_channels, width=4):
 
 
 def train(**keys):
-    keys = {"method": "bagging", "num_members": 2, "data": "digits", "training": {"epochs": 1}, **keys}
+    keys = {"method": "bagging", "baseline": False, "num_members": 2, "data": "digits", "training": {"epochs": 1}, **keys}
     return ensemble.train(model=make, model_args={"width": np.int64(6)}, **keys)
 
 
@@ -215,7 +216,7 @@ def test_a_class_or_function_of_a_script(home: Path) -> None:
 def test_what_has_no_file_is_refused() -> None:
     def inner(num_classes: int, in_channels: int) -> None: ...
 
-    keys: dict[str, Any] = {"method": "bagging", "num_members": 2, "data": "digits"}
+    keys: dict[str, Any] = {"method": "bagging", "baseline": False, "num_members": 2, "data": "digits"}
     with pytest.raises(ConfigError, match="inner is not at the top of a Python file"):
         ensemble.train(model=inner, **keys)
     with pytest.raises(ConfigError, match="model_args: has no effect without"):
@@ -252,9 +253,9 @@ def test_only_what_is_imported_is_taken_and_names_stay_apart(home: Path, monkeyp
     assert list(code) == ["blocks.py", "deeper.py", "my_nets.py"]
     other = {"blocks.py": "hidden = 3", "my_nets.py": "from blocks import hidden\nclass Net:\n    found = hidden"}
     monkeypatch.setitem(sys.modules, "blocks", json)
-    first, second = own_code.find(code, "my_nets.py", "Net"), own_code.find(other, "my_nets.py", "Net")
+    first, second = own_code.find(code, "my_nets.py:Net"), own_code.find(other, "my_nets.py:Net")
     assert second.found == 3  # type: ignore[attr-defined]
-    assert first is own_code.find(code, "my_nets.py", "Net")
+    assert first is own_code.find(code, "my_nets.py:Net")
     assert sys.modules["blocks"] is json
     assert "my_nets" not in sys.modules
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ensemble.config import parse_experiment
 from ensemble.config.network import Network
 from ensemble.models import build_model
-from ensemble.models.work import activation_sizes
+from ensemble.models.work import activation_sizes, multiply_adds, needs_two_images
 
 IMAGE, IMAGES = (3, 32, 32), 4
 
@@ -57,3 +57,22 @@ def test_activations_are_what_training_keeps(model: dict[str, Any]) -> None:
     assert 0.8 * kept <= sum(sizes)
     assert 0.9 * sum(sizes) <= kept
     assert sizes[0] == 3 * 32 * 32
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "lenet5"}, {"name": "lenet4"}, {"name": "mlp"}, {"name": "cnn", "batch_norm": True, "dropout": 0.2},
+        {"name": "resnet18"}, {"name": "resnet50"}, {"name": "torchvision", "architecture": "mobilenet_v2"},
+    ],
+    ids=lambda model: "-".join(map(str, model.values())),
+)  # fmt: skip
+def test_a_pass_and_a_followed_shape_give_the_same(model: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is made where it is quick, the second for large networks."""
+    config, found = config_of(model), []
+    for weights in (10**9, -1):
+        monkeypatch.setattr("ensemble.models.work._MANY_WEIGHTS", weights)
+        found.append(
+            (activation_sizes(config, IMAGE, 10), multiply_adds(config, IMAGE, 10), needs_two_images(config, IMAGE, 10))
+        )
+    assert found[0] == found[1]

@@ -16,7 +16,7 @@ import pytest
 from tests.damage.commands import train_in
 
 CONFIG: dict[str, Any] = {
-    "name": "one", "num_members": 4, "seed": 1, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "name": "one", "num_members": 4, "seed": 1, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
     "model": {"name": "mlp", "widths": [8]}, "training": {"epochs": 3, "batch_size": 64, "lr": 0.01},
     "compute": {"executor": "inline", "device": "cpu", "stack_size": 2, "checkpoint_every_s": 0.05},
     "tracking": {"wandb": {"mode": "disabled"}}, "output_dir": "runs",

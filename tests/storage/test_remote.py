@@ -206,7 +206,7 @@ def test_damage_and_unknown_addresses_are_named(address: str, tmp_path: Path, mo
 def test_a_killed_run_is_finished_on_another_machine(tmp_path: Path) -> None:
     """The real command, killed in mid-member; the machine that takes over has only the address."""
     (tmp_path / "c.yaml").write_text(json.dumps({
-        "name": "far", "seed": 2, "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},
+        "name": "far", "seed": 2, "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
         "model": {"name": "mlp", "widths": [64]}, "training": {"epochs": 60},
         "compute": {"executor": "inline", "device": "cpu", "stack_size": 1, "checkpoint_every_s": 0.05},
         "tracking": {"wandb": {"mode": "disabled"}},

@@ -185,7 +185,7 @@ def test_every_door_takes_the_address_of_a_run(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c.yaml").write_text(
         json.dumps({
-            "name": "far", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"}, "output_dir": place,
+            "name": "far", "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"}, "output_dir": place,
             "model": {"name": "mlp", "widths": [16]}, "training": {"epochs": 1}, "tracking": {"wandb": {"mode": "disabled"}},
             "compute": {"executor": "inline", "device": "cpu", "stack_size": 2},
         })

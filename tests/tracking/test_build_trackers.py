@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ensemble.config.schema import Experiment, TrackingConfig, WandbConfig
+from ensemble.config.schema import Experiment, TrackingConfig
 from ensemble.events import Notice
 from ensemble.methods.one_round import DeepEnsembleConfig
 from ensemble.tracking.base import Composite
@@ -12,6 +12,7 @@ from ensemble.tracking.build import build_trackers
 from ensemble.tracking.console import PlainConsole, WarningsOnly
 from ensemble.tracking.event_log import EventLog
 from ensemble.tracking.ray_metrics import RayMetrics
+from ensemble.tracking.trackers.wandb import WandbConfig
 from ensemble.tracking.wandb_tracker import WandbTracker
 from tests.contracts.tracker_contract import T0, a_run
 from tests.tracking.wandb_reader import read_folder

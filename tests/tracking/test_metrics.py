@@ -32,7 +32,7 @@ from tests.executors.test_local_ray import is_loopback, listening
 
 ROOT = Path(__file__).parents[2]
 CONFIG: dict[str, Any] = {
-    "name": "seen", "num_members": 4, "method": {"name": "bagging"}, "data": {"name": "digits"}, "compute": {"executor": "inline", "stack_size": 2},
+    "name": "seen", "num_members": 4, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"}, "compute": {"executor": "inline", "stack_size": 2},
     "model": {"name": "mlp", "widths": (8,)}, "training": {"epochs": 3}, "tracking": {"wandb": {"mode": "disabled"}},
 }  # fmt: skip
 Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]

@@ -16,13 +16,13 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 from mlflow import MlflowClient
 
 from ensemble.config import parse_experiment
-from ensemble.config.schema import MlflowConfig
 from ensemble.errors import ConfigError
 from ensemble.events import RunStarted
 from ensemble.run.compose import run_experiment
 from ensemble.tracking.event_log import EventLog, latest_histories, read_events
-from ensemble.tracking.mlflow_runs import MlflowRuns, require_mlflow, tracking_uri
+from ensemble.tracking.mlflow_runs import MlflowRuns
 from ensemble.tracking.projected import ProjectedTracker
+from ensemble.tracking.trackers.mlflow import MlflowConfig, require_mlflow, tracking_uri
 from ensemble.tracking.wandb_projection import Shown
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run
 from tests.tracking.judgement import keep_judgement
@@ -32,11 +32,11 @@ from tests.tracking.killed_run import killed_in_the_midst
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 CONFIG = {
-    "name": "bag", "seed": 3, "method": {"name": "bagging"}, "data": {"name": "digits"}, "model": {"name": "lenet5"},
+    "name": "bag", "seed": 3, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"}, "model": {"name": "lenet5"},
     "training": {"lr": 1e-3, "betas": [0.9, 0.999]}, "aggregator": "hard",
 }  # fmt: skip
 RUN: dict[str, Any] = {
-    "name": "bag", "seed": 5, "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "name": "bag", "seed": 5, "num_members": 3, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
     "model": {"name": "mlp", "widths": (64,)}, "training": {"epochs": 20},
     "compute": {"executor": "inline", "device": "cpu", "stack_size": 1, "checkpoint_every_s": 0.05},
     "tracking": {"wandb": {"mode": "disabled"}, "mlflow": {"enabled": True, "experiment": "nights"}},

@@ -30,11 +30,11 @@ from tests.tracking.judgement import keep_judgement
 from tests.tracking.killed_run import killed_in_the_midst
 
 CONFIG = {
-    "name": "bag", "seed": 3, "method": {"name": "bagging"}, "data": {"name": "digits"}, "model": {"name": "lenet5"},
+    "name": "bag", "seed": 3, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"}, "model": {"name": "lenet5"},
     "training": {"lr": 1e-3, "betas": [0.9, 0.999], "deterministic": True}, "aggregator": "hard",
 }  # fmt: skip
 RUN: dict[str, Any] = {
-    "name": "bag", "seed": 5, "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "name": "bag", "seed": 5, "num_members": 3, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
     "model": {"name": "mlp", "widths": (64,)}, "training": {"epochs": 20},
     "compute": {"executor": "inline", "device": "cpu", "stack_size": 1, "checkpoint_every_s": 0.05},
     "tracking": {"wandb": {"mode": "disabled"}, "tensorboard": True},

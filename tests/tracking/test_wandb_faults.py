@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
-from ensemble.config.schema import WandbConfig
 from ensemble.events import Notice
 from ensemble.tracking.event_log import EventLog, read_events
+from ensemble.tracking.trackers.wandb import WandbConfig
 from ensemble.tracking.wandb_tracker import WandbTracker, replay
 from ensemble.tracking.wandb_worker import _why
 from tests.contracts.tracker_contract import T0, a_run

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from ensemble.config import parse_experiment
-from ensemble.config.schema import WandbConfig
 from ensemble.errors import ConfigError
+from ensemble.tracking.trackers.wandb import WandbConfig
 from ensemble.tracking.wandb_projection import Finish, Open, Projection, Row, Shown, Summary, Table
 from ensemble.tracking.wandb_tracker import WandbTracker, replay
 from tests.contracts.tracker_contract import a_run

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ensemble.config.schema import WandbConfig
 from ensemble.events import EpochFinished, MemberFinished, RunFinished, RunStarted, TaskStarted
 from ensemble.tracking.event_log import EventLog, latest_histories, read_events
 from ensemble.tracking.figures import MEMBER
+from ensemble.tracking.trackers.wandb import WandbConfig
 from ensemble.tracking.wandb_tracker import WandbTracker, effective_mode, replay
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run, epoch
 from tests.tracking.judgement import judgement, keep_judgement
@@ -29,6 +29,7 @@ CONFIG = {
     "name": "bag",
     "seed": 3,
     "method": {"name": "bagging"},
+    "baseline": False,
     "data": {"name": "digits"},
     "model": {"name": "lenet5"},
     "training": {"lr": 1e-3, "betas": [0.9, 0.999]},
@@ -295,7 +296,7 @@ def test_the_artifact_is_the_run_folder(tmp_path):
     from ensemble.storage import RunFolder
 
     config = {
-        "name": "kept", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"},
+        "name": "kept", "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
         "model": {"name": "mlp", "widths": [8]}, "training": {"epochs": 1}, "output_dir": str(tmp_path),
         "compute": {"executor": "inline", "device": "cpu"}, "tracking": {"wandb": {"mode": "offline", "artifact": True}},
     }  # fmt: skip

@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from ensemble.config.schema import WandbConfig
 from ensemble.events import EpochFinished
 from ensemble.tracking.event_log import latest_attempts
+from ensemble.tracking.trackers.wandb import WandbConfig
 from ensemble.tracking.wandb_tracker import WandbTracker, replay
 from tests.contracts.tracker_contract import a_run
 from tests.tracking.small_server import SmallServer

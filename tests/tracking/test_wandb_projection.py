@@ -22,6 +22,7 @@ CONFIG = {
     "seed": 1,
     "output_dir": "runs",
     "method": {"name": "bagging"},
+    "baseline": False,
     "data": {"name": "mnist", "root": "/data"},
     "model": {"name": "lenet5"},
     "training": {"lr": 1e-3},
@@ -154,3 +155,11 @@ def test_a_member_of_a_mixed_ensemble_shows_its_own_model_and_training():
     projection = Projection("mix", mixed)
     projection.handle(TaskStarted("t", (2,), "big", 3, "h", 1, "cpu", 1), T0)
     assert projection.handle(epoch(2, 1), T0)[0].tags == ("bagging", "mnist", "resnet18")
+
+
+def test_views_at_test_time_are_another_run_and_a_run_without_them_keeps_its_hash() -> None:
+    before = {key: value for key, value in CONFIG.items() if key != "evaluation"}
+    for none in ({}, {"sets": []}, {"sets": [], "tta": {"shift": 0, "crops": 0}}):
+        assert config_hash({**before, "evaluation": none}) == config_hash(before)
+    shifts = [config_hash({**before, "evaluation": {"sets": [], "tta": {"shift": n}}}) for n in (0, 1, 2)]
+    assert len(set(shifts)) == 3

@@ -11,7 +11,7 @@ from tests.tracking.killed_run import killed_in_the_midst
 from tests.tracking.wandb_reader import RunFile, plain, read_folder
 
 CONFIG = {
-    "name": "bag", "seed": 5, "num_members": 3, "method": {"name": "bagging"}, "data": {"name": "digits"},
+    "name": "bag", "seed": 5, "num_members": 3, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
     "model": {"name": "mlp", "widths": [64]}, "training": {"epochs": 30},
     "compute": {"executor": "inline", "device": "cpu", "stack_size": 1, "checkpoint_every_s": 0.05},
     "tracking": {"wandb": {"mode": "offline"}},

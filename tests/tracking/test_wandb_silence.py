@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ensemble.config.schema import WandbConfig
 from ensemble.tracking import wandb_tracker
+from ensemble.tracking.trackers.wandb import WandbConfig
 from ensemble.tracking.wandb_tracker import replay
 from tests.contracts.tracker_contract import a_run
 

@@ -25,6 +25,8 @@ CNN = {"name": "cnn", "widths": (4,), "batch_norm": True, "dropout": 0.3, "fully
 MOVES = {"rotation_degrees": 10.0, "shift": 0.1}
 RECIPES: dict[str, dict[str, Any]] = {
     "everything": {"augmentation": MOVES, "ema_decay": 0.9, "keep": "best_validation", "gradient_clip_norm": 1.0},
+    "photographs": {"augmentation": {"randaugment_operations": 2, "blur_probability": 0.5, "shift": 0.1}},
+    "accumulated": {"batch_size": 16, "accumulation": 2, "ema_decay": 0.9, "augmentation": {"mixup_alpha": 0.4}},
     "plateau": {"schedule": {"name": "plateau", "patience": 0, "gamma": 0.5, "threshold": 0.5}, "epochs": 3},
     "one_cycle": {"schedule": "one_cycle", "keep": "best_validation_error"},
     **{name: {"optimizer": name} for name in ("adamw", "adamax", "adadelta", "adagrad", "rmsprop")},

@@ -165,7 +165,7 @@ def test_every_door_says_the_balanced_error_where_classes_are_unequal(tmp_path: 
         test_labels=test_labels[few],
     )  # fmt: skip
     values = {
-        "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "arrays", "path": str(tmp_path / "x.npz")},
+        "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "arrays", "path": str(tmp_path / "x.npz")},
         "model": {"name": "mlp", "widths": [8]}, "training": {"epochs": 2, "class_weights": {"9": 3.0}},
         "output_dir": str(tmp_path), "tracking": {"wandb": {"mode": "disabled"}},
     }  # fmt: skip

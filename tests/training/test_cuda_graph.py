@@ -27,6 +27,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "optimizer": "adamw", "weight_decay": 0.1,
         "augmentation": {"rotation_degrees": 10, "scale": 0.1, "elastic_alpha": 1.0, "brightness": 0.2, "contrast": 0.2},
     },
+    "photographs": {"augmentation": {"shift": 0.1, "randaugment_operations": 2, "blur_probability": 0.5}},
     "averaged": {"ema_decay": 0.9, "keep": "best_validation"},
     "plateau": {"schedule": {"name": "plateau", "patience": 0, "threshold": 0.9, "gamma": 0.5}, "epochs": 4},
     "batches of uneven size": {"batch_size": 100, "epochs": 4},

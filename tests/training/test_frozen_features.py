@@ -15,11 +15,14 @@ from safetensors.torch import save_file
 
 import ensemble
 from ensemble.commands.main import main
+from ensemble.config.evaluation import EvaluationConfig
 from ensemble.config.network import Network
+from ensemble.config.tta import TtaConfig
+from ensemble.errors import ConfigError
 from ensemble.events import Notice
 from ensemble.training import frozen_features
 from ensemble.training.frozen_features import HeadStack, head_layer
-from ensemble.training.suitability import starts
+from ensemble.training.suitability import check_views_of_features, starts
 from tests.training.helpers import arrays as arrays
 from tests.training.helpers import experiment, results, specs, train
 from tests.training.test_cuda_graph import run_of
@@ -27,6 +30,7 @@ from tests.training.test_start import CNN, RESNET, SHAPE, stored, weights_of
 
 TRAINING: dict[str, dict[str, Any]] = {
     "adam": {}, "averaged": {"ema_decay": 0.5, "keep": "best_validation"}, "weighted": {"class_weights": "balanced"},
+    "accumulated": {"batch_size": 16, "accumulation": 2},
     "plateau": {"optimizer": "sgd", "lr": 0.05, "schedule": {"name": "plateau", "patience": 0, "threshold": 0.9}},
 }  # fmt: skip
 
@@ -192,7 +196,7 @@ def test_a_run_keeps_the_backbone_once_and_every_door_finds_it(tmp_path: Path, m
     save_file({k: t.contiguous() for k, t in weights_of(CNN, SHAPE, 10).items()}, "w.safetensors")
     model = {**CNN, "weights": "w.safetensors", "freeze": "backbone", "new_head": True}
     values: dict[str, Any] = {
-        "num_members": 6, "method": {"name": "bagging"}, "data": {"name": "digits", "max_train_rows": 300}, "model": model,
+        "num_members": 6, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits", "max_train_rows": 300}, "model": model,
         "training": {"epochs": 2, "batch_size": 32}, "compute": {"device": "cpu"}, "tracking": {"wandb": {"mode": "disabled"}},
     }  # fmt: skip
     Path("c.yaml").write_text(json.dumps(values))
@@ -274,3 +278,15 @@ def test_what_cannot_be_stacked_whole_is_one_network_on_features(tmp_path: Path,
     assert "trained one by one" in told["whole"]
     assert "trained one by one" not in told["frozen"]
     assert "features of the frozen layers are computed once" in told["frozen"]
+
+
+def test_features_of_images_as_they_are_have_no_views(tmp_path: Path) -> None:
+    """Refused before anything is trained; where more than the last layer is trained, or images are deformed, there are no such features."""
+    model = {**CNN, **stored(tmp_path, weights_of(CNN, SHAPE, 7))}
+    views = {"evaluation": EvaluationConfig(tta=TtaConfig(shift=1))}
+    frozen = experiment({**model, "freeze": "backbone"})
+    with pytest.raises(ConfigError, match=r"evaluation\.tta: of cnn only the last layer is trained.*\(model\.freeze\)"):
+        check_views_of_features(frozen.model_copy(update=views), SHAPE, 10)
+    check_views_of_features(frozen, SHAPE, 10)
+    for other in (experiment(model), experiment({**model, "freeze": "backbone"}, augmentation={"shift": 0.1})):
+        check_views_of_features(other.model_copy(update=views), SHAPE, 10)

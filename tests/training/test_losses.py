@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ensemble.errors import ConfigError
 from ensemble.training import Trainer
 from ensemble.training.losses import label_losses
 from ensemble.training.placement import Placement
@@ -30,7 +31,7 @@ def loss_of_first_batch(run: StackRun) -> tuple[torch.Tensor, Any, torch.Tensor]
     batch = run.batches.at(0, 32)
     logits = run.stack(batch.images, batch.batch_last).detach()
     run.plain_step(batch, 0.0)
-    return run.sums_2K[0], batch, logits
+    return run.state.sums_2K[0], batch, logits
 
 
 @pytest.mark.parametrize("kind", ["mixup_alpha", "cutmix_alpha"])
@@ -75,6 +76,50 @@ def test_focal_of_certain_rows_has_a_finite_gradient(arrays: dict[str, Any]) -> 
     assert bool(logits.grad.isfinite().all())
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_binary_cross_entropy_of_each_class_against_the_others(smoothing: float, arrays: dict[str, Any]) -> None:
+    noted, batch, logits = loss_of_first_batch(run_of(arrays, loss="bce", label_smoothing=smoothing))
+    p = logits.double().sigmoid()
+    wanted = F.one_hot(batch.labels_BK, 10) * (1 - smoothing) + smoothing / 10
+    expected = -(wanted * p.log() + (1 - wanted) * (1 - p).log()).mean(-1).sum(0)
+    torch.testing.assert_close(noted.double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_mixed_labels_are_several_wanted_classes_for_binary_cross_entropy(arrays: dict[str, Any]) -> None:
+    noted, batch, logits = loss_of_first_batch(run_of(arrays, loss="bce", augmentation={"cutmix_alpha": 1.0}))
+    share = batch.mixed.share_BK.unsqueeze(-1)
+    soft = share * F.one_hot(batch.labels_BK, 10) + (1 - share) * F.one_hot(batch.labels_BK.flip(0), 10)
+    expected = F.binary_cross_entropy_with_logits(logits, soft, reduction="none").mean(-1).sum(0)
+    torch.testing.assert_close(noted, expected)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+def test_votes_after_binary_cross_entropy_are_sigmoids_divided_by_their_sum(
+    kernels: str, arrays: dict[str, Any]
+) -> None:
+    config = experiment({"name": "mlp", "widths": (16,)}, kernels=kernels, loss="bce", lr=0.01, epochs=3)
+    found = results(train(config, specs([0, 1], recipe="mlp"), arrays))
+    images = torch.from_numpy(arrays["test_images"]).float() / 255
+    for member in found.values():
+        network = config.groups[0].model.build((1, 28, 28), 10)
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in member.weights.items()})
+        standardised = (images - torch.from_numpy(arrays["mean"])[0]) / torch.from_numpy(arrays["std"])[0]
+        with torch.no_grad():
+            sigmoids = network.eval()(standardised).sigmoid()
+        expected = sigmoids / sigmoids.sum(-1, keepdim=True)
+        torch.testing.assert_close(torch.from_numpy(member.votes.test_NK), expected, rtol=0, atol=2e-6)
+        assert member.history[-1].validation_error < 0.5, "it learns"
+        validation = torch.from_numpy(member.votes.validation_NK)
+        labels = torch.from_numpy(arrays["train_labels"][arrays["validation_rows"]])
+        nll = -validation.gather(1, labels[:, None]).log().mean()
+        assert member.history[-1].validation_loss == pytest.approx(float(nll), rel=1e-4), "of the votes"
+
+
+def test_offsets_for_a_softmax_are_no_matter_of_binary_cross_entropy() -> None:
+    with pytest.raises(ConfigError, match="logit_adjustment is made for the softmax"):
+        experiment(loss="bce", logit_adjustment=1.0)
+
+
 def test_errors_in_training_are_against_the_label_with_the_larger_share(arrays: dict[str, Any]) -> None:
     run = run_of(arrays, augmentation={"mixup_alpha": 1.0})
     run.batches.begin(0)
@@ -82,7 +127,7 @@ def test_errors_in_training_are_against_the_label_with_the_larger_share(arrays: 
     larger = torch.where(batch.mixed.share_BK >= 0.5, batch.labels_BK, batch.labels_BK.flip(0))
     misses = (run.stack(batch.images, batch.batch_last).argmax(-1) != larger).sum(0)
     run.plain_step(batch, 0.0)
-    assert run.sums_2K[1].tolist() == misses.tolist()
+    assert run.state.sums_2K[1].tolist() == misses.tolist()
 
 
 def test_early_stopping_ends_each_member_when_it_has_waited_enough(arrays: dict[str, Any]) -> None:

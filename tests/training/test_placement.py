@@ -64,6 +64,8 @@ SHARED: dict[str, tuple[dict[str, Any], dict[str, Any], int, float]] = {
                 "mixup_alpha": 0.4,
                 "cutmix_alpha": 1.0,
                 "erasing_probability": 0.3,
+                "randaugment_operations": 2,
+                "blur_probability": 0.5,
             }
         },
         260,
@@ -73,6 +75,17 @@ SHARED: dict[str, tuple[dict[str, Any], dict[str, Any], int, float]] = {
         {"name": "cnn", "widths": (6, 8), "batch_norm": True, "dropout": 0.2, "fully_connected": (16,)},
         {"batch_size": 37, "epochs": 1},  # uneven shares; the last batch is of one row, so that one rank has none
         149,
+        1e-3,
+    ),
+    "accumulated": (
+        {"name": "cnn", "widths": (6, 8), "batch_norm": True, "dropout": 0.2},
+        {
+            "batch_size": 12,
+            "accumulation": 3,
+            "epochs": 1,
+            "augmentation": {"mixup_alpha": 0.4},
+        },  # at last a piece of one row
+        145,
         1e-3,
     ),
     "plateau": (

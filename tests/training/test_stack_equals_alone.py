@@ -98,6 +98,11 @@ TRICKS: dict[str, dict[str, Any]] = {
     "mixed and covered": {
         "augmentation": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0, "erasing_probability": 0.5, "crop_area": 0.5}
     },
+    "photographs": {
+        "augmentation": {"shift": 0.1, "randaugment_operations": 2, "blur_probability": 0.5, "mixup_alpha": 0.4}
+    },
+    "accumulated": {"batch_size": 16, "accumulation": 2, "gradient_clip_norm": 0.5},
+    "one against all": {"loss": "bce", "label_smoothing": 0.1},
     "focal, warm-up": {"loss": "focal", "warmup_epochs": 0.5},
     "early stopping": {"early_stopping_epochs": 1, "keep": "best_validation_error", "epochs": 8, "lr": 0.2},
     "clipping": {"gradient_clip_norm": 0.5},

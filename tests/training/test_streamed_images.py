@@ -47,7 +47,12 @@ def test_rows_that_were_asked_for_are_gathered_once_and_others_anyway(monkeypatc
 
 
 def members(root: Path, **keys: Any) -> dict[str, bytes]:
-    given: dict[str, Any] = {"model": "lenet5", "method": "bagging", "training": {"epochs": 2, "batch_size": 16}} | keys
+    given: dict[str, Any] = {
+        "model": "lenet5",
+        "method": "bagging",
+        "baseline": False,
+        "training": {"epochs": 2, "batch_size": 16},
+    } | keys
     compute = {"executor": "inline", "stack_size": 2, **given.pop("compute", {})}
     labels = np.arange(60) % 3
     run = ensemble.train(data=(IMAGES, labels), num_members=2, name="run", output_dir=root, compute=compute, **given)
@@ -63,6 +68,10 @@ KINDS: dict[str, dict[str, Any]] = {
     "torch kernels": {"compute": {"kernels": "torch"}},
     "augmented": {
         "training": {"epochs": 2, "batch_size": 16, "augmentation": {"rotation_degrees": 10, "mixup_alpha": 0.3}}
+    },
+    "accumulated, on views": {
+        "training": {"epochs": 2, "batch_size": 8, "accumulation": 2, "augmentation": {"randaugment_operations": 2}},
+        "evaluation": {"tta": {"shift": 1, "crops": 1}},
     },
     "test curve": {"training": {"epochs": 2, "batch_size": 16, "watch_test": True}},
     "one by one": {

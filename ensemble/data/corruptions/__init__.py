@@ -11,7 +11,7 @@ such as "fog" means CIFAR-10-C's where it has the corruption and MNIST-C's other
 
 The images are made anew from the definitions, with random numbers of their own: a published file has the same
 distribution, not the same bytes. Values are truncated to bytes, as by CIFAR-10-C's program; MNIST-C's files may have been
-rounded. Importing this package loads no torch.
+rounded. Importing this package loads neither torch nor scipy.
 """
 
 from ensemble.data.corruptions.applying import corrupt

@@ -7,20 +7,25 @@ Definitions of Hendrycks and Dietterich (ICLR 2019) and of Mu and Gilmer, "MNIST
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage, sparse
 
 from ensemble.data.corruptions.draws import Draws
 from ensemble.data.corruptions.pixels import to_bytes, to_fractions
 from ensemble.data.corruptions.resampling import zoom_taps
 from ensemble.types import ByteArray, DoubleArray, IntArray
 
+if TYPE_CHECKING:
+    from scipy import sparse
+
 
 def smoothed(
     fractions: DoubleArray, sigma: float | tuple[float, float], mode: str = "nearest", truncate: float = 4.0
 ) -> DoubleArray:
     """Gaussian blur along the last two axes, with the standard deviation in pixels, for both or for (rows, columns)."""
+    from scipy import ndimage
+
     result: DoubleArray = ndimage.gaussian_filter(fractions, sigma, mode=mode, truncate=truncate, axes=(-2, -1))
     return result
 
@@ -86,6 +91,8 @@ def _through_glass(images_NCHW: ByteArray, sigma: tuple[float, float], partners:
 
 def defocus_blur(images_NCHW: ByteArray, parameters: tuple[float, float], draws: Draws) -> ByteArray:  # noqa: ARG001
     """Averages over a disk with a softened edge; parameters: its radius and the softening's standard deviation, in pixels."""
+    from scipy import ndimage
+
     kernel = disk(*parameters)
     result = ndimage.correlate(to_fractions(images_NCHW), kernel[None, None], mode="mirror")
     return to_bytes(result)
@@ -96,6 +103,8 @@ def disk(radius: float, softening: float) -> DoubleArray:
 
     Larger disks would be softened over 5x5 pixels, which neither recipe needs.
     """
+    from scipy import ndimage
+
     assert radius < 8, f"a disk of radius {radius} would be softened otherwise"
     side = np.arange(-int(radius) - 1, int(radius) + 2)
     inside = np.asarray(side[:, None] ** 2 + side**2 <= radius**2, dtype=np.float64)
@@ -122,6 +131,8 @@ def _zoom_matrix(height: int, width: int, stop: float, step: float) -> sparse.cs
 
     A sparse matrix, because its products are summed in the order of its entries, whatever the number of images and threads.
     """
+    from scipy import sparse
+
     places = height * width
     total = sparse.eye_array(places, format="csr")
     factors = np.arange(1, stop, step)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from ensemble.data.corruptions.blurs import smoothed
 from ensemble.data.corruptions.draws import Draws
@@ -42,6 +41,8 @@ def _edges(planes_BHW: DoubleArray) -> BoolArray:
 
 def _sobel(planes_BHW: DoubleArray, axis: int) -> DoubleArray:
     """The derivative along axis 1 or 2, smoothed along the other; scipy's own would smooth across the planes too."""
+    from scipy import ndimage
+
     slope = ndimage.correlate1d(planes_BHW, (-1, 0, 1), axis=axis, mode="reflect")
     result: DoubleArray = ndimage.correlate1d(slope, (1, 2, 1), axis=3 - axis, mode="reflect")
     return result
@@ -74,6 +75,8 @@ def _neighbour(around: DoubleArray, down: int, right: int) -> DoubleArray:
 
 def connected_to(wide: BoolArray, narrow: BoolArray) -> BoolArray:
     """The pieces of `wide`, joined also at corners, in each plane by itself, that hold a pixel of `narrow`; both [B, H, W]."""
+    from scipy import ndimage
+
     joined = np.zeros((3, 3, 3), dtype=bool)
     joined[1] = True
     pieces, count = ndimage.label(wide, joined)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import pdtr
 
 from ensemble.data.corruptions.draws import Draws
 from ensemble.data.corruptions.pixels import to_bytes, to_fractions
@@ -63,6 +62,8 @@ def _poisson_limits(photons: int) -> DoubleArray:
     Among the limits of v, those up to v + u are as many as the count that belongs to u, or as there are: counts of
     `photons` and more are all white.
     """
+    from scipy.special import pdtr
+
     means_V = np.arange(256) / 255 * photons
     below_VK = np.maximum.accumulate(pdtr(np.arange(photons), means_V[:, None]), axis=1)
     limits: DoubleArray = (np.arange(256.0)[:, None] + below_VK).ravel()

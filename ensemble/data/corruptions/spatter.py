@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from ensemble.data.corruptions.blurs import smoothed
 from ensemble.data.corruptions.draws import Draws
@@ -79,6 +78,8 @@ def _with_water(images_NCHW: ByteArray, parameters: Liquid, draws: Draws) -> Byt
 
 def relief(layers_NHW: ByteArray) -> IntArray:
     """Light and shadow beside the edges of layers of bytes, in [0, 255]: [N, H, W]."""
+    from scipy import ndimage
+
     distance = np.minimum(_distance_to(byte_edges(layers_NHW, 50, 150)), 20 * _STRAIGHT)
     slopes = _equalised((_box_sum(distance) // 9) >> 16)
     kernel = np.array([(-2, -1, 0), (-1, 1, 1), (0, 1, 2)])
@@ -89,6 +90,8 @@ def relief(layers_NHW: ByteArray) -> IntArray:
 
 def byte_edges(layers_NHW: ByteArray, low: int, high: int) -> npt.NDArray[np.bool_]:
     """Edges by the method of Canny as OpenCV has it for bytes: Sobel derivatives, the sum of their sizes as length, 4 directions."""
+    from scipy import ndimage
+
     values = layers_NHW.astype(np.int64)
     down, right = (
         ndimage.correlate1d(
@@ -139,6 +142,8 @@ def _along(row_WN: IntArray) -> None:
 
 def _box_sum(values_NHW: IntArray) -> IntArray:
     """The sum over 3 x 3 pixels, with the image mirrored about its outermost pixels."""
+    from scipy import ndimage
+
     result: IntArray = ndimage.correlate(values_NHW, np.ones((1, 3, 3), dtype=np.int64), mode="mirror")
     return result
 

@@ -1,4 +1,4 @@
-"""Source files of a user: collected where they lie, carried as text, executed where a network is built.
+"""Source files of a user: collected where they lie, carried as text, executed where a network is built or data are read.
 
     code = collect(Path("my_nets.py"))          # {"my_nets.py": "...", "blocks.py": "..."}: with what it imports from beside it
     make = find(code, "my_nets.py", "make_net") # executes them
@@ -14,6 +14,7 @@ import importlib.abc
 import importlib.machinery
 import importlib.util
 import linecache
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from ensemble.errors import ConfigError
 from ensemble.outside.paths import read_regular_file
 
 _MOST_BYTES = 2**20  # of a file
+_PATH = re.compile(r"(?P<file>[A-Za-z_]\w*\.py):(?P<name>[A-Za-z_]\w*)", re.ASCII)
 _importing = threading.RLock()
 
 
@@ -36,6 +38,39 @@ class _State:
 def executing() -> bool:
     """True while a user's code is executed, of whichever thread."""
     return _State.executing > 0
+
+
+def parsed_path(path: str) -> tuple[str, str] | None:
+    """File and name of FILE.py:NAME; None for a text of another form."""
+    match = _PATH.fullmatch(path)
+    return None if match is None else (match["file"], match["name"])
+
+
+def files_of(path: object, folder: Path) -> list[Path]:
+    """The files that FILE.py:NAME in a folder is made of; none for what is no such text. Raises ConfigError."""
+    found = parsed_path(path) if isinstance(path, str) else None
+    return [] if found is None else [folder / name for name in collect(folder / found[0])]
+
+
+def with_code(values: Mapping[str, Any], folder: Path, where: str, example: str) -> Mapping[str, Any]:
+    """A section with a path FILE.py:NAME and, as its code, the texts of the files in the folder. Raises ConfigError.
+
+    where: the section's place in the configuration; example: of such a path; both for messages.
+    """
+    path = values.get("path")
+    if not isinstance(path, str):
+        return values  # which the schema explains
+    found = parsed_path(path)
+    if found is None:
+        raise ConfigError(
+            f"{where}.path = {path!r}: expected FILE.py:NAME with a file beside the configuration and a class or function in it, such as {example}"
+        )
+    code = collect(folder / found[0])
+    if values.get("code", code) != code:
+        raise ConfigError(
+            f"{where}.code is filled in from the files themselves, and is not what {folder / found[0]} and its neighbours hold; leave it out"
+        )
+    return {**values, "code": code}
 
 
 def collect(path: Path) -> dict[str, str]:
@@ -82,21 +117,25 @@ def _imported(tree: ast.Module) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-def find(code: Mapping[str, str], file: str, name: str) -> Callable[..., Any]:
-    """What a file calls by that name, after executing it. Raises ConfigError where that fails or there is no such thing."""
+def find(code: Mapping[str, str], path: str, key: str = "model.path") -> Callable[..., Any]:
+    """What FILE.py:NAME names, after executing the file. key: where it stands, for messages.
+
+    Raises ConfigError where that fails or there is no such thing.
+    """
+    file, name = parsed_path(path) or ("", "")
+    if file not in code:
+        raise ConfigError(f"{key} = {path!r}: the run holds no text of that file")
     try:
         with beside_each_other(code):
             module = importlib.import_module(file.removesuffix(".py"))
     except Exception as error:  # the code is not ours
-        raise ConfigError(f"model.path {file}:{name}: executing the file failed: {told(error, code)}") from error
+        raise ConfigError(f"{key} {path}: executing the file failed: {told(error, code)}") from error
     made = getattr(module, name, None)
     if not callable(made):
         known = ", ".join(
             sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         )
-        raise ConfigError(
-            f"model.path {file}:{name}: there is no such class or function in {file}; it has {known or 'none'}"
-        )
+        raise ConfigError(f"{key} {path}: there is no such class or function in {file}; it has {known or 'none'}")
     result: Callable[..., Any] = made
     return result
 

@@ -1,4 +1,4 @@
-"""CIFAR-10 batches through torchvision's reader, with the sums of generated batches in place of the published ones."""
+"""CIFAR-10 and CIFAR-100 batches through torchvision's reader, with the sums of generated batches in place of the published ones."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pickle
 
 import numpy as np
 import pytest
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from ensemble.config.schema import DataConfig
-from ensemble.data import load_dataset
+from ensemble.data import DATASETS, load_dataset
 from ensemble.errors import DataError
 
 
@@ -64,3 +64,35 @@ def test_damaged_and_missing_batches_are_named(tmp_path, batches):
     assert f"{folder / 'data_batch_3'}: found 5 bytes with MD5" in message
     assert f"{folder / 'test_batch'}: found no such file" in message
     assert "data_batch_4" not in message
+
+
+def test_the_hundred_classes_of_cifar100(tmp_path, monkeypatch):
+    """The published files hold data, fine_labels, coarse_labels, filenames and batch_label, of which the fine classes are taken."""
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    generator = np.random.default_rng(4)
+    drawn, sums = {}, {}
+    for name, count in (("train", 200), ("test", 100)):
+        images = generator.integers(0, 256, (count, 3, 32, 32)).astype(np.uint8)
+        labels = np.arange(count) % 100
+        content = pickle.dumps({
+            "data": images.reshape(count, 3072), "fine_labels": labels.tolist(), "coarse_labels": (labels // 5).tolist(),
+            "filenames": [f"{n}.png" for n in range(count)], "batch_label": f"{name} batch 1 of 1",
+        })  # fmt: skip
+        (folder / name).write_bytes(content)
+        drawn[name], sums[name] = (images, labels), [[name, hashlib.md5(content).hexdigest()]]
+    names = DATASETS["cifar100"].class_names
+    assert len(set(names)) == 100
+    assert list(names) == sorted(names)
+    meta = pickle.dumps({"fine_label_names": list(names), "coarse_label_names": ["animals"] * 20})
+    (folder / "meta").write_bytes(meta)
+    monkeypatch.setattr(CIFAR100, "train_list", sums["train"])
+    monkeypatch.setattr(CIFAR100, "test_list", sums["test"])
+    monkeypatch.setattr(CIFAR100, "meta", {**CIFAR100.meta, "md5": hashlib.md5(meta).hexdigest()})
+    dataset = load_dataset(DataConfig(name="cifar100", root=str(tmp_path), download=False))
+    np.testing.assert_array_equal(dataset.train_images_NCHW, drawn["train"][0])
+    np.testing.assert_array_equal(dataset.test_labels_N, drawn["test"][1])
+    assert dataset.class_names == names
+    (folder / "train").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"cifar-100-python/train: found 5 bytes with MD5"):
+        load_dataset(DataConfig(name="cifar100", root=str(tmp_path), download=False))

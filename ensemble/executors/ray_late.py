@@ -1,0 +1,93 @@
+"""Tasks that Ray is late with: those that have not begun though there is room, and those whose words do not arrive.
+
+    r: members 10-11 have not begun 0:30 after they were asked for, though 2 slots are free
+    r: what members 2-3 sent from two has not arrived for 0:30
+
+Both may be as it should be: a process starts slowly, a result is large. After a machine fell silent they were seen to last
+for minutes (docs/results/hosts.md): then the first are handed over again, to a node that has room, and the second are
+tried again elsewhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from ensemble.executors.base import Collector
+from ensemble.executors.labels import task_label
+from ensemble.executors.ray_hosts import HostWatch
+from ensemble.executors.ray_waiting import Slots
+from ensemble.tracking.progress import duration
+
+BEGINS_S = 30.0  # for a task to begin where there is room, until that is said
+ARRIVES_S = 60.0  # for what a task has sent to arrive from a machine that was silent meanwhile
+_SAY_AFTER_S = 25.0  # of what does not arrive
+_AFTER_TROUBLE_S = 300.0  # for which tasks that do not begin are put down to a machine that fell silent
+
+
+@dataclass(slots=True, eq=False)
+class UnderWay:
+    """A task that Ray has been given. refused: its process could not train it, and it must be started again."""
+
+    collector: Collector
+    started: float = field(default_factory=time.monotonic)
+    heard: float | None = None  # when it last said anything; none before its first word
+    sent: float | None = None  # since when it has sent something that is not here
+    said: float = 0.0  # when the last line on its lateness was given
+    refused: bool = False
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since its last word; 0 before the first, since it may be waiting for a slot."""
+        return 0.0 if self.heard is None else time.monotonic() - self.heard
+
+    @property
+    def sent_s(self) -> float:
+        """Seconds since it has sent something that is not here; 0 where all has arrived."""
+        return 0.0 if self.sent is None else time.monotonic() - self.sent
+
+
+def note_what_is_sent(running: Mapping[Any, UnderWay]) -> None:
+    """Find the tasks that have sent something which Ray has not brought here yet."""
+    streams = list(running)
+    if not streams:
+        return
+    sent, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=False)
+    here, _ = ray.wait(streams, num_returns=len(streams), timeout=0, fetch_local=True)
+    late = set(sent) - set(here)
+    for stream, work in running.items():
+        work.sent = (work.sent or time.monotonic()) if stream in late else None
+
+
+def not_arrived(run: str, running: Iterable[UnderWay]) -> Iterator[str]:
+    """Now and then, a line for every task whose words have been under way for long."""
+    now = time.monotonic()
+    for work in running:
+        if work.sent_s > _SAY_AFTER_S and now - work.said > _SAY_AFTER_S:
+            work.said = now
+            place = work.collector.place
+            host = f" from {place.host}" if place else ""
+            yield f"what {task_label(run, work.collector.task)} sent{host} has not arrived for {duration(work.sent_s)}"
+
+
+def not_begun(run: str, running: Iterable[UnderWay], slots: Slots) -> Iterator[str]:
+    """Now and then, a line for every task that has not begun though there is room."""
+    now = time.monotonic()
+    for work in running:
+        waited_s = now - work.started
+        if work.heard is None and slots.free > 0 and waited_s > BEGINS_S and now - work.said > BEGINS_S:
+            work.said = now
+            free = f"{slots.free} {'slot is' if slots.free == 1 else 'slots are'} free"
+            yield f"{task_label(run, work.collector.task)}: not begun {duration(waited_s)} after it was asked for, though {free}"
+
+
+def overdue(running: Mapping[Any, UnderWay], slots: Slots, hosts: HostWatch) -> list[Any]:
+    """Streams of tasks that have not begun though there is room, after a machine has fallen silent or left."""
+    now = time.monotonic()
+    if not slots.free_nodes or now - hosts.changed > _AFTER_TROUBLE_S:
+        return []
+    return [s for s, work in running.items() if work.heard is None and now - work.started > BEGINS_S]

@@ -1,0 +1,58 @@
+"""What the lines of a leaderboard take to predict, as far as it was measured for this run (`ensemble cost`).
+
+costs = costs_of(RunFolder.read(path), evaluation)
+costs.of(evaluation.headline)       # a StoredCost, or None
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ensemble.evaluation.records import Evaluation, LeaderboardRow
+from ensemble.storage import RunFolder
+from ensemble.storage.cost_file import CostFile, StoredCost, load_costs
+
+
+@dataclass(frozen=True)
+class LineCosts:
+    """machine: where it was measured. batch: images in a batch. vote, baseline, members: by whom; those that were measured."""
+
+    machine: str
+    batch: int
+    vote: StoredCost | None
+    baseline: StoredCost | None
+    members: dict[int, StoredCost]
+
+    def of(self, row: LeaderboardRow) -> StoredCost | None:
+        """The cost of a line; None for one that was not measured."""
+        if row.headline:
+            return self.vote
+        if row.kind == "baseline":
+            return self.baseline
+        return None if row.member is None else self.members.get(row.member)
+
+
+def costs_of(folder: RunFolder, evaluation: Evaluation) -> LineCosts | None:
+    """What was measured of what is judged here; None where nothing was. Raises StorageError for a damaged file."""
+    found = load_costs(folder)
+    return None if found is None else line_costs(found, evaluation)
+
+
+def line_costs(found: CostFile, evaluation: Evaluation) -> LineCosts | None:
+    """Of the figures those that are of this vote, of its members and of the baseline it is compared with."""
+    voting = [member.index for member in evaluation.members]
+    votes = [one for one in found.costs if one.kind == "vote" and one.members == voting]
+    alone = {
+        one.members[0]: one
+        for one in found.costs
+        if one.kind == "member" and len(one.members) == 1 and one.members[0] in voting
+    }
+    baselines = [one for one in found.costs if one.kind == "baseline"]
+    costs = LineCosts(
+        found.machine,
+        found.batch,
+        votes[0] if votes and found.aggregator == evaluation.aggregator else None,
+        baselines[0] if baselines and evaluation.baseline is not None else None,
+        alone,
+    )
+    return costs if costs.vote or costs.baseline or costs.members else None

@@ -1,0 +1,80 @@
+"""What Ray is late with is said, and after trouble with a machine asked for again."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import pytest
+
+from ensemble.events import TaskStarted
+from ensemble.executors.base import Collector
+from ensemble.executors.ray_hosts import HostWatch
+from ensemble.executors.ray_late import UnderWay, not_arrived, not_begun, overdue
+from ensemble.executors.ray_tasks import RayExecutor
+from ensemble.executors.ray_waiting import Slots
+from tests.contracts.executor_contract import tasks
+
+FREE, FULL = Slots(3, 2, True, ("aa", "bb")), Slots(3, 0, True)
+
+
+def under_way(started_s: float = 0.0, **more: Any) -> UnderWay:
+    """A task on the machine two that was handed over so many seconds ago."""
+    (task,) = tasks(2)
+    collector = Collector(task, lambda _item: None)
+    collector.take(TaskStarted(task.id, (0, 1), "mlp", 1, "two", 1, "cpu", 1))
+    return UnderWay(collector, started=time.monotonic() - started_s, **more)
+
+
+def test_a_task_that_has_not_begun_though_there_is_room_is_said_now_and_then() -> None:
+    work = under_way(40)
+    assert list(not_begun("r", [work], FREE)) == [
+        "r members 0-1: not begun 0:40 after it was asked for, though 2 slots are free"
+    ]
+    assert list(not_begun("r", [work], FREE)) == [], "not at every look"
+    work.said -= 31
+    assert len(list(not_begun("r", [work], FREE))) == 1
+
+
+@pytest.mark.parametrize(
+    ("started_s", "begun", "slots"),
+    [(40, False, FULL), (20, False, FREE), (40, True, FREE)],
+    ids=["no room", "not long", "has begun"],
+)
+def test_what_is_as_it_should_be_is_neither_said_nor_asked_for_again(
+    started_s: float, begun: bool, slots: Slots
+) -> None:
+    hosts, work = HostWatch(), under_way(started_s, heard=time.monotonic() if begun else None)
+    hosts.changed = time.monotonic()
+    assert list(not_begun("r", [work], slots)) == []
+    assert overdue({"stream": work}, slots, hosts) == []
+
+
+@pytest.mark.parametrize(("changed_s", "again"), [(10, True), (400, False), (math.inf, False)])
+def test_it_is_asked_for_again_after_trouble_with_a_machine_only(changed_s: float, again: bool) -> None:
+    """A process may start slowly, and its packages be installed for minutes."""
+    hosts, work = HostWatch(), under_way(40)
+    hosts.changed = time.monotonic() - changed_s
+    assert overdue({"stream": work}, FREE, hosts) == (["stream"] if again else [])
+
+
+def test_what_was_sent_and_does_not_arrive_is_said_now_and_then() -> None:
+    work = under_way(90, heard=time.monotonic() - 40, sent=time.monotonic() - 40)
+    assert list(not_arrived("r", [work])) == ["what r members 0-1 sent from two has not arrived for 0:40"]
+    assert list(not_arrived("r", [work])) == []
+    assert list(not_arrived("r", [under_way(90, heard=0.0, sent=time.monotonic() - 10)])) == []
+
+
+def test_a_task_whose_words_do_not_arrive_is_given_up_only_where_its_machine_was_silent() -> None:
+    """A large result over a slow line has the time of a task that hangs."""
+    executor = RayExecutor.__new__(RayExecutor)
+    executor._hang_timeout_s, executor._hosts = 600.0, HostWatch()
+    work = under_way(300, heard=time.monotonic() - 70, sent=time.monotonic() - 70)
+    assert not executor._is_given_up(work)
+    executor._hosts._trouble["two"] = time.monotonic() - 400
+    assert not executor._is_given_up(work), "before the task began"
+    executor._hosts._trouble["two"] = time.monotonic() - 100
+    assert executor._is_given_up(work)
+    work.sent = None  # it has arrived
+    assert not executor._is_given_up(work)
