@@ -13,7 +13,7 @@ from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError
 from ensemble.evaluation.aggregation import additive, decide
 from ensemble.methods import build_method
-from ensemble.methods.gradient_boosting import GradientBoosting, line_search
+from ensemble.methods.gradient_boosting import LONGEST_STEP, GradientBoosting, line_search
 from ensemble.types import Votes
 from tests.contracts.method_contract import LABELS_N, NUM_CLASSES, TRAIN_ROWS, MethodContract, answer, play
 
@@ -208,6 +208,7 @@ def test_line_search_ends():
     right = np.eye(NUM_CLASSES)[labels]
     assert line_search(np.zeros((3, NUM_CLASSES)), -right, labels) == 0.0  # uphill
     assert line_search(np.zeros((3, NUM_CLASSES)), right, labels) > 30  # downhill until the loss is 0 to the last bit
+    assert line_search(np.zeros((3, NUM_CLASSES)), 1e-3 * right, labels) == LONGEST_STEP  # never far enough
     half = right.copy()
     half[0] = np.eye(NUM_CLASSES)[1]  # one of three wrong: the best step makes p(named) = 2/3
     step = line_search(np.zeros((3, NUM_CLASSES)), half, labels)
