@@ -105,7 +105,7 @@ def test_listings(home: Path) -> None:
 def test_config_shows_values_and_origins(home: Path) -> None:
     rows = json.loads(ensemble("config", "small.yaml", "seed=5", "--json", cwd=home).stdout)
     assert rows["seed"] == {"value": 5, "origin": "command line"}
-    assert rows["training.epochs"] == {"value": 2, "origin": "small.yaml:6"}
+    assert rows["training.epochs"] == {"value": 2, "origin": "small.yaml:7"}
     assert rows["training.batch_size"]["origin"] == "default"
 
 
