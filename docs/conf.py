@@ -25,8 +25,12 @@ exclude_patterns = ["making"]
 highlight_language = "none"
 smartquotes = False  # -- stands before options
 nitpicky = True  # a name or an anchor that leads nowhere is an error
-# Other packages' pages are not here; sections of a configuration and what lies behind a run are no part of the Python entrance.
-nitpick_ignore_regex = [("py:.*", r"(?!ensemble\.).*"), ("py:class", r"ensemble\.(config|inference)\..*")]
+# Other packages' pages are not here; sections of a configuration and what lies behind a run are no part of the Python entrance, and
+# type variables have no place of their own.
+nitpick_ignore_regex = [
+    ("py:.*", r"(?!ensemble\.).*"),
+    ("py:class", r"ensemble\.((config|inference|registry)\..*|.*\.(_Class|Found))"),
+]
 autodoc_typehints_format = "short"
 autodoc_member_order = "bysource"
 autoclass_content = "both"

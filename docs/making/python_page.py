@@ -15,11 +15,17 @@ from ensemble import errors
 
 def page() -> str:
     """Functions, classes, and then the records that they give back, a directive each."""
-    offered = _offered()
-    functions = [one for one in offered if not inspect.isclass(one)]
-    classes = [one for one in offered if inspect.isclass(one)]
-    made = ["## Functions\n", *(_directive("autofunction", f"ensemble.{one.__name__}") for one in functions)]
-    made += ["## Classes\n", *(_directive("autoclass", f"ensemble.{one.__name__}", members=True) for one in classes)]
+    offered = {name: getattr(ensemble, name) for name in ensemble.__all__ if name != "__version__"}
+    kinds = {
+        name: "class" if inspect.isclass(one) else "function" if inspect.isroutine(one) else "data"
+        for name, one in offered.items()
+    }
+    made = []
+    for title, kind in (("Functions", "function"), ("Classes", "class"), ("Types", "data")):
+        names = [name for name, its in kinds.items() if its == kind]
+        if names:
+            made.append(f"## {title}\n")
+            made += [_directive(f"auto{kind}", f"ensemble.{name}", members=kind == "class") for name in names]
     for title, classes in (("What comes back", returned()), ("What is told, and who listens", taken())):
         made.append(f"## {title}\n")
         made += [_directive("autoclass", f"{one.__module__}.{one.__qualname__}", members=True) for one in classes]
@@ -36,7 +42,8 @@ def errors_page() -> str:
 
 
 def _offered() -> list[Any]:
-    return [getattr(ensemble, name) for name in ensemble.__all__ if name != "__version__"]
+    every = [getattr(ensemble, name) for name in ensemble.__all__]
+    return [one for one in every if inspect.isclass(one) or inspect.isroutine(one)]
 
 
 def _tree(error: type[errors.EnsembleError], depth: int = 0) -> Iterator[tuple[int, type[errors.EnsembleError]]]:
@@ -63,7 +70,7 @@ def returned() -> list[type[Any]]:
 def taken() -> list[type[Any]]:
     """Classes of this package that the offered functions take besides: who listens to a run, and the events that they are told."""
     offered = _offered()
-    functions = [one for one in offered if not inspect.isclass(one)]
+    functions = [one for one in offered if inspect.isroutine(one)]
     hints = [hint for one in functions for name, hint in _hints(one).items() if name != "return"]
     met = dict.fromkeys(one for hint in hints for one in _classes(hint))
     return [one for one in met if one not in offered and one not in returned()]

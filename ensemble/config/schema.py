@@ -142,7 +142,10 @@ class Experiment(Section):
         None, ge=1, le=10_000, description="how many members vote; needed unless there are groups under members"
     )
     method: MethodSection = Field(description="which members there are, on which rows, and how their votes are weighed")
-    data: DataConfig = Field(default_factory=lambda: DataConfig.choose({}))
+    data: DataConfig = Field(
+        default_factory=lambda: DataConfig.choose({}),
+        description="which images, from where, and how they are divided; without a name digits",
+    )
     model: Network | None = Field(
         None, description="the network of every member; needed unless there are groups under members"
     )

@@ -167,7 +167,9 @@ class TrackingConfig(Section):
 def _of_all(trackers: tuple[tuple[str, type[TrackerSection]], ...]) -> Any:
     """One class for each set of trackers, so that its instances compare as equal."""
     fields: dict[str, Any] = {name: tracker.as_key() for name, tracker in trackers}
-    return create_model("TrackingConfig", __base__=TrackingConfig, __module__=__name__, **fields)
+    return create_model(
+        "TrackingConfig", __base__=TrackingConfig, __module__=__name__, __doc__=TrackingConfig.__doc__, **fields
+    )
 
 
 def _restored(values: dict[str, Any]) -> TrackingConfig:

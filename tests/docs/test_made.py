@@ -60,7 +60,7 @@ def test_a_key_is_told_with_its_type_range_and_default() -> None:
     assert keys["compute-executor"].kind == "`auto`, `inline`, `ray` or `accelerate`"
     assert keys["num-members"].default == ""
     assert keys["model-cnn-widths"].kind == "list with at least one entry of: whole number from 1 to 65,536"
-    assert keys["data-value-range"].kind == "list of 2: number"
+    assert keys["data-arrays-value-range"].kind == "list of 2: number"
     assert "needed" in keys["model-layers-layers"].kind
     assert keys["training-schedule-one-cycle-start-divisor"].default == "`25.0`"
 
