@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast, get_args, get_origin
 
 from pydantic import ValidationError
@@ -40,6 +41,15 @@ _OTHER_NAMES = {
     "wd": "weight_decay",
     "criterion": "loss",
     "pretrained": "weights",
+    "accumulate": "accumulation",
+    "accumulation_steps": "accumulation",
+    "gradient_accumulation_steps": "accumulation",
+    "accumulate_grad_batches": "accumulation",
+    "randaugment": "randaugment_operations",
+    "rand_augment": "randaugment_operations",
+    "gaussian_blur": "blur_probability",
+    "grayscale": "grey_probability",
+    "test_time_augmentation": "tta",
 }
 
 
@@ -59,6 +69,15 @@ def explain(error: ValidationError, where: str, places: dict[KeyPath, str]) -> s
     unique = list(dict.fromkeys(lines))
     head = f"{where}: {len(unique)} mistake{'s' if len(unique) > 1 else ''} in the configuration"
     return "\n".join([head, *(f"  {line}" for line in unique)])
+
+
+def _in_a_file(value: object, choices: Sequence[str]) -> str:
+    """How a function or class of one's own is named, for who gave its place as a name."""
+    if "python" not in choices or not isinstance(value, str) or not re.fullmatch(r"[\w./-]+:\w+", value):
+        return ""
+    place, _, name = value.rpartition(":")
+    file = place if place.endswith(".py") else place.replace(".", "/") + ".py"
+    return f'; what is in a file beside this one is {{name: python, path: "{file}:{name}"}}'
 
 
 def _meant(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
@@ -117,7 +136,7 @@ def _line(details: ErrorDetails, where: str, places: dict[KeyPath, str]) -> str:
         return f"{place}: {key}: missing, and it has no default"
     if kind in ("literal_error", "union_tag_invalid"):
         choices, value = _choices(context), value if kind == "literal_error" else _tag_or(value)
-        return f"{place}: {key}{'.name' if kind == 'union_tag_invalid' else ''} = {shown(value)}: expected one of {', '.join([*choices, *(f'or {form}' for form in context.get('or', ()))])}{_nearest(value if isinstance(value, str) else '', choices)}"
+        return f"{place}: {key}{'.name' if kind == 'union_tag_invalid' else ''} = {shown(value)}: expected one of {', '.join([*choices, *(f'or {form}' for form in context.get('or', ()))])}{_in_a_file(value, choices)}{_nearest(value if isinstance(value, str) else '', choices)}"
     if kind in ("union_tag_not_found", "model_type", "model_attributes_type", "dict_type"):
         return f"{place}: {key}{_section_expected(path, value)}"
     if kind == "value_error":

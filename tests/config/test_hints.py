@@ -44,7 +44,7 @@ def test_a_hint_exists_and_is_not_the_refused_key(tmp_path: Path, override: str)
 
 
 def test_nothing_alike_gives_no_hint(tmp_path: Path) -> None:
-    for key in ("training.accumulate", "training.stochastic_depth", "training.test_time_flips"):
+    for key in ("training.stochastic_depth", "training.test_time_flips"):
         assert "did you mean" not in refused(tmp_path, f"{key}=1")
 
 
@@ -59,6 +59,7 @@ def test_a_key_that_this_network_lacks(tmp_path: Path) -> None:
         ("compute=inline", "compute.executor=inline"), ("model=lenet5", "model.name=mlp"), ("training.epoch=3", "training.epochs=3"),
         ("training.learning_rate=0.1", "training.lr=0.1"), ("epochs=3", "training.epochs=3"), ("failures=drop", "failures.policy=drop"),
         ("training.mixup=0.2", "training.augmentation.mixup_alpha=0.2"), ("training.warmup=0.5", "training.warmup_epochs=0.5"),
+        ("training.gradient_accumulation_steps=4", "training.accumulation=4"),
         ("training.augmentation.random_erasing=0.5", "training.augmentation.erasing_probability=0.5"),
     ],
 )  # fmt: skip
@@ -66,6 +67,12 @@ def test_whoever_follows_the_advice_gets_on(tmp_path: Path, given_word: str, adv
     text = refused(tmp_path, given_word)
     assert re.search(rf"(did you mean|write) {re.escape(advice.partition('=')[0])}", text), text
     assert load_config(tmp_path / "x.yaml", [advice])
+
+
+def test_a_network_named_by_its_place_is_told_how_to_be_given(tmp_path: Path) -> None:
+    text = refused(tmp_path, "model={name: 'mypackage.nets:MyNet'}")
+    assert '{name: python, path: "mypackage/nets.py:MyNet"}' in text
+    assert "python, path" not in refused(tmp_path, "model={name: mynet}")
 
 
 def test_edits() -> None:
