@@ -74,10 +74,7 @@ class Part(Section):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         if not cls.stands_for_all():
             return handler(source)
-        as_it_is = core_schema.wrap_serializer_function_ser_schema(
-            lambda value, serialise: serialise(value), schema=core_schema.any_schema()
-        )
-        return core_schema.no_info_plain_validator_function(cls.choose, serialization=as_it_is)
+        return made_by(cls.choose)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -85,6 +82,14 @@ class Part(Section):
             return handler(schema)
         cls.registry.all()
         return handler(_union(tuple(cls.choices())).core_schema)
+
+
+def made_by(make: Callable[[Any], Any]) -> CoreSchema:
+    """Of a field whose value is made by a function, and written as whatever it has become."""
+    as_it_is = core_schema.wrap_serializer_function_ser_schema(
+        lambda value, serialise: serialise(value), schema=core_schema.any_schema()
+    )
+    return core_schema.no_info_plain_validator_function(make, serialization=as_it_is)
 
 
 @functools.lru_cache

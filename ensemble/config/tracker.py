@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, create_model
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema
 
-from ensemble.config.base import Part, Section
+from ensemble.config.base import Part, Section, made_by
 from ensemble.errors import ConfigError
 from ensemble.events import Event
 from ensemble.registry import Registry
@@ -153,10 +153,7 @@ class TrackingConfig(Section):
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         if not cls.stands_for_all():
             return handler(source)
-        as_it_is = core_schema.wrap_serializer_function_ser_schema(
-            lambda value, serialise: serialise(value), schema=core_schema.any_schema()
-        )
-        return core_schema.no_info_plain_validator_function(cls._checked, serialization=as_it_is)
+        return made_by(cls._checked)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from ensemble.errors import ConfigError
 from ensemble.launch.upload import collect
 from ensemble.results.run_data import load_run_data
 from ensemble.storage import RunFolder
+from tests.own_code_doors import same_weights_through_every_door
 
 DATA = """
 import numpy as np
@@ -154,19 +153,7 @@ def test_a_changed_file_is_refused_with_the_difference(home: Path) -> None:
 
 
 def test_ray_and_launched_ranks_need_no_file(home: Path) -> None:
-    assert run("train", "own.yaml", "-q", "output_dir=inline").exit_code == 0
-    doors = {
-        "ray": ["-m", "ensemble", "train", "own.yaml", "-q", "compute.executor=ray", "compute.slots=2"],
-        "ranks": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ensemble.launch.accelerate_run", "own.yaml", "compute.executor=accelerate"],
-    }  # fmt: skip
-    for name, words in doors.items():
-        done = subprocess.run(
-            [sys.executable, *words, f"output_dir={name}"], capture_output=True, text=True, check=False, timeout=240
-        )
-        assert done.returncode == 0, done.stderr
-        for number in range(2):
-            file = f"own/members/{number:04d}/weights.safetensors"
-            assert (home / name / file).read_bytes() == (home / "inline" / file).read_bytes()
+    same_weights_through_every_door(home, members=2)
 
 
 def test_further_sets_sweeps_and_python_find_it_too(home: Path) -> None:

@@ -19,6 +19,7 @@ from ensemble.errors import ConfigError
 from ensemble.models import build_model, num_parameters
 from ensemble.models.work import activation_sizes, multiply_adds
 from ensemble.outside import own_code
+from tests.own_code_doors import same_weights_through_every_door
 
 NETS = """
 from torch import nn
@@ -139,19 +140,7 @@ def test_a_changed_file_is_refused_with_the_difference(home: Path) -> None:
 
 
 def test_ray_and_launched_ranks_need_no_file(home: Path) -> None:
-    assert run("train", "own.yaml", "-q", "output_dir=inline").exit_code == 0
-    doors = {
-        "ray": ["-m", "ensemble", "train", "own.yaml", "-q", "compute.executor=ray", "compute.slots=2"],
-        "ranks": ["-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "ensemble.launch.accelerate_run", "own.yaml", "compute.executor=accelerate"],
-    }  # fmt: skip
-    for name, words in doors.items():
-        done = subprocess.run(
-            [sys.executable, *words, f"output_dir={name}"], capture_output=True, text=True, check=False, timeout=240
-        )
-        assert done.returncode == 0, done.stderr
-        for number in range(3):
-            file = f"own/members/{number:04d}/weights.safetensors"
-            assert (home / name / file).read_bytes() == (home / "inline" / file).read_bytes()
+    same_weights_through_every_door(home, members=3)
 
 
 def test_the_same_lenet5_gives_the_built_in_s_votes(home: Path) -> None:
