@@ -212,7 +212,9 @@ def _wrong_part(run: RunFacts, pictures: RunPictures) -> dict[str, Any]:
     files = {one.row: one.file for one in test if one.file}
     both = [pictures.of(one.row) for one in wrong[:PICTURES_OF_WRONG]]
     nothing = BothPictures(None, None)
+    told = [*(row.row for row in run.evaluation.disputed), *(one.row for one in wrong[:WRONG_SHOWN])]
     return {
+        "links": {row: pictures.link(row) for row in told},
         "wrong": [
             (one, both[place] if place < len(both) else nothing) for place, one in enumerate(wrong[:WRONG_SHOWN])
         ],

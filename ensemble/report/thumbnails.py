@@ -68,15 +68,26 @@ class RunPictures:
             return BothPictures(seen, None)
         return BothPictures(seen, picture_of(original))
 
-    def _original(self, row: int) -> ByteArray | None:
+    def link(self, row: int) -> str:
+        """The address of a test image's file where it is on this machine now, else an empty text."""
+        path = self._path(row)
+        return path.absolute().as_uri() if path is not None and path.is_file() else ""
+
+    def _path(self, row: int) -> Path | None:
         file = self._files.get(row)
         if file is None or self._root is None:
             return None
         inside = PurePosixPath(file)
         if inside.is_absolute() or ".." in inside.parts:  # a run folder may be somebody else's
             return None
+        return self._root / inside
+
+    def _original(self, row: int) -> ByteArray | None:
+        path = self._path(row)
+        if path is None:
+            return None
         try:
-            return np.asarray(plain(decode(self._root / inside), self._rule), np.uint8)
+            return np.asarray(plain(decode(path), self._rule), np.uint8)
         except (DataError, OSError):
             return None
 

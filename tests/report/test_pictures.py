@@ -68,6 +68,10 @@ def test_what_the_networks_saw_lies_beside_the_file(home: Path) -> None:
     shown = page[page.index("that the vote gets wrong") :]
     assert shown.count("the original of test image") == min(len(wrong), PICTURES_OF_WRONG)
     assert shown.count("as the networks saw it: test image") == min(len(wrong), PICTURES_OF_WRONG)
+    link = (home / "shapes" / wrong[0].file).as_uri()
+    assert "%20" in link, "a name with a space"
+    assert link == pictures.link(wrong[0].row)
+    assert f'<a href="{link}">{wrong[0].file}</a>' in page
 
 
 def test_files_that_are_gone_or_lie_elsewhere_are_left_out(home: Path, tmp_path: Path) -> None:
@@ -80,6 +84,7 @@ def test_files_that_are_gone_or_lie_elsewhere_are_left_out(home: Path, tmp_path:
         drawn(0, 0, 30).save(home / "outside.png")
         pictures._files[row] = name
         assert pictures.of(row).original is None
+        assert pictures.link(row) == ""
     pictures._files[row] = file.file
     pictures._root = tmp_path
     assert pictures.of(row).original is None
