@@ -52,7 +52,7 @@ def test_prepare_list_and_remove(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [
-    (("prepare", "d.yaml"), 2, "data.name is digits, which is not decoded; expected one of image_folder, table"),
+    (("prepare", "d.yaml"), 2, "data.name is digits, which is not decoded; expected one of huggingface, image_folder, table"),
     (("prepare", "p.yaml", "data.storage=memory"), 2, "data.storage is memory, which keeps nothing"),
     (("prepare", "p.yaml", "data.root=nowhere"), 3, "no folder nowhere"),
     (("rm",), 2, "give the KEYs to remove, or --all"),
