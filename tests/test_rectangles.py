@@ -168,7 +168,10 @@ def test_run_folder_export_and_card_say_how_pictures_are_fitted(padded: Path) ->
 def test_a_report_shows_images_in_their_proportions(padded: Path) -> None:
     done = CliRunner().invoke(main, ["report", str(padded)])
     assert done.exit_code == 0, done.output
-    shown = re.findall(r'alt="test image \d+" width="(\d+)" height="(\d+)"', (padded / "report.html").read_text())
+    shown = re.findall(
+        r'alt="as the networks saw it: test image \d+" width="(\d+)" height="(\d+)"',
+        (padded / "report.html").read_text(),
+    )
     assert shown
     assert set(shown) == {("84", "60")}
 
