@@ -100,11 +100,8 @@ def _union(choices: tuple[type[Part], ...]) -> TypeAdapter[Any]:
 
 
 def register(part: type[Part]) -> None:
-    """Make a part known by its names. Raises TypeError where it has none, or builds nothing."""
+    """Make a part known by its names. Raises TypeError where it has none, or lacks a required method."""
     if not part.names():
         raise TypeError(f'{part.__name__}: needs its name as a key, such as name: Literal["{part.__name__.lower()}"]')
-    kind = next(base for base in part.__mro__ if issubclass(base, Part) and base.stands_for_all())
-    if part.build is kind.build:
-        raise TypeError(f"{part.__name__}: needs a method build, see {kind.__module__}.{kind.__name__}.build")
     part.registry.register(part, *part.names())
     Part.registered += 1

@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from ensemble.config.base import Part, register
-from ensemble.registry import Registry
+from ensemble.registry import Registry, required
 
 Side = Annotated[int, Field(ge=4, le=4096)]
 Layout = Literal["channels_first", "channels_last"]
@@ -136,6 +136,7 @@ class DataConfig(Part):
             raise ValueError(f"data set {name} needs {cls.needed}")
         return {key: value for key, value in values.items() if key not in foreign}
 
+    @required
     def build(self) -> Any:
         """The images: an `ensemble.data.Dataset`, or whatever `ensemble.train(data=...)` takes as arrays or data sets.
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from ensemble.config.base import Part, register
 from ensemble.config.groups import Group
 from ensemble.config.recipe import TrainingConfig
-from ensemble.registry import Registry
+from ensemble.registry import Registry, required
 from ensemble.types import IntArray
 
 Aggregator = Literal["soft", "hard", "weighted", "geometric", "additive"]
@@ -55,6 +55,7 @@ class MethodSection(Part):
     training_defaults: ClassVar[dict[str, Any]] = {}  # keys of training that have other defaults
     baseline_by_default: ClassVar[bool] = False  # members see less than all rows, so people ask for one network on all
 
+    @required
     def build(self, job: MethodJob) -> Any:
         """The method (see `ensemble.methods.base.Method`)."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from ensemble.config import weights_file
 from ensemble.config.base import Part, register
-from ensemble.registry import Registry
+from ensemble.registry import Registry, required
 
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "leaky_relu", "elu", "silu"]
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -101,6 +101,7 @@ class Network(Part):
         """
         return None
 
+    @required
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> Any:
         """An nn.Module from images [B, C, H, W] of this shape (C, H, W) to logits [B, num_classes], and nothing else.
 

@@ -27,7 +27,7 @@ from pydantic_core import CoreSchema
 from ensemble.config.base import Part, Section, made_by
 from ensemble.errors import ConfigError
 from ensemble.events import Event
-from ensemble.registry import Registry
+from ensemble.registry import Registry, required
 
 _TRACKERS = "ensemble.tracking.trackers"
 
@@ -87,6 +87,7 @@ class TrackerSection(Section):
         """Keys that differ from their defaults and can change nothing, each with the reason."""
         return iter(())
 
+    @required
     def build(self, job: TrackerJob) -> Any:
         """What hears the events of the run (see `ensemble.tracking.base.Tracker`). Raises ConfigError where it cannot be had."""
         raise NotImplementedError
@@ -186,8 +187,6 @@ def register_tracker(name: str) -> Callable[[_Class], _Class]:
     def register(tracker: _Class) -> _Class:
         if not name.isidentifier() or name != name.lower() or hasattr(TrackingConfig, name):
             raise TypeError(f"{tracker.__name__}: {name!r} can be no key; expected a name such as csv_lines")
-        if tracker.build is TrackerSection.build:
-            raise TypeError(f"{tracker.__name__}: needs a method build, see {__name__}.TrackerSection.build")
         tracker.registry.register(tracker, name)
         Part.registered += 1
         return tracker

@@ -14,6 +14,7 @@ from ensemble.data.catalogue import DatasetInfo
 from ensemble.data.dataset import Dataset, shared_array
 from ensemble.data.files import data_root, load_or_fetch
 from ensemble.data.pixel_rule import PixelRule
+from ensemble.registry import required
 from ensemble.types import ByteArray, IntArray
 
 FourArrays = tuple[ByteArray, IntArray, ByteArray, IntArray]  # training images_NCHW and labels_N, then those to test
@@ -39,10 +40,12 @@ class Published(DataConfig):
         """Where the files belong, for messages."""
         return root / self.info.place
 
+    @required
     def read(self, root: Path) -> FourArrays:
         """The images and class numbers. Raises FaultyFiles naming every file at fault."""
         raise NotImplementedError
 
+    @required
     def fetch(self, root: Path) -> None:
         """Download the files into the folders below `root`. Raises FetchError."""
         raise NotImplementedError

@@ -27,7 +27,7 @@ from ensemble.evaluation.record_base import MemberFacts
 from ensemble.evaluation.set_votes import HowToVote, wrong_of
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.views import Note, SectionFigure, SectionTable
-from ensemble.registry import Registry
+from ensemble.registry import Registry, required
 
 _SECTIONS = "ensemble.evaluation.sections"
 
@@ -96,6 +96,7 @@ class EvaluationSection(Generic[Found]):
         """Whatever is to be chosen (a threshold, a member), by validation votes alone."""
         return None
 
+    @required
     def compute(self, votes: JudgedVotes, chosen: Any) -> Found | None:
         """The record of these votes; None where there is nothing to say of them. chosen: what `choose` gave."""
         raise NotImplementedError
@@ -147,8 +148,6 @@ def register_section(section: _Class) -> _Class:
         raise TypeError(
             f"{section.__name__}: needs a record, which is a frozen dataclass, or a tuple[One, ...] of such"
         )
-    if section.compute is EvaluationSection.compute:
-        raise TypeError(f"{section.__name__}: needs a method compute, see {__name__}.EvaluationSection.compute")
     section.registry.register(section, section.name)
     return section
 

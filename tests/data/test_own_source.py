@@ -25,10 +25,12 @@ from ensemble.config.base import Part
 from ensemble.config.json_schema import json_schema
 from ensemble.config.keys import kind_of
 from ensemble.data import Dataset, load_dataset
+from ensemble.data.published import Published
 from ensemble.errors import ConfigError, DataError
 from ensemble.executors import InlineExecutor
 from ensemble.run.run import run_ensemble
 from ensemble.storage import RunFolder
+from tests.installed_package import install
 
 KEYS: dict[str, Any] = {
     "name": "own", "num_members": 3, "method": {"name": "bagging"}, "model": {"name": "mlp", "widths": (8,)},
@@ -227,13 +229,8 @@ def test_a_script_registers_one_for_ray(tmp_path: Path) -> None:
 
 def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by its entry point, also by another process."""
-    information = tmp_path / "site" / "a_package-1.0.dist-info"
-    information.mkdir(parents=True)
-    (tmp_path / "site" / "a_package.py").write_text(PACKAGE)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: a-package\nVersion: 1.0\n")
     points = ["ramps_of_a_package = a_package:Ramps", "broken_of_a_package = a_package:NotThere"]
-    (information / "entry_points.txt").write_text("[ensemble.data]\n" + "\n".join(points))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    install(tmp_path, "a_package", PACKAGE, "ensemble.data", points, monkeypatch)
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ensemble", *words]
@@ -247,3 +244,23 @@ def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.Mon
     done = run("config", "own.yaml")
     assert done.returncode == 2
     assert "data set 'broken_of_a_package': a_package:NotThere cannot be imported" in done.stderr
+
+
+def test_a_published_set_must_say_how_it_is_read_and_fetched() -> None:
+    class Half(Published):
+        name: Literal["half"]
+
+        def read(self, root: Path) -> Any:
+            return root
+
+    with pytest.raises(TypeError, match=r"Half: needs a method fetch, see ensemble\.data\.published\.Published\.fetch"):
+        register_data(Half)
+
+    class Nothing(DataConfig):
+        name: Literal["nothing"]
+
+    with pytest.raises(
+        TypeError, match=r"Nothing: needs a method build, see ensemble\.config\.data\.DataConfig\.build"
+    ):
+        register_data(Nothing)
+    assert DataConfig.registry.find("half") is None

@@ -18,7 +18,7 @@ from ensemble.errors import ConfigError
 from ensemble.launch.upload import collect
 from ensemble.results.run_data import load_run_data
 from ensemble.storage import RunFolder
-from tests.own_code_doors import same_weights_through_every_door
+from tests.own_code_doors import same_weights_through_every_door, trained_without_its_files
 
 DATA = """
 import numpy as np
@@ -111,32 +111,19 @@ def test_parts_and_class_names_are_those_that_the_function_gives(home: Path) -> 
 
 
 def test_the_text_travels_and_is_executed_only_on_request(home: Path) -> None:
-    done = run("train", "own.yaml", "-q")
-    assert done.exit_code == 0, done.output
-    folder = home / "runs/own"
-    weights = (folder / "members/0001/weights.safetensors").read_bytes()
-    assert sorted(RunFolder.read(folder).config()["data"]["code"]) == ["later.py", "my_data.py", "shapes.py"]
-    for name in FILES:
-        (home / name).rename(home / f"{name}.gone")
-    for command in (("evaluate",), ("report",), ("check",), ("card",), ("wandb", "--mode", "offline")):
-        done = run(command[0], "runs/own", *command[1:])
-        assert done.exit_code == 0, (command, done.output)
-    (home / "x.pgm").write_bytes(b"P5 8 8 255 " + bytes(64))
-    assert run("predict", "runs/own", "x.pgm").exit_code == 0, "predicting needs no data"
-    assert run("export", "runs/own", "--format", "torch_export").exit_code == 0
-    refused = run("evaluate", "runs/own", "--on", "mnist_c")
-    assert refused.exit_code == 2, refused.output
-    assert "reading them would execute that; read it, then give --trust-code" in refused.output
-    done = run("evaluate", "runs/own", "--on", "cifar10_c", "--trust-code")
-    assert done.exit_code == 0, done.output
-    with pytest.raises(ConfigError, match=r"data\.code in config\.yaml"):
-        load_run_data(RunFolder.read(folder))
-    assert len(load_run_data(RunFolder.read(folder), trust_code=True).test_labels_N) == 30
-    for name in FILES:
-        (home / f"{name}.gone").rename(home / name)
-    (folder / "members/0001/weights.safetensors").unlink()
-    assert run("train", "own.yaml", "-q").exit_code == 0
-    assert (folder / "members/0001/weights.safetensors").read_bytes() == weights
+    with trained_without_its_files(home, FILES) as folder:
+        assert sorted(RunFolder.read(folder).config()["data"]["code"]) == ["later.py", "my_data.py", "shapes.py"]
+        (home / "x.pgm").write_bytes(b"P5 8 8 255 " + bytes(64))
+        assert run("predict", "runs/own", "x.pgm").exit_code == 0, "predicting needs no data"
+        assert run("export", "runs/own", "--format", "torch_export").exit_code == 0
+        refused = run("evaluate", "runs/own", "--on", "mnist_c")
+        assert refused.exit_code == 2, refused.output
+        assert "reading them would execute that; read it, then give --trust-code" in refused.output
+        done = run("evaluate", "runs/own", "--on", "cifar10_c", "--trust-code")
+        assert done.exit_code == 0, done.output
+        with pytest.raises(ConfigError, match=r"data\.code in config\.yaml"):
+            load_run_data(RunFolder.read(folder))
+        assert len(load_run_data(RunFolder.read(folder), trust_code=True).test_labels_N) == 30
 
 
 def test_a_changed_file_is_refused_with_the_difference(home: Path) -> None:

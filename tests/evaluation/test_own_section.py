@@ -41,6 +41,7 @@ from ensemble.executors import InlineExecutor
 from ensemble.report.card import model_card
 from ensemble.run.run import run_ensemble
 from ensemble.tracking.event_log import read_events
+from tests.installed_package import install
 from tests.tracking.wandb_reader import plain, read_folder
 
 KEYS: dict[str, Any] = {
@@ -362,13 +363,8 @@ def test_weights_and_biases_gets_its_numbers(tmp_path: Path, monkeypatch: pytest
 
 def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by its entry point, by another process; one that cannot be imported costs itself alone."""
-    information = tmp_path / "site" / "a_package-1.0.dist-info"
-    information.mkdir(parents=True)
-    (tmp_path / "site" / "a_judging_package.py").write_text(PACKAGE)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: a-package\nVersion: 1.0\n")
     points = ["rows_of_a_package = a_judging_package:RowsSection", "broken_of_a_package = a_judging_package:NotThere"]
-    (information / "entry_points.txt").write_text("[ensemble.sections]\n" + "\n".join(points))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    install(tmp_path, "a_judging_package", PACKAGE, "ensemble.sections", points, monkeypatch)
     (tmp_path / "own.yaml").write_text(json.dumps({**KEYS, "output_dir": "here"}))
 
     def run(*words: str) -> str:

@@ -26,6 +26,7 @@ from ensemble.registry import Registry
 from ensemble.results.judging import judge
 from ensemble.run.run import run_ensemble
 from ensemble.storage import RunFolder
+from tests.installed_package import install
 
 KEYS: dict[str, Any] = {
     "name": "own", "num_members": 3, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits", "max_train_rows": 300},
@@ -165,13 +166,8 @@ def test_names_are_not_taken_twice() -> None:
 
 def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Found by its entry point, also by another process, and by Ray's workers."""
-    information = tmp_path / "site" / "a_package-1.0.dist-info"
-    information.mkdir(parents=True)
-    (tmp_path / "site" / "a_package.py").write_text(PACKAGE)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: a-package\nVersion: 1.0\n")
     points = ["plain_of_a_package = a_package:Plain", "broken_of_a_package = a_package:NotThere"]
-    (information / "entry_points.txt").write_text("[ensemble.networks]\n" + "\n".join(points))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    install(tmp_path, "a_package", PACKAGE, "ensemble.networks", points, monkeypatch)
     (tmp_path / "own.yaml").write_text(json.dumps({**KEYS, "model": {"name": "plain_of_a_package", "bias": False}}))
     for number, executor in enumerate(("inline", "ray")):
         words = ["-m", "ensemble", "train", "own.yaml", "-q", f"compute.executor={executor}", f"output_dir={number}"]

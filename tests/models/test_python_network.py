@@ -19,7 +19,7 @@ from ensemble.errors import ConfigError
 from ensemble.models import build_model, num_parameters
 from ensemble.models.work import activation_sizes, multiply_adds
 from ensemble.outside import own_code
-from tests.own_code_doors import same_weights_through_every_door
+from tests.own_code_doors import same_weights_through_every_door, trained_without_its_files
 
 NETS = """
 from torch import nn
@@ -103,30 +103,18 @@ def network(path: str, **args: Any) -> Any:
 
 
 def test_the_text_travels_and_is_executed_only_on_request(home: Path) -> None:
-    done = run("train", "own.yaml", "-q")
-    assert done.exit_code == 0, done.output
-    folder = home / "runs/own"
-    weights = (folder / "members/0001/weights.safetensors").read_bytes()
-    for name in ("my_nets.py", "blocks.py", "deeper.py"):
-        (home / name).rename(home / f"{name}.gone")
-    for command in (("evaluate",), ("report",), ("check",), ("card",), ("wandb", "--mode", "offline")):
-        assert run(command[0], "runs/own", *command[1:]).exit_code == 0, command
-    (home / "x.pgm").write_bytes(b"P5 28 28 255 " + bytes(784))
-    refused = run("predict", "runs/own", "x.pgm")
-    assert refused.exit_code == 2
-    assert "would execute that; read it, then give --trust-code" in refused.output
-    assert run("predict", "runs/own", "x.pgm", "--trust-code").exit_code == 0
-    with pytest.raises(ConfigError, match="trust_code=True"):
-        ensemble.load("runs/own").predict(np.zeros((1, 28, 28), np.uint8))
-    assert ensemble.load("runs/own", trust_code=True).predict(np.zeros((1, 28, 28), np.uint8)).shape == (1,)
-    for form in ("torch_export", "onnx"):
-        exported = run("export", "runs/own", "--format", form, "--trust-code")
-        assert exported.exit_code == 0, exported.output
-    for name in ("my_nets.py", "blocks.py", "deeper.py"):
-        (home / f"{name}.gone").rename(home / name)
-    (folder / "members/0001/weights.safetensors").unlink()
-    assert run("train", "own.yaml", "-q").exit_code == 0
-    assert (folder / "members/0001/weights.safetensors").read_bytes() == weights
+    with trained_without_its_files(home, ("my_nets.py", "blocks.py", "deeper.py")):
+        (home / "x.pgm").write_bytes(b"P5 28 28 255 " + bytes(784))
+        refused = run("predict", "runs/own", "x.pgm")
+        assert refused.exit_code == 2
+        assert "would execute that; read it, then give --trust-code" in refused.output
+        assert run("predict", "runs/own", "x.pgm", "--trust-code").exit_code == 0
+        with pytest.raises(ConfigError, match="trust_code=True"):
+            ensemble.load("runs/own").predict(np.zeros((1, 28, 28), np.uint8))
+        assert ensemble.load("runs/own", trust_code=True).predict(np.zeros((1, 28, 28), np.uint8)).shape == (1,)
+        for form in ("torch_export", "onnx"):
+            exported = run("export", "runs/own", "--format", form, "--trust-code")
+            assert exported.exit_code == 0, exported.output
 
 
 def test_a_changed_file_is_refused_with_the_difference(home: Path) -> None:

@@ -29,6 +29,7 @@ from ensemble.run.compose import run_experiment
 from ensemble.storage.identity import differences
 from ensemble.tracking.run_identity import config_hash
 from tests.contracts.tracker_contract import TrackerContract
+from tests.installed_package import install
 
 KEYS: dict[str, Any] = {
     "name": "own", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits", "max_train_rows": 300},
@@ -234,13 +235,8 @@ def test_a_configuration_travels_to_other_processes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("where", ["command line", "Python"])
 def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """Found by its entry point, by another process."""
-    information = tmp_path / "site" / "a_package-1.0.dist-info"
-    information.mkdir(parents=True)
-    (tmp_path / "site" / "a_tracking_package.py").write_text(PACKAGE)
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: a-package\nVersion: 1.0\n")
-    point = "[ensemble.trackers]\ncount_of_a_package = a_tracking_package:Count\n"
-    (information / "entry_points.txt").write_text(point)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    points = ["count_of_a_package = a_tracking_package:Count"]
+    install(tmp_path, "a_tracking_package", PACKAGE, "ensemble.trackers", points, monkeypatch)
     keys = {**KEYS, "tracking": {**OFF, "count_of_a_package": {"step": 3}}, "output_dir": "here"}
     (tmp_path / "own.yaml").write_text(json.dumps(keys))
     by_name = "import ensemble; ensemble.train('own.yaml', {'training.epochs': 1})"
