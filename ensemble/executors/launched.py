@@ -14,7 +14,6 @@ checkpoint and leaves.
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -36,6 +35,7 @@ from ensemble.executors.base import (
 )
 from ensemble.executors.inline import record_failure, train_here
 from ensemble.executors.labels import members_in_words
+from ensemble.executors.said_again import SaidAgain
 from ensemble.executors.serving import SILENCE_SAID_S, Ended, Left, Offer, claim_key, hears_all, stops_with, task_key
 from ensemble.executors.world import POLL_S, World, lost_store
 from ensemble.types import Pulse, Task
@@ -139,8 +139,7 @@ class _Round:
         self._taken: set[int] = set()  # positions whose own counter says that a rank has them
         self._places: dict[int, str] = {}
         self._exhausted: float | None = None  # since when all positions are taken
-        self._warned: dict[int, float] = {}  # when the silence of a rank was last mentioned
-        self._unnamed_said = 0.0  # when that of ranks that took a task without a word was
+        self._silences = SaidAgain()  # of ranks by their numbers, and of those that took a task without a word
         self._since: dict[int, float] = {}  # when the first word on a position came
         self._mine: int | None = None  # the position that is trained here
 
@@ -200,7 +199,7 @@ class _Round:
                 continue
             self._ranks[letter.position] = rank
             self._since.setdefault(letter.position, time.monotonic())
-            self._warned.pop(rank, None)
+            self._silences.over(rank)
             yield from self._hear(rank, letter.position, letter.content)
         yield from self._give_up_silent()
 
@@ -243,8 +242,7 @@ class _Round:
             if silent > patience:
                 reason = f"{where} has shown no sign of life for {patience:g} s (compute.hang_timeout_s); its process or machine may be gone"
                 yield self._lost(position, reason)
-            elif silent > SILENCE_SAID_S and now - self._warned.get(rank, -math.inf) > SILENCE_SAID_S:
-                self._warned[rank] = now
+            elif silent > SILENCE_SAID_S and self._silences.due(rank, SILENCE_SAID_S):
                 self._emit(Notice(
                     f"no sign of life from {where} for {silent:.0f} s; after {patience:g} s (compute.hang_timeout_s) its task is tried elsewhere"
                 ))  # fmt: skip
@@ -252,8 +250,7 @@ class _Round:
         if self._exhausted is None or not unnamed:
             return
         silent = now - self._exhausted
-        if silent > SILENCE_SAID_S and now - self._unnamed_said > SILENCE_SAID_S:
-            self._unnamed_said = now
+        if silent > SILENCE_SAID_S and self._silences.due("unnamed", SILENCE_SAID_S):
             members = members_in_words(
                 member.index for position in unnamed for member in self._waiting[position].members
             )

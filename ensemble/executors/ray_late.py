@@ -1,7 +1,7 @@
 """Tasks that Ray is late with: those that have not begun though there is room, and those whose words do not arrive.
 
-    r: members 10-11 have not begun 0:30 after they were asked for, though 2 slots are free
-    r: what members 2-3 sent from two has not arrived for 0:30
+    r members 10-11: not begun 0:30 after it was asked for, though 2 slots are free
+    what r members 2-3 sent from two has not arrived for 0:30
 
 Both may be as it should be: a process starts slowly, a result is large. After a machine fell silent they were seen to last
 for minutes (docs/results/hosts.md): then the first are handed over again, to a node that has room, and the second are
@@ -21,6 +21,7 @@ from ensemble.executors.base import Collector
 from ensemble.executors.labels import task_label
 from ensemble.executors.ray_hosts import HostWatch
 from ensemble.executors.ray_waiting import Slots
+from ensemble.executors.said_again import SaidAgain
 from ensemble.tracking.progress import duration
 
 BEGINS_S = 30.0  # for a task to begin where there is room, until that is said
@@ -37,7 +38,6 @@ class UnderWay:
     started: float = field(default_factory=time.monotonic)
     heard: float | None = None  # when it last said anything; none before its first word
     sent: float | None = None  # since when it has sent something that is not here
-    said: float = 0.0  # when the last line on its lateness was given
     refused: bool = False
 
     @property
@@ -63,24 +63,20 @@ def note_what_is_sent(running: Mapping[Any, UnderWay]) -> None:
         work.sent = (work.sent or time.monotonic()) if stream in late else None
 
 
-def not_arrived(run: str, running: Iterable[UnderWay]) -> Iterator[str]:
+def not_arrived(run: str, running: Iterable[UnderWay], said: SaidAgain) -> Iterator[str]:
     """Now and then, a line for every task whose words have been under way for long."""
-    now = time.monotonic()
     for work in running:
-        if work.sent_s > _SAY_AFTER_S and now - work.said > _SAY_AFTER_S:
-            work.said = now
+        if work.sent_s > _SAY_AFTER_S and said.due(work.collector.task.id, _SAY_AFTER_S):
             place = work.collector.place
             host = f" from {place.host}" if place else ""
             yield f"what {task_label(run, work.collector.task)} sent{host} has not arrived for {duration(work.sent_s)}"
 
 
-def not_begun(run: str, running: Iterable[UnderWay], slots: Slots) -> Iterator[str]:
+def not_begun(run: str, running: Iterable[UnderWay], slots: Slots, said: SaidAgain) -> Iterator[str]:
     """Now and then, a line for every task that has not begun though there is room."""
-    now = time.monotonic()
     for work in running:
-        waited_s = now - work.started
-        if work.heard is None and slots.free > 0 and waited_s > BEGINS_S and now - work.said > BEGINS_S:
-            work.said = now
+        waited_s = time.monotonic() - work.started
+        if work.heard is None and slots.free > 0 and waited_s > BEGINS_S and said.due(work.collector.task.id, BEGINS_S):
             free = f"{slots.free} {'slot is' if slots.free == 1 else 'slots are'} free"
             yield f"{task_label(run, work.collector.task)}: not begun {duration(waited_s)} after it was asked for, though {free}"
 

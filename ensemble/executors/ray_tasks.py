@@ -33,6 +33,7 @@ from ensemble.executors.ray_late import ARRIVES_S, UnderWay, not_arrived, not_be
 from ensemble.executors.ray_stop import StopKey
 from ensemble.executors.ray_waiting import Need, WaitingLines, slots_now
 from ensemble.executors.ray_worker import Broke, NeedsOwnProcess, kept_process, single_process, train_remotely
+from ensemble.executors.said_again import SaidAgain
 from ensemble.outside import launcher_variables
 from ensemble.types import FailureKind, Task
 
@@ -59,6 +60,7 @@ class RayExecutor:
         self._avoided: set[str] = set()  # nodes with a GPU that does not work
         self._lost: set[str] = set()  # nodes that do not answer
         self._taken_back = -math.inf  # when tasks that had not begun were last taken back
+        self._lateness = SaidAgain()  # of tasks under way
         self._pins: dict[str, str] = {}  # the node that a task is to have, by the task's identifier
         self._pinned: Counter[str] = Counter()  # how often each node was chosen so
         self._request = compute, device
@@ -177,7 +179,7 @@ class RayExecutor:
         if lines is None:  # no other machine, and nobody else's tasks
             return
         note_what_is_sent(running)
-        for line in not_arrived(self._run_name, running.values()):
+        for line in not_arrived(self._run_name, running.values(), self._lateness):
             emit(Notice(line))
         unheard = [(work.collector.task, work.started) for work in running.values() if work.heard is None]
         now = time.monotonic()
@@ -189,7 +191,7 @@ class RayExecutor:
         except (RayError, RuntimeError, TimeoutError):  # a head that does not answer is told of by `_hosts`
             return
         _say(lines.wait(unheard, len(running) - len(unheard), slots, now), emit)
-        for line in not_begun(self._run_name, running.values(), slots):
+        for line in not_begun(self._run_name, running.values(), slots, self._lateness):
             emit(Notice(line))
         late = overdue(running, slots, self._hosts)
         for stream in late:

@@ -15,6 +15,7 @@ from ensemble.errors import EnsembleError
 from ensemble.events import Event
 from ensemble.executors.base import Arrays, Item, Train, ended
 from ensemble.executors.inline import train_here
+from ensemble.executors.said_again import SaidAgain
 from ensemble.executors.world import World, lost_store
 from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, SetVotes, Task
 
@@ -130,7 +131,7 @@ def hears_all(world: World, silent: Callable[[int, float], None]) -> Iterator[No
 
     silent: called every SILENCE_SAID_S of a silence, in another thread, with the rank and the seconds.
     """
-    counts, heard, said = [0] * (world.size - 1), [time.monotonic()] * (world.size - 1), dict[int, float]()
+    counts, heard, said = [0] * (world.size - 1), [time.monotonic()] * (world.size - 1), SaidAgain()
 
     def look() -> None:
         if world.stop_asked():
@@ -139,9 +140,8 @@ def hears_all(world: World, silent: Callable[[int, float], None]) -> Iterator[No
             now = time.monotonic()
             if count != counts[place]:
                 counts[place], heard[place] = count, now
-                said.pop(place, None)
-            elif now - max(heard[place], said.get(place, 0.0)) > SILENCE_SAID_S:
-                said[place] = now
+                said.over(place)
+            elif now - heard[place] > SILENCE_SAID_S and said.due(place, SILENCE_SAID_S):
                 silent(place + 1, now - heard[place])
 
     with _watching(look):

@@ -14,6 +14,7 @@ from ensemble.executors.ray_hosts import HostWatch
 from ensemble.executors.ray_late import UnderWay, not_arrived, not_begun, overdue
 from ensemble.executors.ray_tasks import RayExecutor
 from ensemble.executors.ray_waiting import Slots
+from ensemble.executors.said_again import SaidAgain
 from tests.contracts.executor_contract import tasks
 
 FREE, FULL = Slots(3, 2, True, ("aa", "bb")), Slots(3, 0, True)
@@ -28,13 +29,13 @@ def under_way(started_s: float = 0.0, **more: Any) -> UnderWay:
 
 
 def test_a_task_that_has_not_begun_though_there_is_room_is_said_now_and_then() -> None:
-    work = under_way(40)
-    assert list(not_begun("r", [work], FREE)) == [
+    work, said = under_way(40), SaidAgain()
+    assert list(not_begun("r", [work], FREE, said)) == [
         "r members 0-1: not begun 0:40 after it was asked for, though 2 slots are free"
     ]
-    assert list(not_begun("r", [work], FREE)) == [], "not at every look"
-    work.said -= 31
-    assert len(list(not_begun("r", [work], FREE))) == 1
+    assert list(not_begun("r", [work], FREE, said)) == [], "not at every look"
+    said._last[work.collector.task.id] -= 31
+    assert len(list(not_begun("r", [work], FREE, said))) == 1
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_what_is_as_it_should_be_is_neither_said_nor_asked_for_again(
 ) -> None:
     hosts, work = HostWatch(), under_way(started_s, heard=time.monotonic() if begun else None)
     hosts.changed = time.monotonic()
-    assert list(not_begun("r", [work], slots)) == []
+    assert list(not_begun("r", [work], slots, SaidAgain())) == []
     assert overdue({"stream": work}, slots, hosts) == []
 
 
@@ -61,9 +62,10 @@ def test_it_is_asked_for_again_after_trouble_with_a_machine_only(changed_s: floa
 
 def test_what_was_sent_and_does_not_arrive_is_said_now_and_then() -> None:
     work = under_way(90, heard=time.monotonic() - 40, sent=time.monotonic() - 40)
-    assert list(not_arrived("r", [work])) == ["what r members 0-1 sent from two has not arrived for 0:40"]
-    assert list(not_arrived("r", [work])) == []
-    assert list(not_arrived("r", [under_way(90, heard=0.0, sent=time.monotonic() - 10)])) == []
+    said = SaidAgain()
+    assert list(not_arrived("r", [work], said)) == ["what r members 0-1 sent from two has not arrived for 0:40"]
+    assert list(not_arrived("r", [work], said)) == []
+    assert list(not_arrived("r", [under_way(90, heard=0.0, sent=time.monotonic() - 10)], said)) == []
 
 
 def test_a_task_whose_words_do_not_arrive_is_given_up_only_where_its_machine_was_silent() -> None:

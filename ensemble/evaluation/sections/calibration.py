@@ -64,9 +64,7 @@ class CalibrationSection(EvaluationSection[Calibration]):
 
     def lines(self, found: Calibration, _about: About) -> Iterable[str]:
         if not math.isnan(found.smooth_ece):
-            above = (
-                ", which the estimate lies above because it keeps it" if found.smooth_ece > found.smooth_upper else ""
-            )
+            above = "; the estimate keeps that noise and lies above" if found.smooth_ece > found.smooth_upper else ""
             yield (
                 f"Calibration: smooth ECE {percent(found.smooth_ece)} % (95 % bootstrap interval, noise taken off, "
                 f"{percent_interval(found.smooth_lower, found.smooth_upper)}{above}), class-wise {percent(found.class_wise_ece)} %."
