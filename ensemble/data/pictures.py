@@ -107,16 +107,50 @@ def decode(source: Path | bytes, name: str = "") -> Decoded:
         raise DataError(f"{name}: cannot be read as a picture: {reason}; save it again, or leave it out") from error
 
 
+def opened(picture: Image, name: str = "picture") -> Decoded:
+    """What Pillow has opened, or somebody made with it, as `decode` gives it. Of colours with 16 bits Pillow itself keeps the upper 8.
+
+    Raises DataError when it cannot be read, or has values that are no numbers.
+    """
+    try:
+        picture.load()
+        values, alpha_HW = _grey_numbers(picture, name) if _has_numbers(picture) else (None, None)
+        return _upright(picture, values, alpha_HW, 1, name)
+    except DataError:
+        raise
+    except Exception as error:  # a file behind it may be gone or damaged, see `decode`
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{name}: cannot be read as a picture: {reason}; open it again, or leave it out") from error
+
+
 def _decode(file: BinaryIO, name: str) -> Decoded:
-    opened = _opened(file)
-    tile = opened.tile[0] if opened.tile else None  # how the values lie in the file; gone once they are read
-    frames = 1 if opened.format == "MPO" else int(getattr(opened, "n_frames", 1))
-    opened.load()
-    values, alpha_HW = _wide(opened, tile, file, name)
-    method = _turn(opened)
+    found = _opened(file)
+    tile = found.tile[0] if found.tile else None  # how the values lie in the file; gone once they are read
+    frames = 1 if found.format == "MPO" else int(getattr(found, "n_frames", 1))
+    found.load()
+    return _upright(found, *_wide(found, tile, file, name), frames, name)
+
+
+def _upright(
+    picture: Image, values: npt.NDArray[Any] | None, alpha_HW: DoubleArray | None, frames: int, name: str
+) -> Decoded:
+    method = _turn(picture)
     if method is None:
-        return Decoded(name, opened, values, alpha_HW, frames)
-    return Decoded(name, opened.transpose(method), _turned(values, method), _turned(alpha_HW, method), frames)
+        return Decoded(name, picture, values, alpha_HW, frames)
+    return Decoded(name, picture.transpose(method), _turned(values, method), _turned(alpha_HW, method), frames)
+
+
+def _has_numbers(picture: Image) -> bool:
+    return picture.mode.startswith("I") or picture.mode == "F"
+
+
+def _grey_numbers(picture: Image, name: str) -> tuple[npt.NDArray[Any], DoubleArray | None]:
+    """Whole numbers or floats of a grey picture, and their opacity."""
+    values = np.asarray(picture)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise DataError(f"{name}: found NaN or infinite values; expected finite ones")
+    clear = picture.info.get("transparency")
+    return values, (values != clear).astype(np.float64) if isinstance(clear, int) else None
 
 
 def _opened(file: BinaryIO) -> Any:
@@ -135,12 +169,8 @@ def _raw_mode(tile: Any) -> str:
 
 def _wide(opened: Any, tile: Any, file: BinaryIO, name: str) -> tuple[npt.NDArray[Any] | None, DoubleArray | None]:
     """Values of more than 8 bits, and their opacity; None where 8 bits are all there is."""
-    if opened.mode.startswith("I") or opened.mode == "F":
-        values = np.asarray(opened)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise DataError(f"{name}: found NaN or infinite values; expected finite ones")
-        clear = opened.info.get("transparency")
-        return values, (values != clear).astype(np.float64) if isinstance(clear, int) else None
+    if _has_numbers(opened):
+        return _grey_numbers(opened, name)
     raw = _raw_mode(tile)
     if opened.format == "PPM" and isinstance(tile.args, tuple) and tile.args[1] > 255:
         return _wide_ppm(tile, opened.size, file, name), None

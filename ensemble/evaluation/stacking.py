@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 from threadpoolctl import threadpool_limits
 
 from ensemble.evaluation.aggregation import floored_log
@@ -99,6 +99,8 @@ def regression_path(
     The members say nearly the same, so the features are nearly collinear and plain descent would crawl. It runs in
     the directions in which the loss curves instead, each scaled by its curvature: the penalty stays diagonal there.
     """
+    from scipy import optimize  # only where something is fitted, see `temperature`
+
     rows, classes = len(labels_N), centre_FK.shape[1]
     start_NK = features_NF @ centre_FK
     doubt_N = (1 - np.square(special.softmax(start_NK, axis=1)).sum(axis=1)) / classes

@@ -8,7 +8,7 @@ so the two differ.
 from __future__ import annotations
 
 import numpy as np
-from scipy import optimize, special
+from scipy import special
 
 from ensemble.evaluation.aggregation import floored_log
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, require_choosable
@@ -35,6 +35,8 @@ def fit_temperatures(votes: SplitVotes) -> DoubleArray:
 
 
 def _fit(probs_NK: AnyFloatArray, votes: SplitVotes) -> float:
+    from scipy import optimize  # a fifth of a second, for which commands that only show results need not wait
+
     logs_NK = floored_log(probs_NK)
     true_N = logs_NK[np.arange(votes.num_rows), votes.labels_N]
 

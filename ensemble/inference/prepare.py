@@ -14,14 +14,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 
 from ensemble.data import DATASETS, DatasetInfo
 from ensemble.data.picture_reading import in_threads
 from ensemble.data.picture_tree import pictures_below, reasons_text
-from ensemble.data.pictures import decode, fitted, plain
+from ensemble.data.pictures import decode, fitted, opened, plain
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.regular_files import shown
 from ensemble.errors import DataError
@@ -32,6 +32,7 @@ from ensemble.types import ByteArray
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Source: TypeAlias = Union[Path, bytes, "Image"]  # a file, the bytes of one, or a picture that Pillow has opened
 SHOWN_SIDE = 400  # pictures are kept for figures at this size
 
 
@@ -76,23 +77,23 @@ class Preparation:
     invert: bool | None = None
     keep_shown: bool = False
 
-    def read(self, name: str, source: Path | bytes) -> Prepared:
+    def read(self, name: str, source: Source) -> Prepared:
         """One picture. Raises DataError when it cannot be read or there is nothing to see on it."""
-        decoded = decode(source, name)
-        picture = plain(decoded, self.rule)
+        found = decode(source, name) if isinstance(source, Path | bytes) else opened(source, name)
+        picture = plain(found, self.rule)
         prepared = prepare(picture, name, self.dataset, self.image_shape, self.invert, self.keep_shown, self.rule)
-        found, values = decoded.extremes, decoded.values
-        if self.rule is None or found is None or values is None or not self.rule.exceeded(found, values.dtype):
+        extremes, values = found.extremes, found.values
+        if self.rule is None or extremes is None or values is None or not self.rule.exceeded(extremes, values.dtype):
             return prepared
         low, high = self.rule.range_of(values.dtype)
         return replace(
             prepared, note=f"{name}: values beyond {low:g} to {high:g}, the range of this run's pictures, are cut off"
         )
 
-    def read_all(self, pictures: Sequence[tuple[str, Path | bytes]]) -> list[Prepared | str]:
+    def read_all(self, pictures: Sequence[tuple[str, Source]]) -> list[Prepared | str]:
         """Several pictures in their order, each made ready or what is wrong with it."""
 
-        def one(asked: tuple[str, Path | bytes]) -> Prepared | str:
+        def one(asked: tuple[str, Source]) -> Prepared | str:
             try:
                 return self.read(*asked)
             except DataError as error:

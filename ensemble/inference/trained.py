@@ -2,6 +2,7 @@
 
 trained = load_ensemble("runs/quickstart")
 trained.predict_proba(images)      # [N, K], the run's own vote
+trained.predict_proba("a.jpg")     # [1, K], as `ensemble predict` reads it
 trained.member_probs(images)       # [M, N, K], what each member says
 """
 
@@ -19,8 +20,10 @@ from ensemble.config.schema import Aggregator
 from ensemble.errors import ComputeError
 from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.inference.abstaining import reject_rule, sets_rule
+from ensemble.inference.given_pictures import pictures_of, read
 from ensemble.inference.images import as_batch
 from ensemble.inference.network import Members, VoteNetwork
+from ensemble.inference.prepare import Preparation
 from ensemble.inference.stored import StoredVote, read_vote
 from ensemble.outside.names import shown
 from ensemble.outside.object_storage import is_address
@@ -104,8 +107,9 @@ class TrainedEnsemble:
         """Class probabilities [N, K] of the vote, float32.
 
         images: [N, H, W] (grey), [N, H, W, C] or [N, C, H, W], of the size the run was trained on; uint8, other
-        whole numbers in 0..255 (or in the range that the run was trained on), or floats in [0, 1]. Raises DataError for
-        anything else.
+        whole numbers in 0..255 (or in the range that the run was trained on), or floats in [0, 1]. Or pictures of any size, read
+        and brought to size as `ensemble predict` does: the path of a file, the bytes of one, a Pillow picture, or a list of these.
+        Raises DataError for anything else, and for pictures that cannot be used, each by its name.
         """
         return self.decide(images).probs_NK.astype(np.float32)
 
@@ -154,7 +158,7 @@ class TrainedEnsemble:
     @torch.inference_mode()
     def member_probs(self, images: Any) -> FloatArray:
         """Class probabilities of each member, [M, N, K], float32; images as in `predict_proba`."""
-        batch = torch.from_numpy(np.array(as_batch(images, self.image_shape, self.vote.pixels), copy=True))
+        batch = torch.from_numpy(np.array(self._batch(images), copy=True))
         half = self.vote.experiment.compute.precision == "bf16"  # as the stored votes were made
 
         def votes(start: int, end: int) -> torch.Tensor:
@@ -165,6 +169,12 @@ class TrainedEnsemble:
         parts = list(in_batches(votes, len(batch), _BATCH[self.device.type]))
         probs_MNK: FloatArray = torch.cat(parts, dim=1).numpy()
         return probs_MNK
+
+    def _batch(self, images: Any) -> npt.NDArray[np.generic]:
+        pictures = pictures_of(images)
+        if pictures is None:
+            return as_batch(images, self.image_shape, self.vote.pixels)
+        return read(pictures, Preparation(self.vote.dataset, self.image_shape, self.vote.pixels))
 
     def network(self) -> VoteNetwork:
         """Standardising, members and vote as one torch module on the CPU, for export."""

@@ -13,6 +13,7 @@ from ensemble import EnsembleClassifier, load_ensemble
 from ensemble.commands.main import main
 from ensemble.config.schema import DataConfig
 from ensemble.data import load_dataset
+from ensemble.errors import DataError
 from ensemble.inference.prepare import Preparation
 from tests.contracts.drawn_pictures import files_of, png16, saved
 from tests.inference.conftest import train
@@ -88,6 +89,58 @@ def test_prediction_gives_one_answer_for_all_forms_and_doors(place, runs):
     probabilities = [load_ensemble(path).predict_proba(images) for path in runs.values()]
     for other in probabilities[2:]:  # arrays of three types; the folder has another order of rows
         np.testing.assert_array_equal(other, probabilities[1])
+
+
+def test_python_takes_files_bytes_and_pillows_pictures_as_predict_does(place, runs):
+    images, _ = images_of_two_classes()
+    forms = sorted((place / "forms").iterdir())
+    for path in (runs["folder"], runs["bytes"]):
+        trained = load_ensemble(path)
+        expected = np.repeat(trained.predict_proba(images[5:6]), len(forms), axis=0)
+        opened = [Image.open(file) for file in forms]
+        for given in (forms, [str(file) for file in forms], [file.read_bytes() for file in forms], opened):
+            np.testing.assert_allclose(trained.predict_proba(given), expected, atol=1e-6)
+        np.testing.assert_allclose(trained.predict_proba(str(forms[0])), expected[:1], atol=1e-6)
+        assert trained.predict(opened[0]).shape == (1,)
+        assert trained.member_probs(forms[0]).shape == (2, 1, 2)
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "squash"])
+def test_a_picture_of_another_size_is_brought_to_size_as_predict_does(place, runs, tmp_path, resize):
+    """Also turned as its EXIF says, with a palette, with 16 bits, and transparent."""
+    data = {"name": "image_folder", "root": str(place / "folder"), "image_size": SIDE, "channels": 1, "resize": resize}
+    trained = load_ensemble(train(tmp_path / "runs", data={**data, "validation_fraction": 0.3}, **MLP))
+    draw = np.random.default_rng(0)
+    colours = Image.fromarray(draw.integers(0, 256, (13, 21, 3), np.uint8))
+    turned, clear = Image.Exif(), colours.convert("RGBA")
+    turned[0x0112] = 6
+    clear.putalpha(Image.fromarray(draw.integers(0, 256, (13, 21), np.uint8)))
+    colours.save(tmp_path / "turned.png", exif=turned)
+    colours.quantize(16).save(tmp_path / "palette.png")
+    clear.save(tmp_path / "clear.png")
+    Image.fromarray(draw.integers(0, 65536, (13, 21)).astype(np.uint16)).save(tmp_path / "wide.png")
+    for name in ("turned.png", "palette.png", "clear.png", "wide.png"):
+        done = CliRunner().invoke(main, ["predict", str(trained.vote.folder), str(tmp_path / name), "--json"])
+        assert done.exit_code == 0, done.output
+        expected = list(json.loads(done.stdout)[0]["probabilities"].values())
+        for given in (tmp_path / name, Image.open(tmp_path / name), [(tmp_path / name).read_bytes()]):
+            np.testing.assert_allclose(trained.predict_proba(given)[0], expected, atol=1e-6, err_msg=name)
+
+
+def test_pictures_that_cannot_be_used_are_named_each(place, runs, tmp_path):
+    trained, good = load_ensemble(runs["bytes"]), next((place / "forms").iterdir())
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    with pytest.raises(DataError) as told:
+        trained.predict_proba([good, tmp_path / "broken.png", tmp_path / "gone.png", b"GIF89a"])
+    lines = str(told.value).splitlines()
+    parts = ("broken.png: ", "gone.png: no such file", "images[3]: ")
+    assert all(part in line for part, line in zip(parts, lines, strict=True)), lines
+    with pytest.raises(DataError, match=r"images\[1\]: found ndarray among pictures; expected a path"):
+        trained.predict_proba([good, np.zeros((SIDE, SIDE), np.uint8)])
+    with pytest.raises(DataError, match="found an array of shape"):
+        trained.predict_proba([])
+    with pytest.raises(DataError, match="image: found NaN or infinite values"):
+        trained.predict_proba(Image.fromarray(np.full((SIDE, SIDE), np.nan, np.float32)))
 
 
 def test_the_classifier_reads_the_same(place):
