@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -73,18 +74,32 @@ def _check_same(address: str, field: str) -> None:
     ):  # `auto` is satisfied by any; a client does not know its head's own address
         return
     host, _, port = connected.rpartition(":")
-    same = int(port) == place[1] and bool(_addresses(host) & _addresses(place[0]))
-    if not same:
+    # A head of this machine tells one address of it, and answers at all of them: localhost too.
+    one_machine = bool(_addresses(host) & _addresses(place[0])) or (_is_here(host) and _is_here(place[0]))
+    if int(port) != place[1] or not one_machine:
         raise ComputeError(
             f"{field} is {address}, but this process is connected to the Ray cluster at {connected} already; leave that first (ray.shutdown()), or remove {field}"
         )
 
 
 def _addresses(host: str) -> set[str]:
+    return {str(found[4][0]) for found in _found(host)} or {host}
+
+
+def _found(host: str) -> list[Any]:
     try:
-        return {str(found[4][0]) for found in socket.getaddrinfo(host.strip("[]"), None)}
+        return socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
     except OSError:
-        return {host}
+        return []
+
+
+def _is_here(host: str) -> bool:
+    """Whether it names this machine: only its own addresses can be bound."""
+    for family, kind, protocol, _, place in _found(host):
+        with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as line:
+            line.bind(place)
+            return True
+    return False
 
 
 def _knock(address: str, field: str) -> None:

@@ -196,5 +196,8 @@ def test_another_cluster_than_the_one_this_process_is_in_is_refused() -> None:
     here = ray.get_runtime_context().gcs_address
     with pytest.raises(ComputeError, match=f"compute.ray_address is 10.9.8.7:6379, but .* at {here} already"):
         ray_executor(ray_address="10.9.8.7:6379")
-    assert ray_executor(ray_address=here).slots == 2
-    assert ray_executor(ray_address="auto").slots == 2
+    port = here.rpartition(":")[2]
+    for same in (here, "auto", f"localhost:{port}", f"127.0.0.1:{port}", f"{ray.util.get_node_ip_address()}:{port}"):
+        assert ray_executor(ray_address=same).slots == 2
+    with pytest.raises(ComputeError, match=f"compute.ray_address is localhost:1, but .* at {here} already"):
+        ray_executor(ray_address="localhost:1")
