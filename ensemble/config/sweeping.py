@@ -59,7 +59,12 @@ class SweepPlan:
         keys = {key.split(".")[0] for setting in self.settings for key in setting.values}
         section = MethodSection.registry.find(str(dict(self.base.get("method", {})).get("name")))
         independent = section is not None and section.independent and not self.base.get("members")
-        return independent and not self.base.get("baseline") and keys <= {"training", "model"}
+        return (
+            independent
+            and not self.base.get("baseline")
+            and not self.base.get("controls")
+            and keys <= {"training", "model"}
+        )
 
     def experiment(self, setting: Setting, seed: int = 0, name: str | None = None) -> Experiment:
         """The configuration of one setting, with the seed moved on by `seed`."""

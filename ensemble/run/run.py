@@ -140,7 +140,8 @@ def run_ensemble(
     ):
         for notice in notices:
             emit(notice)
-        experiment = experiment.model_copy(update={"baseline": bool(folder.config()["baseline"])})
+        kept = {"baseline": bool(folder.config()["baseline"]), "controls": tuple(folder.config()["controls"])}
+        experiment = experiment.model_copy(update=kept)
         emit = _with_idle_options(emit, experiment, str(folder.plan()["device"]))
         driver = train_members(experiment, dataset, split, folder, make_executor, emit, given, sets)
         failures = tuple(driver.failures.values())
