@@ -87,6 +87,7 @@ SLOW = (
     "test_mapped_runs",
     "test_predictions",
     "test_python_entrance",
+    "test_repeats",
     "test_reproduction",
     "test_run",
     "test_run_boosting",

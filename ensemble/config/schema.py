@@ -168,6 +168,12 @@ class Experiment(Section):
         (),
         description="networks that do not vote, on all training rows, each with a line and a test of its own in the judgement: longer (the recipe of the members for as many epochs as all members have together) and wider (widened to about as many parameters as all members have together)",
     )
+    repeats: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="above 1, `ensemble train` makes so many runs, with the seeds seed, seed + 1 and so on, in a folder of this name, and a table over them that tells the seeds' doing from the images'",
+    )
     failures: FailureConfig = FailureConfig()
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 

@@ -147,6 +147,10 @@ def load_sweep(path: Path, words: Sequence[str], draw: int | None = None) -> Swe
     values.setdefault(
         "baseline", False
     )  # settings are ranked by their vote, so one more network each is paid for when asked
+    if "repeats" in axes or values.get("repeats", 1) != 1:
+        raise ConfigError(
+            f"{path}: repeats: a sweep trains every setting once for each of its seeds; use seeds=N instead"
+        )
     plan = SweepPlan(values["name"], values, places, str(path), (), seeds)
     plan = plan.only(_settings(axes, draw, int(values.get("seed", 0))))
     _refuse_repeats(plan)  # and with it every mistake, before the first training

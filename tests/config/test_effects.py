@@ -144,6 +144,7 @@ REVIEWED: dict[str, str] = {
     "name": "the name of the folder",
     "data.calibration_fraction": "which rows members are fitted to: tests/data/test_splits.py, tests/test_further_sets.py",
     "output_dir": "where the folder lies",
+    "repeats": "several runs instead of one: tests/test_repeats.py",
     "aggregator": "the headline of the judgement, tests/evaluation",
     "members": "groups: their keys are those of model and training",
     "members.count": "the number of members; checked against num_members",
