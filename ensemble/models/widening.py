@@ -53,7 +53,7 @@ def as_large_as(network: Network, parameters: int, image_shape: ImageShape, num_
         found = at(middle)
         low, high = (found, high) if found.parameters < parameters else (low, found)
     nearest = min(low, high, key=lambda one: abs(one.parameters - parameters))
-    shorter = (at(round(nearest.factor, digits)) for digits in range(2, _DIGITS))
+    shorter = (at(round(nearest.factor, digits)) for digits in range(_DIGITS))
     return next((one for one in shorter if one.parameters == nearest.parameters), nearest)
 
 
