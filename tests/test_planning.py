@@ -210,9 +210,10 @@ def test_multiply_adds_of_lenet5_by_hand() -> None:
 
 def test_the_longest_tasks_go_first_and_none_is_lost() -> None:
     experiment = parse_experiment(MIXED)
+    groups = {group.name: group for group in experiment.groups}
     rows = np.arange(100)
     recipes = ["lenet5", "lenet5", "resnet18", "mlp"]
     tasks = [Task(f"t{i}", recipe, (MemberSpec(i, recipe, rows),)) for i, recipe in enumerate(recipes)]
     tasks.append(Task("t4", "lenet5", (MemberSpec(4, "lenet5", rows), MemberSpec(5, "lenet5", rows))))
-    ordered = [task.id for task in longest_first(tasks, experiment, (1, 28, 28), 10)]
+    ordered = [task.id for task in longest_first(tasks, lambda task: groups[task.recipe], (1, 28, 28), 10)]
     assert ordered == ["t2", "t4", "t0", "t1", "t3"]

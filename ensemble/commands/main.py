@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from ensemble import __version__, signals
-from ensemble.commands import check, compare, configs, data, inference, init, reproduce, runs, sweep
+from ensemble.commands import check, compare, configs, data, inference, init, repeats, reproduce, runs, sweep
 from ensemble.commands import watch as watch_command
 from ensemble.commands.ending import PoliteGroup, open_missing_streams, output_finished
 from ensemble.commands.words import GivenPath, say
@@ -129,6 +129,9 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, 
     experiment, line = as_try(load_config(config, overrides).experiment, os.environ)
     if line:
         say(f"note: {line}", err=True)
+    if experiment.repeats > 1:
+        repeats.train(experiment, lambda run: _train(run, quiet), as_json, everything, trial=bool(line))
+        return
     outcome = _train(experiment, quiet)
     _show(outcome.evaluation, outcome.path, as_json, everything)
     if outcome.failures or outcome.ended_early:

@@ -32,8 +32,9 @@ from ensemble.outside.paths import given_path
 
 _BELONGS_ELSEWHERE = "looks like a secret; secrets belong in the environment, never in a configuration"
 _PATHS = (("output_dir",), ("data", "root"), ("data", "path"))
-WITHOUT = {
-    "baseline": False
+WITHOUT: dict[str, Any] = {
+    "baseline": False,
+    "controls": (),
 }  # what it means that a stored configuration lacks a key, where the default is another by now
 
 

@@ -70,6 +70,11 @@ class MethodSection(Part):
         """What `together` counts."""
         return "one network after the other"
 
+    @property
+    def share_of_rows(self) -> float:
+        """How many rows a member goes through in an epoch, as a share of all training rows."""
+        return 1.0
+
     def side_by_side(self, _members: int) -> int:
         """How many of so many members are asked for in one round, and so can train at the same time."""
         return self.together

@@ -110,6 +110,14 @@ class Network(Part):
         """
         raise NotImplementedError
 
+    def widened(self, factor: float) -> Network | None:
+        """The same network with about `factor` times as many channels or units in every inner layer; None where it has no width.
+
+        Whole numbers are the nearest, and at least one; more width never has fewer parameters. Asked by `controls: [wider]`.
+        """
+        del factor
+        return None
+
     @property
     def label(self) -> str:
         """What members of this network are called where their group has no name."""

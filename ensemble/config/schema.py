@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ModelWrapValidatorHandler, field_validator, model_validator
 
 from ensemble.config.base import Section
+from ensemble.config.controls import Control, controls_problem
 from ensemble.config.data import DataConfig
 from ensemble.config.evaluation import EvaluationConfig, SetConfig
 from ensemble.config.groups import NAME_PATTERN, Group, GroupConfig
@@ -163,6 +164,16 @@ class Experiment(Section):
         False,
         description="also train one network on all training rows by the same recipe; it does not vote, and the judgement compares the vote with it. Without it true for bagging of members of one kind, false in a sweep, and what a run was begun with",
     )
+    controls: tuple[Control, ...] = Field(
+        (),
+        description="networks that do not vote, on all training rows, each with a line and a test of its own in the judgement: longer (the recipe of the members for as many epochs as all members have together) and wider (widened to about as many parameters as all members have together)",
+    )
+    repeats: int = Field(
+        1,
+        ge=1,
+        le=1000,
+        description="above 1, `ensemble train` makes so many runs, with the seeds seed, seed + 1 and so on, in a folder of this name, and a table over them that tells the seeds' doing from the images'",
+    )
     failures: FailureConfig = FailureConfig()
     tracking: TrackingConfig = Field(default_factory=TrackingConfig)
 
@@ -239,6 +250,12 @@ class Experiment(Section):
             raise ValueError(problem)
         return self
 
+    @model_validator(mode="after")
+    def _controls_fit(self) -> Self:
+        if problem := controls_problem(self):
+            raise ValueError(problem)
+        return self
+
     @property
     def groups(self) -> tuple[Group, ...]:
         """The members in order, as groups of one model and recipe each."""
@@ -261,7 +278,7 @@ class Experiment(Section):
     @property
     def left_open(self) -> tuple[str, ...]:
         """Keys that nobody gave and that a run which is taken up keeps as it was begun, whatever their default is by now."""
-        return () if "baseline" in self.model_fields_set else ("baseline",)
+        return tuple(key for key in ("baseline", "controls") if key not in self.model_fields_set)
 
     @property
     def total_members(self) -> int:

@@ -59,7 +59,12 @@ class SweepPlan:
         keys = {key.split(".")[0] for setting in self.settings for key in setting.values}
         section = MethodSection.registry.find(str(dict(self.base.get("method", {})).get("name")))
         independent = section is not None and section.independent and not self.base.get("members")
-        return independent and not self.base.get("baseline") and keys <= {"training", "model"}
+        return (
+            independent
+            and not self.base.get("baseline")
+            and not self.base.get("controls")
+            and keys <= {"training", "model"}
+        )
 
     def experiment(self, setting: Setting, seed: int = 0, name: str | None = None) -> Experiment:
         """The configuration of one setting, with the seed moved on by `seed`."""
@@ -142,6 +147,10 @@ def load_sweep(path: Path, words: Sequence[str], draw: int | None = None) -> Swe
     values.setdefault(
         "baseline", False
     )  # settings are ranked by their vote, so one more network each is paid for when asked
+    if "repeats" in axes or values.get("repeats", 1) != 1:
+        raise ConfigError(
+            f"{path}: repeats: a sweep trains every setting once for each of its seeds; use seeds=N instead"
+        )
     plan = SweepPlan(values["name"], values, places, str(path), (), seeds)
     plan = plan.only(_settings(axes, draw, int(values.get("seed", 0))))
     _refuse_repeats(plan)  # and with it every mistake, before the first training

@@ -18,6 +18,7 @@ from ensemble.evaluation.balance import balance_of
 from ensemble.evaluation.choosing import Choices, choose_all
 from ensemble.evaluation.class_results import class_results
 from ensemble.evaluation.contributions import ensemble_gain_per_second, subsets
+from ensemble.evaluation.controls import ControlVotes
 from ensemble.evaluation.disputed import disputed_rows
 from ensemble.evaluation.judged_sections import SectionsAtWork
 from ensemble.evaluation.label_review import ReviewedLabels, reviewed_labels
@@ -29,6 +30,7 @@ from ensemble.evaluation.records import (
     OWN_PLACES,
     VERSION,
     AgainstBaseline,
+    AgainstControl,
     Evaluation,
     LeaderboardRow,
     MemberFacts,
@@ -37,7 +39,7 @@ from ensemble.evaluation.screening import duplicate_warnings, finite_members
 from ensemble.evaluation.section import JudgedVotes
 from ensemble.evaluation.set_votes import HowToVote
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, require_choosable
-from ensemble.evaluation.verdict import against_baseline, give_verdict
+from ensemble.evaluation.verdict import against_baseline, against_control, give_verdict
 from ensemble.types import FloatArray, IntArray
 
 BASELINE = "one network on all training rows"
@@ -69,6 +71,7 @@ def evaluate(
     out_of_bag: OutOfBag | None = None,
     *,
     baseline: Baseline | None = None,
+    controls: Sequence[ControlVotes] = (),
     calibration: SplitVotes | None = None,
     choose: bool = True,
     seed: int = 0,
@@ -77,9 +80,10 @@ def evaluate(
 
     members: facts in the order of the votes. aggregator: the headline vote. vote_weights_M: the method's own weights
     for the weighted vote; without them it takes log-odds weights from validation. asked_members: how many the
-    configuration wanted. baseline: one network on all training rows, which does not vote. calibration: votes on rows that
-    nothing else is chosen by, for thresholds and prediction sets; without them thresholds come from validation. choose: also selection, stacking and temperatures, which take longer. seed: random orders of
-    the size curve, folds and selections. Raises QuorumError when no member can vote, PeekingError when `validation`
+    configuration wanted. baseline: one network on all training rows, which does not vote.
+    controls: further networks that do not vote. calibration: votes on rows that nothing else is chosen by, for thresholds and
+    prediction sets; without them thresholds come from validation. choose: also selection, stacking and temperatures, which
+    take longer. seed: random orders of the size curve, folds and selections. Raises QuorumError when no member can vote, PeekingError when `validation`
     holds test votes.
     """
     require_choosable(validation)
@@ -96,7 +100,7 @@ def evaluate(
         test, how.vote(test.probs_MNK), how, tuple(members), dataset, tuple(class_names), seed,
         None if out_of_bag is None else out_of_bag.members(finite),
     )  # fmt: skip
-    judged, warnings = _judged(validation, votes, choices, baseline, calibration)
+    judged, warnings = _judged(validation, votes, choices, baseline, controls, calibration)
     return Evaluation(
         version=VERSION,
         dataset=dataset,
@@ -124,6 +128,7 @@ def _judged(
     votes: JudgedVotes,
     choices: Choices,
     baseline: Baseline | None,
+    controls: Sequence[ControlVotes],
     calibration: SplitVotes | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """All that is read off the test votes, by its name in the Evaluation, and what is to be known of it."""
@@ -135,7 +140,7 @@ def _judged(
         by_size = pool.submit(subsets, test, aggregator, how.weights_M, members, seed)
         at_work = SectionsAtWork(validation, votes, pool)
         answering = pool.submit(selective, calibration or validation, test, how, seed)
-        leaderboard = _leaderboard(validation, test, members, aggregator, choices, review, baseline)
+        leaderboard = _leaderboard(validation, test, members, aggregator, choices, review, baseline, controls)
         found, warnings = at_work.results()
     curve, contributions = by_size.result()
     headline = leaderboard[0]
@@ -148,6 +153,7 @@ def _judged(
         "verdict": give_verdict(headline, best, len(members), test.num_rows),
         "leaderboard": leaderboard,
         "baseline": None if baseline is None else _against(baseline, vote, leaderboard, labels_N),
+        "controls": tuple(_against_control(one, vote, leaderboard, labels_N) for one in controls),
         "confusion": tuple(tuple(row) for row in confusion_KK.tolist()),
         "classes": classes,
         "balance": balance_of(vote.classes_N, reference.classes_N, labels_N, classes, seed),
@@ -166,10 +172,22 @@ def _judged(
 def _against(
     baseline: Baseline, vote: Decision, leaderboard: Sequence[LeaderboardRow], labels_N: IntArray
 ) -> AgainstBaseline:
-    wrong_N, other_N = vote.classes_N != labels_N, baseline.test.classes_N != labels_N
     row = next(row for row in leaderboard if row.kind == "baseline")
-    counts = int((wrong_N & ~other_N).sum()), int((~wrong_N & other_N).sum())
-    return against_baseline(leaderboard[0], row, *counts, len(labels_N))
+    return against_baseline(leaderboard[0], row, *_discordant(vote, baseline.test, labels_N), len(labels_N))
+
+
+def _against_control(
+    control: ControlVotes, vote: Decision, leaderboard: Sequence[LeaderboardRow], labels_N: IntArray
+) -> AgainstControl:
+    row = next(row for row in leaderboard if row.kind == control.control)
+    counts = _discordant(vote, control.test, labels_N)
+    return against_control(leaderboard[0], row, control, *counts, len(labels_N))
+
+
+def _discordant(vote: Decision, other: Decision, labels_N: IntArray) -> tuple[int, int]:
+    """Rows that only the vote gets wrong, and those that only the other does."""
+    wrong_N, other_N = vote.classes_N != labels_N, other.classes_N != labels_N
+    return int((wrong_N & ~other_N).sum()), int((~wrong_N & other_N).sum())
 
 
 def _leaderboard(
@@ -180,6 +198,7 @@ def _leaderboard(
     choices: Choices,
     review: ReviewedLabels | None,
     baseline: Baseline | None,
+    controls: Sequence[ControlVotes],
 ) -> tuple[LeaderboardRow, ...]:
     """The headline, the other votes, the chosen ones, then the members."""
     reference_wrong_N = decide("soft", test.probs_MNK[[choices.reference]]).classes_N != test.labels_N
@@ -208,5 +227,6 @@ def _leaderboard(
     rows.append(best)
     if baseline is not None:
         rows.append(judge.row("baseline", BASELINE, baseline.validation, baseline.test, [baseline.facts]))
+    rows += [judge.row(one.control, one.name, one.validation, one.test, [one.facts]) for one in controls]
     rows += others
     return adjust_p_values(rows)

@@ -34,6 +34,7 @@ from ensemble.evaluation.set_records import Conformal, Selective, ShiftedSet, Un
 __all__ = [
     "VERSION",
     "AgainstBaseline",
+    "AgainstControl",
     "Ambiguity",
     "Balance",
     "Calibration",
@@ -62,7 +63,7 @@ __all__ = [
 VERSION = 1
 REMEDY = "`ensemble evaluate RUN --write` writes it anew from the stored votes, and trains nothing"
 Count = int | Number  # a mean row has means where others have counts
-Kind = Literal["vote", "chosen", "best_member", "baseline", "mean_member", "member", "oracle"]
+Kind = Literal["vote", "chosen", "best_member", "baseline", "longer", "wider", "mean_member", "member", "oracle"]
 Outcome = Literal["better", "worse", "not distinguishable"]
 
 
@@ -155,6 +156,32 @@ class AgainstBaseline(Record):
     difference_lower: float
     difference_upper: float
     detectable: Number
+    sentence: str
+
+
+@dataclass(frozen=True)
+class AgainstControl(Record):
+    """The headline vote beside a control network, which asks whether one network would have done, and does not vote.
+
+    control: longer or wider (`config.controls`). epochs: that it trained; factor: by how much it was trained longer, or is wider,
+    than a member. parameters: of the network; of_members: of all voting members together. The others as in AgainstBaseline.
+    """
+
+    control: Literal["longer", "wider"]
+    outcome: Outcome
+    p_value: float
+    only_vote_wrong: int
+    only_control_wrong: int
+    vote_error: float
+    control_error: float
+    difference: float
+    difference_lower: float
+    difference_upper: float
+    detectable: Number
+    epochs: int
+    factor: float
+    parameters: int
+    of_members: int
     sentence: str
 
 
@@ -269,6 +296,7 @@ class Evaluation(Shown, Record):
     cascade: CascadeResult | None = None
     balance: Balance | None = None
     baseline: AgainstBaseline | None = None
+    controls: tuple[AgainstControl, ...] = ()
     shifted: tuple[ShiftedSet, ...] = ()
     unknown: tuple[UnknownSet, ...] = ()
     selective: Selective | None = None

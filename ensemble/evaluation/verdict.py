@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+from ensemble.evaluation.controls import ControlVotes
 from ensemble.evaluation.power import detectable_difference
-from ensemble.evaluation.records import AgainstBaseline, LeaderboardRow, Outcome, Verdict
+from ensemble.evaluation.records import AgainstBaseline, AgainstControl, LeaderboardRow, Outcome, Verdict
 from ensemble.evaluation.statistics import mcnemar_exact, paired_difference_interval
 from ensemble.evaluation.written import ALPHA, p_equation, percent, points
 
-__all__ = ["ALPHA", "against_baseline", "give_verdict"]
+__all__ = ["ALPHA", "against_baseline", "against_control", "give_verdict"]
 
 _CLAIMS: dict[Outcome, str] = {
     "better": "is better than",
@@ -56,22 +57,44 @@ def against_baseline(
 
     only_vote, only_baseline: test rows that only the one of the two gets wrong.
     """
-    p = mcnemar_exact(only_vote, only_baseline)
-    outcome: Outcome = "not distinguishable"
-    if p < alpha:
-        outcome = "better" if only_vote < only_baseline else "worse"
-    interval = paired_difference_interval(only_vote, only_baseline, rows)
-    detectable = detectable_difference(only_vote + only_baseline, rows, alpha)
-    difference = (only_vote - only_baseline) / rows
-    sentence = (
-        f"One network on all training rows: the {vote.name} {_CLAIMS[outcome]} it, test error {percent(vote.test_error)} % against "
-        f"{percent(baseline.test_error)} %, a difference of {points(difference)} points (95 % interval {points(interval.lower)} to "
-        f"{points(interval.upper)}; only the vote gets {only_vote} wrong, only the network {only_baseline}; {p_equation(p)})."
-    )
+    said = _Against("One network on all training rows", vote, baseline, only_vote, only_baseline, rows, alpha)
     return AgainstBaseline(
-        outcome, p, only_vote, only_baseline, vote.test_error, baseline.test_error, difference, interval.lower, interval.upper,
-        detectable, sentence,
+        said.outcome, said.p_value, only_vote, only_baseline, vote.test_error, baseline.test_error, said.difference,
+        said.interval.lower, said.interval.upper, said.detectable, said.sentence,
     )  # fmt: skip
+
+
+def against_control(
+    vote: LeaderboardRow, control: LeaderboardRow, votes: ControlVotes, only_vote: int, only_control: int, rows: int
+) -> AgainstControl:
+    """The same for a control network."""
+    what = f"{votes.name[0].upper()}{votes.name[1:]} ({votes.in_words(int(vote.num_parameters))})"
+    said = _Against(what, vote, control, only_vote, only_control, rows, ALPHA)
+    return AgainstControl(
+        votes.control, said.outcome, said.p_value, only_vote, only_control, vote.test_error, control.test_error,
+        said.difference, said.interval.lower, said.interval.upper, said.detectable, votes.epochs, votes.factor,
+        votes.facts.num_parameters, int(vote.num_parameters), said.sentence,
+    )  # fmt: skip
+
+
+class _Against:
+    """The headline vote beside one network that does not vote, on the same test rows."""
+
+    def __init__(
+        self, what: str, vote: LeaderboardRow, other: LeaderboardRow, b: int, c: int, rows: int, alpha: float
+    ) -> None:
+        self.p_value = mcnemar_exact(b, c)
+        self.outcome: Outcome = "not distinguishable"
+        if self.p_value < alpha:
+            self.outcome = "better" if b < c else "worse"
+        self.interval = paired_difference_interval(b, c, rows)
+        self.detectable = detectable_difference(b + c, rows, alpha)
+        self.difference = (b - c) / rows
+        self.sentence = (
+            f"{what}: the {vote.name} {_CLAIMS[self.outcome]} it, test error {percent(vote.test_error)} % against "
+            f"{percent(other.test_error)} %, a difference of {points(self.difference)} points (95 % interval {points(self.interval.lower)} to "
+            f"{points(self.interval.upper)}; only the vote gets {b} wrong, only the network {c}; {p_equation(self.p_value)})."
+        )
 
 
 def _alone(headline: LeaderboardRow) -> str:

@@ -13,17 +13,18 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from ensemble.evaluation.records import Evaluation
-from ensemble.inference.stored import alone, baseline_of
+from ensemble.inference.stored import alone, beside
 from ensemble.inference.trained import TrainedEnsemble
 from ensemble.storage.cost_file import CostFile, CostKind, StoredCost
 
 BATCH = 64
+BESIDE: tuple[Literal["baseline", "longer", "wider"], ...] = ("baseline", "longer", "wider")
 _WARM_UPS, _LEAST, _PATIENCE_S = 3, 10, 1.0
 
 
@@ -31,7 +32,7 @@ _WARM_UPS, _LEAST, _PATIENCE_S = 3, 10, 1.0
 class Cost:
     """Medians in milliseconds: of one image alone, and of each image in batches of `BATCH`.
 
-    members: networks that are asked. parameters: all that are needed. indices: of the members; none of the baseline, which is none.
+    members: networks that are asked. parameters: all that are needed. indices: of the members; none of a network that does not vote.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Cost:
 
 
 def measure(trained: TrainedEnsemble, evaluation: Evaluation) -> list[Cost]:
-    """The vote of all members, and where there are others, the member that validation picks alone and the one network on all rows."""
+    """The vote of all members, and where there are others, the member that validation picks alone and the networks that do not vote."""
     vote, count, reference = trained.vote, len(trained.vote.members), evaluation.verdict.member
     parameters = {member.index: int(member.num_parameters) for member in evaluation.members}
     name = f"{vote.aggregator} vote of {count} members" if count > 1 else "the one member"
@@ -57,12 +58,12 @@ def measure(trained: TrainedEnsemble, evaluation: Evaluation) -> list[Cost]:
     if count > 1 and single is not None:
         network = TrainedEnsemble(alone(vote, single), trained.device.type)
         found.append(_cost(f"member {reference} alone", "member", network, (reference,), parameters))
-    baseline = baseline_of(vote)
-    row = next((row for row in evaluation.leaderboard if row.kind == "baseline"), None)
-    if baseline is not None and row is not None:
-        network = TrainedEnsemble(alone(vote, baseline), trained.device.type)
-        needed = {baseline.index: int(row.num_parameters)}
-        found.append(_cost("one network on all training rows", "baseline", network, (), needed))
+    for kind in BESIDE:
+        other = beside(vote, kind)
+        row = next((row for row in evaluation.leaderboard if row.kind == kind), None)
+        if other is not None and row is not None:
+            network = TrainedEnsemble(other, trained.device.type)
+            found.append(_cost(row.name, kind, network, (), {other.members[0].index: int(row.num_parameters)}))
     return found
 
 

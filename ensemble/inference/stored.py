@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ensemble.config import Experiment
+from ensemble.config.controls import WIDTH, control_group
 from ensemble.config.loading import parse_stored
 from ensemble.config.schema import Aggregator, aggregator_problem
 from ensemble.data.pixel_rule import PixelRule
@@ -24,7 +26,7 @@ from ensemble.storage import RunFolder
 from ensemble.storage.descriptions import DatasetFacts
 from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import MEMBER, WEIGHTS
-from ensemble.storage.names import BASELINE, CONFIG, DATASET, PLAN
+from ensemble.storage.names import BESIDE, CONFIG, DATASET, PLAN
 from ensemble.types import DoubleArray, FloatArray, MemberResult
 
 
@@ -138,13 +140,19 @@ def alone(vote: StoredVote, member: StoredMember) -> StoredVote:
     return replace(vote, members=(member,), weights_M=None, aggregator="soft")
 
 
-def baseline_of(vote: StoredVote) -> StoredMember | None:
-    """The network that was trained on all rows and does not vote; None in a run without one."""
+def beside(vote: StoredVote, which: Literal["baseline", "longer", "wider"]) -> StoredVote | None:
+    """A network that was trained beside the members and does not vote, by itself; None in a run without it."""
     folder = RunFolder.read(vote.folder)
-    found = folder.load_baseline(weights=True)
+    found = folder.load_beside(which, weights=True)
     if found is None:
         return None
-    return StoredMember(found.index, found.recipe, dict(found.weights), folder.path / BASELINE / WEIGHTS)
+    network = StoredMember(found.index, found.recipe, dict(found.weights), folder.path / BESIDE[which] / WEIGHTS)
+    experiment = vote.experiment
+    if which == "wider":
+        wide = control_group(experiment, which, found.facts.get(WIDTH, 1.0)).model
+        # As a run of its own, since its network is not that of the members.
+        experiment = experiment.model_copy(update={"model": wide})
+    return alone(replace(vote, experiment=experiment), network)
 
 
 def _known(votes: SplitVotes, aggregator: Aggregator, weights_M: DoubleArray | None) -> Known:

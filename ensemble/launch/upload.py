@@ -72,7 +72,11 @@ def collect(
     models = [m for m in (values.get("model"), *(_of(group, "model") for group in _list(values.get("members")))) if m]
     elsewhere = [w for m in models if (w := _weights(m)) is not None and w.is_absolute()]
     if all(path.is_file() for path in elsewhere):
-        load_config(config, overrides)  # all mistakes, before anything is sent
+        experiment = load_config(config, overrides).experiment  # all mistakes, before anything is sent
+        if experiment.repeats > 1:
+            raise ConfigError(
+                f"repeats is {experiment.repeats}, and a job trains one run; submit each with its own seed=... and name=..., or use `ensemble train` with compute.ray_address"
+            )
     beside = [Path(os.path.abspath(config))]  # noqa: PTH100 - links stay as they are
     for model in models:
         beside += _files_of_model(model, beside[0].parent)

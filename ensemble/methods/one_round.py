@@ -82,6 +82,10 @@ class BaggingConfig(MethodSection):
             )
         return self
 
+    @property
+    def share_of_rows(self) -> float:
+        return self.sample_fraction
+
     def side_by_side(self, members: int) -> int:
         return members
 

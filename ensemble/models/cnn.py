@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from ensemble.config.controls import widths
 from ensemble.config.network import Activation, Network, Width, register_network
 from ensemble.models.shapes import convolved, pooled, require_positive
 
@@ -62,6 +63,11 @@ class CnnConfig(Network):
         if self.dropout:
             layers.append(nn.Dropout(self.dropout))
         return nn.Sequential(*layers, nn.Linear(features, num_classes))
+
+    def widened(self, factor: float) -> Network:
+        """Channels and hidden layers alike."""
+        wide = {"widths": widths(self.widths, factor), "fully_connected": widths(self.fully_connected, factor)}
+        return self.model_copy(update=wide)
 
     def widest_convolution(self) -> int:
         return max(self.widths)

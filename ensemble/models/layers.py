@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ensemble.config.base import Section
+from ensemble.config.controls import widths
 from ensemble.config.network import Activation, Network, Width, register_network
 from ensemble.errors import ConfigError
 from ensemble.models.shapes import convolved, require_positive
@@ -117,6 +118,18 @@ class LayersConfig(Network):
             )
         return nn.Sequential(*modules) if flat else nn.Sequential(*modules, nn.Flatten())
 
+    def widened(self, factor: float) -> Network:
+        """All channels and widths that are given as numbers."""
+        return self.model_copy(update={"layers": tuple(_widened(layer, factor) for layer in self.layers)})
+
     def widest_convolution(self) -> int | None:
         channels = [layer.channels for layer in self.layers if isinstance(layer, ConvLayer)]
         return max((c for c in channels if isinstance(c, int)), default=1) if channels else None
+
+
+def _widened(layer: Layer, factor: float) -> Layer:
+    if isinstance(layer, ConvLayer) and layer.channels != "classes":
+        return layer.model_copy(update={"channels": widths([layer.channels], factor)[0]})
+    if isinstance(layer, LinearLayer) and layer.width != "classes":
+        return layer.model_copy(update={"width": widths([layer.width], factor)[0]})
+    return layer

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
+from ensemble.config.controls import widths
 from ensemble.config.network import Network, register_network
 from ensemble.models.shapes import pooled, require_positive
 
@@ -16,16 +19,24 @@ if TYPE_CHECKING:
 
 
 class _LeNet(Network):
+    width: float = Field(
+        1.0, gt=0, le=4096, description="channels and hidden units, as a multiple of the published ones"
+    )
+
+    def widened(self, factor: float) -> Network:
+        """All channels and hidden layers."""
+        return self.model_copy(update={"width": self.width * factor})
+
     def widest_convolution(self) -> int:
-        return 16
+        return widths([16], self.width)[0]
 
     @property
     def measured_as(self) -> str:
-        return "lenet"
+        return "lenet" if self.width == 1 else super().measured_as
 
     @property
-    def fills_a_gpu(self) -> int:
-        return 32
+    def fills_a_gpu(self) -> int | None:
+        return 32 if self.width == 1 else None
 
 
 @register_network
@@ -38,14 +49,15 @@ class LeNet5Config(_LeNet):
         """Convolutions 6@5x5 (padding 2) and 16@5x5, each pooled by 2, then 120, 84 and the classes."""
         from torch import nn
 
-        features, layers = _features("lenet5", 6, image_shape)
+        first, second, third, fourth = widths((6, 16, 120, 84), self.width)
+        features, layers = _features("lenet5", first, second, image_shape)
         return nn.Sequential(
             *layers,
-            nn.Linear(features, 120),
+            nn.Linear(features, third),
             nn.ReLU(),
-            nn.Linear(120, 84),
+            nn.Linear(third, fourth),
             nn.ReLU(),
-            nn.Linear(84, num_classes),
+            nn.Linear(fourth, num_classes),
         )
 
 
@@ -59,11 +71,12 @@ class LeNet4Config(_LeNet):
         """Convolutions 4@5x5 (padding 2) and 16@5x5, each pooled by 2, then 120 and the classes."""
         from torch import nn
 
-        features, layers = _features("lenet4", 4, image_shape)
-        return nn.Sequential(*layers, nn.Linear(features, 120), nn.ReLU(), nn.Linear(120, num_classes))
+        first, second, third = widths((4, 16, 120), self.width)
+        features, layers = _features("lenet4", first, second, image_shape)
+        return nn.Sequential(*layers, nn.Linear(features, third), nn.ReLU(), nn.Linear(third, num_classes))
 
 
-def _features(name: str, maps: int, image_shape: tuple[int, int, int]) -> tuple[int, list[nn.Module]]:
+def _features(name: str, first: int, second: int, image_shape: tuple[int, int, int]) -> tuple[int, list[nn.Module]]:
     """The convolutional part and how many numbers it leaves.
 
     Pooling stands before ReLU: both orders give the same values, and a quarter as many are clipped.
@@ -74,12 +87,12 @@ def _features(name: str, maps: int, image_shape: tuple[int, int, int]) -> tuple[
     height, width = pooled(pooled(height) - 4), pooled(pooled(width) - 4)
     require_positive(name, image_shape, height, width)
     layers = [
-        nn.Conv2d(channels, maps, 5, padding=2),
+        nn.Conv2d(channels, first, 5, padding=2),
         nn.MaxPool2d(2),
         nn.ReLU(),
-        nn.Conv2d(maps, 16, 5),
+        nn.Conv2d(first, second, 5),
         nn.MaxPool2d(2),
         nn.ReLU(),
         nn.Flatten(),
     ]
-    return 16 * height * width, layers
+    return second * height * width, layers

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from ensemble.config.controls import widths
 from ensemble.config.network import Activation, Network, Width, register_network
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class MlpConfig(Network):
                 layers.append(nn.Dropout(self.dropout))
             features = width
         return nn.Sequential(*layers, nn.Linear(features, num_classes))
+
+    def widened(self, factor: float) -> Network:
+        """All hidden layers."""
+        return self.model_copy(update={"widths": widths(self.widths, factor)})
 
     def widest_convolution(self) -> None:
         return None

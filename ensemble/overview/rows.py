@@ -21,7 +21,7 @@ from ensemble.storage import RunFolder
 from ensemble.storage.identity import comparable_values
 from ensemble.storage.judged_figures import figures_of
 from ensemble.storage.lock_state import is_written_to
-from ensemble.storage.names import EVALUATION
+from ensemble.storage.names import BESIDE, EVALUATION
 
 State = Literal["finished", "running", "interrupted", "failed", "damaged", "no run"]
 STATES: tuple[State, ...] = ("finished", "running", "interrupted", "failed", "damaged", "no run")
@@ -104,9 +104,13 @@ def _row(source: Source, folder: RunFolder, cost: bool) -> Row:
     if not cost:
         return row
     spent = spent_by_member(history.events)
-    if figures is not None and figures.baseline_seconds is not None:
+    if figures is not None:
         kind = str(folder.plan().get("device") or "unknown")
-        spent.append(Spent(asked.asked_members, kind, figures.baseline_seconds, 0.0))
+        spent += [
+            Spent(asked.asked_members + place, kind, figures.beside_seconds[which], 0.0)
+            for place, which in enumerate(BESIDE)
+            if which in figures.beside_seconds
+        ]
     shared = values.get("compute.gpus_per_task")
     gpus = float(shared) if isinstance(shared, int | float) else 1.0
     return replace(row, spent=tuple(_of_devices(each, gpus) for each in spent))

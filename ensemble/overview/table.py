@@ -23,6 +23,7 @@ from ensemble.overview.keys import KEYS, Key, differing_columns, shown_keys, siz
 from ensemble.overview.prices import Money, money_of
 from ensemble.overview.rows import STATES, Row
 from ensemble.overview.spending import Spent
+from ensemble.storage.names import BESIDE
 from ensemble.tracking.terminal import open_table_console
 
 _STYLES = {"running": "green", "failed": "red", "damaged": "red", "interrupted": "yellow", "no run": "dim"}
@@ -176,7 +177,8 @@ def _record(row: Row, cost: bool, prices: Mapping[str, float]) -> dict[str, Any]
 
 
 def _spent_record(each: Spent, row: Row) -> dict[str, Any]:
-    member: int | str = "baseline" if each.member == row.members else each.member
+    beyond = -1 if row.members is None else each.member - row.members
+    member: int | str = list(BESIDE)[beyond] if beyond >= 0 else each.member
     return {"member": member, "device": each.device, "seconds": each.seconds, "lost_seconds": each.lost}
 
 

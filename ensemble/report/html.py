@@ -162,6 +162,11 @@ def _run_part(position: int, run: RunFacts, figures: Sequence[RenderedFigure]) -
         "baseline": next(
             (f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.kind == "baseline"), ""
         ),
+        "controls": {
+            row.kind: {"name": wording.short_name(row, True), "place": f"leaderboard.{i}"}
+            for i, row in enumerate(evaluation.leaderboard)
+            if row.kind in ("longer", "wider")
+        },
         "headline": next(f"leaderboard.{i}" for i, row in enumerate(evaluation.leaderboard) if row.headline),
         "gains": gains if len(evaluation.members) > 1 else {},
         "unequal": wording.unequal(evaluation),

@@ -11,24 +11,26 @@ from dataclasses import dataclass
 from ensemble.evaluation.records import Evaluation, LeaderboardRow
 from ensemble.storage import RunFolder
 from ensemble.storage.cost_file import CostFile, StoredCost, load_costs
+from ensemble.storage.names import BESIDE
 
 
 @dataclass(frozen=True)
 class LineCosts:
-    """machine: where it was measured. batch: images in a batch. vote, baseline, members: by whom; those that were measured."""
+    """machine: where it was measured. batch: images in a batch. vote, beside (networks that do not vote, by their kind), members: by
+    whom; those that were measured."""
 
     machine: str
     batch: int
     vote: StoredCost | None
-    baseline: StoredCost | None
+    beside: dict[str, StoredCost]
     members: dict[int, StoredCost]
 
     def of(self, row: LeaderboardRow) -> StoredCost | None:
         """The cost of a line; None for one that was not measured."""
         if row.headline:
             return self.vote
-        if row.kind == "baseline":
-            return self.baseline
+        if row.kind in BESIDE:
+            return self.beside.get(row.kind)
         return None if row.member is None else self.members.get(row.member)
 
 
@@ -39,7 +41,7 @@ def costs_of(folder: RunFolder, evaluation: Evaluation) -> LineCosts | None:
 
 
 def line_costs(found: CostFile, evaluation: Evaluation) -> LineCosts | None:
-    """Of the figures those that are of this vote, of its members and of the baseline it is compared with."""
+    """Of the figures those that are of this vote, of its members and of the networks it is compared with."""
     voting = [member.index for member in evaluation.members]
     votes = [one for one in found.costs if one.kind == "vote" and one.members == voting]
     alone = {
@@ -47,12 +49,12 @@ def line_costs(found: CostFile, evaluation: Evaluation) -> LineCosts | None:
         for one in found.costs
         if one.kind == "member" and len(one.members) == 1 and one.members[0] in voting
     }
-    baselines = [one for one in found.costs if one.kind == "baseline"]
+    judged = {row.kind for row in evaluation.leaderboard}
     costs = LineCosts(
         found.machine,
         found.batch,
         votes[0] if votes and found.aggregator == evaluation.aggregator else None,
-        baselines[0] if baselines and evaluation.baseline is not None else None,
+        {one.kind: one for one in found.costs if one.kind in BESIDE and one.kind in judged},
         alone,
     )
-    return costs if costs.vote or costs.baseline or costs.members else None
+    return costs if costs.vote or costs.beside or costs.members else None

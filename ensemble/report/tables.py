@@ -67,7 +67,13 @@ class Line:
     style: str = ""
 
 
-SHORT: tuple[Kind, ...] = ("best_member", "baseline", "mean_member")  # the lines of a short answer, after the headline
+SHORT: tuple[Kind, ...] = (
+    "best_member",
+    "baseline",
+    "longer",
+    "wider",
+    "mean_member",
+)  # the lines of a short answer, after the headline
 SHORT_COLUMNS = ("error %", INTERVAL, BALANCED, "wrong", "NLL", "p", "seconds")
 
 
@@ -194,6 +200,7 @@ def notes(evaluation: Evaluation, costs: LineCosts | None = None) -> list[str]:
 def cost_sentence(evaluation: Evaluation, costs: LineCosts) -> str:
     """What the lines that were measured take, with what they need of parameters."""
     names = {"vote": "The vote", "best_member": "the best member by validation", "baseline": "one network on all rows"}
+    names |= {row.kind: row.name for row in evaluation.leaderboard if row.kind in ("longer", "wider")}
     said = []
     for row in evaluation.leaderboard:
         cost = costs.of(row)

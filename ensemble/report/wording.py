@@ -49,6 +49,10 @@ def short_name(row: LeaderboardRow, one_recipe: bool) -> str:
             return f"oracle, by test ({row.member})"
         case "baseline":
             return "one network, all rows"
+        case "longer":
+            return row.name.replace("network trained", "network,").replace(" times as long", "x as long")
+        case "wider":
+            return row.name.replace("network", "network,").replace(" times as wide", "x wide")
         case "member" if one_recipe:
             return f"member {row.member}"
         case "chosen" if row.name.startswith("temperature after"):
@@ -65,6 +69,7 @@ def essentials(evaluation: Evaluation) -> list[str]:
 
 def _beside(evaluation: Evaluation) -> list[str]:
     lines = [] if evaluation.baseline is None else [evaluation.baseline.sentence]
+    lines += [one.sentence for one in evaluation.controls]
     if evaluation.balance is not None and unequal(evaluation):
         lines.append(_balance(evaluation, evaluation.balance))
     return lines

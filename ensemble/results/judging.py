@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from ensemble.config.controls import TIMES, WIDTH, Control
 from ensemble.config.method import MethodSection
 from ensemble.config.schema import Aggregator, aggregator_problem
 from ensemble.config.secrets import secret_in
 from ensemble.errors import ConfigError, StorageError
+from ensemble.evaluation.controls import ControlVotes
 from ensemble.evaluation.evaluate import Baseline, evaluate
 from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation
@@ -65,6 +67,7 @@ def judge_voters(voters: Voters, aggregator: Aggregator | None = None) -> Evalua
             class_names=tuple(voters.dataset.class_names),
             out_of_bag=_out_of_bag(voters) if _judged_on_others(voters.config) else None,
             baseline=_baseline(voters.baseline),
+            controls=[_control(name, found) for name, found in voters.controls.items()],
             calibration=voters.calibration,
         )
 
@@ -117,6 +120,7 @@ def headline_figures(evaluation: Evaluation) -> dict[str, float]:
         "error/best_member": verdict.member_error,
         "error/mean_member": mean.test_error,
         "error/baseline": math.nan if evaluation.baseline is None else evaluation.baseline.baseline_error,
+        **{f"error/{one.control}": one.control_error for one in evaluation.controls},
         "verdict/p_value": verdict.p_value,
     }
     return section_numbers(evaluation) | {name: value for name, value in figures.items() if math.isfinite(value)}
@@ -157,6 +161,12 @@ def find_runs(words: Sequence[str], root: Path) -> list[Path]:
 
 def _baseline(found: MemberResult | None) -> Baseline | None:
     return None if found is None else Baseline.of(found.votes.validation_NK, found.votes.test_NK, facts_of(found))
+
+
+def _control(name: Control, found: MemberResult) -> ControlVotes:
+    factor = found.facts.get(TIMES if name == "longer" else WIDTH, math.nan)
+    votes = found.votes
+    return ControlVotes.of(name, votes.validation_NK, votes.test_NK, facts_of(found), len(found.history), factor)
 
 
 def _judged_on_others(config: JudgedConfig) -> bool:

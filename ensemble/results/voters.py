@@ -5,11 +5,13 @@ voters = load_voters(RunFolder.read(Path("runs/my-run")))
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import get_args
 
 import numpy as np
 
+from ensemble.config.controls import Control
 from ensemble.config.evaluation import CALIBRATION
 from ensemble.config.schema import WEIGHING, Aggregator
 from ensemble.errors import QuorumError, StorageError
@@ -36,6 +38,7 @@ class Voters:
     members: tuple[MemberResult, ...]
     weights_M: DoubleArray | None
     baseline: MemberResult | None = None  # does not vote
+    controls: Mapping[Control, MemberResult] = field(default_factory=dict)  # nor do these
     calibration: SplitVotes | None = None  # on rows that nothing else is chosen by
 
     @property
@@ -93,7 +96,13 @@ def load_voters(folder: RunFolder, at_least: int | None = None, calibration: boo
     dataset, labels = folder.dataset(), folder.load_labels()
     members = tuple(folder.load_member(index) for index in indices)
     weights_M, known = method_weights(folder, members), _calibration_votes(folder, indices) if calibration else None
-    return Voters(config, dataset, labels, members, weights_M, folder.load_baseline(), known)
+    return Voters(config, dataset, labels, members, weights_M, folder.load_baseline(), load_controls(folder), known)
+
+
+def load_controls(folder: RunFolder) -> dict[Control, MemberResult]:
+    """The stored control networks, longer before wider."""
+    found = {control: folder.load_beside(control) for control in get_args(Control)}
+    return {control: result for control, result in found.items() if result is not None}
 
 
 def _calibration_votes(folder: RunFolder, indices: Sequence[int]) -> SplitVotes | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,12 +13,11 @@ from pydantic import ConfigDict, RootModel
 
 from ensemble.config import Experiment
 from ensemble.errors import QuorumError, StorageError
-from ensemble.evaluation import written
-from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, Notice, RunStarted, TaskStarted
+from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunStarted
 from ensemble.executors import Executor
 from ensemble.executors.base import Offered, Outcome, ended
 from ensemble.methods import Method
-from ensemble.outside.long_work import working
+from ensemble.run.beside import Beside
 from ensemble.run.planning import Plan, longest_first, pack, training_work
 from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes
@@ -27,8 +25,6 @@ from ensemble.storage.names import PLAN, ROUNDS
 from ensemble.storage.parsing import checked, json_value
 from ensemble.training import Arrays, Trainer
 from ensemble.types import Checkpoint, Failure, IntArray, MemberResult, MemberSpec, Task
-
-BASELINE = "baseline"  # the task of the network that does not vote
 
 
 class ClosedRounds(RootModel[list[list[int]]]):
@@ -79,15 +75,15 @@ class Driver:
         self._noticed: set[str] = set()  # notices of tasks, many of which may have the same to say
         self._used: Counter[tuple[str, str]] = Counter()  # tries by task and kind of failure
         self._lost: dict[int, tuple[int, float]] = {}  # tries and seconds by member
-        self._baseline = experiment.total_members  # its index: the first that no member has
-        self._said_of_baseline = contextlib.ExitStack()  # while it trains
-        self._baseline_epoch: Callable[[], None] | None = None
+        self._beside = Beside(experiment, folder, emit)
         self._make_executor = make_executor
         self._executor: Executor | None = None
 
     def train(self, method: Method, arrays: Arrays, num_classes: int, train_rows: IntArray) -> None:
         """Ask, train, tell, until the method has no more to ask. train_rows: all that a member may be fitted to."""
         trainer = Trainer.create(self.experiment, self.plan.device, num_classes, self.plan.ways)
+        channels, height, width = arrays["train_images"].shape[1:]
+        shape = channels, height, width
         closed = self._closed_rounds()
         previous: list[int] = []
         for number in itertools.count():
@@ -100,11 +96,12 @@ class Driver:
             wanted = {m.index for m in members} if number == len(closed) else set(closed[number])
             todo = [task for task in pack(members, self.plan) if self._unfinished(task, wanted)]
             if number == 0:
-                todo += self._baseline_task(train_rows)
+                todo += self._beside.tasks(train_rows, shape, num_classes)
+                trainer = trainer.with_own(self._beside.groups)
             if len(todo) > 1:
-                todo = longest_first(todo, self.experiment, arrays["train_images"].shape[1:], num_classes)
+                todo = longest_first(todo, self._beside.group, shape, num_classes)
             if self._executor is None:
-                self._executor = self._start(members, todo, arrays["train_images"].shape[1:], num_classes)
+                self._executor = self._start(members, todo, shape, num_classes)
             self._round(todo, trainer, arrays)
             previous = sorted(wanted & self.folder.finished())
             self.told.update(previous)
@@ -129,16 +126,6 @@ class Driver:
             for member in method.ask()
         ]
 
-    def _baseline_task(self, rows: IntArray) -> list[Task]:
-        """One network of the first group on all rows, where it is wanted and not stored."""
-        if not self.experiment.baseline or self.folder.has_baseline():
-            return []
-        recipe = self.experiment.groups[0].name
-        self.emit(Notice(
-            f"baseline: one network more, on all {len(rows):,} training rows, is trained to compare the vote with; baseline=false does without"
-        ))  # fmt: skip
-        return [Task(BASELINE, recipe, (MemberSpec(self._baseline, recipe, rows),), what=BASELINE)]
-
     def _closed_rounds(self) -> list[list[int]]:
         """The members each earlier round was told of, for the rounds that a later one was built upon.
 
@@ -159,13 +146,14 @@ class Driver:
         self._noted = len(notices)
         self.ended_early = tuple(report.get("ended_early", ()))
 
-    def _start(self, members: list[MemberSpec], todo: list[Task], shape: tuple[int, ...], num_classes: int) -> Executor:
+    def _start(
+        self, members: list[MemberSpec], todo: list[Task], shape: tuple[int, int, int], num_classes: int
+    ) -> Executor:
         images: Counter[str] = Counter()
         for task in todo:
-            epochs = self.experiment.group(task.recipe).epochs
+            epochs = self._beside.group(task).epochs
             images[task.recipe] += epochs * sum(len(member.rows) for member in task.members)
-        channels, height, width = shape
-        work = training_work(images, self.experiment, self.plan.device, (channels, height, width), num_classes)
+        work = training_work(images, self.experiment, self.plan.device, shape, num_classes)
         executor = self._make_executor(self.plan.device, todo, work)
         finished = len([member for member in members if member.index in self.folder.finished()])
         total, method = self.experiment.total_members, self.experiment.method.name
@@ -200,8 +188,8 @@ class Driver:
         return replace(task, checkpoint=self.folder.load_checkpoint(task.id))
 
     def _store(self, outcome: Outcome) -> None:
-        if outcome.task.id == BASELINE:
-            self._store_baseline(outcome)
+        if self._beside.is_one(outcome.task):
+            self._beside.store(outcome)
             return
         new = [result for result in outcome.results if not self.folder.has_member(result.index)]
         self.folder.save_members(new)
@@ -222,15 +210,6 @@ class Driver:
         labels = self.folder.load_labels()  # of a member that was trained elsewhere
         wrong_N = result.votes.validation_NK.argmax(1) != labels.train_labels_N[labels.validation_rows]
         return float(wrong_N.mean()) if len(wrong_N) else 0.0
-
-    def _store_baseline(self, outcome: Outcome) -> None:
-        self._said_of_baseline.close()
-        for result in outcome.results:
-            self.folder.save_baseline(result)
-            error = written.percent(result.history[result.kept_epoch - 1].validation_error)
-            self.emit(Notice(f"baseline: one network on all training rows finished, validation error {error} %"))
-        if not outcome.failures:
-            self.folder.drop_checkpoints(BASELINE)
 
     def _fits(self, task: Task) -> bool:
         """False once the plan has smaller stacks than this task, because one of its size ran out of memory."""
@@ -254,28 +233,11 @@ class Driver:
         if isinstance(item, Checkpoint):
             self.folder.save_checkpoint(item.task, item.content)
         elif not isinstance(item, Notice):
-            if self._of_baseline(item):  # what is counted and drawn are members
-                self._hear_of_baseline(item)
-            else:
+            if not self._beside.hears(item):
                 self.emit(item)
         elif item.message not in self._noticed:
             self._noticed.add(item.message)
             self.emit(item)
-
-    def _of_baseline(self, event: Event) -> bool:
-        if isinstance(event, TaskStarted):
-            return event.task == BASELINE
-        return isinstance(event, EpochFinished) and event.member == self._baseline
-
-    def _hear_of_baseline(self, event: Event) -> None:
-        """A line every ten seconds, since nothing else tells that a network is in training."""
-        if isinstance(event, TaskStarted):
-            self._said_of_baseline.close()  # of an earlier try
-            self._baseline_epoch = self._said_of_baseline.enter_context(
-                working("baseline: epochs of the one network on all rows", event.epochs)
-            )
-        elif self._baseline_epoch is not None:
-            self._baseline_epoch()
 
     def _tries_again(self, outcome: Outcome) -> bool:
         """Apply the failure policy to a task that has ended: True where it is to be tried again.
@@ -303,9 +265,7 @@ class Driver:
         smaller = failure.kind == "out_of_memory" and policy.policy == "retry" and len(task.members) > 1
         retry = smaller or self._used[task.id, failure.kind] <= policy.retries(failure.kind)
         decision = "retry" if retry else "stop" if policy.policy == "stop" else "drop"
-        if failure.index == self._baseline:
-            then = "it is tried again" if retry else "the vote is not compared with it"
-            self.emit(Notice(f"baseline: {failure.kind}: {failure.reason}; {then}", warning=True))
+        if self._beside.failed(failure, retry):
             return retry
         self.failures[failure.index] = replace(failure, tries=tries, seconds_lost=lost)
         self.emit(MemberFailed(failure.index, failure.kind, failure.reason, tries, failure.seconds_lost, decision))
@@ -322,7 +282,7 @@ class Driver:
 
     def close(self) -> None:
         """Give the executor back."""
-        self._said_of_baseline.close()
+        self._beside.close()
         if self._executor is not None:
             self._executor.close()
 

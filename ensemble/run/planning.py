@@ -7,7 +7,7 @@ soonest: few large stacks would leave slots idle, many small ones waste each. `c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -173,23 +173,24 @@ def pack(members: Sequence[MemberSpec], plan: Plan) -> list[Task]:
 
 
 def longest_first(
-    tasks: Sequence[Task], experiment: Experiment, image_shape: tuple[int, int, int], classes: int
+    tasks: Sequence[Task], group_of: Callable[[Task], Group], image_shape: tuple[int, int, int], classes: int
 ) -> list[Task]:
     """The same tasks, those with the most work first, so that no long one is left alone at the end.
 
-    Work is members times rows times epochs times the multiply-adds of their network; the order changes no bit.
+    group_of: network and recipe of a task. Work is members times rows times epochs times the multiply-adds of their
+    network; the order changes no bit.
     """
-    per_image = {group.name: 1 for group in experiment.groups}
-    if len(per_image) > 1:
+    groups = {task.id: group_of(task) for task in tasks}
+    networks = {id(group.model): group.model for group in groups.values()}
+    per_image = dict.fromkeys(networks, 1)
+    if len(networks) > 1:
         from ensemble.models.work import multiply_adds  # imports torch, which a driver of like members can do without
 
-        per_image = {
-            group.name: multiply_adds(group.model, image_shape, classes) * max(1, group.epochs)
-            for group in experiment.groups
-        }
+        per_image = {key: multiply_adds(model, image_shape, classes) for key, model in networks.items()}
 
     def work(task: Task) -> int:
-        return per_image[task.recipe] * sum(len(member.rows) for member in task.members)
+        group = groups[task.id]
+        return per_image[id(group.model)] * max(1, group.epochs) * sum(len(member.rows) for member in task.members)
 
     return sorted(tasks, key=work, reverse=True)
 

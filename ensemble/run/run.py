@@ -32,7 +32,7 @@ from ensemble.data import (
     split_of,
 )
 from ensemble.data.named_sets import NamedSet, load_named_sets, seen_in_training
-from ensemble.errors import StorageError
+from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
 from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device, stays_here
@@ -110,6 +110,10 @@ def run_ensemble(
     dataset: instead of the one that the experiment names.
     """
     started = time.monotonic()
+    if experiment.repeats > 1:
+        raise ConfigError(
+            f"repeats is {experiment.repeats}, and this door trains one run; `ensemble train` trains all of them: use that, or leave repeats out and give each run its own seed and name"
+        )
     require_packages(experiment)
     dataset = load_dataset(experiment.data) if dataset is None else dataset
     for group in experiment.groups:
@@ -140,7 +144,8 @@ def run_ensemble(
     ):
         for notice in notices:
             emit(notice)
-        experiment = experiment.model_copy(update={"baseline": bool(folder.config()["baseline"])})
+        kept = {"baseline": bool(folder.config()["baseline"]), "controls": tuple(folder.config()["controls"])}
+        experiment = experiment.model_copy(update=kept)
         emit = _with_idle_options(emit, experiment, str(folder.plan()["device"]))
         driver = train_members(experiment, dataset, split, folder, make_executor, emit, given, sets)
         failures = tuple(driver.failures.values())

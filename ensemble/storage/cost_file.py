@@ -16,12 +16,12 @@ from ensemble.storage.names import COST
 from ensemble.storage.parsing import Stored, json_model
 from ensemble.storage.run_folder import RunFolder
 
-CostKind = Literal["vote", "member", "baseline"]
+CostKind = Literal["vote", "member", "baseline", "longer", "wider"]
 Milliseconds = Annotated[float, Field(gt=0)]
 
 
 class StoredCost(Stored):
-    """Who predicts, and medians per image: of one alone, and of each in batches. members: that are asked; none for the baseline."""
+    """Who predicts, and medians per image: of one alone, and of each in batches. members: that are asked; none for networks that do not vote."""
 
     kind: CostKind
     members: list[Index]

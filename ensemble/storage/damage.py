@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ensemble.errors import StorageError
 from ensemble.storage.manifest import member_of
-from ensemble.storage.names import BASELINE, COST, DERIVED, EVENTS, SET_VOTES
+from ensemble.storage.names import COST, DERIVED, EVENTS, SET_VOTES, beside_of
 
 # Kept for a while or for people: a run is whole without them.
 PASSING = ("checkpoints/", "failures/", COST)
@@ -45,8 +45,9 @@ def what_to_do(name: str) -> str:
     member = member_of(name)
     if member is not None:
         return f"restore it from a copy, or start the run's `ensemble train` again, which trains member {member} again"
-    if name.startswith(BASELINE):
-        return "restore it from a copy, or start the run's `ensemble train` again, which trains the baseline again"
+    if (which := beside_of(name)) is not None:
+        who = "the baseline" if which == "baseline" else f"the control {which}"
+        return f"restore it from a copy, or start the run's `ensemble train` again, which trains {who} again"
     if name.startswith(SET_VOTES):
         return "restore it from a copy, or start the run's `ensemble train` again, which votes anew on the sets of its configuration (of others: `ensemble evaluate RUN --on SET`, or --forget SET)"
     if name == COST:

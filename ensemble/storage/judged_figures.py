@@ -8,7 +8,7 @@ from typing import Any
 import pydantic_core
 
 from ensemble.errors import StorageError
-from ensemble.storage.names import EVALUATION
+from ensemble.storage.names import BESIDE, EVALUATION
 from ensemble.storage.parsing import Stored, checked
 from ensemble.storage.run_folder import RunFolder
 
@@ -31,13 +31,13 @@ class _Judgement(Stored):
 class Figures:
     """error, nll: of the vote; best: test error of the member that validation picks (fractions). None: it does not exist.
 
-    baseline_seconds: training time of the network on all rows, where the run has one.
+    beside_seconds: training time of the networks that do not vote (`names.BESIDE`), of those that the run has.
     """
 
     error: float | None
     nll: float | None
     best: float | None
-    baseline_seconds: float | None
+    beside_seconds: dict[str, float]
 
 
 def figures_of(folder: RunFolder) -> Figures:
@@ -52,7 +52,5 @@ def figures_of(folder: RunFolder) -> Figures:
     if vote is None:
         raise StorageError(f"{where}: damaged: no line of the leaderboard is the headline")
     best = next((line for line in lines if line.kind == "best_member"), None)
-    baseline = next((line for line in lines if line.kind == "baseline"), None)
-    return Figures(
-        vote.test_error, vote.nll, best.test_error if best else None, baseline.train_seconds if baseline else None
-    )  # fmt: skip
+    beside = {line.kind: line.train_seconds for line in lines if line.kind in BESIDE and line.train_seconds is not None}
+    return Figures(vote.test_error, vote.nll, best.test_error if best else None, beside)

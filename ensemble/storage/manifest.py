@@ -20,7 +20,7 @@ from pydantic import Field
 
 from ensemble.errors import StorageError
 from ensemble.storage.atomic import json_bytes
-from ensemble.storage.names import BASELINE
+from ensemble.storage.names import BESIDE
 from ensemble.storage.parsing import Stored, json_model
 
 MANIFEST = "manifest.json"
@@ -155,9 +155,10 @@ def require_whole_members(files: Mapping[str, Any], where: Path) -> None:
         folder = member_folder(index)
         if missing := [file for file in MEMBER_FILES if f"{folder}/{file}" not in files]:
             raise StorageError(f"{where}: damaged: member {index} has files, but not {folder}/{missing[0]}")
-    whole = {f"{BASELINE}{file}" for file in MEMBER_FILES}
-    listed = {name for name in files if name.startswith(BASELINE)}
-    if listed not in (set(), whole):
-        raise StorageError(
-            f"{where}: damaged: lists {sorted(listed)[0][:80]!r}, but not all of {', '.join(sorted(whole))}"
-        )
+    for place in BESIDE.values():
+        whole = {f"{place}{file}" for file in MEMBER_FILES}
+        listed = {name for name in files if name.startswith(place)}
+        if listed not in (set(), whole):
+            raise StorageError(
+                f"{where}: damaged: lists {sorted(listed)[0][:80]!r}, but not all of {', '.join(sorted(whole))}"
+            )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ensemble.storage.damage import PASSING
 from ensemble.storage.manifest import member_of
-from ensemble.storage.names import BASELINE, DERIVED, EVENTS, SET_VOTES, SHARED
+from ensemble.storage.names import BESIDE, DERIVED, EVENTS, SET_VOTES, SHARED, beside_of
 from ensemble.storage.run_folder import RunFolder
 
 
@@ -26,9 +26,10 @@ def mend(folder: RunFolder) -> list[str]:
         files = ", ".join(error.name.rpartition("/")[2] for error in damaged if member_of(error.name) == index)
         lines.append(f"member {index}: {files} is damaged or missing; it is trained again")
         folder.drop_member(index)
-    if own := [error.name.removeprefix(BASELINE) for error in damaged if error.name.startswith(BASELINE)]:
-        lines.append(f"baseline: {', '.join(own)} is damaged or missing; it is trained again")
-        folder.drop_baseline()
+    for which, place in BESIDE.items():
+        if own := [error.name.removeprefix(place) for error in damaged if error.name.startswith(place)]:
+            lines.append(f"{which}: {', '.join(own)} is damaged or missing; it is trained again")
+            folder.drop_beside(which)
     shared = [error.name for error in damaged if error.name.startswith(SHARED)]
     folder.forget(shared)
     lines += [f"{name} is damaged or missing; it is written anew" for name in shared]
@@ -47,4 +48,5 @@ def mend(folder: RunFolder) -> list[str]:
 def _can_be_mended(folder: RunFolder, name: str) -> bool:
     if name == EVENTS:  # somebody took it away, as the advice about a damaged one says
         return not (folder.path / EVENTS).exists()
-    return member_of(name) is not None or name in DERIVED or name.startswith((*PASSING, SHARED, BASELINE, SET_VOTES))
+    again = member_of(name) is not None or beside_of(name) is not None or name in DERIVED
+    return again or name.startswith((*PASSING, SHARED, SET_VOTES))

@@ -12,7 +12,17 @@ FILES = "pictures.csv"  # the file of every image, where images are files
 
 SHARED = "shared/"  # tensors that all members of a group have alike, one file per group
 SET_VOTES = "votes/"  # what members said about further sets, one folder per set
-BASELINE = "baseline/"  # the network that does not vote, in the files of a member
+BASELINE = "baseline/"  # a network that does not vote, in the files of a member, as those of controls
+BESIDE = {
+    "baseline": BASELINE,
+    "longer": "controls/longer/",
+    "wider": "controls/wider/",
+}  # where each such network lies
+
+
+def beside_of(name: str) -> str | None:
+    """Which network that does not vote a file is of; None for all others."""
+    return next((which for which, folder in BESIDE.items() if name.startswith(folder)), None)
 
 
 def shared_weights(recipe: str) -> str:

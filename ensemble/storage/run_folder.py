@@ -47,7 +47,7 @@ from ensemble.storage.member_files import (
     require_own,
     same_labels,
 )
-from ensemble.storage.names import BASELINE, CONFIG, DATASET, EVENTS, LABELS, METHOD, PLAN, shared_weights
+from ensemble.storage.names import BESIDE, CONFIG, DATASET, EVENTS, LABELS, METHOD, PLAN, shared_weights
 from ensemble.storage.parsing import checked, json_model, json_object, yaml_mapping
 from ensemble.storage.remote import Mirror, address_of, is_address, local_root
 from ensemble.types import MemberResult
@@ -156,8 +156,9 @@ class RunFolder(ListedFolder):
         for index in sorted(self.finished()):
             if f"{member_folder(index)}/{MEMBER}" not in hit:
                 found += self._foreign_files(member_folder(index), self._member(index), hit)
-        if self.has_baseline() and f"{BASELINE}{MEMBER}" not in hit:
-            found += self._foreign_files(BASELINE.rstrip("/"), self._baseline(), hit)
+        for which, place in BESIDE.items():
+            if self.has_beside(which) and f"{place}{MEMBER}" not in hit:
+                found += self._foreign_files(place.rstrip("/"), self._beside(which), hit)
         return found
 
     def _foreign_files(self, folder: str, facts: MemberFile, hit: set[str]) -> list[Damaged]:
@@ -306,26 +307,31 @@ class RunFolder(ListedFolder):
         """A member's tensors as numpy arrays, named as in its network's state_dict."""
         return self._weights(member_folder(index), self._member(index))
 
-    # The network that does not vote
+    # The networks that do not vote: "baseline", "longer", "wider" (`names.BESIDE`)
 
-    def save_baseline(self, result: MemberResult) -> None:
-        """Store all that the baseline left."""
-        self.write_all({f"{BASELINE}{file}": content for file, content in member_contents(result).items()})
+    def save_beside(self, which: str, result: MemberResult) -> None:
+        """Store all that such a network left."""
+        self.write_all({f"{BESIDE[which]}{file}": content for file, content in member_contents(result).items()})
 
-    def drop_baseline(self) -> None:
+    def drop_beside(self, which: str) -> None:
         """Forget it, so that it is trained again."""
-        self.forget([f"{BASELINE}{file}" for file in MEMBER_FILES])
+        self.forget([f"{BESIDE[which]}{file}" for file in MEMBER_FILES])
 
-    def has_baseline(self) -> bool:
+    def has_beside(self, which: str) -> bool:
         """Whether it is stored."""
-        return self.has(f"{BASELINE}{MEMBER}")
+        return self.has(f"{BESIDE[which]}{MEMBER}")
+
+    def load_beside(self, which: str, weights: bool = False) -> MemberResult | None:
+        """A stored one, None without it. Raises StorageError when damaged or not of this run."""
+        return self._result(BESIDE[which].rstrip("/"), self._beside(which), weights) if self.has_beside(which) else None
 
     def load_baseline(self, weights: bool = False) -> MemberResult | None:
-        """The stored baseline, None without one. Raises StorageError when damaged or not of this run."""
-        return self._result(BASELINE.rstrip("/"), self._baseline(), weights) if self.has_baseline() else None
+        """The stored network of the members' recipe on all training rows, None without it."""
+        return self.load_beside("baseline", weights)
 
-    def _baseline(self) -> MemberFile:
-        return parse_member(self.read_bytes(f"{BASELINE}{MEMBER}"), self.path / BASELINE / MEMBER, None)
+    def _beside(self, which: str) -> MemberFile:
+        name = f"{BESIDE[which]}{MEMBER}"
+        return parse_member(self.read_bytes(name), self.path / name, None)
 
     def _member(self, index: int) -> MemberFile:
         name = f"{member_folder(index)}/{MEMBER}"

@@ -79,6 +79,8 @@ ENSEMBLE: tuple[Figure, ...] = (
     Figure("error/best_member", "fraction", "minimize", "test error of the member that validation picks"),
     Figure("error/mean_member", "fraction", "minimize", "mean test error of the members"),
     Figure("error/baseline", "fraction", "minimize", "test error of one network on all training rows"),
+    Figure("error/longer", "fraction", "minimize", "test error of the control network that is trained longer"),
+    Figure("error/wider", "fraction", "minimize", "test error of the wide control network"),
     Figure("nll/test", "nats", "minimize", "negative log likelihood of the vote"),
     Figure("brier/test", "", "minimize", "Brier score of the vote"),
     Figure("ece/test", "fraction", "minimize", "expected calibration error of the vote"),

@@ -30,6 +30,8 @@ def figures(evaluation: Json) -> dict[str, Any]:
         "error/validation": headline["validation_error"],
         "error/mean_member": by_kind.get("mean_member", {}).get("test_error"),
         "error/baseline": by_kind.get("baseline", {}).get("test_error"),
+        "error/longer": by_kind.get("longer", {}).get("test_error"),
+        "error/wider": by_kind.get("wider", {}).get("test_error"),
         "error/best_member": by_kind.get("best_member", {}).get("test_error"),
         "nll/test": headline["nll"],
         "brier/test": headline["brier"],

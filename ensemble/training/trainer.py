@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from ensemble.config.schema import Experiment
+from ensemble.config.schema import Experiment, Group
 from ensemble.errors import ComputeError
 from ensemble.events import Event
 from ensemble.outside.foreign_variables import library_variables
@@ -15,9 +15,13 @@ from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Stopped, Ta
 
 @dataclass(frozen=True)
 class Trainer:
-    """The training function of a run, in a form that can be sent to other processes."""
+    """The training function of a run, in a form that can be sent to other processes.
+
+    jobs: by recipe. own: of tasks that are trained otherwise than their recipe says, by the task's id.
+    """
 
     jobs: Mapping[str, Job]
+    own: Mapping[str, Job] = field(default_factory=dict)
 
     @classmethod
     def create(
@@ -33,6 +37,15 @@ class Trainer:
         }
         return cls(jobs)
 
+    def with_own(self, groups: Mapping[str, Group]) -> Trainer:
+        """The same, with a network and a recipe of its own for each of these tasks, by their ids."""
+        jobs = {}
+        for task, group in groups.items():
+            job = self.jobs[group.name]
+            ways = job.ways if group.model == job.group.model else None  # kernels are of one network's layers
+            jobs[task] = replace(job, group=group, ways=ways)
+        return replace(self, own=jobs)
+
     def __call__(
         self, task: Task, arrays: Arrays
     ) -> Iterator[Event | Pulse | Checkpoint | Stopped | MemberResult | Failure]:
@@ -44,4 +57,4 @@ class Trainer:
                 f"PyTorch cannot start: {error}; of the environment variables that it reads, these are set: {', '.join(library_variables())}; unset those that are not meant"
             ) from error
 
-        return train_task(task, self.jobs[task.recipe], arrays)
+        return train_task(task, self.own.get(task.id) or self.jobs[task.recipe], arrays)

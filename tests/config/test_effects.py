@@ -58,6 +58,7 @@ ALONE: dict[str, tuple[dict[str, Any], Any]] = {
     "seed": ({}, 1),
     "num_members": ({}, 1),
     "baseline": ({}, True),
+    "controls": ({}, ("longer",)),
     "data.validation_fraction": ({}, 0.3),
     "data.max_train_rows": ({}, 80),
     "compute.threads_per_task": ({}, 2),  # said in the plan and to the console
@@ -125,6 +126,7 @@ ALONE: dict[str, tuple[dict[str, Any], Any]] = {
     "model.std": ({"model.mean": (0.5,), "model.std": (0.5,)}, (0.1,)),
     "model.weights_sha256": ({}, "0" * 64),
     "model.widths": ({}, (5,)),
+    "model.width": ({"model": {"name": "lenet4"}}, 0.5),
     "model.activation": ({}, "tanh"),
     "model.dropout": ({}, 0.5),
     "model.kernel_size": ({"model": {"name": "cnn", "widths": (2,), "fully_connected": ()}}, 5),
@@ -142,6 +144,7 @@ REVIEWED: dict[str, str] = {
     "name": "the name of the folder",
     "data.calibration_fraction": "which rows members are fitted to: tests/data/test_splits.py, tests/test_further_sets.py",
     "output_dir": "where the folder lies",
+    "repeats": "several runs instead of one: tests/test_repeats.py",
     "aggregator": "the headline of the judgement, tests/evaluation",
     "members": "groups: their keys are those of model and training",
     "members.count": "the number of members; checked against num_members",
