@@ -77,6 +77,7 @@ SLOW = (
     "test_bare_machine",
     "test_baseline",
     "test_benchmarks",
+    "test_cross_validation_runs",
     "test_examples",
     "test_finished_members",
     "test_further_sets",

@@ -89,6 +89,7 @@ class Driver:
         """Ask, train, tell, until the method has no more to ask. train_rows: all that a member may be fitted to."""
         trainer = Trainer.create(self.experiment, self.plan.device, num_classes, self.plan.ways)
         closed = self._closed_rounds()
+        self._listen(method)
         previous: list[int] = []
         for number in itertools.count():
             members = self._asked(method)

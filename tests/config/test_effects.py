@@ -26,6 +26,7 @@ SHIFTED = {"training.augmentation": {"shift": 0.1}}
 METHODS: dict[str, dict[str, Any]] = {
     "deep_ensemble": {},
     "bagging": {"method": {"name": "bagging"}},
+    "cross_validation": {"method": {"name": "cross_validation", "folds": 2}},
     "adaboost": {"method": {"name": "adaboost", "error_rows": "training"}},
     "filter_boosting": {"method": {"name": "filter_boosting"}, "num_members": 3, **SHIFTED},
     "gradient_boosting": {"method": {"name": "gradient_boosting"}},
