@@ -46,6 +46,7 @@ SLOW = (
     "data/test_huggingface",
     "data/test_own_source",
     "data/test_python_source",
+    "data/test_webdataset",
     "docs",
     "evaluation/test_own_section",
     "executors",

@@ -22,6 +22,7 @@ from ensemble.data.shard_names import expanded
 from ensemble.errors import ConfigError, DataError
 from ensemble.outside import object_storage
 from tests.s3_server import S3Server
+from tests.test_run import digests, experiment, run
 
 CLASSES = ("rose", "tulip")
 
@@ -318,3 +319,25 @@ def test_braces_are_those_of_webdataset() -> None:
     assert expanded("a-{8..11}.tar") == ["a-8.tar", "a-9.tar", "a-10.tar", "a-11.tar"]
     assert expanded("{x,y}/{0..1}.tar") == ["x/0.tar", "x/1.tar", "y/0.tar", "y/1.tar"]
     assert expanded("plain.tar") == ["plain.tar"]
+
+
+def test_members_are_trained_from_a_bucket(
+    s3: S3Server, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run from shards in a bucket has the bits of one from the same pictures in a folder, and tells each picture by shard and name."""
+    monkeypatch.setattr(object_storage, "WAITS_S", (0.01,) * 8)
+    for path in shards.iterdir():
+        s3.client().put_object(Bucket=s3.bucket, Key=f"set/{path.name}", Body=path.read_bytes())
+    common = {"image_size": 8, "name": "webdataset"}
+    runs = {
+        "far": {**common, "root": f"s3://{s3.bucket}/set", **WHOLE},
+        "here": {"name": "image_folder", "root": str(tmp_path / "photos"), "image_size": 8},
+    }
+    found = {}
+    for name, data in runs.items():
+        run(experiment(tmp_path / name, data=data, num_members=2, model={"name": "mlp", "widths": (8,)}))
+        found[name] = digests(tmp_path / name)
+    assert found["far"] == found["here"]
+    assert len(found["far"]) == 4
+    lines = (tmp_path / "far/run/predictions.csv").read_text().splitlines()
+    assert any("test-000.tar!rose/2000.png" in line for line in lines)
