@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     DROPOUT = 4
     FILTER = 6
     BLEND = 7
+    FOLDS = 9  # its member is the number of a repeat
 
 
 _SPLIT = 5

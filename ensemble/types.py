@@ -58,6 +58,8 @@ class MemberSpec:
     targets_RK: what the network's outputs are fitted to, for each entry of `rows`, by squared error instead of
         cross-entropy with the labels.
     filter: train on a filtered set of deformed `rows` instead of on the rows themselves.
+    own_validation: while it trains, `vote_rows` validate it instead of the run's validation part: its history, the epoch it
+        keeps and what else goes by validation are of them. All members of a task, or none.
     """
 
     index: int
@@ -70,6 +72,7 @@ class MemberSpec:
     start: Arrays | None = None
     targets_RK: FloatArray | None = None
     filter: Filter | None = None
+    own_validation: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

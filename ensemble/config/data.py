@@ -54,7 +54,7 @@ class DataConfig(Part):
             "digits": f"{_DATA}.digits", "mnist": f"{_DATA}.mnist_family", "fashion_mnist": f"{_DATA}.mnist_family",
             "kmnist": f"{_DATA}.mnist_family", "emnist_digits": f"{_DATA}.mnist_family", "emnist_letters": f"{_DATA}.mnist_family",
             "qmnist": f"{_DATA}.mnist_family", "cifar10": f"{_DATA}.cifar", "cifar100": f"{_DATA}.cifar", "svhn": f"{_DATA}.svhn",
-            "stl10": f"{_DATA}.stl10", "image_folder": f"{_DATA}.image_folder", "table": f"{_DATA}.table", "arrays": f"{_DATA}.array_file",
+            "stl10": f"{_DATA}.stl10", "image_folder": f"{_DATA}.image_folder", "table": f"{_DATA}.table", "webdataset": f"{_DATA}.webdataset", "arrays": f"{_DATA}.array_file",
             "python": f"{_DATA}.python", "huggingface": f"{_DATA}.huggingface",
         },
     )  # fmt: skip

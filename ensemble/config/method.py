@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -22,6 +22,7 @@ class MethodJob:
     """What a method is built from. recipes: the group name of every member.
 
     train_rows, validation_rows: numbers of rows of the training array, none in both. labels_N: the class of each of its rows.
+    groups_N: number of the group of each of its rows, where rows of a group stay together. class_names: for messages.
     """
 
     recipes: tuple[str, ...]
@@ -30,6 +31,8 @@ class MethodJob:
     labels_N: IntArray
     num_classes: int
     seed: int
+    groups_N: IntArray | None = None
+    class_names: Sequence[str] = ()
 
 
 class MethodSection(Part):
@@ -39,6 +42,7 @@ class MethodSection(Part):
         "method", "ensemble.methods",
         {
             "deep_ensemble": f"{_METHODS}.one_round", "bagging": f"{_METHODS}.one_round",
+            "cross_validation": f"{_METHODS}.cross_validation",
             "adaboost": f"{_METHODS}.adaboost", "filter_boosting": f"{_METHODS}.filter_boosting",
             "gradient_boosting": f"{_METHODS}.gradient_boosting", "snapshot": f"{_METHODS}.chained",
             "fast_geometric": f"{_METHODS}.chained",
@@ -48,6 +52,7 @@ class MethodSection(Part):
     headline: ClassVar[Aggregator] = "soft"  # the vote that is reported first unless the user says otherwise
     additive: ClassVar[bool] = False  # members are parts of one sum, so that they vote by the additive vote too
     votes_where_fitted: ClassVar[bool] = False  # members vote on training rows that they were fitted to
+    folds_votes: ClassVar[bool] = False  # votes on training rows are of the fold that a member leaves out
     mixed: ClassVar[bool] = False  # members may be of several groups
     independent: ClassVar[bool] = (
         False  # no member depends on another, on their number or on its own index but by its seed
@@ -81,6 +86,10 @@ class MethodSection(Part):
 
     def problem(self, _training: TrainingConfig) -> str:
         """Why members cannot be trained so; "" where they can."""
+        return ""
+
+    def rows_problem(self, _job: MethodJob) -> str:
+        """Why members cannot be trained on these rows; "" where they can. Asked before there is a run folder."""
         return ""
 
     def groups_of(self, alike: Group) -> tuple[Group, ...]:

@@ -162,7 +162,7 @@ class Experiment(Section):
     compute: ComputeConfig = ComputeConfig()
     baseline: bool = Field(
         False,
-        description="also train one network on all training rows by the same recipe; it does not vote, and the judgement compares the vote with it. Without it true for bagging of members of one kind, false in a sweep, and what a run was begun with",
+        description="also train one network on all training rows by the same recipe; it does not vote, and the judgement compares the vote with it. Without it true for bagging and cross_validation of members of one kind, false in a sweep, and what a run was begun with",
     )
     controls: tuple[Control, ...] = Field(
         (),
@@ -238,6 +238,12 @@ class Experiment(Section):
             raise ValueError(problem)
         if self.members and not method.mixed:
             raise ValueError(f"{method.name} needs members of one kind: give model and num_members instead of members")
+        if wrong := [group for group in self.members if group.count % method.together]:
+            expected = f"expected a multiple of {method.together} in every group"
+            found = "a finished member, which was trained elsewhere" if wrong[0].finished else f"count {wrong[0].count}"
+            raise ValueError(
+                f"members: {wrong[0].recipe} has {found}, but {method.name} trains {method.in_words}: {expected}"
+            )
         if self.total_members % method.together:
             raise ValueError(
                 f"num_members is {self.total_members}, but {method.name} trains {method.in_words}: expected a multiple of {method.together}"

@@ -3,7 +3,7 @@
     listing.rows_without({})         # which rows are for training, which for the test
     listing.pictures.decode(row)     # the picture of a row
 
-A source of pictures (`image_folder`, `table`, `tar_shards`) makes a `Listing`; `decoding` makes images of it.
+A source of pictures (`image_folder`, `table`, `webdataset`) makes a `Listing`; `decoding` makes images of it.
 """
 
 from __future__ import annotations

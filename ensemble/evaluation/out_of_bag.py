@@ -8,7 +8,7 @@ is a little pessimistic about all M.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,17 +18,20 @@ from ensemble.types import DoubleArray, FloatArray, IntArray
 
 @dataclass(frozen=True, eq=False)
 class OutOfBag:
-    """What every member said about training rows outside its bag.
+    """What every member said about training rows outside its bag, or of the fold that it left out.
 
     rows: per member, in the order of the members, the training rows it voted on.
     probs: per member the probabilities of those rows, shape (R, K).
     pool: all rows the bags were drawn from. labels: true classes of the whole training array, indexed by row.
+    folds: the rows are folds of cross-validation. chose: by which the members' epochs were chosen too.
     """
 
     rows: Sequence[IntArray]
     probs: Sequence[FloatArray]
     pool: IntArray
     labels: IntArray
+    folds: bool = False
+    chose: bool = False
 
     def __post_init__(self) -> None:
         assert len(self.rows) == len(self.probs), f"{len(self.rows)} lists of rows, {len(self.probs)} of votes"
@@ -38,7 +41,8 @@ class OutOfBag:
 
     def members(self, positions: Sequence[int]) -> OutOfBag:
         """The same pool, with only the members at these positions."""
-        return OutOfBag([self.rows[m] for m in positions], [self.probs[m] for m in positions], self.pool, self.labels)
+        rows, probs = [self.rows[m] for m in positions], [self.probs[m] for m in positions]
+        return replace(self, rows=rows, probs=probs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -82,6 +82,7 @@ class EvaluationSection(Generic[Found]):
         "section", "ensemble.sections",
         {  # in the order in which they are shown
             "calibration": f"{_SECTIONS}.calibration", "out_of_bag": f"{_SECTIONS}.out_of_bag",
+            "out_of_fold": f"{_SECTIONS}.out_of_fold",
             "diversity": f"{_SECTIONS}.diversity", "cascade": f"{_SECTIONS}.cascade", "label_review": f"{_SECTIONS}.label_review",
             "ambiguity": f"{_SECTIONS}.ambiguity", "uncertainty": f"{_SECTIONS}.uncertainty",
             "risk_coverage": f"{_SECTIONS}.risk_coverage",

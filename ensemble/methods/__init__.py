@@ -6,6 +6,6 @@ out, so resume is replay.
 """
 
 from ensemble.methods.base import Method
-from ensemble.methods.build import build_method
+from ensemble.methods.build import build_method, check_rows
 
-__all__ = ["Method", "build_method"]
+__all__ = ["Method", "build_method", "check_rows"]

@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 
+from ensemble.methods.folds import folds_of
 from ensemble.types import DoubleArray, FloatArray, IntArray
 
 UseWeights = Literal["resample", "resample_every_epoch", "loss"]
@@ -45,10 +46,7 @@ class Fitting:
 
 def fold_divisions(labels_N: IntArray, folds: int, generator: np.random.Generator) -> list[Division]:
     """Every row judges one network and is fitted by all others. Folds are stratified; sizes differ by at most 1."""
-    shuffled = generator.permutation(len(labels_N))
-    by_class = shuffled[np.argsort(labels_N[shuffled], kind="stable")]
-    fold_N = np.empty(len(labels_N), np.int64)
-    fold_N[by_class] = np.arange(len(labels_N)) % folds
+    fold_N = folds_of(labels_N, folds, generator)
     return [Division(np.flatnonzero(fold_N != fold), np.flatnonzero(fold_N == fold)) for fold in range(folds)]
 
 

@@ -87,11 +87,15 @@ class ObjectStorage:
         self._answers = True  # it did when it was last asked
         self._said = False
 
-    def read(self, name: str) -> bytes | None:
-        """The content of an object; None where there is none. Raises Unreachable."""
+    def read(self, name: str, part: tuple[int, int] | None = None) -> bytes | None:
+        """The content of an object, or the bytes from the first place of `part` up to the second; None where there is none.
+
+        Raises Unreachable.
+        """
+        start, end = part or (None, None)
 
         def read() -> bytes:
-            content: bytes = self._files.cat_file(self._place(name))
+            content: bytes = self._files.cat_file(self._place(name), start=start, end=end)
             return content
 
         try:

@@ -65,7 +65,7 @@ def judge_voters(voters: Voters, aggregator: Aggregator | None = None) -> Evalua
             asked_members=voters.config.asked_members,
             dataset=voters.dataset.name,
             class_names=tuple(voters.dataset.class_names),
-            out_of_bag=_out_of_bag(voters) if _judged_on_others(voters.config) else None,
+            out_of_bag=out_of_bag_of(voters),
             baseline=_baseline(voters.baseline),
             controls=[_control(name, found) for name, found in voters.controls.items()],
             calibration=voters.calibration,
@@ -174,15 +174,19 @@ def _judged_on_others(config: JudgedConfig) -> bool:
     return config.method.error_rows != "training" and not _has(config, "votes_where_fitted")
 
 
-def _has(config: JudgedConfig, trait: Literal["additive", "votes_where_fitted"]) -> bool:
+def _has(config: JudgedConfig, trait: Literal["additive", "votes_where_fitted", "folds_votes"]) -> bool:
     """Whether the method of a stored run has a trait; False for one that is not registered here."""
     return bool(getattr(MethodSection.registry.find(config.method.name), trait, False))
 
 
-def _out_of_bag(voters: Voters) -> OutOfBag | None:
+def out_of_bag_of(voters: Voters) -> OutOfBag | None:
+    """What members said about training rows that they were not fitted to; None where they said nothing about such rows."""
+    if not _judged_on_others(voters.config):
+        return None
     votes, labels = [member.votes for member in voters.members], voters.labels
     if not any(len(vote.rows) for vote in votes):
         return None
     return OutOfBag(
-        [vote.rows for vote in votes], [vote.rows_RK for vote in votes], labels.train_rows, labels.train_labels_N
-    )
+        [vote.rows for vote in votes], [vote.rows_RK for vote in votes], labels.train_rows, labels.train_labels_N,
+        folds := _has(voters.config, "folds_votes"), folds and voters.config.chooses_by_validation,
+    )  # fmt: skip

@@ -1,4 +1,5 @@
-"""What the vote says of every image: predictions.csv, one line per image of the test and the validation part.
+"""What the vote says of every image: predictions.csv, one line per image of the test and the validation part, and
+of cross-validation per training image, of which the members speak that did not train on it (part out_of_fold).
 
     part,row,file,label,vote,right,probability,disagreement
     test,17,rose/1.jpg,rose,tulip,0,0.614,0.25
@@ -19,8 +20,9 @@ import numpy as np
 
 from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import decide
+from ensemble.evaluation.out_of_bag import OutOfBag, out_of_bag_vote
 from ensemble.evaluation.records import Evaluation
-from ensemble.evaluation.splits import SplitVotes
+from ensemble.results.judging import out_of_bag_of
 from ensemble.results.voters import Voters
 from ensemble.storage import RunFolder
 from ensemble.storage.names import FILES, PREDICTIONS
@@ -58,29 +60,50 @@ def predictions_csv(voters: Voters, evaluation: Evaluation, files: Mapping[str, 
     writer.writerow(COLUMNS)
     parts = (("test", test, np.arange(test.num_rows)), ("validation", validation, voters.labels.validation_rows))
     for part, votes, rows_N in parts:
-        names = files.get("test" if part == "test" else "train", ())
-        writer.writerows(_lines(part, votes, rows_N, names, evaluation, weights_M))
+        decision = decide(evaluation.aggregator, votes.probs_MNK, weights_M)
+        others_N = (votes.favourites_MN != decision.classes_N).mean(0)
+        said = _Said(rows_N, votes.labels_N, decision.classes_N, decision.confidences_N, others_N)
+        writer.writerows(_lines(part, said, files.get("test" if part == "test" else "train", ()), evaluation))
+    if (folds := out_of_bag_of(voters)) is not None and folds.folds:
+        writer.writerows(
+            _lines("out_of_fold", _out_of_fold(folds, test.num_classes), files.get("train", ()), evaluation)
+        )
     return text.getvalue()
 
 
-def _lines(
-    part: str,
-    votes: SplitVotes,
-    rows_N: IntArray,
-    files: Sequence[str],
-    evaluation: Evaluation,
-    weights_M: DoubleArray | None,
-) -> list[tuple[object, ...]]:
-    decision, names = decide(evaluation.aggregator, votes.probs_MNK, weights_M), evaluation.class_names
-    others_N = (votes.favourites_MN != decision.classes_N).mean(0)
+@dataclass(frozen=True, eq=False)
+class _Said:
+    """A vote on the rows of a part: their classes, what it named, how probable that is to it, and the share of voters that named another."""
+
+    rows_N: IntArray
+    labels_N: IntArray
+    classes_N: IntArray
+    confidences_N: DoubleArray
+    others_N: DoubleArray
+
+
+def _out_of_fold(folds: OutOfBag, num_classes: int) -> _Said:
+    """The mean of the members that did not train on a row, whatever the headline vote is."""
+    vote = out_of_bag_vote(folds, num_classes)
+    named, others = np.full(len(folds.labels), -1), np.zeros(len(folds.labels))
+    named[vote.rows] = vote.classes_R
+    for rows, probs_RK in zip(folds.rows, folds.probs, strict=True):
+        if np.isfinite(probs_RK).all():
+            others[rows] += probs_RK.argmax(1) != named[rows]
+    confidences_R = vote.probs_RK[np.arange(len(vote.rows)), vote.classes_R]
+    return _Said(vote.rows, folds.labels[vote.rows], vote.classes_R, confidences_R, others[vote.rows] / vote.voters_R)
+
+
+def _lines(part: str, said: _Said, files: Sequence[str], evaluation: Evaluation) -> list[tuple[object, ...]]:
+    names = evaluation.class_names
     return [
         (part, row, files[row] if files else "", names[label], names[vote], int(label == vote), f"{p:.4f}", f"{d:.4g}")
         for row, label, vote, p, d in zip(
-            rows_N.tolist(),
-            votes.labels_N.tolist(),
-            decision.classes_N.tolist(),
-            decision.confidences_N.tolist(),
-            others_N.tolist(),
+            said.rows_N.tolist(),
+            said.labels_N.tolist(),
+            said.classes_N.tolist(),
+            said.confidences_N.tolist(),
+            said.others_N.tolist(),
             strict=True,
         )
     ]

@@ -85,6 +85,7 @@ class Driver:
         channels, height, width = arrays["train_images"].shape[1:]
         shape = channels, height, width
         closed = self._closed_rounds()
+        self._listen(method)
         previous: list[int] = []
         for number in itertools.count():
             members = self._asked(method)

@@ -36,7 +36,7 @@ from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
 from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device, stays_here
-from ensemble.methods import build_method
+from ensemble.methods import build_method, check_rows
 from ensemble.report.line_costs import costs_of
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.results.further_sets import with_sets
@@ -120,6 +120,7 @@ def run_ensemble(
         check_augmentation(group.training.augmentation, dataset)
     check_views(experiment.evaluation.tta, dataset)
     split = split_of(dataset, experiment.data, experiment.seed)
+    check_rows(experiment, split.train_rows, dataset.train_labels_N, dataset.class_names, dataset.groups_N)
     config = experiment.model_dump(mode="json")
     notices = [Notice(f"data: {remark.text}", remark.warning) for remark in dataset.account.remarks()]
     notices += _checked_networks(experiment, dataset)
@@ -349,7 +350,12 @@ def train_members(
             folder.write(shared_weights(group), content)
     driver = Driver(experiment, folder, make_executor, emit)
     method = build_method(
-        experiment, split.train_rows, dataset.train_labels_N, dataset.num_classes, split.validation_rows
+        experiment,
+        split.train_rows,
+        dataset.train_labels_N,
+        dataset.num_classes,
+        split.validation_rows,
+        dataset.groups_N,
     )
     try:
         watch_test = any(group.training.watch_test for group in experiment.groups)

@@ -89,10 +89,29 @@ class MemberFile(Stored):
     files_sha256: dict[str, str] = Field(default_factory=dict)
 
 
+class AskedSchedule(Stored):
+    """The configuration's schedule of learning rates."""
+
+    name: str = "constant"
+
+
+class AskedTraining(Stored):
+    """What judging needs of a recipe: whether anything in it goes by validation."""
+
+    keep: str = "last"
+    schedule: AskedSchedule = AskedSchedule()
+
+    @property
+    def by_validation(self) -> bool:
+        """Whether validation chooses an epoch or lowers the learning rate."""
+        return self.keep != "last" or self.schedule.name == "plateau"
+
+
 class AskedMembers(Stored):
-    """A group of a configuration: how many members it asks for."""
+    """A group of a configuration: how many members it asks for, by which recipe where it has its own."""
 
     count: Positive
+    training: AskedTraining | None = None
 
 
 class AskedFailures(Stored):
@@ -116,12 +135,19 @@ class JudgedConfig(Stored):
     members: list[AskedMembers] = Field(default_factory=list)
     failures: AskedFailures
     method: AskedMethod
+    training: AskedTraining = AskedTraining()
 
     @model_validator(mode="after")
     def _asks_for_members(self) -> Self:
         if self.num_members is None and not self.members:
             raise ValueError("neither num_members nor members says how many are asked for")
         return self
+
+    @property
+    def chooses_by_validation(self) -> bool:
+        """Whether validation rows had a part in the training of any member."""
+        recipes = [group.training or self.training for group in self.members] or [self.training]
+        return any(recipe.by_validation for recipe in recipes)
 
     @property
     def asked_members(self) -> int:

@@ -48,6 +48,7 @@ from ensemble.training.stack import Stack
 from ensemble.training.start import Trained, trained
 from ensemble.training.state import TrainingState
 from ensemble.training.trial import draws_itself
+from ensemble.training.validating import validation_of
 from ensemble.training.ways import choose
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
 
@@ -71,7 +72,7 @@ class StackRun:
             placement.memory_bytes * min(1.0, job.compute.gpus_per_task) * GPU_SHARE if device.type == "cuda" else None
         )
         self.data = Resident.load(arrays, device, job.group.model, room)
-        self.validation_labels = self.data.train_labels[self.data.validation_rows]
+        self.validation = validation_of(task.members, self.data)
         image_shape = arrays["train_images"].shape[1:]
         parts = trained(job.group, image_shape, job.num_classes)
         head = head_to_train(task, job, arrays, placement.ranks)
@@ -341,7 +342,7 @@ class StackRun:
         self.state.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
 
     def _validate(self) -> tuple[list[float], list[float]]:
-        return self._score(self.data.train_images, self.data.validation_rows, self.validation_labels)
+        return self._score(self.data.train_images, *self.validation)
 
     def _watch_test(self) -> tuple[list[float | None], list[float | None]]:
         """Losses and errors on the test set where a curve of them is wanted; nothing ever chooses by these."""

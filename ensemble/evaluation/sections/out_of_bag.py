@@ -36,7 +36,9 @@ class OutOfBagSection(EvaluationSection[OutOfBagResult]):
     name, title, record = "out_of_bag", "Out of bag", OutOfBagResult
 
     def compute(self, votes: JudgedVotes, _chosen: Any) -> OutOfBagResult | None:
-        return None if votes.out_of_bag is None else out_of_bag_result(votes.out_of_bag, votes.test.num_classes)
+        if votes.out_of_bag is None or votes.out_of_bag.folds:  # which have a section of their own
+            return None
+        return out_of_bag_result(votes.out_of_bag, votes.test.num_classes)
 
     def lines(self, found: OutOfBagResult, _about: About) -> Iterable[str]:
         never = f", {plural(found.never_out, 'row')} never out of bag left out" if found.never_out else ""
