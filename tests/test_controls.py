@@ -420,10 +420,23 @@ def test_settings_of_a_sweep_with_controls_have_runs_of_their_own(tmp_path: Path
     assert plan.experiment(plan.settings[0]).controls == ("longer",)
 
 
-def test_ray_trains_the_same_bits(done: RunOutcome, tmp_path: Path) -> None:
-    compute = {**CONFIG["compute"], "executor": "ray", "slots": 2}
+@pytest.mark.parametrize("executor", ["ray", "accelerate"])
+def test_several_processes_train_the_same_bits(executor: str, done: RunOutcome, tmp_path: Path) -> None:
+    compute = {**CONFIG["compute"], "executor": executor, **({"slots": 2} if executor == "ray" else {})}
     (tmp_path / "c.yaml").write_text(json.dumps({**PLAIN, "controls": BOTH, "compute": compute}))
-    arguments = [sys.executable, "-m", "ensemble", "train", str(tmp_path / "c.yaml"), f"output_dir={tmp_path}"]
-    said = subprocess.run([*arguments, "--json", "--quiet"], capture_output=True, text=True, timeout=240, check=True)
-    assert [one["control"] for one in json.loads(said.stdout)["controls"]] == list(BOTH)
+    door = [sys.executable, "-m", "ensemble", "train"]
+    if executor == "accelerate":
+        door = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "ensemble.launch.accelerate_run",
+        ]
+    arguments = [*door, str(tmp_path / "c.yaml"), f"output_dir={tmp_path}"]
+    found = subprocess.run(arguments, capture_output=True, text=True, timeout=280, check=False)
+    assert found.returncode == 0, found.stderr
+    assert "One network trained 2 times as long" in found.stdout
     assert digests(tmp_path) == digests(done.path.parent)

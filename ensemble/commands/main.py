@@ -130,7 +130,7 @@ def train(config: Path, overrides: tuple[str, ...], as_json: bool, quiet: bool, 
     if line:
         say(f"note: {line}", err=True)
     if experiment.repeats > 1:
-        repeats.train(experiment, lambda run: _train(run, quiet), as_json, everything, trial=bool(line))
+        repeats.train(experiment, lambda run: _train(run, quiet), as_json, everything, trial=bool(line), quiet=quiet)
         return
     outcome = _train(experiment, quiet)
     _show(outcome.evaluation, outcome.path, as_json, everything)

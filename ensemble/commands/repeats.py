@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def train(
-    experiment: Experiment, one: Callable[[Experiment], RunOutcome], as_json: bool, everything: bool, trial: bool
+    experiment: Experiment,
+    one: Callable[[Experiment], RunOutcome],
+    as_json: bool,
+    everything: bool,
+    trial: bool,
+    quiet: bool,
 ) -> None:
     """Train all repeats and show the table. one: trains a run. trial: the command is a try of a W&B sweep, which is one run."""
     from ensemble.report.failures import failure_lines
@@ -30,7 +35,7 @@ def train(
         raise click.UsageError(
             "--all has no effect on the table of repeats, which is whole; of one of the runs: ensemble evaluate RUN --all"
         )
-    found = run_repeats(experiment, one, lambda line: say(line, err=True))
+    found = run_repeats(experiment, one, lambda line: None if quiet else say(line, err=True))
     write_repeats(found.judged, found.folder)
     if as_json:
         say(json.dumps(found.judged.to_json(), indent=1))
