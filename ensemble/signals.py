@@ -16,12 +16,13 @@ This module is imported before anything else and so imports only what is quick.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -32,6 +33,7 @@ GRACE_S = 12.0  # for the tasks under way to hand in their checkpoints; launcher
 # Signals within this long are one stop told several times: `timeout` and a terminal signal a process and its group,
 # and torchrun passes on what its processes have got already.
 _ONE_STOP_S = 1.0
+_AFTER_FINALIZER_S = 0.02
 
 
 class _State:
@@ -39,7 +41,9 @@ class _State:
     stops = 0  # how often a stop was asked for, at least _ONE_STOP_S apart
     last = 0.0
     deferring = 0
+    lost = False  # the KeyboardInterrupt was raised where Python raises nothing
     stuck = False  # a native call was given up
+    hook_before: Callable[[Any], object] = sys.__unraisablehook__
 
 
 def install() -> None:
@@ -49,10 +53,35 @@ def install() -> None:
     for number in SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _handle)
+    if sys.unraisablehook is not _unraisable:
+        _State.hook_before = sys.unraisablehook
+        sys.unraisablehook = _unraisable
+
+
+def _unraisable(what: Any) -> None:
+    """A signal that came while Python ran a finalizer: its KeyboardInterrupt is dropped there, with a trace on stderr. Raise it later."""
+    if not (issubclass(what.exc_type, KeyboardInterrupt) and requested()):
+        _State.hook_before(what)
+        return
+    _State.lost = True
+    # No threading.Thread, which takes locks that this very thread may hold.
+    _thread.start_new_thread(_signal_again, (threading.main_thread().ident,))
+
+
+def _signal_again(main: int | None) -> None:
+    assert main is not None, "the main thread runs"
+    time.sleep(_AFTER_FINALIZER_S)
+    with suppress(ProcessLookupError):
+        signal.pthread_kill(main, signal.SIGTERM)
 
 
 def _handle(_signal: int, _frame: Any) -> None:
     signal.alarm(0)  # of Ray's native handler: see executors/native_calls.py
+    if _State.lost:  # the same stop once more
+        _State.lost = False
+        if not _State.deferring:
+            raise KeyboardInterrupt
+        return
     now = time.monotonic()
     again = _State.asked is not None and now - _State.last < _ONE_STOP_S
     _State.last = now

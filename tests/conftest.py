@@ -70,6 +70,7 @@ SLOW = (
     "report/test_large_reports",
     "report/test_legible_page",
     "report/test_many_runs",
+    "report/test_matplotlib_alone",
     "report/test_names_everywhere",
     "report/test_pictures",
     "report/test_report_in_chromium",

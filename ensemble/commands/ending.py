@@ -11,12 +11,12 @@ from typing import Any, NoReturn
 
 import click
 
+from ensemble import signals
 from ensemble.commands.words import say
 from ensemble.errors import (
     EXIT_DEGRADED,
     EXIT_INTERNAL,
     EXIT_INTERRUPTED,
-    ComputeError,
     EnsembleError,
     StorageError,
 )
@@ -68,16 +68,23 @@ class PoliteGroup(click.Group):
         except EnsembleError as error:
             _stop(str(error), error.exit_code, error, context)
         except KeyboardInterrupt as error:
-            again = shlex.join(["ensemble", *sys.argv[1:]])
-            _stop(f"interrupted; finished members are kept. Go on with: {again}", EXIT_INTERRUPTED, error, context)
+            _interrupted(error, context)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
             raise
-        except OSError as error:
-            message, code = _of_system(error)
-            _stop(message, code, error, context)
         except Exception as error:
+            if signals.requested():  # native code makes a SystemError of the KeyboardInterrupt, an import half a module
+                _interrupted(error, context)
+            from ensemble.launch.surroundings import in_words  # only what goes wrong needs it, and help comes at once
+
+            if (found := in_words(error)) is not None:
+                _stop(*found, error, context)
             hint = "this is a mistake of the program, not yours; the whole trace comes with ensemble --debug ..."
             _stop(f"{type(error).__name__}: {error}\n{hint}", EXIT_INTERNAL, error, context)
+
+
+def _interrupted(error: BaseException, context: click.Context) -> NoReturn:
+    again = shlex.join(["ensemble", *sys.argv[1:]])
+    _stop(f"interrupted; finished members are kept. Go on with: {again}", EXIT_INTERRUPTED, error, context)
 
 
 @contextlib.contextmanager
@@ -88,21 +95,6 @@ def _visible_usage_errors() -> Iterator[None]:
     except click.ClickException as error:
         error.message = visible(error.message)  # type: ignore[misc]  # final by its annotation alone
         raise
-
-
-def _of_system(error: OSError) -> tuple[str, int]:
-    """What to say about an error of the operating system that no door has put into words, and its exit code."""
-    import socket  # only what goes wrong needs it, and help comes at once
-
-    reason = error.strerror or str(error)
-    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
-        return (
-            f"the network does not answer: {reason}; try again, or check addresses and proxies",
-            ComputeError.exit_code,
-        )
-    if error.filename is None:
-        return f"the output cannot be written: {reason}; free space, or send it elsewhere", StorageError.exit_code
-    return f"{error.filename}: {reason}; check the path, its permissions and the free space", StorageError.exit_code
 
 
 def _stop(message: str, code: int, error: BaseException, context: click.Context) -> NoReturn:
@@ -146,7 +138,9 @@ def _code_after_output(code: str | int | None) -> str | int | None:
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if code in (0, None, EXIT_DEGRADED):
-            message, code = _of_system(error)
+            from ensemble.launch.surroundings import in_words
+
+            message, code = in_words(error) or (str(error), StorageError.exit_code)
             with contextlib.suppress(OSError):
                 say(f"error: {message}", err=True)
     try:

@@ -14,7 +14,8 @@ from ensemble.errors import ConfigError
 from ensemble.evaluation import written
 from ensemble.inference.answers import Answer, percent
 from ensemble.outside.names import shown
-from ensemble.report.fonts import fonts_for, noting_missing_signs
+from ensemble.report.fonts import noting_missing_signs
+from ensemble.report.matplotlib_alone import styled
 from ensemble.report.plots import INK, MUTED, NAME_SIGNS, SINGLE, VOTE
 from ensemble.storage.atomic import write_bytes
 
@@ -33,13 +34,11 @@ def check_figure(path: Path, pictures: int) -> None:
 
 def write_figure(path: Path, answers: Sequence[Answer], class_names: Sequence[str]) -> None:
     """One row per answer. Raises StorageError when the file cannot be written."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     style: dict[str, Any] = {"svg.fonttype": "none", "font.size": 9, "text.color": INK, "text.parse_math": False}
     names = [*class_names, *(answer.name for answer in answers)]
-    style["font.sans-serif"] = fonts_for(map(shown, names))
-    with rc_context(style), noting_missing_signs(set()):
+    with styled(names, style), noting_missing_signs(set()):
+        from matplotlib.figure import Figure
+
         figure: Any = Figure(figsize=(7.2, 1.9 * len(answers) + 0.1), layout="constrained")
         rows = figure.subplots(len(answers), 3, squeeze=False, width_ratios=(1.3, 1, 2.2))
         for row, answer in zip(rows, answers, strict=True):

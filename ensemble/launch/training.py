@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+import click
+
 from ensemble import signals
 from ensemble.config import Experiment
-from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED, EnsembleError
+from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, EnsembleError
+from ensemble.launch.surroundings import in_words
 from ensemble.outside import json_capture, json_lines
 from ensemble.outside.long_work import heard
 from ensemble.report.failures import failure_lines
@@ -44,12 +48,44 @@ def guarded(main: Callable[[], int], again: str) -> NoReturn:
         try:
             json_lines.check()
             code = main()
+            sys.stdout.flush()
         except EnsembleError as error:
             json_lines.tell(f"error: {error}")
             code = error.exit_code
         except KeyboardInterrupt:
-            json_lines.tell(f"interrupted; finished members and checkpoints are kept. Go on with: {again}")
+            _tell_interrupted(again)
             code = EXIT_INTERRUPTED
-        sys.stdout.flush()
+        except click.ClickException:  # which says itself what is wrong, and its exit code
+            raise
+        except Exception as error:
+            if signals.requested():  # native code makes a SystemError of the KeyboardInterrupt, an import half a module
+                _tell_interrupted(again)
+                code = EXIT_INTERRUPTED
+            else:
+                code = _told(error)
+        _give_up_output()
         sys.exit(code)
     raise AssertionError("the process has ended")
+
+
+def _tell_interrupted(again: str) -> None:
+    json_lines.tell(f"interrupted; finished members and checkpoints are kept. Go on with: {again}")
+
+
+def _give_up_output() -> None:
+    """What cannot be written goes nowhere, or Python would try again at its very end, and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _told(error: Exception) -> int:
+    """Say what no part of the run has put into words; returns the exit code."""
+    found = in_words(error)
+    if found is not None:
+        json_lines.tell(f"error: {found[0]}")
+        return found[1]
+    traceback.print_exception(error)  # a job's log is where it is looked for
+    json_lines.tell(f"error: {type(error).__name__}: {error}\nthis is a mistake of the program, not yours")
+    return EXIT_INTERNAL

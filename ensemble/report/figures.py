@@ -20,9 +20,9 @@ from typing import Any
 
 from ensemble.evaluation.shown_sections import further_sections, shown_sections
 from ensemble.evaluation.views import SectionFigure
-from ensemble.outside.names import shown
 from ensemble.report import plots, set_plots
-from ensemble.report.fonts import OWN_FONT, fonts_for, noting_missing_signs
+from ensemble.report.fonts import noting_missing_signs
+from ensemble.report.matplotlib_alone import styled
 from ensemble.report.run_facts import RunFacts
 from ensemble.report.section_parts import figure_name
 from ensemble.report.section_plots import draw, texts_of
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 DPI = 144
 STYLE = {
-    "font.family": "sans-serif", "font.sans-serif": [OWN_FONT], "font.size": 9.5,
+    "font.family": "sans-serif", "font.size": 9.5,
     "text.color": plots.INK, "axes.labelcolor": plots.INK, "xtick.color": plots.MUTED, "ytick.color": plots.MUTED,
     "xtick.labelcolor": plots.INK, "ytick.labelcolor": plots.INK,
     "axes.edgecolor": plots.MUTED, "axes.linewidth": 0.7, "axes.spines.top": False, "axes.spines.right": False,
@@ -160,12 +160,7 @@ def _draw_section(figure: SectionFigure, axes: plots.Axes, _run: Any) -> None:
 
 def render(plots: Sequence[Plot], facts: Any, salt: str, names: Iterable[str]) -> list[RenderedFigure]:
     """Draw these figures of whatever they are figures of. names: that must have a font."""
-    import matplotlib as mpl
-
-    fonts = {"font.sans-serif": fonts_for(map(shown, names))}
-    # A backend among them would be looked for, by importing pyplot, which nothing here needs.
-    defaults = {key: value for key, value in mpl.rcParamsDefault.items() if key != "backend"}
-    with mpl.rc_context({**defaults, **STYLE, **fonts}):
+    with styled(names, STYLE):
         return [_render(plot, facts, f"{salt}-{plot.name}") for plot in plots]
 
 
@@ -184,17 +179,12 @@ def write_panels(
     path: Path, draw: Callable[[Any], None], panels: int, size: tuple[float, float], names: Iterable[str] = ()
 ) -> list[Path]:
     """Draw into a row of axes, and write it beside `path` as PNG and SVG. size: inches; names: that must have a font."""
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     written = []
-    fonts = {"font.sans-serif": fonts_for(map(shown, names))}
-    with (
-        mpl.rc_context({**mpl.rcParamsDefault, **STYLE, **fonts, "svg.hashsalt": path.name}),
-        noting_missing_signs(set()),
-    ):
+    with styled(names, {**STYLE, "svg.hashsalt": path.name}), noting_missing_signs(set()):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=size)
         draw(figure.subplots(1, panels, squeeze=False)[0])
         for canvas, kind, metadata in (

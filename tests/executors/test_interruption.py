@@ -160,3 +160,43 @@ def _gone(number: int) -> bool:
             return True
         time.sleep(0.1)
     return False
+
+
+# A signal that comes while a finalizer runs, where Python prints what is raised and goes on.
+FINALIZED = """
+import os, signal, sys, time
+from ensemble import signals
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(100): pass  # the handler runs here
+
+signals.install()
+try:
+    if sys.argv[1] == "deferred":
+        with signals.deferred():
+            Finalized()
+            time.sleep(0.3)
+            print("handed in", flush=True)
+        print("not reached", flush=True)
+    else:
+        Finalized()
+        time.sleep(30)
+except KeyboardInterrupt:
+    print("answered", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("how", "said"), [("plain", "answered\n"), ("deferred", "handed in\nanswered\n")])
+def test_a_signal_during_a_finalizer_is_answered_without_a_trace(how: str, said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FINALIZED, how], capture_output=True, text=True, timeout=25, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (said, "", 0)
+
+
+def test_what_else_finalizers_raise_is_still_shown() -> None:
+    program = "from ensemble import signals\nsignals.install()\nclass F:\n    def __del__(self): 1 // 0\nF()\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=25, check=False)
+    assert "ZeroDivisionError" in done.stderr
