@@ -96,7 +96,7 @@ class CalibrationSection(EvaluationSection[Calibration]):
                 Curve(x, y, "vote", "dots", sizes=tuple(12 + 180 * one.count / total for one in bins)),
             ),
             "Below the dotted line the vote is overconfident, above it underconfident. Larger dots hold more images.",
-            (0, 102), (0, 104), legend="upper left",
+            (0, 102), (0, 104), legend="lower right",
         )  # fmt: skip
 
     def card_rows(self, found: Calibration) -> Iterable[tuple[str, str]]:
