@@ -37,7 +37,7 @@ class Digits(DataConfig):
     published: ClassVar[Mapping[str, DatasetInfo]] = by_name(
         DatasetInfo(
             "digits", "handwritten digits, 8x8 scaled up to 28x28", (1, 28, 28), tuple(string.digits), 1442, 355, False, 0,
-            "scikit-learn load_digits (UCI optdigits); comes with the installation", framing=_FRAMING,
+            "in scikit-learn", framing=_FRAMING,
         )
     )  # fmt: skip
     name: Literal["digits"] = "digits"

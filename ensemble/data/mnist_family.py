@@ -82,12 +82,12 @@ class MnistFamily(Published):
 
     published: ClassVar[Mapping[str, DatasetInfo]] = by_name(
         DatasetInfo(
-            "mnist", "handwritten digits", _GREY, _DIGITS, 60_000, 10_000, False, 12, "LeCun, Cortes and Burges 1998",
+            "mnist", "handwritten digits", _GREY, _DIGITS, 60_000, 10_000, False, 12, "LeCun et al. 1998",
             "MNIST/raw", _mnist_like("MNIST", sha256=_MNIST_SHA256), framing=_MNIST_FRAMING,
         ),
         DatasetInfo(
             "fashion_mnist", "pieces of clothing", _GREY, _CLOTHES, 60_000, 10_000, True, 31,
-            "Xiao, Rasul and Vollgraf 2017", "FashionMNIST/raw", _mnist_like("FashionMNIST"),
+            "Xiao et al. 2017", "FashionMNIST/raw", _mnist_like("FashionMNIST"),
         ),
         DatasetInfo(
             "kmnist", "cursive Japanese characters", _GREY, _KUZUSHIJI, 60_000, 10_000, False, 21,
@@ -103,7 +103,7 @@ class MnistFamily(Published):
         ),
         DatasetInfo(
             "qmnist", "MNIST rebuilt, with 60,000 test images", _GREY, _DIGITS, 60_000, 60_000, False, 21,
-            "Yadav and Bottou 2019", "QMNIST/raw", _QMNIST, framing=_MNIST_FRAMING,
+            "Yadav, Bottou 2019", "QMNIST/raw", _QMNIST, framing=_MNIST_FRAMING,
         ),
     )  # fmt: skip
     name: Literal["mnist", "fashion_mnist", "kmnist", "emnist_digits", "emnist_letters", "qmnist"]

@@ -27,7 +27,7 @@ class Stl10(Published):
         DatasetInfo(
             "stl10", "photographs, 500 a class", SHAPE,
             ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck"), 5000, 8000, True, 2640,
-            "Coates, Ng and Lee 2011", "stl10_binary", on_black=False,
+            "Coates et al. 2011", "stl10_binary", on_black=False,
         )
     )  # fmt: skip
     name: Literal["stl10"]

@@ -21,6 +21,7 @@ from ensemble.data import DATASETS
 from ensemble.data.files import data_root
 from ensemble.errors import ConfigError
 from ensemble.models import ImageShape, build_model, num_parameters
+from ensemble.outside.names import shown
 from ensemble.report.layer_table import LayerRow, layer_rows
 from ensemble.tracking.terminal import open_table_console
 from ensemble.training import check_network, largest_stack, shares_features, starts
@@ -151,10 +152,15 @@ def list_own_data() -> list[dict[str, str]]:
 
 def print_datasets(rows: list[dict[str, Any]]) -> None:
     """The data sets as a table on stdout."""
-    table = Table("name", "train", "test", "classes", "image", "flips", "here", "download", "source", box=None)
-    table.header_style = "bold"
+    table = Table("name", box=None, header_style="bold")
+    for number in ("train", "test", "classes"):
+        table.add_column(number, justify="right")
+    for text in ("image", "flips", "here"):
+        table.add_column(text)
+    table.add_column("MB", justify="right")
+    table.add_column("source")
     for row in rows:
-        size = f"{row['download_mb']} MB" if row["download_mb"] else "no need"
+        size = str(row["download_mb"] or "-")
         shape = "x".join(str(side) for side in row["shape"])
         yes = {True: "yes", False: "no"}
         table.add_row(
@@ -163,6 +169,9 @@ def print_datasets(rows: list[dict[str, Any]]) -> None:
         )  # fmt: skip
     console = open_table_console()
     _print_whole(console, table)
+    console.print(
+        f"here: the files are in {shown(str(data_root()[0]))}; MB: to download where they are not; flips: a mirrored image keeps its class"
+    )
     console.print("\nyour own images:")
     own = Table("name", "what it is", "keys under data", box=None, header_style="bold")
     for entry in list_own_data():
