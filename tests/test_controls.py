@@ -270,7 +270,7 @@ def test_every_family_trains_a_wide_one_of_as_many_parameters(name: str, tmp_pat
     (wider,) = outcome.evaluation.controls
     assert wider.of_members == 3 * outcome.evaluation.members[0].num_parameters
     assert wider.parameters == pytest.approx(wider.of_members, rel=0.06)
-    assert 1 < wider.factor < 3
+    assert 1 < wider.factor <= 3
 
 
 @pytest.mark.parametrize(("name", "keys"), [("resnet18", {"stem": "small"}), ("resnet18", {}), ("resnet50", {})])
@@ -420,6 +420,7 @@ def test_settings_of_a_sweep_with_controls_have_runs_of_their_own(tmp_path: Path
     assert plan.experiment(plan.settings[0]).controls == ("longer",)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("executor", ["ray", "accelerate"])
 def test_several_processes_train_the_same_bits(executor: str, done: RunOutcome, tmp_path: Path) -> None:
     compute = {**CONFIG["compute"], "executor": executor, **({"slots": 2} if executor == "ray" else {})}
@@ -436,7 +437,7 @@ def test_several_processes_train_the_same_bits(executor: str, done: RunOutcome, 
             "ensemble.launch.accelerate_run",
         ]
     arguments = [*door, str(tmp_path / "c.yaml"), f"output_dir={tmp_path}"]
-    found = subprocess.run(arguments, capture_output=True, text=True, timeout=280, check=False)
+    found = subprocess.run(arguments, capture_output=True, text=True, timeout=840, check=False)
     assert found.returncode == 0, found.stderr
     assert "One network trained 2 times as long" in found.stdout
     assert digests(tmp_path) == digests(done.path.parent)
