@@ -37,6 +37,7 @@ from ensemble.errors import ConfigError, DataError
 from ensemble.events import Event
 from ensemble.executors import InlineExecutor
 from ensemble.inference.abstaining import reject_rule, sets_rule
+from ensemble.methods import check_rows
 from ensemble.outside.paths import given_path
 from ensemble.results.run_data import require_same_data
 from ensemble.run.run import complete_plan, train_members
@@ -246,6 +247,7 @@ def _train(experiment: Experiment, dataset: Dataset) -> Path:
     import torch
 
     split = split_of(dataset, experiment.data, experiment.seed)
+    check_rows(experiment, split.train_rows, dataset.train_labels_N, dataset.class_names, dataset.groups_N)
     plan = complete_plan(experiment, dataset, device_kind(experiment.compute))
     config = experiment.model_dump(mode="json")
     threads = torch.get_num_threads()

@@ -193,6 +193,9 @@ def test_scikit_learn_has_them_too() -> None:
     X, y = load_iris(return_X_y=True)
     classifier = EnsembleClassifier(method="cross_validation", num_members=5, epochs=20, random_state=0).fit(X, y)
     assert classifier.score(X, y) > 0.85
+    y_rare, X_rare = np.concatenate([y, [3, 3]]), np.concatenate([X, X[:2]])
+    with pytest.raises(ValueError, match="all training rows of class 3 are one"):
+        EnsembleClassifier(method="cross_validation", random_state=0).fit(X_rare, y_rare)
     with pytest.raises(ValueError, match="expected a multiple of 5"):
         EnsembleClassifier(method="cross_validation", num_members=4).fit(X, y)
 

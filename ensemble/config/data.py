@@ -27,6 +27,7 @@ from ensemble.registry import Registry, required
 Side = Annotated[int, Field(ge=4, le=4096)]
 Layout = Literal["channels_first", "channels_last"]
 Ground = Literal["white", "black"]
+Duplicates = Literal["tell", "leave_out"]
 DEFAULT = "digits"  # of a section without a name
 
 _DATA = "ensemble.data"
@@ -40,6 +41,7 @@ class ArrayRule:
     value_range: tuple[float, float] | None = None
     ground: Ground | None = None
     test_fraction: float | None = None
+    duplicates: Duplicates | None = None
 
 
 class DataConfig(Part):
@@ -197,6 +199,11 @@ class OwnImages(DataConfig):
         description="own data: what transparent parts of pictures are laid on, and the bars of data.resize pad; without it white",
     )
 
+    duplicates: Duplicates | None = Field(
+        None,
+        description="own data: what to do about test images, and images of a validation part that is given, that are training images too, pixel for pixel; leave_out: judge and choose without them, and say how many; without it tell",
+    )
+
     @model_validator(mode="after")
     def _range_has_two_ends(self) -> Self:
         if self.value_range is not None and not -math.inf < self.value_range[0] < self.value_range[1] < math.inf:
@@ -207,7 +214,7 @@ class OwnImages(DataConfig):
     @property
     def array_rule(self) -> ArrayRule:
         """See DataConfig."""
-        return ArrayRule(None, self.value_range, self.ground, self.test_fraction)
+        return ArrayRule(None, self.value_range, self.ground, self.test_fraction, self.duplicates)
 
 
 class OwnArrays(OwnImages):
@@ -221,7 +228,7 @@ class OwnArrays(OwnImages):
     @property
     def array_rule(self) -> ArrayRule:
         """See DataConfig."""
-        return ArrayRule(self.layout, self.value_range, self.ground, self.test_fraction)
+        return ArrayRule(self.layout, self.value_range, self.ground, self.test_fraction, self.duplicates)
 
 
 class OwnPictures(OwnImages):

@@ -9,7 +9,7 @@ Whatever lies in the data set's folders is either used or counted here under its
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,10 +62,11 @@ class PartAccount:
 
 @dataclass(frozen=True)
 class Account:
-    """All parts, and further remarks on how they were read."""
+    """All parts, and further remarks on how they were read. duplicates: by part the images left out because members train on them."""
 
     parts: tuple[PartAccount, ...] = ()
     others: tuple[Remark, ...] = ()
+    duplicates: Mapping[str, int] = field(default_factory=dict)
 
     def remarks(self) -> list[Remark]:
         """In the order of the parts, then the others."""
@@ -73,10 +74,11 @@ class Account:
 
     def to_json(self) -> dict[str, Any]:
         """As the run keeps it."""
-        return {
+        kept: dict[str, Any] = {
             "parts": {part.name: part.to_json() for part in self.parts},
             "remarks": [remark.text for remark in self.remarks() if remark.warning],
         }
+        return {**kept, "duplicates": dict(self.duplicates)} if self.duplicates else kept
 
 
 def used_by_class(labels: Sequence[int], class_names: Sequence[str]) -> dict[str, int]:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ensemble.config.data import ArrayRule, DataConfig, Layout
 from ensemble.data.account import Account, PartAccount, Remark, used_by_class
 from ensemble.data.channel_axis import described, to_channels_first
+from ensemble.data.duplicates import looked_through
 from ensemble.data.own_parts import Part, Parts, held_back, parts_of
 from ensemble.data.picture_reading import level_remarks, range_remark
 from ensemble.data.pixel_rule import BYTES, Extremes, PixelRule, check_floats, whole_range
@@ -50,6 +51,10 @@ def check_names(path: Path, arrays: Arrays) -> None:
 
 def parts_of_arrays(arrays: Arrays, path: Path, config: DataConfig) -> Parts:
     """Training and test part of arrays by their names. path: where they are from, for messages. Raises DataError."""
+    return looked_through(_parts(arrays, path, config), config.array_rule.duplicates == "leave_out", shown(path))
+
+
+def _parts(arrays: Arrays, path: Path, config: DataConfig) -> Parts:
     if "val_images" in arrays:
         return _with_validation(arrays, path, config)
     given = config.array_rule
@@ -97,7 +102,7 @@ def parts_of_arrays(arrays: Arrays, path: Path, config: DataConfig) -> Parts:
 
 def _with_validation(arrays: Arrays, path: Path, config: DataConfig) -> Parts:
     """The parts where a validation part is given: it follows the training images, which lose a test part where none is given."""
-    parts = parts_of_arrays({k: array for k, array in arrays.items() if not k.startswith("val_")}, path, config)
+    parts = _parts({k: array for k, array in arrays.items() if not k.startswith("val_")}, path, config)
     training, layout = _values(path, arrays, "train_images", config.array_rule.layout)
     values, _ = _values(path, arrays, "val_images", layout if arrays["val_images"].ndim == 4 else None)
     labels_N = _labels(path, arrays, "val_labels", parts.class_names)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ensemble.data.account import Remark
-from ensemble.data.duplicates import same_images
+from ensemble.data.duplicates import require_some_left, shared_images
 from ensemble.data.listing import Listing
 from ensemble.data.mapped import Place, map_images
 from ensemble.data.own_parts import Part, Parts, pixels_sha256
@@ -40,12 +40,16 @@ Choose = Callable[[str, Sequence[ByteArray], IntArray, IntArray], ByteArray]
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """The images of both parts, and what was found on the way. faults: row of the listing -> what is wrong with the file."""
+    """The images of both parts, and what was found on the way. faults: row of the listing -> what is wrong with the file.
+
+    duplicates: by part the rows that are left out because they are training images too.
+    """
 
     images_NCHW: Mapping[str, ByteArray]
     faults: Mapping[int, str]
     rule: PixelRule
     remarks: Sequence[Remark]
+    duplicates: Mapping[str, IntArray] = field(default_factory=dict)
 
 
 def decoded_parts(listing: Listing) -> Parts:
@@ -58,7 +62,7 @@ def decoded_parts(listing: Listing) -> Parts:
     else:
         decoded = _in_memory(listing, reader, wants)
     listing.check_damage(decoded.faults)
-    rows = listing.rows_without(decoded.faults)
+    rows = _without(listing.rows_without(decoded.faults), decoded.duplicates)
     train, test = (
         Part(decoded.images_NCHW[name], listing.labels_N[rows[name]], listing.names(rows[name]))
         for name in ("train", "test")
@@ -69,10 +73,23 @@ def decoded_parts(listing: Listing) -> Parts:
         test,
         listing.class_names,
         decoded.rule,
-        listing.account(decoded.faults, decoded.remarks, len(rows["test"])),
-        validation_rows=listing.validation_rows(decoded.faults),
+        listing.account(decoded.faults, decoded.remarks, len(rows["test"]), decoded.duplicates),
+        validation_rows=_validation_rows(listing, decoded.faults, decoded.duplicates),
         groups_N=None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64),
     )
+
+
+def _without(rows: Mapping[str, IntArray], duplicates: Mapping[str, IntArray]) -> dict[str, IntArray]:
+    left = np.concatenate([np.empty(0, np.int64), *duplicates.values()])
+    return {name: own if not len(left) else own[~np.isin(own, left)] for name, own in rows.items()}
+
+
+def _validation_rows(
+    listing: Listing, faults: Mapping[int, str], duplicates: Mapping[str, IntArray]
+) -> IntArray | None:
+    """Where in the training array the validation part lies that is given and not left out; None without one."""
+    given = listing.validation_rows(faults)
+    return None if given is None else given[: len(given) - len(duplicates.get("validation", ()))]
 
 
 def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose: Choose) -> _Decoded:
@@ -105,26 +122,20 @@ def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose
         for number, name in enumerate(expected)
     }
     remarks = [*pixel_remarks(rule, list(readings.values())), *level_remarks(*_levels(images["train"]))]
-    remarks += _shared_remarks(listing, images, rows, listing.validation_rows(faults))
-    return _Decoded(images, faults, rule, remarks)
-
-
-def _shared_remarks(
-    listing: Listing, images: Mapping[str, ByteArray], rows: Mapping[str, IntArray], validation_rows: IntArray | None
-) -> Iterator[Remark]:
-    """Warnings about images that members are chosen or judged by and trained on as well."""
-    count = len(rows["train"]) - (0 if validation_rows is None else len(validation_rows))
-    for name, own_NCHW, own_rows in (
-        ("test", images["test"], rows["test"]), ("validation", images["train"][count:], rows["train"][count:]),
-    ):  # fmt: skip
-        if shared := same_images(images["train"][:count], own_NCHW):
-            other, row = next(iter(shared.items()))
-            names = listing.names(own_rows[[other]])[0], listing.names(rows["train"][[row]])[0]
-            text = (
-                f"{len(shared):,} of {len(own_NCHW):,} {name} images are training images too, pixel for pixel, such as {names[0]} and "
-                f"{names[1]}: their error says nothing; remove them from one of the parts"
-            )
-            yield Remark(text, True)
+    validation = listing.validation_rows(faults)
+    count = len(rows["train"]) - (0 if validation is None else len(validation))
+    leave_out, duplicates = listing.config.duplicates == "leave_out", dict[str, IntArray]()
+    for shared in shared_images(images["train"], count, images["test"]):
+        own, other = rows["test" if shared.part == "test" else "train"], rows["train"]
+        names = listing.names(own[[shared.rows[0]]])[0], listing.names(other[[shared.first]])[0]
+        remarks.append(shared.remark(names, leave_out))
+        if leave_out:
+            require_some_left(shared, listing.where)
+            duplicates[shared.part] = own[shared.rows]
+    for name, own in _without(rows, duplicates).items():
+        if len(own) < len(rows[name]):
+            images[name] = choose(name, sources, source_N[own], row_N[own])
+    return _Decoded(images, faults, rule, remarks, duplicates)
 
 
 def _levels(images_NCHW: ByteArray) -> tuple[int, int]:
@@ -194,7 +205,10 @@ def _key(listing: Listing, reader: PictureReader) -> str:
     rule = [FORMAT, PIL.__version__, reader.told, config.value_range, config.ground]
     division = [[section.name, section.part, section.rows] for section in listing.sections]
     groups = None if listing.groups is None else list(listing.groups)
-    digest = hashlib.sha256(json.dumps([rule, division, listing.divided and config.test_fraction, groups]).encode())
+    known = [rule, division, listing.divided and config.test_fraction, groups]
+    if config.duplicates == "leave_out":
+        known.append("duplicates are left out")
+    digest = hashlib.sha256(json.dumps(known).encode())
     digest.update(np.ascontiguousarray(listing.labels_N).data)
     digest.update(listing.pictures.digest().encode())
     return digest.hexdigest()[:32]
@@ -217,6 +231,7 @@ def _prepare(folder: PreparedFolder, listing: Listing, reader: PictureReader) ->
             "rule": decoded.rule.to_json(),
             "remarks": [[remark.text, remark.warning] for remark in decoded.remarks],
             "faults": {str(row): text for row, text in decoded.faults.items()},
+            "duplicates": {part: rows.tolist() for part, rows in decoded.duplicates.items()},
             "parts": {
                 name: {"file": Path(str(part.filename)).name, "shape": part.shape} for name, part in images.items()
             },
@@ -241,4 +256,5 @@ def _opened(folder: PreparedFolder, index: dict[str, Any], listing: Listing) -> 
     }
     faults = {int(row): str(text) for row, text in index["faults"].items()}
     remarks = [Remark(str(text), bool(warning)) for text, warning in index["remarks"]]
-    return _Decoded(images, faults, PixelRule.from_json(index["rule"]), remarks)
+    duplicates = {part: np.array(rows, np.int64) for part, rows in index.get("duplicates", {}).items()}
+    return _Decoded(images, faults, PixelRule.from_json(index["rule"]), remarks, duplicates)

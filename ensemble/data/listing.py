@@ -209,8 +209,10 @@ class Listing:
             if all(row in faults for row in rows):
                 raise DataError(f"{section.where}: none of its pictures can be read; the first: {found[0]}")
 
-    def account(self, faults: Mapping[int, str], decoding: Sequence[Remark], test_rows: int) -> Account:
-        """What was read and what was not. decoding: what was found when the pictures were."""
+    def account(
+        self, faults: Mapping[int, str], decoding: Sequence[Remark], test_rows: int, duplicates: Mapping[str, IntArray]
+    ) -> Account:
+        """What was read and what was not. decoding: what was found when the pictures were. duplicates: rows left out, by part."""
         accounts = tuple(self._account_of(section, rows, faults) for section, rows in self.of_section())
         lost_in_test = sum(row in faults for row in self.rows_of("test").tolist())
         remarks = [*self.remarks, *decoding]
@@ -225,7 +227,7 @@ class Listing:
         elif lost_in_test:
             lost = f"{lost_in_test:,} damaged pictures of the test part are not judged: no error rate counts them"
             remarks.append(Remark(lost, True))
-        return Account(accounts, tuple(remarks))
+        return Account(accounts, tuple(remarks), {part: len(rows) for part, rows in duplicates.items() if len(rows)})
 
     def _account_of(self, section: Section, rows: range, faults: Mapping[int, str]) -> PartAccount:
         left_out = dict(section.left_out)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from ensemble.evaluation.out_of_bag import OutOfBag
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.shown_sections import section_numbers
 from ensemble.evaluation.staged import StagedPoint, staged_errors
+from ensemble.evaluation.written import plural
 from ensemble.outside.long_work import working
 from ensemble.outside.paths import given_path
 from ensemble.results.further_sets import with_sets
@@ -56,7 +58,7 @@ def judge_voters(voters: Voters, aggregator: Aggregator | None = None) -> Evalua
     if aggregator is not None and (problem := aggregator_problem(aggregator, voters.config.method.name)):
         raise ConfigError(problem)
     with working("judging"):
-        return evaluate(
+        evaluation = evaluate(
             validation=voters.validation,
             test=voters.test,
             members=voters.facts,
@@ -70,6 +72,17 @@ def judge_voters(voters: Voters, aggregator: Aggregator | None = None) -> Evalua
             controls=[_control(name, found) for name, found in voters.controls.items()],
             calibration=voters.calibration,
         )
+    return replace(evaluation, warnings=(*evaluation.warnings, *_left_out(voters)))
+
+
+def _left_out(voters: Voters) -> list[str]:
+    """What must be known of images that were left out because members train on them."""
+    found = voters.dataset.pictures.duplicates if voters.dataset.pictures else {}
+    return [
+        f"{plural(count, f'{part} image')} left out, because training has the same, pixel for pixel (data.duplicates)"
+        for part, count in found.items()
+        if count
+    ]
 
 
 def stored_evaluation(folder: RunFolder) -> tuple[dict[str, Any], Evaluation]:

@@ -14,9 +14,10 @@ Index = Annotated[int, Field(ge=0)]
 
 
 class PictureFacts(Stored):
-    """What was read of a person's own data and what was left out, in sentences."""
+    """What was read of a person's own data and what was left out, in sentences. duplicates: by part, see `data.account`."""
 
     remarks: list[str] = Field(default_factory=list)
+    duplicates: dict[str, Index] = Field(default_factory=dict)
 
 
 class DatasetFacts(Stored):

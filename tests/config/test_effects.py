@@ -168,6 +168,7 @@ REVIEWED: dict[str, str] = {
     "data.layout": "refused with other data sets than arrays",
     "data.value_range": "refused with data sets that are not one's own",
     "data.ground": "refused with data sets that are not one's own",
+    "data.duplicates": "which images members are judged by: tests/data/test_duplicates.py",
     "data.on_bad_image": "refused with other data sets than image_folder",
     "data.storage": "where decoded pictures lie; the same bits, tests/data/test_prepared.py",
     "data.image_column": "refused with other data sets than table and huggingface",

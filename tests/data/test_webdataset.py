@@ -25,6 +25,7 @@ from tests.s3_server import S3Server
 from tests.test_run import digests, experiment, run
 
 CLASSES = ("rose", "tulip")
+PLAIN = {"executor": "inline", "device": "cpu", "kernels": "torch"}  # none to compile for an empty cache
 
 
 def picture(number: int, form: str = "PNG") -> bytes:
@@ -335,7 +336,7 @@ def test_members_are_trained_from_a_bucket(
     }
     found = {}
     for name, data in runs.items():
-        run(experiment(tmp_path / name, data=data, num_members=2, model={"name": "mlp", "widths": (8,)}))
+        run(experiment(tmp_path / name, data=data, num_members=2, model={"name": "mlp", "widths": (8,)}, compute=PLAIN))
         found[name] = digests(tmp_path / name)
     assert found["far"] == found["here"]
     assert len(found["far"]) == 4
