@@ -89,7 +89,7 @@ def test_edits() -> None:
     ("override", "expected"),
     [
         ("training.class_weights=balnced", "= 'balnced': expected one of none, balanced, or {NAME: NUMBER, ...}; did you mean balanced?"),
-        ("training.class_weights={a: -1.0}", "training.class_weights.a = -1.0: expected greater than 0"),
+        ("training.class_weights={a: -1.0}", "training.class_weights.a = -1.0: expected more than 0"),
         ("training.class_weights=[1]", "= [1]: expected one of none, balanced, or {NAME: NUMBER, ...}"),
         ("model.freeze=backbon", "= 'backbon': expected one of none, backbone, or a list; did you mean backbone?"),
         ("model.freeze={a: 1}", '= {"a": 1}: expected one of none, backbone, or a list'),
