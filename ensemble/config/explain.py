@@ -212,7 +212,8 @@ def _nearest_key(location: tuple[str | int, ...]) -> str:
     refused = str(location[-1])
     siblings = list(dict.fromkeys(name for model in models for name in model.model_fields))
     name = _OTHER_NAMES.get(refused, refused)
-    if near := closest(name, siblings):
+    # What a name stands for is known; only what was typed can be mistyped.
+    if near := name if name in siblings else closest(refused, siblings):
         return f"; did you mean {'.'.join(map(str, (*parent, near)))}?"
     here = tuple(part for part in parent if isinstance(part, str))
     others = [part for model in models if issubclass(model, Part) and model.alike for part in model.choices()]
