@@ -3,12 +3,14 @@
 import os
 
 from ensemble import signals
+from ensemble.outside.streams import open_missing_streams
 
 
 def run() -> None:
     """Entry point of the command."""
     with signals.ending_process():
         signals.install()
+        open_missing_streams()
         if "ENSEMBLE_LOG_FORMAT" in os.environ:  # see `outside/json_lines.py`
             from ensemble.outside.json_capture import begin
 

@@ -197,6 +197,6 @@ def leave(code: int) -> NoReturn:
     """End the process at once: where a signal came in the midst of an import, or Ray hangs, Python's own end would not do."""
     ignore()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # the terminal may be closed
+        with suppress(OSError, ValueError, AttributeError):  # the terminal may be closed, or never have been
             stream.flush()
     os._exit(code)

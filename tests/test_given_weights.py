@@ -219,7 +219,7 @@ def test_groups_with_scales_of_their_own_answer_as_they_were_trained(home: Path)
         (["model.name=lenet5"], "0.weight is [4, 1, 3, 3], but [6, 1, 5, 5] in this network"),
         (["model.mean=[0.5]"], "mean and std belong together"),
         (["model.mean=[0.5, 0.5]", "model.std=[0.5, 0.5]"], "model.mean has 2 numbers, but the images of this data set have 1 channels"),
-        (["model.std=[0]", "model.mean=[0]"], "greater than or equal to 0.000001"),
+        (["model.std=[0]", "model.mean=[0]"], "at least 0.000001"),
         (["model.freeze=[]"], "freeze is empty"),
         (["model.freeze=head"], "model.freeze"),
         (["model.freeze=[layer9]"], "'layer9' fits no weights of the network"),

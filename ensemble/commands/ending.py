@@ -58,33 +58,39 @@ class PoliteGroup(click.Group):
             raise
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        with _visible_usage_errors():
+        with _visible_usage_errors(), _errors_in_words(debug=False):  # --help and --version print there
             return super().make_context(*args, **kwargs)
 
     def invoke(self, context: click.Context) -> Any:
-        try:
-            with _visible_usage_errors():
-                return super().invoke(context)
-        except EnsembleError as error:
-            _stop(str(error), error.exit_code, error, context)
-        except KeyboardInterrupt as error:
-            _interrupted(error, context)
-        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
-            raise
-        except Exception as error:
-            if signals.requested():  # native code makes a SystemError of the KeyboardInterrupt, an import half a module
-                _interrupted(error, context)
-            from ensemble.launch.surroundings import in_words  # only what goes wrong needs it, and help comes at once
-
-            if (found := in_words(error)) is not None:
-                _stop(*found, error, context)
-            hint = "this is a mistake of the program, not yours; the whole trace comes with ensemble --debug ..."
-            _stop(f"{type(error).__name__}: {error}\n{hint}", EXIT_INTERNAL, error, context)
+        with _errors_in_words(bool(context.params.get("debug"))), _visible_usage_errors():
+            return super().invoke(context)
 
 
-def _interrupted(error: BaseException, context: click.Context) -> NoReturn:
+@contextlib.contextmanager
+def _errors_in_words(debug: bool) -> Iterator[None]:
+    """Inside, whatever is raised becomes a message and an exit code. debug: with its trace."""
+    try:
+        yield
+    except EnsembleError as error:
+        _stop(str(error), error.exit_code, error, debug)
+    except KeyboardInterrupt as error:
+        _interrupted(error, debug)
+    except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError):
+        raise
+    except Exception as error:
+        if signals.requested():  # native code makes a SystemError of the KeyboardInterrupt, an import half a module
+            _interrupted(error, debug)
+        from ensemble.launch.surroundings import in_words  # only what goes wrong needs it, and help comes at once
+
+        if (found := in_words(error)) is not None:
+            _stop(*found, error, debug)
+        hint = "this is a mistake of the program, not yours; the whole trace comes with ensemble --debug ..."
+        _stop(f"{type(error).__name__}: {error}\n{hint}", EXIT_INTERNAL, error, debug)
+
+
+def _interrupted(error: BaseException, debug: bool) -> NoReturn:
     again = shlex.join(["ensemble", *sys.argv[1:]])
-    _stop(f"interrupted; finished members are kept. Go on with: {again}", EXIT_INTERRUPTED, error, context)
+    _stop(f"interrupted; finished members are kept. Go on with: {again}", EXIT_INTERRUPTED, error, debug)
 
 
 @contextlib.contextmanager
@@ -97,9 +103,9 @@ def _visible_usage_errors() -> Iterator[None]:
         raise
 
 
-def _stop(message: str, code: int, error: BaseException, context: click.Context) -> NoReturn:
+def _stop(message: str, code: int, error: BaseException, debug: bool) -> NoReturn:
     with contextlib.suppress(OSError):  # where even that cannot be written, the exit code says it
-        if context.params.get("debug"):
+        if debug:
             import traceback
 
             traceback.print_exception(error)
@@ -114,15 +120,6 @@ def output_finished() -> Iterator[None]:
         yield
     except SystemExit as error:
         raise SystemExit(_code_after_output(error.code)) from None
-
-
-def open_missing_streams() -> None:
-    """Give a closed stdin, stdout or stderr to nobody, or the next file that is opened would take its number."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
 
 
 def _code_after_output(code: str | int | None) -> str | int | None:

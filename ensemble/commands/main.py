@@ -16,7 +16,7 @@ import click
 from ensemble import __version__, signals
 from ensemble.commands import check, compare, configs, data, inference, init, repeats, reproduce, runs, sweep
 from ensemble.commands import watch as watch_command
-from ensemble.commands.ending import PoliteGroup, open_missing_streams, output_finished
+from ensemble.commands.ending import PoliteGroup, output_finished
 from ensemble.commands.words import GivenPath, say
 from ensemble.errors import (
     EXIT_DEGRADED,
@@ -26,6 +26,7 @@ from ensemble.launch.submit import submit
 from ensemble.outside import json_lines
 from ensemble.outside.foreign_variables import settle_variables
 from ensemble.outside.long_work import heard
+from ensemble.outside.streams import open_missing_streams
 
 if TYPE_CHECKING:
     from ensemble.config import Experiment

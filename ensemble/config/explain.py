@@ -57,10 +57,16 @@ _OTHER_NAMES = {
 _EXPECTED = {
     "string_type": "text",
     "bool_type": "true or false",
-    "int_type": "a valid integer",
-    "int_from_float": "a valid integer",
+    "float_type": "a number",
     "tuple_type": "a list, such as [1, 2]",
 }
+
+# Its words, and those of a person.
+_PLAINER = (
+    ("greater than or equal to", "at least"),
+    ("less than or equal to", "at most"),
+    ("greater than", "more than"),
+)
 
 
 def explain(error: ValidationError, where: str, places: dict[KeyPath, str]) -> str:
@@ -142,7 +148,7 @@ def _line(details: ErrorDetails, where: str, places: dict[KeyPath, str]) -> str:
     if kind == "value_error":
         return f"{place}: {key}: {details['msg'].removeprefix('Value error, ')}"
     others = "".join(f", or {form}" for form in context.get("or", ()))
-    return f"{place}: {key} = {shown(value)}: expected {_expectation(kind, context, details['msg'])}{others}"
+    return f"{place}: {key} = {shown(value)}: expected {_expectation(kind, context, details['msg'], value)}{others}"
 
 
 def shown(value: Any) -> str:
@@ -151,13 +157,18 @@ def shown(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _expectation(kind: str, context: dict[str, Any], message: str) -> str:
+def _expectation(kind: str, context: dict[str, Any], message: str, value: Any) -> str:
     if kind in ("too_short", "too_long"):
         bound, number = ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
         entries = "entry" if context[number] == 1 else "entries"
         return f"{bound} {context[number]} {entries}, found {context['actual_length']}"
     if kind == "string_pattern_mismatch":
         return f"letters, digits, dots, dashes and underscores that match {context['pattern']}"
+    if kind in ("int_type", "int_from_float"):
+        whole = isinstance(value, float) and value.is_integer() and abs(value) < 2**53
+        return "a whole number" + (f"; write {int(value)}" if whole else "")
+    for theirs, plainer in _PLAINER:
+        message = message.replace(theirs, plainer)
     return _EXPECTED.get(kind, message.removeprefix("Input should be "))
 
 
@@ -201,7 +212,8 @@ def _nearest_key(location: tuple[str | int, ...]) -> str:
     refused = str(location[-1])
     siblings = list(dict.fromkeys(name for model in models for name in model.model_fields))
     name = _OTHER_NAMES.get(refused, refused)
-    if near := closest(name, siblings):
+    # What a name stands for is known; only what was typed can be mistyped.
+    if near := name if name in siblings else closest(refused, siblings):
         return f"; did you mean {'.'.join(map(str, (*parent, near)))}?"
     here = tuple(part for part in parent if isinstance(part, str))
     others = [part for model in models if issubclass(model, Part) and model.alike for part in model.choices()]

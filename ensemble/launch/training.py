@@ -16,6 +16,7 @@ from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, Ense
 from ensemble.launch.surroundings import in_words
 from ensemble.outside import json_capture, json_lines
 from ensemble.outside.long_work import heard
+from ensemble.outside.streams import open_missing_streams
 from ensemble.report.failures import failure_lines
 from ensemble.report.tables import print_evaluation
 from ensemble.run.driver import MakeExecutor
@@ -44,6 +45,7 @@ def guarded(main: Callable[[], int], again: str) -> NoReturn:
     """Run a door's main and leave with its exit code; errors a user can mend become one message."""
     with signals.ending_process():
         signals.install()
+        open_missing_streams()
         json_capture.begin()
         try:
             json_lines.check()

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from ensemble.config import weights_file
 from ensemble.config.network import Network, register_network
 from ensemble.errors import ConfigError, first_line
+from ensemble.outside.long_work import working
 
 if TYPE_CHECKING:
     from torch import nn
@@ -185,7 +186,8 @@ def _timm() -> Any:
 
 def _weights_of_torchvision(architecture: str, name: str) -> Any:
     """torchvision's weights of that name; None for a network that it does not have. Raises ConfigError where they are not known."""
-    from torchvision import models  # slow to import
+    with working("importing torchvision, which knows its weights"):
+        from torchvision import models
 
     if architecture not in models.list_models(module=models):
         return None

@@ -21,6 +21,7 @@ from ensemble.data import DATASETS
 from ensemble.data.files import data_root
 from ensemble.errors import ConfigError
 from ensemble.models import ImageShape, build_model, num_parameters
+from ensemble.outside.long_work import working
 from ensemble.outside.names import shown
 from ensemble.report.layer_table import LayerRow, layer_rows
 from ensemble.tracking.terminal import open_table_console
@@ -32,18 +33,25 @@ _MNIST: tuple[ImageShape, int] = ((1, 28, 28), 10)
 
 def list_models() -> list[dict[str, Any]]:
     """Every network: name, what it is, keys with defaults, parameters with those defaults on MNIST, stackable."""
-    rows = []
-    for name, network in Network.registry.all().items():
-        fields = {key: field for key, field in network.model_fields.items() if key not in Network.model_fields}
-        needed = [key for key, field in fields.items() if field.is_required()]
-        model = None if needed else build_model(network(name=name), *_MNIST)
-        rows.append({
-            "name": name, "description": (network.__doc__ or "").strip(),
-            "keys": {key: "(needed)" if key in needed else field.default for key, field in fields.items()},
-            "parameters": None if model is None else num_parameters(model),
-            "stackable": model is None or not unstackable(model),
-        })  # fmt: skip
+    networks = Network.registry.all()
+    with working("building the networks", len(networks)) as done:  # for the first, torch and torchvision are imported
+        rows = []
+        for name, network in networks.items():
+            rows.append(_listed(name, network))
+            done()
     return rows
+
+
+def _listed(name: str, network: type[Network]) -> dict[str, Any]:
+    fields = {key: field for key, field in network.model_fields.items() if key not in Network.model_fields}
+    needed = [key for key, field in fields.items() if field.is_required()]
+    model = None if needed else build_model(network(name=name), *_MNIST)
+    return {
+        "name": name, "description": (network.__doc__ or "").strip(),
+        "keys": {key: "(needed)" if key in needed else field.default for key, field in fields.items()},
+        "parameters": None if model is None else num_parameters(model),
+        "stackable": model is None or not unstackable(model),
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from ensemble.errors import StorageError
 from ensemble.events import Event, from_json
+from ensemble.storage.damage import what_to_do
+from ensemble.storage.names import EVENTS
+
+_REMEDY = "if a newer version wrote it, use that one; else " + what_to_do(EVENTS)
 
 
 def parse_events(lines: Iterable[bytes], path: Path, first: int = 1) -> Iterator[tuple[float, Event]]:
@@ -25,11 +29,15 @@ def _parse(line: bytes, where: str) -> tuple[float, Event]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:  # of JSON or of UTF-8, nested without end
-        raise StorageError(f"{where}: the event log is damaged: no JSON ({error}): {line.rstrip()[:80]!r}") from error
+        raise StorageError(
+            f"{where}: the event log is damaged: no JSON ({error}): {line.rstrip()[:80]!r}; {_REMEDY}"
+        ) from error
     time = record.get("time") if isinstance(record, dict) else None
     if not isinstance(time, int | float) or isinstance(time, bool):
-        raise StorageError(f"{where}: the event log is damaged: no event with a time: {line.rstrip()[:80]!r}")
+        raise StorageError(
+            f"{where}: the event log is damaged: no event with a time: {line.rstrip()[:80]!r}; {_REMEDY}"
+        )
     try:
         return float(time), from_json(record)
     except (StorageError, OverflowError) as error:
-        raise StorageError(f"{where}: {error}") from error
+        raise StorageError(f"{where}: {error}; {_REMEDY}") from error

@@ -112,7 +112,9 @@ def parse_part(content: bytes, where: Path) -> JournalPart:
     """A part. Raises StorageError naming it where it is none, or of another version."""
     part = json_model(content, where, JournalPart)
     if part.format != FORMAT:
-        raise StorageError(f"{where}: of another version (format {part.format}, this program reads {FORMAT})")
+        raise StorageError(
+            f"{where}: of another version (format {part.format}, this program reads {FORMAT}); use the version of the program that wrote it, or a newer one"
+        )
     return part
 
 

@@ -94,7 +94,9 @@ def parse_manifest(content: bytes, where: Path) -> Manifest:
     """A manifest that says of itself that it is whole. Raises StorageError naming it otherwise."""
     found = json_model(content, where, Manifest)
     if found.version != VERSION:
-        raise StorageError(f"{where}: of another version (format {found.version}, this program reads {VERSION})")
+        raise StorageError(
+            f"{where}: of another version (format {found.version}, this program reads {VERSION}); use the version of the program that wrote it, or a newer one"
+        )
     if strange := [name for name in found.files if not _is_inside(name)]:
         raise StorageError(f"{where}: damaged: lists {strange[0][:80]!r}, which is no file of this folder")
     if found.names_sha256 is None and found.entries_sha256 is not None:

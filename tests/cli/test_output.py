@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -130,7 +131,18 @@ def run(*words: str, stdout: int | None = None, cwd: Path, limit: float = 60) ->
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full on this system")
-@pytest.mark.parametrize("words", [["config", "x.yaml"], ["config", "x.yaml", "--json"], ["datasets"], ["models"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["config", "x.yaml"],
+        ["config", "x.yaml", "--json"],
+        ["datasets"],
+        ["models"],
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+    ],
+)
 def test_output_to_a_full_disk_ends_with_the_code_of_storage(here: Path, words: list[str]) -> None:
     done = run(*words, cwd=here)
     assert done.returncode == 6
@@ -138,6 +150,16 @@ def test_output_to_a_full_disk_ends_with_the_code_of_storage(here: Path, words: 
         done.stderr.decode().strip()
         == "error: the output cannot be written: No space left on device; free space, or send it elsewhere"
     )
+
+
+@pytest.mark.parametrize("words", ["config x.yaml", "--help", "config nowhere.yaml", "card nowhere"])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_no_exit_code(here: Path, words: str, closed: str) -> None:
+    """As under `ensemble ... >&-`, where Python has no sys.stdout at all."""
+    command = f"exec {shlex.quote(sys.executable)} -m ensemble {words} {closed}"
+    done = subprocess.run(["sh", "-c", command], cwd=here, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == {"config nowhere.yaml": 2, "card nowhere": 6}.get(words, 0), done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_reader_that_leaves_early_is_no_error(here: Path) -> None:

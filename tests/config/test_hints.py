@@ -89,7 +89,7 @@ def test_edits() -> None:
     ("override", "expected"),
     [
         ("training.class_weights=balnced", "= 'balnced': expected one of none, balanced, or {NAME: NUMBER, ...}; did you mean balanced?"),
-        ("training.class_weights={a: -1.0}", "training.class_weights.a = -1.0: expected greater than 0"),
+        ("training.class_weights={a: -1.0}", "training.class_weights.a = -1.0: expected more than 0"),
         ("training.class_weights=[1]", "= [1]: expected one of none, balanced, or {NAME: NUMBER, ...}"),
         ("model.freeze=backbon", "= 'backbon': expected one of none, backbone, or a list; did you mean backbone?"),
         ("model.freeze={a: 1}", '= {"a": 1}: expected one of none, backbone, or a list'),
@@ -106,3 +106,12 @@ def test_of_a_key_with_several_forms_only_the_one_that_was_given_is_explained(
     assert expected in str(caught.value)
     assert "1 mistake in" in str(caught.value)
     assert "[" not in str(caught.value).partition(" = ")[0].rpartition(": ")[2], "names of types are not for people"
+
+
+def test_a_name_of_other_programs_is_translated_exactly(tmp_path: Path) -> None:
+    """`num_workers` stands for compute.slots, which is no mistyped training.loss."""
+    path = tmp_path / "c.yaml"
+    path.write_text("name: c\nnum_members: 2\nmethod: {name: bagging}\nmodel: {name: mlp}\ndata: {name: digits}\n")
+    for word in ("training.num_workers=4", "num_workers=4", "data.num_workers=4"):
+        with pytest.raises(ConfigError, match=r"unknown key; did you mean compute\.slots\?"):
+            load_config(path, [word])

@@ -88,8 +88,8 @@ def test_all_mistakes_are_listed_at_once_with_line_value_and_nearest_name(tmp_pa
         "some.yaml:3: model.width: unknown key; did you mean model.widths?",
         "some.yaml:4: trainig: unknown key; did you mean training?",
         "some.yaml:6: training.learning_rate: unknown key; did you mean training.lr?",
-        "some.yaml:7: training.lr = 'fast': expected a valid number",
-        "some.yaml:8: training.epochs = -1: expected greater than or equal to 1",
+        "some.yaml:7: training.lr = 'fast': expected a number",
+        "some.yaml:8: training.epochs = -1: expected at least 1",
         "some.yaml:9: training.optimizer = 'adm'",
         "did you mean adam?",
         "command line: training.batchsize: unknown key; did you mean training.batch_size?",
@@ -207,3 +207,21 @@ def test_every_shipped_sweep_loads(path: Path) -> None:
     plan = load_sweep(path, [])
     assert plan.in_one_run
     assert plan.mixed().total_members == len(plan.settings) * plan.seeds
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("seed=1e3", "seed = 1000.0: expected a whole number; write 1000"), ("seed=1.0", "seed = 1.0: expected a whole number; write 1"),
+        ("seed=1.5", "seed = 1.5: expected a whole number"), ("seed=1_000", "seed = '1_000': expected a whole number"),
+        ("seed=1:30", "seed = '1:30': expected a whole number"), ("training.epochs=0", "training.epochs = 0: expected at least 1"),
+        ("training.lr=1,5", "training.lr = '1,5': expected a number"), ("training.lr=0", "training.lr = 0: expected more than 0"),
+        ("tracking.metrics_port=99999", "tracking.metrics_port = 99999: expected at most 65535"),
+    ],
+)  # fmt: skip
+def test_numbers_are_explained_in_the_words_of_a_person(tmp_path: Path, word: str, said: str) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("name: c\nnum_members: 2\nmethod: {name: bagging}\nmodel: {name: mlp}\ndata: {name: digits}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, [word])
+    assert str(caught.value).splitlines()[-1] == f"  command line: {said}"

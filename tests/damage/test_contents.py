@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,8 @@ from ensemble.results.checking import check_run
 from ensemble.results.voters import load_voters
 from ensemble.storage import RunFolder
 from tests.amounts import examples
-from tests.damage.commands import call, said
+from tests.damage.commands import call, said, train_in
+from tests.damage.conftest import CONFIG
 
 MEMBER = "members/0000"
 TREES = (
@@ -78,7 +80,7 @@ def mutated(name: str, content: bytes, chance: random.Random) -> bytes:
         buffer = io.BytesIO()
         np.savez(buffer, **changed)
         return buffer.getvalue()
-    if name in TEXTS:
+    if name.endswith((".csv", ".jsonl", ".safetensors")):
         position = chance.randrange(len(content))
         return chance.choice(
             [
@@ -128,6 +130,56 @@ def test_no_content_is_a_mistake_of_the_program(run: Path, relist: Relist, name:
     finally:
         (run / name).write_bytes(sound)
         (run / "manifest.json").write_bytes(manifest)
+
+
+@pytest.fixture(scope="module")
+def fuller(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has what the plain one lacks: a baseline, votes on further sets, what a prediction costs."""
+    sets = [
+        {"name": "noisy", "kind": "shifted", "corruptions": [{"gaussian_noise": [1, 3]}]},
+        {"name": "alien", "kind": "unknown", "data": {"name": "digits"}, "corruptions": ["stripe"], "max_images": 20},
+    ]
+    config = {**CONFIG, "name": "f", "baseline": True, "evaluation": {"sets": sets}}
+    home = train_in(tmp_path_factory.mktemp("fuller"), config)
+    result = call("cost", str(home / "runs/f"))
+    assert result.exit_code == 0, said(result)
+    return home
+
+
+FURTHER = (
+    "baseline/member.json", "baseline/votes.npz", "baseline/history.csv", "baseline/weights.safetensors", "cost.json",
+    "votes/noisy/set.json", "votes/noisy/labels.npz", "votes/noisy/0001.npz", "votes/alien/set.json", "votes/alien/0000.npz",
+    "predictions.csv", "leaderboard.csv", "wrong.npz", "events.jsonl",
+)  # fmt: skip
+
+
+@settings(max_examples=examples(24), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@given(st.sampled_from(FURTHER), st.integers(0, 2**32), st.booleans())
+def test_nor_are_those_of_a_fuller_run_in_any_command(
+    fuller: Path, relist: Relist, name: str, seed: int, listed: bool
+) -> None:
+    """Commands that read a run read its further files too; one of them, and every reader, is asked at a time."""
+    run, chance = fuller / "runs/f", random.Random(seed)
+    sound, manifest = (run / name).read_bytes(), (run / "manifest.json").read_bytes()
+    words = chance.choice(COMMANDS)
+    try:
+        (run / name).write_bytes(mutated(name, sound, chance))
+        if listed:
+            relist(run, name)
+        for read in READERS:
+            error = refusal(read, run)
+            assert error is None or (error.exit_code in range(2, 7) and str(run) in str(error)), error
+        result = call(*(word.replace("RUN", str(run)) for word in words))
+        assert result.exit_code in {0, *range(2, 7)}, (words, name, said(result))
+    finally:
+        (run / name).write_bytes(sound)
+        (run / "manifest.json").write_bytes(manifest)
+
+
+COMMANDS = (
+    ("evaluate", "RUN", "--json"), ("evaluate", "RUN", "--all"), ("card", "RUN"), ("check", "RUN"), ("runs", "RUN", "--json"),
+    ("runs", "RUN", "--cost"), ("watch", "RUN"), ("compare", "RUN:members", "RUN:0"),
+)  # fmt: skip
 
 
 @settings(max_examples=examples(20), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

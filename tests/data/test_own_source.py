@@ -107,7 +107,7 @@ def test_its_keys_are_checked_like_all_others(tmp_path: Path) -> None:
         return str(error.value)
 
     assert "data.sied: unknown key; did you mean data.side?" in mistake(name="bars", sied=3)
-    assert "data.side = 2: expected greater than or equal to 4" in mistake(name="bars", side=2)
+    assert "data.side = 2: expected at least 4" in mistake(name="bars", side=2)
     assert "layout has no effect with data set bars, which takes side, tone" in mistake(name="bars", layout="x")
     assert "side has no effect with data set mnist, which takes root" in mistake(name="mnist", side=8)
     assert (

@@ -280,7 +280,7 @@ def test_the_weighted_vote_is_the_headline_unless_the_user_says_otherwise():
         (8, {"chains": 3, "folds": 2}, "expected a multiple of 6"),
         (8, {"error_rows": "training", "folds": 2}, "folds has no effect with error_rows: training"),
         (8, {"use_weights": "guess"}, "expected one of resample, resample_every_epoch, loss"),
-        (8, {"learning_rate": 0.0}, "greater than 0"),
+        (8, {"learning_rate": 0.0}, "more than 0"),
     ],
 )
 def test_configurations_that_cannot_mean_anything(members, method, expected):

@@ -115,7 +115,7 @@ def test_its_keys_are_checked_like_all_others() -> None:
         return str(error.value)
 
     assert "model.widht: unknown key; did you mean model.width?" in mistake(name="tiny", widht=3)
-    assert "model.width = 0: expected greater than or equal to 1" in mistake(name="tiny", width=0)
+    assert "model.width = 0: expected at least 1" in mistake(name="tiny", width=0)
     assert "model.name = 'tyni': expected one of lenet5" in mistake(name="tyni")
     assert "did you mean tiny?" in mistake(name="tinny")
     assert kind_of(("model", "ending")) == "text"

@@ -157,7 +157,7 @@ def test_its_keys_are_checked_like_all_others(tmp_path: Path) -> None:
         return str(error.value)
 
     assert "tracking.toy.evry: unknown key; did you mean tracking.toy.every?" in mistake(toy={"evry": 2})
-    assert "tracking.toy.every = 0: expected greater than or equal to 1" in mistake(toy={"every": 0})
+    assert "tracking.toy.every = 0: expected at least 1" in mistake(toy={"every": 0})
     assert "tracking.toi: unknown key; did you mean tracking.toy?" in mistake(toi={})
     assert "tracking.toy: expected a section of keys, found true" in mistake(toy=True)
     assert "tracking.sign = 3: expected text" in mistake(sign=3)
