@@ -34,16 +34,18 @@ $(STAMP): requirements.txt pyproject.toml
 
 # As many at a time as there are cores (tests/conftest.py); those with a limit in seconds run alone.
 SIDE_BY_SIDE := -n auto --dist worksteal
+# The files that hold the latter: collecting all others takes longer than these tests.
+TIMED_FILES = $(shell grep -rl --include='*.py' 'mark\.timed' tests)
 
 test: install
-	$(BIN)/python -m pytest -q -m "timed and not gpu_full and not long"
+	$(BIN)/python -m pytest -q -m "timed and not gpu_full and not long" $(TIMED_FILES)
 	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not timed and not gpu_full and not long"
 
 test-fast: install
 	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not timed and not gpu_full and not long and not slow"
 
 test-all: install
-	$(BIN)/python -m pytest -q -m "timed and not gpu_full"
+	$(BIN)/python -m pytest -q -m "timed and not gpu_full" $(TIMED_FILES)
 	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) -m "not timed and not gpu_full"
 
 test-gpu: install

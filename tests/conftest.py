@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
 import sys
@@ -89,6 +91,7 @@ SLOW = (
     "test_gpu_benchmark_runner",
     "test_mapped_runs",
     "test_predictions",
+    "test_preloaded",
     "test_python_entrance",
     "test_repeats",
     "test_reproduction",
@@ -123,13 +126,49 @@ SLOW = (
 )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Millions of objects of modules and tests come to stay: nobody looks for garbage among them before the end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        atexit.register(gc.unfreeze)
+
+
+# Those with tests of a minute or more: begun first, so that no process waits for another's last test.
+LONGEST = (
+    "docs/test_guides",
+    "launch/test_chaos",
+    "executors/test_ray_nodes",
+    "launch/test_slurm",
+    "launch/test_submit",
+)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Importing the files that `make test-fast` leaves out would take longer than its tests."""
+    left_out = (
+        "not slow" in config.option.markexpr and collection_path.suffix == ".py" and _is_in(collection_path, SLOW)
+    )
+    return True if left_out else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives the marker `slow` to what lies in those files."""
-    here = Path(__file__).parent
+    """Gives the marker `slow` to what lies in those files, and puts the longest first."""
     for item in items:
-        inside = item.path.relative_to(here) if item.path.is_relative_to(here) else item.path
-        if inside.parts[0] in SLOW or inside.with_suffix("").as_posix() in SLOW:
+        if _is_in(item.path, SLOW):
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: not _is_in(item.path, LONGEST))
+
+
+def _is_in(path: Path, names: tuple[str, ...]) -> bool:
+    """Whether a file is named there, or lies in a folder that is."""
+    here = Path(__file__).parent
+    inside = path.relative_to(here) if path.is_relative_to(here) else path
+    return inside.parts[0] in names or inside.with_suffix("").as_posix() in names
 
 
 @pytest.fixture(autouse=True)

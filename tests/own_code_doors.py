@@ -11,6 +11,7 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from ensemble.commands.main import main
+from tests import preloaded
 
 DOORS = {
     "inline": ["-m", "ensemble", "train", "own.yaml", "-q"],
@@ -26,7 +27,8 @@ def same_weights_through_every_door(home: Path, members: int) -> None:
     """Train own.yaml of a folder, which is the working directory, through each; the weights must be equal to the bit."""
     for name, words in DOORS.items():
         command = [sys.executable, *words, f"output_dir={name}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+        start = subprocess.run if name == "ranks" else preloaded.run  # a launcher looks at who started whom
+        done = start(command, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stderr
         for number in range(members):
             file = f"own/members/{number:04d}/weights.safetensors"

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests import preloaded
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_it_runs_and_says_something(example: Path, tmp_path: Path) -> None:
-    done = subprocess.run(
+    done = preloaded.run(
         [sys.executable, str(example), str(tmp_path / "runs")],
         cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
@@ -28,7 +29,7 @@ def test_it_runs_and_says_something(example: Path, tmp_path: Path) -> None:
 def test_the_configuration_beside_its_network_trains(tmp_path: Path) -> None:
     config = EXAMPLES[0].parent / "own_file" / "digits.yaml"
     words = ["-m", "ensemble", "train", str(config), "-q", "training.epochs=1", "num_members=2", "--json"]
-    done = subprocess.run(
+    done = preloaded.run(
         [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr

@@ -25,6 +25,7 @@ from ensemble.errors import ConfigError
 from ensemble.storage import RunFolder
 from ensemble.training.start import starting_tensors
 from ensemble.training.suitability import starts
+from tests import preloaded
 
 CNN: dict[str, Any] = {"name": "cnn", "widths": [4, 6], "batch_norm": True, "fully_connected": [8]}
 KEYS: dict[str, Any] = {
@@ -87,7 +88,7 @@ def test_workers_of_ray_need_no_file_and_give_the_same_bits(home: Path) -> None:
     common = ["model.freeze=[0, 1]", "training.lr_backbone_factor=0.1", "compute.stack_size=1"]
     assert run("train", "tuned.yaml", "-q", "output_dir=inline", *common).exit_code == 0
     words = [sys.executable, "-m", "ensemble", "train", "tuned.yaml", "-q", "compute.executor=ray", "compute.slots=2"]
-    done = subprocess.run([*words, "output_dir=ray", *common], capture_output=True, text=True, check=False, timeout=240)
+    done = preloaded.run([*words, "output_dir=ray", *common], capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     for number in range(2):
         file = f"tuned/members/{number:04d}/weights.safetensors"

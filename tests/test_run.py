@@ -27,6 +27,7 @@ from ensemble.storage import RunFolder
 from ensemble.tracking.event_log import read_events
 from ensemble.training.job import Ways
 from ensemble.types import Checkpoint, Failure, Task
+from tests import preloaded
 
 CONFIG: dict[str, Any] = {
     "name": "run", "seed": 3, "num_members": 4, "method": {"name": "bagging"}, "baseline": False, "model": {"name": "mlp", "widths": (16,)},
@@ -366,7 +367,7 @@ def test_ray_and_inline_give_the_same_bits(tmp_path: Path) -> None:
     for executor, extra in (("inline", []), ("ray", []), ("ray", ["compute.slots=1"])):
         root = tmp_path / f"{executor}{len(extra)}"
         root.mkdir()
-        done = subprocess.run(
+        done = preloaded.run(
             command(root, f"compute.executor={executor}", *extra, "--json", "--quiet"),
             capture_output=True, text=True, timeout=240, check=True,
         )  # fmt: skip

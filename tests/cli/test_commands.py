@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
+
 GOOD = """
 name: small
 num_members: 4
@@ -26,7 +28,7 @@ def ensemble(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "ensemble", *arguments]
     # Whatever data sets the machine has, the commands see an empty folder.
     environment = {name: value for name, value in os.environ.items() if name != "ENSEMBLE_DATA"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    return preloaded.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")

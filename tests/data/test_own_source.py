@@ -30,6 +30,7 @@ from ensemble.errors import ConfigError, DataError
 from ensemble.executors import InlineExecutor
 from ensemble.run.run import run_ensemble
 from ensemble.storage import RunFolder
+from tests import preloaded
 from tests.installed_package import install
 
 KEYS: dict[str, Any] = {
@@ -220,7 +221,7 @@ def test_a_script_registers_one_for_ray(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(text)
     for executor in ("inline", "ray"):
         words = [sys.executable, "own.py", executor, executor]
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+        done = preloaded.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stderr
     for number in range(5):
         file = f"stripes/members/{number:04d}/weights.safetensors"
@@ -234,7 +235,7 @@ def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.Mon
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "ensemble", *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+        return preloaded.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
 
     (tmp_path / "own.yaml").write_text(json.dumps({**KEYS, "data": {"name": "ramps_of_a_package", "size": 9}}))
     done = run("train", "own.yaml", "-q", "training.epochs=20")

@@ -15,6 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import preloaded
+
 _BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (?P<name>[\w./-]+\.(?:py|yaml))$")
 _FIGURE = re.compile(r"\d[\d.,:e-]*")
@@ -83,10 +85,10 @@ _MARK = "what the new lines of the session say:"
 
 def _carried_out(words: list[str], folder: Path, where: str) -> str:
     environment = {
-        **os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "ENSEMBLE_CACHE": str(folder / ".cache"),
-        "WANDB_MODE": "disabled", "PYTHONUNBUFFERED": "1", "COLUMNS": "120",
+        **os.environ, "ENSEMBLE_CACHE": str(folder / ".cache"), "WANDB_MODE": "disabled", "PYTHONUNBUFFERED": "1", "COLUMNS": "120",
     }  # fmt: skip
-    done = subprocess.run(
+    environment["PATH"] = f"{preloaded.search_path(environment)}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = preloaded.run(
         words, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=600,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip

@@ -6,7 +6,6 @@ import csv
 import html
 import json
 import re
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -41,6 +40,7 @@ from ensemble.executors import InlineExecutor
 from ensemble.report.card import model_card
 from ensemble.run.run import run_ensemble
 from ensemble.tracking.event_log import read_events
+from tests import preloaded
 from tests.installed_package import install
 from tests.tracking.wandb_reader import plain, read_folder
 
@@ -369,7 +369,7 @@ def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.Mon
 
     def run(*words: str) -> str:
         command = [sys.executable, "-m", "ensemble", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = preloaded.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

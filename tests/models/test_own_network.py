@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from ensemble.registry import Registry
 from ensemble.results.judging import judge
 from ensemble.run.run import run_ensemble
 from ensemble.storage import RunFolder
+from tests import preloaded
 from tests.installed_package import install
 
 KEYS: dict[str, Any] = {
@@ -171,12 +171,12 @@ def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "own.yaml").write_text(json.dumps({**KEYS, "model": {"name": "plain_of_a_package", "bias": False}}))
     for number, executor in enumerate(("inline", "ray")):
         words = ["-m", "ensemble", "train", "own.yaml", "-q", f"compute.executor={executor}", f"output_dir={number}"]
-        done = subprocess.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = preloaded.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     weights = [(tmp_path / f"{number}/own/members/0002/weights.safetensors").read_bytes() for number in (0, 1)]
     assert weights[0] == weights[1]
     (tmp_path / "own.yaml").write_text(json.dumps({**KEYS, "model": {"name": "broken_of_a_package"}}))
-    done = subprocess.run(
+    done = preloaded.run(
         [sys.executable, "-m", "ensemble", "config", "own.yaml"],
         cwd=tmp_path,
         capture_output=True,

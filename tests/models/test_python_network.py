@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ensemble.errors import ConfigError
 from ensemble.models import build_model, num_parameters
 from ensemble.models.work import activation_sizes, multiply_adds
 from ensemble.outside import own_code
+from tests import preloaded
 from tests.own_code_doors import same_weights_through_every_door, trained_without_its_files
 
 NETS = """
@@ -178,14 +178,14 @@ def test_a_class_or_function_of_a_script(home: Path) -> None:
     for executor in ("inline", "ray"):
         script.write_text(SCRIPT.replace("GUARD", '__name__ == "__main__"'))
         words = [sys.executable, str(script), executor]
-        done = subprocess.run(words, cwd=home, capture_output=True, text=True, check=False, timeout=120)
+        done = preloaded.run(words, cwd=home, capture_output=True, text=True, check=False, timeout=120)
         assert (done.returncode, done.stdout) == (0, "make (1, 10) {'width': 6}\n"), done.stderr
         if executor == "inline":
             (home / "runs").rename(home / "inline")
     weights = "script/members/0001/weights.safetensors"
     assert (home / "runs" / weights).read_bytes() == (home / "inline" / weights).read_bytes()
     script.write_text(SCRIPT.replace("GUARD", "True"))
-    done = subprocess.run(words, cwd=home, capture_output=True, text=True, check=False, timeout=120)
+    done = preloaded.run(words, cwd=home, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
     assert "put the training under `if __name__" in done.stderr
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import preloaded
 from tests.damage.commands import train_in
 
 CONFIG: dict[str, Any] = {
@@ -50,7 +51,7 @@ def elsewhere(home: Path) -> Iterator[Begin]:
         command = [sys.executable, "-m", "ensemble", "train", "one.yaml", f"name={name}", *words, "-q"]
         log = home / "runs" / name / "events.jsonl"
         before = log.read_text().count("EpochFinished") if log.exists() else 0
-        process = subprocess.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = preloaded.Popen(command, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(process)
         until = time.monotonic() + 120
         while not log.exists() or log.read_text().count("EpochFinished") < before + 2 * epochs:

@@ -24,6 +24,7 @@ from ensemble.storage.fetched_run import fetched_run
 from ensemble.storage.listed_folder import ListedFolder
 from ensemble.storage.names import EVENTS
 from ensemble.storage.remote import LEFT, OWNER, Mirror, local_root
+from tests import preloaded
 
 CONFIG: dict[str, Any] = {"name": "run", "seed": 1}
 PLAN = {"stack_sizes": {}}
@@ -227,7 +228,7 @@ def test_a_killed_run_is_finished_on_another_machine(tmp_path: Path) -> None:
         return {**os.environ, "ENSEMBLE_CACHE": str(tmp_path / name), "OMP_NUM_THREADS": "1"}
 
     bucket = tmp_path / "bucket"
-    first = subprocess.Popen(command(f"file://{bucket}"), env=machine("one"), stdout=subprocess.DEVNULL)
+    first = preloaded.Popen(command(f"file://{bucket}"), env=machine("one"), stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
         while not list(bucket.glob("far/checkpoints/*")) and time.monotonic() < deadline:
@@ -235,11 +236,11 @@ def test_a_killed_run_is_finished_on_another_machine(tmp_path: Path) -> None:
     finally:
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
-    done = subprocess.run(
+    done = preloaded.run(
         command(f"file://{bucket}"), env=machine("two"), capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
-    calm = subprocess.run(
+    calm = preloaded.run(
         command(str(tmp_path / "calm")), env=machine("three"), capture_output=True, timeout=240, check=False
     )
     assert calm.returncode == 0
@@ -250,7 +251,7 @@ def test_a_killed_run_is_finished_on_another_machine(tmp_path: Path) -> None:
 
     assert digests(bucket / "far") == digests(tmp_path / "calm" / "far")
     assert len(digests(bucket / "far")) == 4
-    shown = subprocess.run(
+    shown = preloaded.run(
         [sys.executable, "-m", "ensemble", "evaluate", f"file://{bucket}/far"],
         env=machine("four"), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip

@@ -27,6 +27,7 @@ from ensemble.tracking.build import build_trackers
 from ensemble.tracking.metrics import METRICS, Figures
 from ensemble.tracking.metrics_endpoint import MetricsEndpoint
 from ensemble.tracking.ray_metrics import RayMetrics
+from tests import preloaded
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run
 from tests.executors.test_local_ray import is_loopback, listening
 
@@ -139,7 +140,7 @@ def command(tmp_path: Path, *words: str) -> list[str]:
 def test_a_port_in_use_ends_the_start_before_anything_is_trained(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        ended = subprocess.run(
+        ended = preloaded.run(
             command(tmp_path, f"tracking.metrics_port={port}"), capture_output=True, text=True, timeout=120, cwd=ROOT
         )
     assert ended.returncode == ConfigError.exit_code
@@ -147,7 +148,7 @@ def test_a_port_in_use_ends_the_start_before_anything_is_trained(tmp_path: Path)
         f"error: tracking.metrics_port: port {port} of 127.0.0.1 cannot be used: Address already in use" in ended.stderr
     )
     assert not list((tmp_path / "seen").glob("members/*"))
-    again = subprocess.run(
+    again = preloaded.run(
         command(tmp_path, f"tracking.metrics_port={port}"), capture_output=True, text=True, timeout=200, cwd=ROOT
     )
     assert again.returncode == 0, again.stderr
@@ -156,7 +157,7 @@ def test_a_port_in_use_ends_the_start_before_anything_is_trained(tmp_path: Path)
 @pytest.mark.timeout(200)
 def test_a_run_listens_on_the_loopback_interface_alone_and_answers_while_it_trains(tmp_path: Path) -> None:
     words = command(tmp_path, "tracking.metrics_port=0", "training.epochs=100000")
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT) as run:
+    with preloaded.Popen(words, stderr=subprocess.PIPE, text=True, cwd=ROOT) as run:
         try:
             assert run.stderr is not None
             url = next(line for line in run.stderr if "metrics for Prometheus" in line).split()[-1]

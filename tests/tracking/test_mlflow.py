@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from ensemble.tracking.mlflow_runs import MlflowRuns
 from ensemble.tracking.projected import ProjectedTracker
 from ensemble.tracking.trackers.mlflow import MlflowConfig, require_mlflow, tracking_uri
 from ensemble.tracking.wandb_projection import Shown
+from tests import preloaded
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run
 from tests.tracking.judgement import keep_judgement
 from tests.tracking.killed_run import killed_in_the_midst
@@ -225,7 +225,7 @@ def test_a_run_that_was_killed_shows_each_epoch_once(tmp_path):
     root.mkdir()
     log = root / "bag" / "events.jsonl"
     killed_in_the_midst(command(root), log, 25)
-    done = subprocess.run(command(root), check=True, capture_output=True, text=True, timeout=240)
+    done = preloaded.run(command(root), check=True, capture_output=True, text=True, timeout=240)
     assert "mlflow" not in done.stderr.lower()
     assert {path.name for path in root.iterdir()} == {"bag", "bag.yaml", "mlflow.db", ".mlflow-artifacts"}
     store, histories = Store(root), latest_histories(log)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from ensemble.tracking.figures import ENSEMBLE, MEMBER
 from ensemble.tracking.projected import ProjectedTracker
 from ensemble.tracking.tensorboard_files import TensorBoardFiles
 from ensemble.tracking.wandb_projection import Shown
+from tests import preloaded
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run, epoch
 from tests.tracking.judgement import keep_judgement
 from tests.tracking.killed_run import killed_in_the_midst
@@ -254,7 +254,7 @@ def command(root: Path) -> list[str]:
 def test_a_run_that_was_killed_shows_each_epoch_once(tmp_path):
     log = tmp_path / "bag" / "events.jsonl"
     killed_in_the_midst(command(tmp_path), log, 25)
-    subprocess.run(command(tmp_path), check=True, capture_output=True, timeout=240)
+    preloaded.run(command(tmp_path), check=True, capture_output=True, timeout=240)
     for _ in range(2):  # and once more, when nothing is left to train
         runs, histories = read(tmp_path / "bag"), latest_histories(log)
         assert list(runs) == ["ensemble", "m0000", "m0001", "m0002"]
@@ -268,4 +268,4 @@ def test_a_run_that_was_killed_shows_each_epoch_once(tmp_path):
         judged = json.loads((tmp_path / "bag" / "evaluation.json").read_text())["leaderboard"]
         assert ensemble["error/test"] == near((0, next(row["test_error"] for row in judged if row["headline"])))
         assert '"tensorboard' not in (tmp_path / "bag" / "manifest.json").read_text()
-        subprocess.run(command(tmp_path), check=True, capture_output=True, timeout=240)
+        preloaded.run(command(tmp_path), check=True, capture_output=True, timeout=240)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+from tests import preloaded
 from tests.tracking.killed_run import killed_in_the_midst
 from tests.tracking.wandb_reader import RunFile, plain, read_folder
 
@@ -45,11 +45,11 @@ def test_replay_of_a_killed_run_equals_an_undisturbed_one(tmp_path: Path) -> Non
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     for root in (calm, killed):
         root.mkdir()
-    subprocess.run(train(calm), check=True, capture_output=True, timeout=240)
+    preloaded.run(train(calm), check=True, capture_output=True, timeout=240)
     before = killed_in_the_midst(train(killed), killed / "bag" / "events.jsonl", 35)
     assert 35 < before < 90
-    subprocess.run(train(killed), check=True, capture_output=True, timeout=240)
-    subprocess.run(
+    preloaded.run(train(killed), check=True, capture_output=True, timeout=240)
+    preloaded.run(
         command(killed, "wandb", str(killed / "bag"), "--mode", "offline"), check=True, capture_output=True, timeout=120
     )
     expected, found = read_folder(calm / "bag"), read_folder(killed / "bag")
