@@ -19,13 +19,16 @@ _EVERYWHERE = (
     "layout", "value_range", "ground", "on_bad_image", "storage",
 )  # fmt: skip
 
+# Keys that came later, with the values that mean what their absence means.
+_DEFAULTS: Mapping[str, tuple[Any, ...]] = {"resize": (None, "crop"), "duplicates": (None, "tell")}
+
 
 def one_spelling(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved configuration, as plain values, for comparing: a square's size as one number, the default resize left out."""
+    """A resolved configuration, as plain values, for comparing: a square's size as one number, the default resize and duplicates left out."""
     data = config.get("data")
     if not isinstance(data, Mapping):
         return dict(config)
-    written = {key: value for key, value in data.items() if key != "resize" or value not in (None, "crop")}
+    written = {key: value for key, value in data.items() if value not in _DEFAULTS.get(key, ())}
     match data.get("image_size"):
         case [height, width] if height == width:
             written["image_size"] = height
