@@ -47,16 +47,37 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def head() -> Iterator[Cluster]:
+    """A head without CPUs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        # Workers unpickle the task functions of this suite by module name.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+        made = _begun()
+        yield made
+        ray.shutdown()
+        made.shutdown()
+
+
+def _begun(tries: int = 3) -> Cluster:
+    """A cluster whose head is up; Ray gives it half a minute, which is too little on a busy machine."""
+    try:
+        return Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    except Exception as error:
+        if "timed out during startup" not in str(error) or tries == 1:
+            raise
+        return _begun(tries - 1)
+
+
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head without CPUs; tests add the nodes."""
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    # Workers unpickle the task functions of this suite by module name.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    yield made
+def cluster(head: Cluster) -> Iterator[Cluster]:
+    """The head alone; tests add the nodes, which are taken away again."""
+    yield head
     ray.shutdown()
-    made.shutdown()
+    for node in list(head.worker_nodes):
+        head.remove_node(node)
+    head.wait_for_nodes(timeout=120)  # until the head knows
 
 
 def executor(cluster: Cluster, device: str = "cpu", **compute: Any) -> RayExecutor:
