@@ -11,11 +11,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from ensemble import signals
 from ensemble.config.schema import ComputeConfig
-from ensemble.errors import ComputeError
+from ensemble.errors import ComputeError, EnsembleError
 from ensemble.executors import local_ray
 from ensemble.executors.knocking import host_and_port, knock
 from ensemble.executors.native_calls import run_interruptibly
@@ -126,7 +125,9 @@ def _connect(address: str | None) -> None:
             raise ComputeError(
                 f"the Ray cluster at {address} has not let this process in for {_CONNECT_S:g} s; check that its head is well and of the same Ray version ({ray.__version__}), or use compute.executor=inline"
             )
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except EnsembleError:
+        raise
+    except Exception as error:  # Ray raises this very class where a node does not start in time
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ComputeError(
             f"{where} could not be reached: {error}; {_remedy(error)}, or use compute.executor=inline"
@@ -141,6 +142,8 @@ def _joined(address: str, options: dict[str, Any]) -> bool:
 def _remedy(error: Exception) -> str:
     if isinstance(error, OSError) and not isinstance(error, ConnectionError):
         return f"Ray keeps its token in the home folder ({os.environ.get('HOME') or 'HOME is not set'}): set HOME to a folder that can be written, or RAY_AUTH_TOKEN_PATH to a file with a token, or RAY_AUTH_MODE=disabled on a machine that only you use"
+    if "timed out" in str(error):
+        return "the machine may be too busy or have too little memory: start the same command again"
     return "check compute.ray_address and RAY_AUTH_MODE"
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chaos import processes
-from ensemble.executors import local_ray
+from ensemble.errors import ComputeError
+from ensemble.executors import local_ray, ray_cluster
 
 DRIVER = """
 import sys
@@ -112,3 +113,23 @@ def test_the_next_start_removes_what_nobody_holds(tmp_path: Path, monkeypatch: p
     link.unlink()
     other.rmdir()
     base.rmdir()
+
+
+def test_a_node_that_does_not_start_in_time_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises the class Exception itself then, as it does for other troubles of a node."""
+    folders: list[Path] = []
+
+    def never(**options: object) -> None:
+        folders.append(Path(str(options["_temp_dir"])).parent)
+        raise Exception(
+            "The current node timed out during startup. This could happen because the raylet failed to start."
+        )
+
+    monkeypatch.setattr("ray.init", never)
+    with pytest.raises(
+        ComputeError,
+        match=r"a local Ray could not be reached: .* timed out .*too busy.*start the same command again, or use",
+    ):
+        ray_cluster.connect(None)
+    assert folders
+    assert not folders[0].exists()
