@@ -11,20 +11,33 @@ alone says.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
+from ensemble.config.groups import Group, GroupConfig
+from ensemble.config.method import MethodSection
 from ensemble.config.recipe import ExponentialConfig, PlateauConfig, StepConfig, TrainingConfig
-
-if TYPE_CHECKING:
-    from ensemble.config.groups import Group
-    from ensemble.config.schema import Experiment
 
 Control = Literal["longer", "wider"]
 MOST_EPOCHS = 100_000  # as `training.epochs`
 TIMES, WIDTH = "times_as_long", "width"  # what a control notes of itself, under `facts`
 
 
-def controls_problem(experiment: Experiment) -> str:
+class Asked(Protocol):
+    """What counts of an experiment (`schema.Experiment`, which imports this module)."""
+
+    @property
+    def controls(self) -> tuple[Control, ...]: ...
+    @property
+    def members(self) -> tuple[GroupConfig, ...]: ...
+    @property
+    def method(self) -> MethodSection: ...
+    @property
+    def groups(self) -> tuple[Group, ...]: ...
+    @property
+    def total_members(self) -> int: ...
+
+
+def controls_problem(experiment: Asked) -> str:
     """Why a run cannot have the controls it asks for; "" where it can."""
     wanted = experiment.controls
     if len(set(wanted)) < len(wanted):
@@ -42,7 +55,7 @@ def controls_problem(experiment: Experiment) -> str:
     return _problem_of_width(experiment) if "wider" in wanted else ""
 
 
-def _problem_of_width(experiment: Experiment) -> str:
+def _problem_of_width(experiment: Asked) -> str:
     model = experiment.groups[0].model
     if model.has_weights:
         return "controls: wider cannot start from model.weights, which are of the network's own width: leave wider out, or the weights"
@@ -54,13 +67,13 @@ def _problem_of_width(experiment: Experiment) -> str:
     return ""
 
 
-def epochs_together(experiment: Experiment) -> int:
+def epochs_together(experiment: Asked) -> int:
     """Passes over all training rows that take as much computation as all members have together, rounded."""
     epochs = sum(group.count * group.epochs for group in experiment.groups)
     return max(1, round(epochs * experiment.method.share_of_rows))
 
 
-def control_group(experiment: Experiment, control: Control, width: float = 1.0) -> Group:
+def control_group(experiment: Asked, control: Control, width: float = 1.0) -> Group:
     """The one network of a control, under the name of the members' group. width: of wider, as a multiple of the members' own."""
     group = experiment.groups[0]
     if control == "longer":

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ensemble.config import Experiment
 from ensemble.config.groups import NAME_PATTERN
+from ensemble.config.loading import WITHOUT
 from ensemble.errors import ConfigError
 from ensemble.storage.atomic import json_bytes, write_bytes
 from ensemble.storage.parsing import json_model
@@ -78,8 +79,8 @@ def as_try(experiment: Experiment, environment: Mapping[str, str]) -> tuple[Expe
         raise ConfigError(
             f"name is {experiment.name}, with the try's id {name} ({len(name)} characters); expected at most 64: give the configuration a shorter name"
         )
-    # As in a sweep of ours: tries are ranked by their vote, so the one network more is trained when somebody asks for it.
-    changed = {"name": name, **dict.fromkeys(experiment.left_open, False)}
+    # As in a sweep of ours: tries are ranked by their vote, so networks beside it are trained when somebody asks for them.
+    changed = {"name": name, **{key: WITHOUT[key] for key in experiment.left_open}}
     return experiment.model_copy(update=changed), f"try {found.run} of the W&B sweep {found.sweep}: run {name}"
 
 
