@@ -4,7 +4,7 @@
     NETWORKS.register(Mlp, "mlp")   # what importing ensemble.models.mlp does
     NETWORKS.find("mlp")            # Mlp; None for a name that nobody registered
 
-What a part's class must give is marked in its base by `@required`; one that does not give it is not registered.
+What a part's class must give is an abstract method of its base; one that does not give it is not registered.
 
 The package's own parts are imported when they are first asked for, so a registry costs nothing. Parts of installed packages
 are entry points of the registry's group; parts of a script are registered by a decorator before they are named.
@@ -15,22 +15,13 @@ from __future__ import annotations
 import functools
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import entry_points
-from types import FunctionType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from ensemble.errors import ConfigError
 
 Part = TypeVar("Part")
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-_REQUIRED: set[object] = set()
-
-
-def required(method: _Method) -> _Method:
-    """Marks a method of a base that every registered class must have of its own."""
-    _REQUIRED.add(method)
-    return method
 
 
 class Registry(Generic[Part]):
@@ -43,11 +34,11 @@ class Registry(Generic[Part]):
     def register(self, part: Part, *names: str) -> None:
         """Make a part known by these names.
 
-        Raises ConfigError where another part has one of them, TypeError where the part lacks a required method.
+        Raises ConfigError where another part has one of them, TypeError where the part lacks a method of its base.
         """
-        if (method := _missing(part)) is not None:
-            place = f"{method.__module__}.{method.__qualname__}"
-            raise TypeError(f"{getattr(part, '__name__', part)}: needs a method {method.__name__}, see {place}")
+        if missing := sorted(getattr(part, "__abstractmethods__", ())):
+            base = ".".join(_identity(getattr(part, missing[0])))
+            raise TypeError(f"{getattr(part, '__name__', part)}: needs a method {missing[0]}, see {base}")
         for name in names:
             there = self._parts.get(name)
             if (there is not None and _identity(there) != _identity(part)) or (
@@ -92,13 +83,3 @@ def _installed(group: str, _path: tuple[str, ...]) -> tuple[str, ...]:
 def _identity(part: object) -> tuple[str, str]:
     """Where a class or function was written: the same after a notebook's cell has run again."""
     return getattr(part, "__module__", ""), getattr(part, "__qualname__", repr(part))
-
-
-def _missing(part: object) -> FunctionType | None:
-    """A required method that a class has not given, or None."""
-    bases = part.__mro__ if isinstance(part, type) else ()
-    for base in bases:
-        for name, method in vars(base).items():
-            if isinstance(method, FunctionType) and method in _REQUIRED and getattr(part, name) is method:
-                return method
-    return None

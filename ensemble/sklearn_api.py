@@ -40,7 +40,8 @@ from ensemble.inference.abstaining import reject_rule, sets_rule
 from ensemble.methods import check_rows
 from ensemble.outside.paths import given_path
 from ensemble.results.run_data import require_same_data
-from ensemble.run.run import complete_plan, train_members
+from ensemble.run.first_plan import complete_plan
+from ensemble.run.run import train_members
 from ensemble.storage import RunFolder
 from ensemble.storage.mending import mend
 from ensemble.training import device_kind

@@ -100,7 +100,7 @@ def _union(choices: tuple[type[Part], ...]) -> TypeAdapter[Any]:
 
 
 def register(part: type[Part]) -> None:
-    """Make a part known by its names. Raises TypeError where it has none, or lacks a required method."""
+    """Make a part known by its names. Raises TypeError where it has none, or lacks a method of its base."""
     if not part.names():
         raise TypeError(f'{part.__name__}: needs its name as a key, such as name: Literal["{part.__name__.lower()}"]')
     part.registry.register(part, *part.names())

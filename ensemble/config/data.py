@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import Field, model_validator
 
 from ensemble.config.base import Part, register
-from ensemble.registry import Registry, required
+from ensemble.registry import Registry
 
 Side = Annotated[int, Field(ge=4, le=4096)]
 Layout = Literal["channels_first", "channels_last"]
@@ -138,14 +139,13 @@ class DataConfig(Part):
             raise ValueError(f"data set {name} needs {cls.needed}")
         return {key: value for key, value in values.items() if key not in foreign}
 
-    @required
+    @abstractmethod
     def build(self) -> Any:
         """The images: an `ensemble.data.Dataset`, or whatever `ensemble.train(data=...)` takes as arrays or data sets.
 
         Such as {"train": (images, labels), "test": ..., "validation": ...}, where a data set of (image, class number) may
         stand for each pair; without a test part a share is held back. Raises DataError for what cannot be read.
         """
-        raise NotImplementedError
 
     @property
     def own(self) -> bool:

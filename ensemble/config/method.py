@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from ensemble.config.base import Part, register
 from ensemble.config.groups import Group
 from ensemble.config.recipe import TrainingConfig
-from ensemble.registry import Registry, required
+from ensemble.registry import Registry
 from ensemble.types import IntArray
 
 Aggregator = Literal["soft", "hard", "weighted", "geometric", "additive"]
@@ -60,10 +61,9 @@ class MethodSection(Part):
     training_defaults: ClassVar[dict[str, Any]] = {}  # keys of training that have other defaults
     baseline_by_default: ClassVar[bool] = False  # members see less than all rows, so people ask for one network on all
 
-    @required
+    @abstractmethod
     def build(self, job: MethodJob) -> Any:
         """The method (see `ensemble.methods.base.Method`)."""
-        raise NotImplementedError
 
     @property
     def together(self) -> int:

@@ -5,6 +5,7 @@ Input channels and classes come from the data set, never from the configuration.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -13,7 +14,7 @@ from pydantic import Field, model_validator
 
 from ensemble.config import weights_file
 from ensemble.config.base import Part, register
-from ensemble.registry import Registry, required
+from ensemble.registry import Registry
 
 Activation = Literal["relu", "tanh", "sigmoid", "gelu", "leaky_relu", "elu", "silu"]
 Width = Annotated[int, Field(ge=1, le=65_536)]
@@ -101,14 +102,13 @@ class Network(Part):
         """
         return None
 
-    @required
+    @abstractmethod
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> Any:
         """An nn.Module from images [B, C, H, W] of this shape (C, H, W) to logits [B, num_classes], and nothing else.
 
         Its initial weights are drawn from torch's CPU generator, which is seeded for every member. Raises ConfigError
         where the images are too small for the layers. torch is imported inside, so that reading a configuration is quick.
         """
-        raise NotImplementedError
 
     def widened(self, factor: float) -> Network | None:
         """The same network with about `factor` times as many channels or units in every inner layer; None where it has no width.

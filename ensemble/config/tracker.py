@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from pydantic_core import CoreSchema
 from ensemble.config.base import Part, Section, made_by
 from ensemble.errors import ConfigError
 from ensemble.events import Event
-from ensemble.registry import Registry, required
+from ensemble.registry import Registry
 
 _TRACKERS = "ensemble.tracking.trackers"
 
@@ -87,10 +88,9 @@ class TrackerSection(Section):
         """Keys that differ from their defaults and can change nothing, each with the reason."""
         return iter(())
 
-    @required
+    @abstractmethod
     def build(self, job: TrackerJob) -> Any:
         """What hears the events of the run (see `ensemble.tracking.base.Tracker`). Raises ConfigError where it cannot be had."""
-        raise NotImplementedError
 
     @classmethod
     def as_key(cls) -> tuple[Any, Any]:

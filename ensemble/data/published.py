@@ -5,6 +5,7 @@ class Stl10(Published): ...      # says how its files are read and fetched
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
 
 from pydantic import Field
@@ -14,7 +15,6 @@ from ensemble.data.catalogue import DatasetInfo
 from ensemble.data.dataset import Dataset, shared_array
 from ensemble.data.files import data_root, load_or_fetch
 from ensemble.data.pixel_rule import PixelRule
-from ensemble.registry import required
 from ensemble.types import ByteArray, IntArray
 
 FourArrays = tuple[ByteArray, IntArray, ByteArray, IntArray]  # training images_NCHW and labels_N, then those to test
@@ -40,15 +40,13 @@ class Published(DataConfig):
         """Where the files belong, for messages."""
         return root / self.info.place
 
-    @required
+    @abstractmethod
     def read(self, root: Path) -> FourArrays:
         """The images and class numbers. Raises FaultyFiles naming every file at fault."""
-        raise NotImplementedError
 
-    @required
+    @abstractmethod
     def fetch(self, root: Path) -> None:
         """Download the files into the folders below `root`. Raises FetchError."""
-        raise NotImplementedError
 
     def build(self) -> Dataset:
         """The data set, from disk, downloaded first where it is missing and may be.

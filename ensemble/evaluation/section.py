@@ -14,6 +14,7 @@ votes, which nothing of the package chooses by: `require_choosable` refuses them
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property
@@ -27,7 +28,7 @@ from ensemble.evaluation.record_base import MemberFacts
 from ensemble.evaluation.set_votes import HowToVote, wrong_of
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.views import Note, SectionFigure, SectionTable
-from ensemble.registry import Registry, required
+from ensemble.registry import Registry
 
 _SECTIONS = "ensemble.evaluation.sections"
 
@@ -72,7 +73,7 @@ class About:
 Found = TypeVar("Found")
 
 
-class EvaluationSection(Generic[Found]):
+class EvaluationSection(ABC, Generic[Found]):
     """One part of a judgement. Only `compute` is needed; whatever else it gives is shown where it belongs.
 
     record: a frozen dataclass over `Record` (or a tuple of such), whose JSON form lies in evaluation.json.
@@ -97,10 +98,9 @@ class EvaluationSection(Generic[Found]):
         """Whatever is to be chosen (a threshold, a member), by validation votes alone."""
         return None
 
-    @required
+    @abstractmethod
     def compute(self, votes: JudgedVotes, chosen: Any) -> Found | None:
         """The record of these votes; None where there is nothing to say of them. chosen: what `choose` gave."""
-        raise NotImplementedError
 
     def cautions(self, _found: Found, _votes: JudgedVotes) -> Iterable[str]:
         """What must be known before the figures are believed; kept among the warnings of the judgement."""

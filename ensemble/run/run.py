@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,6 @@ from ensemble.data.named_sets import NamedSet, load_named_sets, seen_in_training
 from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
-from ensemble.executors.choose import connected, expected_slots, measure_ways, planned_card, planned_device, stays_here
 from ensemble.methods import build_method, check_rows
 from ensemble.report.line_costs import costs_of
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
@@ -46,7 +45,7 @@ from ensemble.results.run_data import labels_of, require_same_data, test_images
 from ensemble.results.voters import Voters, load_voters
 from ensemble.run.driver import Driver, MakeExecutor
 from ensemble.run.environment import describe_environment
-from ensemble.run.planning import Plan, make_plan, stored_kernels, training_work
+from ensemble.run.first_plan import first_plan, kernels_in_words
 from ensemble.run.set_voting import vote_on_sets
 from ensemble.run.wrong_images import keep_wrong_images
 from ensemble.storage import RunFolder
@@ -71,12 +70,7 @@ from ensemble.tracking.build import require_packages
 from ensemble.tracking.event_log import EventLog
 from ensemble.training import (
     Starts,
-    Trainer,
-    check_batches,
     check_network,
-    check_precision,
-    check_views_of_features,
-    largest_stack,
     named_class_weights,
     shares_features,
     starts,
@@ -136,7 +130,7 @@ def run_ensemble(
 
     def plan() -> dict[str, Any]:
         made = first_plan(experiment, dataset, len(split.train_rows))
-        notices.extend(_told(made))
+        notices.extend(map(Notice, kernels_in_words(made)))
         return made.to_json()
 
     with (
@@ -164,7 +158,7 @@ def _checked_networks(experiment: Experiment, dataset: Dataset) -> Iterator[Noti
 
     Our own are tried where the images may have any size.
     """
-    shape, classes = _image_shape(dataset), dataset.num_classes
+    shape, classes = dataset.image_shape, dataset.num_classes
     for group in experiment.groups:
         if not group.model.foreign and experiment.data.own:
             # Imports torch, which a driver of like members can do without.
@@ -187,65 +181,6 @@ def _with_idle_options(emit: Callable[[Event], None], experiment: Experiment, de
                 emit(Notice(sentence))
 
     return heard
-
-
-def _told(plan: Plan) -> Iterator[Notice]:
-    """What was found out about kernels, in words."""
-    for recipe, ways in plan.ways.items():
-        others = ", ".join(f"{layer} {way}" for layer, way in ways.convolutions.items())
-        kernels = "the kernels for narrow networks" if ways.batch_last else "PyTorch's kernels"
-        yield Notice(f"{recipe}: {kernels} are quickest here" + (f", with {others}" if others else ""))
-
-
-def first_plan(experiment: Experiment, dataset: Dataset, rows: int) -> Plan:
-    """The plan of a new run, for the device and the slots of wherever its tasks go. rows: training rows of a member.
-
-    Raises ComputeError when a GPU is asked for and none can be had, or a cluster that is named cannot be reached.
-    """
-    shape = _image_shape(dataset)
-    images = {group.name: rows * group.count * group.epochs for group in experiment.groups}
-    if stays_here(experiment.compute, training_work(images, experiment, "cpu", shape, dataset.num_classes)):
-        here = experiment.compute.model_copy(update={"executor": "inline"})
-        experiment = experiment.model_copy(update={"compute": here})
-    compute = experiment.compute
-    with connected(compute):
-        device = planned_device(compute)
-        check_precision(compute, device)
-        work = training_work(images, experiment, device, shape, dataset.num_classes)
-        return complete_plan(experiment, dataset, device, expected_slots(compute, device, work))
-
-
-def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: int = 1) -> Plan:
-    """The plan of a new run, with the quickest kernels for its stacks where compute.kernels asks to find them.
-
-    Where it does not, and the card of this run has been measured before, its plan has the kernels that were fastest then.
-    Raises ConfigError for batches that the network cannot be trained on.
-    """
-    check_batches(experiment, _image_shape(dataset), dataset.num_classes)
-    check_views_of_features(experiment, _image_shape(dataset), dataset.num_classes)
-    card = planned_card(experiment.compute, device)
-    shape, classes = _image_shape(dataset), dataset.num_classes
-    plan = make_plan(experiment, device, slots, card)
-    sizes = dict(plan.stack_sizes)
-    for group in experiment.groups if experiment.compute.stack_size is None else ():
-        if shares_features(group, shape, classes):
-            sizes[group.name] = group.count
-        elif group.model.foreign:
-            sizes[group.name] = largest_stack(group.model, shape, classes, sizes[group.name])
-    plan = replace(plan, stack_sizes=sizes)
-    if experiment.compute.kernels == "auto" and card is not None:
-        return replace(plan, ways=stored_kernels(plan, experiment, card, _image_shape(dataset), dataset.num_classes))
-    if experiment.compute.kernels != "measured":
-        return plan
-    jobs = Trainer.create(experiment, device, dataset.num_classes).jobs
-    return replace(
-        plan, ways=measure_ways(experiment.compute, jobs, _image_shape(dataset), plan.stack_sizes, experiment.name)
-    )
-
-
-def _image_shape(dataset: Dataset) -> tuple[int, int, int]:
-    _, channels, height, width = dataset.train_images_NCHW.shape
-    return channels, height, width
 
 
 def judge_again(path: Path, aggregator: Aggregator | None = None, trust_code: bool = False) -> Evaluation:
@@ -373,7 +308,7 @@ def train_members(
 
 def _given(experiment: Experiment, dataset: Dataset) -> Starts:
     """What the members start from and weigh classes by. Raises ConfigError where that cannot be had or does not fit."""
-    found = starts(experiment.groups, _image_shape(dataset), dataset.num_classes)
+    found = starts(experiment.groups, dataset.image_shape, dataset.num_classes)
     found.arrays.update(named_class_weights(experiment.groups, dataset.class_names))
     return found
 

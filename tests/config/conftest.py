@@ -15,7 +15,8 @@ from ensemble.config import Experiment, parse_experiment
 from ensemble.config.effects import idle_here
 from ensemble.data import load_dataset, split_of
 from ensemble.executors import InlineExecutor
-from ensemble.run.run import first_plan, train_members
+from ensemble.run.first_plan import first_plan
+from ensemble.run.run import train_members
 from ensemble.storage import RunFolder
 
 BASE: dict[str, Any] = {

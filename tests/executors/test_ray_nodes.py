@@ -33,7 +33,8 @@ from ensemble.executors.inline import InlineExecutor
 from ensemble.executors.ray_cluster import connection, slots_of_cluster
 from ensemble.executors.ray_groups import RayGroupExecutor
 from ensemble.executors.ray_tasks import RayExecutor
-from ensemble.run.run import RunOutcome, first_plan, run_ensemble
+from ensemble.run.first_plan import first_plan
+from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.tracking.event_log import read_events
 from ensemble.types import Failure, MemberResult, Task
 from tests.contracts.executor_contract import arrays_read_only, finish, healthy, tasks
@@ -215,7 +216,7 @@ from pathlib import Path
 from ensemble.config import parse_experiment
 from ensemble.data import load_dataset
 from ensemble.data.prepared import kept, remove
-from ensemble.run.run import complete_plan
+from ensemble.run.first_plan import complete_plan
 
 experiment = parse_experiment({
     "name": "ways", "num_members": 2, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
