@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import EpochFinished, MemberFinished, Notice, TaskStarted
 from ensemble.executors import InlineExecutor
-from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
 from ensemble.report.html import write_report
 from ensemble.report.tables import leaderboard_markdown
 from ensemble.results.judging import judge
@@ -28,9 +26,8 @@ from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.tracking.event_log import read_events
 from ensemble.tracking.wandb_sweep import as_try
-from ensemble.types import Failure, Task
 from tests.config.test_effects import METHODS
-from tests.test_run import CONFIG, Limited, digests
+from tests.test_run import CONFIG, Crashing, Limited, digests
 
 NAME = "one network on all training rows"
 
@@ -141,21 +138,8 @@ def test_nothing_is_said_of_it_as_of_a_member(tmp_path: Path) -> None:
     ]
 
 
-class Failing(InlineExecutor):
-    """Does not train the baseline."""
-
-    def run(
-        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
-    ) -> Iterator[Outcome]:
-        for task in tasks:
-            if task.id == "baseline":
-                yield Outcome(task, (), (Failure(task.members[0].index, "crash", "its process died"),))
-            else:
-                yield from super().run([task], train, arrays, emit, wanted)
-
-
 def test_one_that_fails_costs_the_comparison_only(tmp_path: Path) -> None:
-    outcome = run(tmp_path, lambda *_: Failing(), baseline=True)
+    outcome = run(tmp_path, lambda *_: Crashing("baseline"), baseline=True)
     assert not outcome.failures
     assert outcome.evaluation.baseline is None
     assert not outcome.evaluation.degraded

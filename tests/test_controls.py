@@ -37,9 +37,9 @@ from ensemble.storage import RunFolder
 from ensemble.tracking.event_log import read_events
 from ensemble.tracking.wandb_evaluation import figures
 from ensemble.training.schedules import rate
-from ensemble.types import Failure, Task
+from ensemble.types import Task
 from tests.config.test_effects import METHODS
-from tests.test_run import CONFIG, CutAfter, Limited, digests
+from tests.test_run import CONFIG, Crashing, CutAfter, Limited, digests
 
 BOTH = ("longer", "wider")
 PLAIN: dict[str, Any] = {**CONFIG, "method": {"name": "deep_ensemble"}, "num_members": 2}
@@ -201,21 +201,8 @@ def test_they_can_be_added_one_by_one_and_stay(done: RunOutcome, tmp_path: Path)
     assert RunFolder.read(again.path).config()["controls"] == list(BOTH), "what a run was begun with"
 
 
-class Failing(InlineExecutor):
-    """Does not train the wide one."""
-
-    def run(
-        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
-    ) -> Iterator[Outcome]:
-        for task in tasks:
-            if task.id == "wider":
-                yield Outcome(task, (), (Failure(task.members[0].index, "crash", "its process died"),))
-            else:
-                yield from super().run([task], train, arrays, emit, wanted)
-
-
 def test_one_that_fails_costs_its_comparison_only(tmp_path: Path) -> None:
-    outcome = run(tmp_path, lambda *_: Failing())
+    outcome = run(tmp_path, lambda *_: Crashing("wider"))
     assert not outcome.failures
     assert [one.control for one in outcome.evaluation.controls] == ["longer"]
     said = messages(outcome.path, warning=True)

@@ -50,6 +50,23 @@ def digests(root: Path, name: str = "run") -> dict[str, str]:
     return {key: facts["sha256"] for key, facts in files.items() if key.endswith((".safetensors", "votes.npz"))}
 
 
+class Crashing(InlineExecutor):
+    """One of its tasks, which is of one network, always ends by a crash."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__()
+        self._crashes = task
+
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
+        for task in tasks:
+            if task.id == self._crashes:
+                yield Outcome(task, (), (Failure(task.members[0].index, "crash", "its process died"),))
+            else:
+                yield from super().run([task], train, arrays, emit, wanted)
+
+
 class Limited(InlineExecutor):
     """Executes so many tasks, then is interrupted; notes what it was given."""
 

@@ -6,16 +6,14 @@ lines are tested against one reference that was named beforehand; the pairs are 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
 
 from ensemble.config.schema import Aggregator
 from ensemble.evaluation.aggregation import Decision, decide, decide_scores
@@ -122,11 +120,6 @@ class Comparison(Shown, Record):
     margin: Number = NAN
     yardstick: str = ""
     judged_on: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; NaN becomes null."""
-        record: dict[str, Any] = json.loads(TypeAdapter(Comparison).dump_json(self))
-        return record
 
 
 def compare(

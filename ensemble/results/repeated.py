@@ -8,11 +8,10 @@ Read from the votes of the runs' folders, as every judgement. The statistics are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +19,7 @@ from ensemble.config.schema import WEIGHING
 from ensemble.errors import DataError
 from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.choosing import choose_all
+from ensemble.evaluation.record_base import NAN, Number, Record
 from ensemble.evaluation.repeats import seed_difference, two_way_difference
 from ensemble.evaluation.statistics import mean_interval
 from ensemble.evaluation.written import ALPHA, p_equation, percent, points
@@ -37,12 +37,11 @@ _IN_A_SENTENCE: dict[What, str] = {
     "longer": "one network trained for as many epochs as all members together",
     "wider": "one network of about as many parameters as all members together",
 }  # fmt: skip
-NAN = math.nan
 FEW = 5  # repeats, below which an interval over them is little to go by
 
 
 @dataclass(frozen=True)
-class RepeatedLine:
+class RepeatedLine(Record):
     """One of what the runs are compared by, over all of them. Rates are fractions; NaN stands for what does not exist.
 
     errors: test error of each run. error: their mean; lower, upper: Student's t interval over the runs.
@@ -55,18 +54,18 @@ class RepeatedLine:
 
     what: What
     errors: tuple[float, ...]
-    error: float
-    lower: float
-    upper: float
-    difference: float = NAN
-    difference_lower: float = NAN
-    difference_upper: float = NAN
-    p_value: float = NAN
-    seeds_lower: float = NAN
-    seeds_upper: float = NAN
-    seeds_p: float = NAN
-    from_seeds: float = NAN
-    from_images: float = NAN
+    error: Number
+    lower: Number
+    upper: Number
+    difference: Number = NAN
+    difference_lower: Number = NAN
+    difference_upper: Number = NAN
+    p_value: Number = NAN
+    seeds_lower: Number = NAN
+    seeds_upper: Number = NAN
+    seeds_p: Number = NAN
+    from_seeds: Number = NAN
+    from_images: Number = NAN
     outcome: str = ""
 
     @property
@@ -76,7 +75,7 @@ class RepeatedLine:
 
 
 @dataclass(frozen=True)
-class Repeated:
+class Repeated(Record):
     """runs: names of the folders. members: that vote, in each run. sentences: the verdict first. cautions: what must be known first."""
 
     name: str
@@ -94,15 +93,6 @@ class Repeated:
     def verdict(self) -> str:
         """The vote against the single model that validation picks, in words."""
         return self.sentences[0]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; NaN becomes null."""
-        record = asdict(self)
-        record["lines"] = [
-            {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in line.items()}
-            for line in record["lines"]
-        ]
-        return record
 
 
 def judge_repeats(paths: Sequence[Path], name: str = "") -> Repeated:
@@ -136,7 +126,7 @@ def judge_repeats(paths: Sequence[Path], name: str = "") -> Repeated:
         tuple(path.name for path in paths), tuple(int(folder.config()["seed"]) for folder in folders),
         tuple(len(one.members) for one in voters), len(voters[0].labels.test_labels_N), lines, (), tuple(cautions),
     )  # fmt: skip
-    return Repeated(**{**vars(found), "sentences": tuple(_sentences(found))})
+    return replace(found, sentences=tuple(_sentences(found)))
 
 
 def _require_same_images(folders: Sequence[RunFolder], voters: Sequence[Voters]) -> None:
