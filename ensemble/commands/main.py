@@ -210,12 +210,11 @@ def _show(evaluation: Evaluation, path: Path, as_json: bool, everything: bool) -
     if as_json:
         say(json.dumps(evaluation.to_json(), indent=1))
         return
-    from ensemble.report.line_costs import costs_of
     from ensemble.report.tables import print_evaluation
+    from ensemble.results.line_costs import costs_of
     from ensemble.storage import RunFolder
 
-    costs = costs_of(RunFolder.read(path), evaluation) if everything else None
-    print_evaluation(evaluation, path, everything, costs=costs)
+    print_evaluation(evaluation, path, everything, costs=costs_of(RunFolder.read(path), evaluation))
 
 
 @main.command()

@@ -35,11 +35,13 @@ def watch(run: str, once: bool) -> None:
         return
     from ensemble.report.tables import print_evaluation
     from ensemble.results.judging import stored_evaluation
+    from ensemble.results.line_costs import costs_of
 
     with source.opened() as folder:
         evaluation = stored_evaluation(folder)[1]
+        costs = costs_of(folder, evaluation)
     say()
-    print_evaluation(evaluation, source.place)
+    print_evaluation(evaluation, source.place, costs=costs)
 
 
 COMMANDS = (watch,)

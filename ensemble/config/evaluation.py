@@ -103,6 +103,10 @@ class EvaluationConfig(Section):
 
     sets: tuple[SetConfig, ...] = Field((), description="further sets of images that every member votes on")
     tta: TtaConfig = TtaConfig()
+    time_predictions: bool = Field(
+        True,
+        description="measure at the end what a prediction takes, for the leaderboards: the vote, the single model, the network on all rows",
+    )
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:

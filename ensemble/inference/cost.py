@@ -9,6 +9,7 @@ From images as bytes to probabilities, as `TrainedEnsemble.predict_proba` does i
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -25,12 +26,27 @@ from ensemble.storage.cost_file import CostFile, CostKind, StoredCost
 
 BATCH = 64
 BESIDE: tuple[Literal["baseline", "longer", "wider"], ...] = ("baseline", "longer", "wider")
-_WARM_UPS, _LEAST, _PATIENCE_S = 3, 10, 1.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to measure one thing: predictions that do not count, how many count at least, and for how long more follow.
+
+    longest_s: what all predictions of a batch may be expected to take; a vote that needs longer is not measured on batches.
+    """
+
+    warm_ups: int
+    least: int
+    seconds: float
+    longest_s: float = math.inf
+
+
+PATIENT = Patience(3, 10, 1.0)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Medians in milliseconds: of one image alone, and of each image in batches of `BATCH`.
+    """Medians in milliseconds: of one image alone, and of each image in batches of `BATCH`, None where that was not measured.
 
     members: networks that are asked. parameters: all that are needed. indices: of the members; none of a network that does not vote.
     """
@@ -39,7 +55,7 @@ class Cost:
     members: int
     parameters: int
     one_ms: float
-    each_of_batch_ms: float
+    each_of_batch_ms: float | None
     kind: CostKind
     indices: tuple[int, ...]
 
@@ -48,22 +64,27 @@ class Cost:
         return asdict(self)
 
 
-def measure(trained: TrainedEnsemble, evaluation: Evaluation) -> list[Cost]:
-    """The vote of all members, and where there are others, the member that validation picks alone and the networks that do not vote."""
+def measure(trained: TrainedEnsemble, evaluation: Evaluation, patience: Patience | None = None) -> list[Cost]:
+    """The vote of all members, and where there are others, the member that validation picks alone and the networks that do not vote.
+
+    patience: by default `PATIENT`.
+    """
+    patience = patience or PATIENT
     vote, count, reference = trained.vote, len(trained.vote.members), evaluation.verdict.member
     parameters = {member.index: int(member.num_parameters) for member in evaluation.members}
     name = f"{vote.aggregator} vote of {count} members" if count > 1 else "the one member"
-    found = [_cost(name, "vote", trained, trained.member_indices, parameters)]
+    found = [_cost(name, "vote", trained, trained.member_indices, parameters, patience)]
     single = next((member for member in vote.members if member.index == reference), None)
     if count > 1 and single is not None:
         network = TrainedEnsemble(alone(vote, single), trained.device.type)
-        found.append(_cost(f"member {reference} alone", "member", network, (reference,), parameters))
+        found.append(_cost(f"member {reference} alone", "member", network, (reference,), parameters, patience))
     for kind in BESIDE:
         other = beside(vote, kind)
         row = next((row for row in evaluation.leaderboard if row.kind == kind), None)
         if other is not None and row is not None:
             network = TrainedEnsemble(other, trained.device.type)
-            found.append(_cost(row.name, kind, network, (), {other.members[0].index: int(row.num_parameters)}))
+            counted = {other.members[0].index: int(row.num_parameters)}
+            found.append(_cost(row.name, kind, network, (), counted, patience))
     return found
 
 
@@ -83,21 +104,28 @@ def to_store(costs: list[Cost], trained: TrainedEnsemble) -> CostFile:
 
 
 def _cost(
-    name: str, kind: CostKind, trained: TrainedEnsemble, indices: tuple[int, ...], parameters: Mapping[int, int]
+    name: str,
+    kind: CostKind,
+    trained: TrainedEnsemble,
+    indices: tuple[int, ...],
+    parameters: Mapping[int, int],
+    patience: Patience,
 ) -> Cost:
     images = np.random.default_rng(0).integers(0, 256, (BATCH, *trained.image_shape)).astype(np.uint8)
     needed = sum(parameters[index] for index in trained.member_indices)
-    one_ms, of_batch_ms = _ms(trained, images[:1]), _ms(trained, images) / BATCH
+    one_ms = _ms(trained, images[:1], patience)
+    expected_s = one_ms / 1000 * BATCH * (patience.warm_ups + patience.least)  # at most: a batch shares work
+    of_batch_ms = None if expected_s > patience.longest_s else _ms(trained, images, patience) / BATCH
     return Cost(name, len(trained.vote.members), needed, one_ms, of_batch_ms, kind, indices)
 
 
-def _ms(trained: TrainedEnsemble, images: np.ndarray[Any, np.dtype[np.uint8]]) -> float:
-    """The median of at least ten predictions, and of as many as fit into a second."""
-    for _ in range(_WARM_UPS):
+def _ms(trained: TrainedEnsemble, images: np.ndarray[Any, np.dtype[np.uint8]], patience: Patience) -> float:
+    """The median of as many predictions as patience lasts."""
+    for _ in range(patience.warm_ups):
         trained.predict_proba(images)
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < _LEAST or time.perf_counter() - began < _PATIENCE_S:
+    while len(times) < patience.least or time.perf_counter() - began < patience.seconds:
         start = time.perf_counter()
         trained.predict_proba(images)
         times.append(time.perf_counter() - start)
@@ -115,7 +143,10 @@ def machine(trained: TrainedEnsemble) -> str:
 def costs_text(costs: list[Cost]) -> str:
     """A table."""
     head = ("", "parameters", "one image, ms", f"each of {BATCH}, ms")
-    rows = [(one.name, f"{one.parameters:,}", f"{one.one_ms:.3g}", f"{one.each_of_batch_ms:.3g}") for one in costs]
+    rows = []
+    for one in costs:
+        of_batch = "-" if one.each_of_batch_ms is None else f"{one.each_of_batch_ms:.3g}"
+        rows.append((one.name, f"{one.parameters:,}", f"{one.one_ms:.3g}", of_batch))
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(4)]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *(row[i].rjust(widths[i]) for i in (1, 2, 3))]).rstrip()

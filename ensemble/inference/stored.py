@@ -104,7 +104,12 @@ def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool
     run or a file is damaged, QuorumError when fewer members finished than failures.min_members, ConfigError for a vote that
     there is not or that the run's method does not have, and for a run that holds code where `trust_code` does not allow to execute it.
     """
-    folder = RunFolder.read(path)
+    return vote_of(RunFolder.read(path), aggregator, trust_code)
+
+
+def vote_of(folder: RunFolder, aggregator: Aggregator | None = None, trust_code: bool = False) -> StoredVote:
+    """The same of a run that is open already, such as one that has just been trained."""
+    path = folder.path
     experiment = parse_stored(folder.config(), str(path / CONFIG))
     if not trust_code and any(group.model.stored_code for group in experiment.groups):
         raise ConfigError(

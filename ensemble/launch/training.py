@@ -35,7 +35,7 @@ def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
         outcome = run_ensemble(
             experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, "progress", MAKERS)
         )
-    print_evaluation(outcome.evaluation, outcome.path)
+    print_evaluation(outcome.evaluation, outcome.path, costs=outcome.costs)
     for line in failure_lines(outcome.failures, outcome.ended_early, outcome.path):
         json_lines.tell(line)
     return EXIT_DEGRADED if outcome.failures or outcome.ended_early else 0

@@ -18,23 +18,25 @@ from contextlib import contextmanager, suppress
 EVERY_S = 10.0
 
 Say = Callable[[str], None]
-_listeners: list[Say | None] = []
+_listeners: list[tuple[Say | None]] = []
 
 
 @contextmanager
 def heard(say: Say | None) -> Iterator[None]:
     """Inside, what long work has to say goes to this listener; None: to nobody."""
-    _listeners.append(say)
+    entry = (say,)
+    _listeners.append(entry)
     try:
         yield
     finally:
-        _listeners.pop()
+        # Its own entry, which need not be the last: a view is closed when its run ends, whoever began to listen since.
+        _listeners[:] = [each for each in _listeners if each is not entry]
 
 
 @contextmanager
 def working(what: str, total: int | None = None) -> Iterator[Callable[[], None]]:
     """Inside is long work; what it gives notes that one more of `total` pieces is done."""
-    say = _listeners[-1] if _listeners else None
+    (say,) = _listeners[-1] if _listeners else (None,)
     if say is None:
         yield _nothing
         return

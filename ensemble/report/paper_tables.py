@@ -10,12 +10,12 @@ from pathlib import Path
 from ensemble.evaluation.records import ClassResult, Evaluation, PairMeasure, SizePoint
 from ensemble.outside.names import shown
 from ensemble.report import wording
-from ensemble.report.line_costs import LineCosts
 from ensemble.report.paper_table import PaperTable
 from ensemble.report.records_csv import records_csv
 from ensemble.report.section_parts import section_tables
 from ensemble.report.set_tables import further_tables
 from ensemble.report.tables import leaderboard_cells, leaderboard_csv
+from ensemble.results.line_costs import LineCosts
 from ensemble.storage.atomic import write_bytes
 
 TABLES = "tables"

@@ -19,8 +19,8 @@ from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted
 from ensemble.outside.names import shell_word
-from ensemble.report.line_costs import LineCosts, costs_of
 from ensemble.results.judging import stored_evaluation
+from ensemble.results.line_costs import LineCosts, costs_of
 from ensemble.results.predictions import Prediction, read_predictions
 from ensemble.results.run_data import kept_images
 from ensemble.storage import RunFolder

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, TextIO
 from ensemble.evaluation.records import Evaluation, Kind, LeaderboardRow
 from ensemble.outside.names import markdown_text, shown
 from ensemble.report import wording
-from ensemble.report.line_costs import LineCosts
 from ensemble.report.notebook_table import HtmlRow, table_html
 from ensemble.report.records_csv import records_csv
+from ensemble.results.line_costs import NO_COSTS, LineCosts
 from ensemble.storage.remote import address_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ P_NOTE = (
     "adjusted for the number of lines (Holm), except for the headline (*)."
 )
 P_SHORT = "p: exact McNemar test against the best member by validation."
+P_AND_MS = "p: exact McNemar test against the best by validation. ms: to predict one image."
 ORACLE_NOTE = "oracle: picked by its test labels, so nobody could have chosen it beforehand."
 
 
@@ -74,7 +75,7 @@ SHORT: tuple[Kind, ...] = (
     "wider",
     "mean_member",
 )  # the lines of a short answer, after the headline
-SHORT_COLUMNS = ("error %", INTERVAL, BALANCED, "wrong", "NLL", "p", "seconds")
+SHORT_COLUMNS = ("error %", INTERVAL, BALANCED, "wrong", "NLL", "p", "seconds", MS_ONE)
 
 
 def print_evaluation(
@@ -87,7 +88,7 @@ def print_evaluation(
     """Print verdict, cautions and where the run lies to `stream`, by default stdout, with a few lines of the leaderboard.
 
     path: the run's folder, or its address. everything: all its lines, and all that is said about it. costs: what predictions take,
-    where it was measured, for all lines.
+    where it was measured.
     """
     from ensemble.tracking.terminal import open_table_console
 
@@ -116,7 +117,7 @@ def _show(
     said = (
         (*wording.context(evaluation), *notes(evaluation, costs))
         if everything
-        else (*wording.essentials(evaluation), P_SHORT)
+        else (*wording.essentials(evaluation), P_SHORT if costs is None else P_AND_MS)
     )
     for line in said:
         console.print(Text(line))
@@ -136,11 +137,8 @@ def leaderboard_csv(evaluation: Evaluation, costs: LineCosts | None = None) -> s
 
     The last two columns are what a prediction takes, of one image alone and of each in a batch, where it was measured.
     """
-    found = [None if costs is None else costs.of(row) for row in evaluation.leaderboard]
-    more = {
-        "one_image_ms": ["" if one is None else repr(one.one_ms) for one in found],
-        "image_of_batch_ms": ["" if one is None else repr(one.each_of_batch_ms) for one in found],
-    }
+    found = [NO_COSTS if costs is None else costs.figures(row) for row in evaluation.leaderboard]
+    more = {name: ["" if each[name] is None else repr(each[name]) for each in found] for name in NO_COSTS}
     return records_csv(LeaderboardRow, evaluation.leaderboard, more)
 
 
@@ -205,10 +203,8 @@ def cost_sentence(evaluation: Evaluation, costs: LineCosts) -> str:
     for row in evaluation.leaderboard:
         cost = costs.of(row)
         if cost is not None and row.kind in names:
-            said.append(
-                f"{names[row.kind]} ({row.num_parameters:,.0f} parameters) {wording.milliseconds(cost.one_ms)} and "
-                f"{wording.milliseconds(cost.each_of_batch_ms)} ms"
-            )
+            times = [wording.milliseconds(each) for each in (cost.one_ms, cost.each_of_batch_ms) if each is not None]
+            said.append(f"{names[row.kind]} ({row.num_parameters:,.0f} parameters) {' and '.join(times)} ms")
     return "; ".join(said) + "."
 
 

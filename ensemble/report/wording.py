@@ -35,8 +35,10 @@ def large_count(value: float) -> str:
     return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value:,.0f}"
 
 
-def milliseconds(value: float) -> str:
+def milliseconds(value: float | None) -> str:
     """A time of a prediction, three digits."""
+    if value is None:
+        return NONE
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 

@@ -1,22 +1,60 @@
-"""What predictions took, kept with a stored run for its leaderboards."""
+"""What predictions take, kept with a run for its leaderboards: measured at its end, or later by `ensemble cost`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ensemble.report.line_costs import costs_of
+from ensemble.config import Experiment
+from ensemble.errors import EnsembleError
+from ensemble.evaluation.records import Evaluation
 from ensemble.report.tables import leaderboard_csv
 from ensemble.results.judging import stored_evaluation
+from ensemble.results.line_costs import costs_of
 from ensemble.storage import RunFolder
 from ensemble.storage.cost_file import CostFile, save_costs
 from ensemble.storage.names import EVALUATION, LEADERBOARD
+
+SHARE = 0.02  # of a run's seconds, which measuring may take
+EACH_S, MEASURED = 0.05, 6  # seconds that are enough for one median, and how many there are as a rule
+BATCHES_S = 2.0  # or more where the share allows it: what the batches of one vote may take
+MOST_PARAMETERS = 200_000_000  # of all that vote, which would be in memory once more: 0.8 GB
 
 
 def keep_costs(path: Path, costs: CostFile) -> None:
     """Keep in a stored run what predictions took, and write its leaderboard.csv with it. Raises StorageError."""
     stored = RunFolder.read(path)
     with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
-        save_costs(folder, costs)
-        if folder.has(EVALUATION):
-            evaluation = stored_evaluation(folder)[1]
-            folder.write(LEADERBOARD, leaderboard_csv(evaluation, costs_of(folder, evaluation)).encode())
+        _keep(folder, costs, stored_evaluation(folder)[1] if folder.has(EVALUATION) else None)
+
+
+def measure_costs(folder: RunFolder, experiment: Experiment, evaluation: Evaluation, seconds: float) -> str:
+    """Measure what predictions of a run take, in this process, unless that is known, and keep it.
+
+    folder: of the run, open for writing, judged. seconds: that it took. Returns "", or why nothing was measured; what goes
+    wrong here costs a run nothing but these figures.
+    """
+    known = costs_of(folder, evaluation)
+    if known is not None and known.vote is not None:
+        return ""
+    parameters = sum(member.num_parameters for member in evaluation.members)
+    if parameters > MOST_PARAMETERS:
+        return f"{parameters:,} parameters vote, and more than {MOST_PARAMETERS:,} are not read for it"
+    from ensemble.inference.cost import Patience, measure, to_store
+    from ensemble.inference.stored import vote_of
+    from ensemble.inference.trained import TrainedEnsemble
+
+    share_s = SHARE * seconds
+    patience = Patience(1, 3, min(EACH_S, share_s / MEASURED), max(BATCHES_S, share_s))
+    try:
+        trained = TrainedEnsemble(vote_of(folder, trust_code=True), experiment.compute.device)
+        costs = to_store(measure(trained, evaluation, patience), trained)
+    except (EnsembleError, RuntimeError, MemoryError) as error:
+        return str(error) or type(error).__name__
+    _keep(folder, costs, evaluation)
+    return ""
+
+
+def _keep(folder: RunFolder, costs: CostFile, evaluation: Evaluation | None) -> None:
+    save_costs(folder, costs)
+    if evaluation is not None:
+        folder.write(LEADERBOARD, leaderboard_csv(evaluation, costs_of(folder, evaluation)).encode())

@@ -36,16 +36,17 @@ from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
 from ensemble.methods import build_method, check_rows
-from ensemble.report.line_costs import costs_of
 from ensemble.report.tables import leaderboard_csv, leaderboard_html
 from ensemble.results.further_sets import with_sets
 from ensemble.results.judging import headline_figures, judge_voters, staged_points
+from ensemble.results.line_costs import LineCosts, costs_of
 from ensemble.results.predictions import files_csv, predictions_csv, read_files
 from ensemble.results.run_data import labels_of, require_same_data, test_images
 from ensemble.results.voters import Voters, load_voters
 from ensemble.run.driver import Driver, MakeExecutor
 from ensemble.run.environment import describe_environment
 from ensemble.run.first_plan import first_plan, kernels_in_words
+from ensemble.run.kept_costs import measure_costs
 from ensemble.run.set_voting import vote_on_sets
 from ensemble.run.wrong_images import keep_wrong_images
 from ensemble.storage import RunFolder
@@ -82,7 +83,7 @@ MakeTrackers = Callable[[RunFolder], Sequence[Tracker]]
 
 @dataclass(frozen=True)
 class RunOutcome:
-    """What a run came to."""
+    """What a run came to. costs: what its predictions take, None where that was not measured."""
 
     path: Path
     evaluation: Evaluation
@@ -90,10 +91,11 @@ class RunOutcome:
     trained: int
     seconds: float
     ended_early: tuple[str, ...] = ()  # why a method trained fewer members than asked for
+    costs: LineCosts | None = None
 
     def _repr_html_(self) -> str:
         """What a notebook shows: leaderboard and verdict."""
-        return leaderboard_html(self.evaluation)
+        return leaderboard_html(self.evaluation, self.costs)
 
 
 def run_ensemble(
@@ -148,9 +150,14 @@ def run_ensemble(
         evaluation = with_sets(judge_voters(voters), voters, folder)
         _store_judgement(folder, voters, evaluation, dataset.test_images_NCHW[disputed_rows(evaluation)])
         keep_wrong_images(folder, lambda rows: dataset.test_images_NCHW[rows])
+        if experiment.evaluation.time_predictions:
+            reason = measure_costs(folder, experiment, evaluation, time.monotonic() - started)
+            if reason:
+                emit(Notice(f"what a prediction takes was not measured: {reason}; `ensemble cost` measures it"))
+        costs = costs_of(folder, evaluation)
         seconds = time.monotonic() - started
         emit(RunFinished(len(folder.finished()), len(failures), seconds, headline_figures(evaluation)))
-    return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early)
+    return RunOutcome(folder.path, evaluation, failures, driver.trained, seconds, driver.ended_early, costs)
 
 
 def _checked_networks(experiment: Experiment, dataset: Dataset) -> Iterator[Notice]:

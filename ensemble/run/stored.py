@@ -25,6 +25,7 @@ from ensemble.evaluation.splits import SplitVotes
 from ensemble.outside.object_storage import is_address
 from ensemble.results.comparison import compare_items
 from ensemble.results.judging import find_run, judge, stored_evaluation
+from ensemble.results.line_costs import costs_of
 from ensemble.results.predictions import read_predictions
 from ensemble.results.voters import Voters, load_voters
 from ensemble.storage import RunFolder
@@ -72,9 +73,14 @@ class Run:
     def leaderboard(self) -> Any:
         """Votes, members and their mean, a row each: errors with intervals and losses, fractions in [0, 1].
 
-        The columns are those of `LeaderboardRow`; a DataFrame has the names for its index.
+        The columns are those of `LeaderboardRow`, and where it was measured what a prediction takes in milliseconds, of one image
+        alone and of each in a batch; a DataFrame has the names for its index.
         """
-        return _table([asdict(row) for row in self.evaluation.leaderboard], index="name")
+        costs = costs_of(self._folder, self.evaluation)
+        rows = [asdict(row) for row in self.evaluation.leaderboard]
+        if costs is not None:
+            rows = [{**row, **costs.figures(of)} for row, of in zip(rows, self.evaluation.leaderboard, strict=True)]
+        return _table(rows, index="name")
 
     @property
     def members(self) -> list[int]:
@@ -139,7 +145,6 @@ class Run:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: leaderboard and verdict."""
-        from ensemble.report.line_costs import costs_of
         from ensemble.report.tables import leaderboard_html
 
         return leaderboard_html(self.evaluation, costs_of(self._folder, self.evaluation))

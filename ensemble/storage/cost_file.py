@@ -1,4 +1,4 @@
-"""cost.json: what predictions took on the machine where `ensemble cost` measured them.
+"""cost.json: what predictions took on the machine where the run was judged, or where `ensemble cost` measured them later.
 
 A file of its own, since a measured time differs from run to run and the judgement of the same members does not.
 """
@@ -21,13 +21,16 @@ Milliseconds = Annotated[float, Field(gt=0)]
 
 
 class StoredCost(Stored):
-    """Who predicts, and medians per image: of one alone, and of each in batches. members: that are asked; none for networks that do not vote."""
+    """Who predicts, and medians per image: of one alone, and of each in batches, null where a batch would have taken too long.
+
+    members: that are asked; none for networks that do not vote.
+    """
 
     kind: CostKind
     members: list[Index]
     parameters: Positive
     one_ms: Milliseconds
-    each_of_batch_ms: Milliseconds
+    each_of_batch_ms: Milliseconds | None
 
 
 class CostFile(Stored):

@@ -7,7 +7,7 @@ DATASET, ENVIRONMENT, METHOD, ROUNDS = "dataset.json", "environment.json", "meth
 EVALUATION, LEADERBOARD, DISPUTED, STAGED = "evaluation.json", "leaderboard.csv", "disputed.npz", "staged.json"
 WRONG = "wrong.npz"  # the images of the surest mistakes, as the networks saw them
 PREDICTIONS = "predictions.csv"  # what the vote says of every image
-COST = "cost.json"  # what predictions took where somebody measured it; no figure of the judgement
+COST = "cost.json"  # what predictions took where it was measured; no figure of the judgement
 FILES = "pictures.csv"  # the file of every image, where images are files
 
 SHARED = "shared/"  # tensors that all members of a group have alike, one file per group

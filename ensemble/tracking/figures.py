@@ -87,6 +87,8 @@ ENSEMBLE: tuple[Figure, ...] = (
     Figure("smooth_ece/test", "fraction", "minimize", "the same, without bins"),
     Figure("num_parameters", "parameters", "minimize", "parameters of all that vote"),
     Figure("train_seconds", "s", "minimize", "training time of all that vote"),
+    Figure("prediction/one_image_ms", "ms", "minimize", "the vote on one image alone, where the run was judged"),
+    Figure("prediction/image_of_batch_ms", "ms", "minimize", "the vote on each image of a batch of 64"),
     Figure("run_seconds", "s", "minimize", "from the last start of the run to its judgement"),
     Figure("verdict/outcome", "", "", "better, worse or not distinguishable"),
     Figure("verdict/p_value", "", "", "McNemar's test of the vote against the single member"),

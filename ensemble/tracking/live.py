@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time as clock
+from contextlib import ExitStack
 from typing import TextIO
 
 from rich.console import Group, RenderableType
@@ -17,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ensemble.events import Event, MemberFailed, Notice, RunFinished, RunStarted
+from ensemble.outside.long_work import heard
 from ensemble.tracking.progress import Progress, RunningMember, duration
 from ensemble.tracking.sentences import describe, percent, stopped
 from ensemble.tracking.terminal import VisibleConsole, width_of
@@ -44,6 +46,9 @@ class LiveConsole:
             redirect_stdout=False,  # stdout is for data and stays untouched
         )
         self._live.start()
+        # A line that reached the terminal past the view would be drawn into it.
+        self._listening = ExitStack()
+        self._listening.enter_context(heard(self._say))
 
     def handle(self, event: Event, time: float) -> None:
         """Take in the event; print it above the view when it must not be missed."""
@@ -64,9 +69,13 @@ class LiveConsole:
         if self._closed:
             return
         self._closed = True
+        self._listening.close()
         self._live.stop()
         if not ok:
             self._console.print(Text(stopped(self._progress), "bold"))
+
+    def _say(self, line: str) -> None:
+        self._console.print(Text(line, "dim"))
 
     def _draw(self) -> RenderableType:
         with self._lock:
@@ -87,7 +96,9 @@ def _style(event: Event) -> str | None:
 
 
 def draw(progress: Progress, now: float, opened: float | None, width: int, height: int) -> RenderableType:
-    """The view as it stands at `now` for a terminal of that many columns and rows."""
+    """The view as it stands at `now` for a terminal of that many columns and rows; one line until the run has begun."""
+    if opened is None and not progress.running:
+        return Text("preparing", "dim")
     running = [progress.running[index] for index in sorted(progress.running)]
     room = max(1, height - OTHER_LINES)
     shown = running[:room]

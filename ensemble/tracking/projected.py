@@ -21,10 +21,11 @@ from ensemble.errors import EnsembleError
 from ensemble.events import Event, RunFinished, RunStarted
 from ensemble.storage import RunFolder
 from ensemble.storage.manifest import MANIFEST
-from ensemble.storage.names import ENVIRONMENT, EVALUATION
+from ensemble.storage.names import ENVIRONMENT
 from ensemble.storage.parsing import json_object
 from ensemble.tracking.event_log import marked_attempts
 from ensemble.tracking.instructions import Instruction, Open, Row
+from ensemble.tracking.judged import judged_run
 from ensemble.tracking.vote_so_far import vote_so_far
 from ensemble.tracking.wandb_evaluation import curves, figures, tables
 from ensemble.tracking.wandb_projection import Projection, Shown
@@ -136,7 +137,7 @@ class ProjectedTracker:
         if isinstance(event, RunStarted) and (environment := self._stored(ENVIRONMENT)):
             self._projection.describe({key: environment[key] for key in TOLD if key in environment})
         told = self._projection.handle(event, time, stands)
-        if isinstance(event, RunFinished) and stands and (judged := self._stored(EVALUATION)):
+        if isinstance(event, RunFinished) and stands and (judged := self._judged()):
             told += self._projection.judge(figures(judged), curves(judged), tables(judged, {}))
         for instruction in told:
             sink.carry_out(instruction, time)
@@ -150,6 +151,15 @@ class ProjectedTracker:
             return json_object(folder.read_bytes(name), self._folder / name) if folder.has(name) else {}
         except EnsembleError as error:
             self._miss(f"{name} is not shown there: {error}")
+            return {}
+
+    def _judged(self) -> dict[str, Any]:
+        if not (self._folder / MANIFEST).is_file():
+            return {}
+        try:
+            return judged_run(RunFolder.read(self._folder))
+        except EnsembleError as error:
+            self._miss(f"the judgement is not shown there: {error}")
             return {}
 
     def _miss(self, reason: str) -> None:

@@ -38,6 +38,8 @@ def figures(evaluation: Json) -> dict[str, Any]:
         "ece/test": headline["ece"],
         "num_parameters": headline["num_parameters"],
         "train_seconds": headline["train_seconds"],
+        "prediction/one_image_ms": headline.get("one_image_ms"),
+        "prediction/image_of_batch_ms": headline.get("image_of_batch_ms"),
         "verdict/outcome": verdict["outcome"],
         "verdict/p_value": verdict["p_value"],
         "verdict/difference": verdict["difference"],

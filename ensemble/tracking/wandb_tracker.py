@@ -27,9 +27,10 @@ from ensemble.errors import EnsembleError, StorageError
 from ensemble.events import Event, RunFinished, RunStarted, to_json
 from ensemble.storage import RunFolder
 from ensemble.storage.manifest import MANIFEST
-from ensemble.storage.names import CONFIG, DATASET, ENVIRONMENT, EVALUATION, EVENTS, LABELS, METHOD
+from ensemble.storage.names import CONFIG, DATASET, ENVIRONMENT, EVENTS, LABELS, METHOD
 from ensemble.storage.parsing import json_object
 from ensemble.tracking.event_log import marked_attempts
+from ensemble.tracking.judged import judged_run
 from ensemble.tracking.wandb_mode import effective_mode
 from ensemble.tracking.wandb_sweep import try_of
 from ensemble.types import ByteArray
@@ -190,8 +191,8 @@ class WandbTracker:
             return
         if (self._folder / MANIFEST).is_file():
             try:
-                content = RunFolder.read(self._folder).read_bytes(EVALUATION)
-                self.log_evaluation(json_object(content, self._folder / EVALUATION))
+                if judged := judged_run(RunFolder.read(self._folder)):
+                    self.log_evaluation(judged)
             except EnsembleError as error:
                 self._miss(f"the judgement is not shown there: {error}")
         for part in self._kept:

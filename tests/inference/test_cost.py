@@ -12,18 +12,24 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import ensemble
 from ensemble import load_ensemble
 from ensemble.commands.main import main
+from ensemble.events import Notice
 from ensemble.inference import cost
-from ensemble.inference.cost import BATCH, measure
+from ensemble.inference.cost import BATCH, Patience, costs_text, measure
 from ensemble.inference.trained import TrainedEnsemble
 from ensemble.report.card import model_card
 from ensemble.report.html import write_report
-from ensemble.report.line_costs import costs_of
+from ensemble.report.wording import milliseconds
 from ensemble.results.judging import judge
+from ensemble.results.line_costs import costs_of
+from ensemble.run import kept_costs
 from ensemble.run.stored import Run
 from ensemble.storage import RunFolder
 from ensemble.storage.names import COST
+from ensemble.tracking.judged import judged_run
+from ensemble.tracking.wandb_evaluation import figures
 from tests.inference.conftest import train
 
 
@@ -39,13 +45,14 @@ def bagged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(
         tmp_path_factory.mktemp("bagged"), num_members=3, model={"name": "mlp", "widths": (8,)},
         data={"name": "digits", "max_train_rows": 300}, training={"epochs": 1, "batch_size": 32, "lr": 3e-3},
+        evaluation={"time_predictions": False},
     )  # fmt: skip
 
 
 @pytest.fixture
 def measured(bagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that run in which predictions have been measured."""
-    monkeypatch.setattr(cost, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(cost, "PATIENT", Patience(3, 10, 0.0))
     path = shutil.copytree(bagged, tmp_path / "run")
     done("cost", str(path))
     return path
@@ -79,10 +86,15 @@ def test_what_is_measured_are_predictions_of_one_image_and_of_batches(
         return inner(self, images)
 
     monkeypatch.setattr(TrainedEnsemble, "predict_proba", noting)
-    monkeypatch.setattr(cost, "_PATIENCE_S", 0.0)
     trained = load_ensemble(run_path, device="cpu")
-    measure(trained, judge(RunFolder.read(run_path)))
+    evaluation = judge(RunFolder.read(run_path))
+    measure(trained, evaluation, Patience(3, 10, 0.0))
     assert {what: asked.count(what) for what in asked} == dict.fromkeys([(4, 1), (4, BATCH), (1, 1), (1, BATCH)], 13)
+    asked.clear()
+    hasty = measure(trained, evaluation, Patience(1, 3, 0.0, longest_s=0.0))
+    assert {what: asked.count(what) for what in asked} == dict.fromkeys([(4, 1), (1, 1)], 4)
+    assert [one.each_of_batch_ms for one in hasty] == [None, None], "a batch would take longer than it may"
+    assert costs_text(hasty).splitlines()[1].endswith("  -")
 
 
 def test_what_was_measured_is_kept_beside_the_judgement_which_stays_as_it_was(bagged: Path, measured: Path) -> None:
@@ -128,6 +140,59 @@ def test_every_leaderboard_has_it_where_it_was_measured(bagged: Path, measured: 
     assert f"<th>{vote.one_ms:.3g}</th>" in Run(measured)._repr_html_()
     assert (measured / "tables" / "leaderboard.csv").read_text() == (measured / "leaderboard.csv").read_text()
     assert f"ensemble cost {bagged}" in done("evaluate", str(bagged), "--all")
+
+
+def test_the_end_of_a_run_measures_it_and_a_second_start_leaves_it(tmp_path: Path) -> None:
+    words = (
+        "train", "quickstart", "num_members=2", "training.epochs=1", "data.max_train_rows=300", f"output_dir={tmp_path}",
+        "compute.executor=inline",
+    )  # fmt: skip
+    screen = done(*words)
+    run = tmp_path / "quickstart"
+    stored = json.loads((run / COST).read_text())
+    assert [one["kind"] for one in stored["costs"]] == ["vote", "member", "baseline"]
+    vote = stored["costs"][0]
+    assert screen.splitlines()[2].endswith("seconds     ms")
+    assert screen.splitlines()[3].split()[-1] == milliseconds(vote["one_ms"])
+    assert "ms: to predict one image" in screen
+    rows = list(csv.DictReader(io.StringIO((run / "leaderboard.csv").read_text())))
+    assert rows[0]["image_of_batch_ms"] == repr(vote["each_of_batch_ms"])
+    board = Run(run).leaderboard()
+    first = board.iloc[0] if hasattr(board, "iloc") else board[0]
+    assert (first["one_image_ms"], first["image_of_batch_ms"]) == (vote["one_ms"], vote["each_of_batch_ms"])
+    told = figures(judged_run(RunFolder.read(run)))
+    assert told["prediction/one_image_ms"] == vote["one_ms"]
+    assert done(*words) == screen
+    assert json.loads((run / COST).read_text()) == stored
+
+
+def test_what_cannot_be_measured_costs_the_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(name: str, **keys: object) -> tuple[Path, list[str]]:
+        heard: list[object] = []
+        made = ensemble.train(
+            model={"name": "mlp", "widths": (4,)}, data={"name": "digits", "max_train_rows": 200}, num_members=2,
+            method="deep_ensemble", training={"epochs": 1}, name=name, output_dir=str(tmp_path), on_event=heard.append, **keys,
+        )  # fmt: skip
+        assert made.evaluation.headline.wrong > 0
+        assert not RunFolder.read(made.path).has(COST)
+        return made.path, [one.message for one in heard if isinstance(one, Notice) and "prediction" in one.message]
+
+    monkeypatch.setattr(kept_costs, "MOST_PARAMETERS", 10)
+    path, said = run("large")
+    assert said == [
+        "what a prediction takes was not measured: 6,380 parameters vote, and more than 10 are not read for it; `ensemble cost` measures it"
+    ]
+    assert f"ensemble cost {path}" in done("evaluate", str(path), "--all")
+    monkeypatch.undo()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(cost, "measure", broken)
+    assert run("broken")[1] == [
+        "what a prediction takes was not measured: CUDA error: out of memory; `ensemble cost` measures it"
+    ]
+    assert run("unasked", evaluation={"time_predictions": False})[1] == []
 
 
 def test_the_figures_of_another_vote_are_not_taken_for_these(measured: Path) -> None:

@@ -9,11 +9,14 @@ import re
 import subprocess
 import sys
 import threading
+import time as clock
 
 import pytest
 from rich.console import Console
 
 from ensemble.events import MemberFailed, Notice, RunStarted, TaskStarted
+from ensemble.outside import long_work
+from ensemble.outside.long_work import heard, working
 from ensemble.tracking.console import PlainConsole, open_console
 from ensemble.tracking.live import LiveConsole, draw
 from ensemble.tracking.progress import Progress
@@ -183,6 +186,23 @@ def test_a_terminal_gets_the_live_view_and_failures_stay_above_it(terminal):
     assert "\x1b[2J" not in text
     assert "stopped with 2 of 3 members finished" in re.sub(r"\x1b\[[0-9;]*m", "", text)
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is shown again
+
+
+def test_long_work_is_told_above_the_view_and_before_the_run_has_begun_that_is_one_line(terminal, monkeypatch):
+    monkeypatch.setattr(long_work, "EVERY_S", 0.05)
+    past: list[str] = []
+    with heard(past.append):
+        console = open_console(terminal.stream)
+        with working("starting Ray"):
+            clock.sleep(0.12)
+        console.close(False)
+        with working("afterwards"):
+            clock.sleep(0.12)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.text())
+    assert "\x1b[2Kstarting Ray: 0 s so far\r\n" in text, "the view is taken off the terminal first"
+    assert "preparing" in text
+    assert "member  recipe" not in text
+    assert set(past) == {"afterwards: 0 s so far"}
 
 
 def test_notices_are_shown_after_the_run_as_well(terminal):

@@ -16,7 +16,7 @@ CONFIG = {
     "compute": {"executor": "inline", "device": "cpu", "stack_size": 1, "checkpoint_every_s": 0.05},
     "tracking": {"wandb": {"mode": "offline"}},
 }  # fmt: skip
-TIMES = ("seconds", "per_second", ".size")  # what may differ: how long things took, and so the bytes of tables
+TIMES = ("seconds", "per_second", "_ms", ".size")  # what may differ: how long things took, and so the bytes of tables
 
 
 def command(root: Path, *words: str) -> list[str]:

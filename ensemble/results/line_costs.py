@@ -1,4 +1,4 @@
-"""What the lines of a leaderboard take to predict, as far as it was measured for this run (`ensemble cost`).
+"""What the lines of a leaderboard take to predict, as far as it was measured for this run.
 
 costs = costs_of(RunFolder.read(path), evaluation)
 costs.of(evaluation.headline)       # a StoredCost, or None
@@ -6,12 +6,16 @@ costs.of(evaluation.headline)       # a StoredCost, or None
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from ensemble.evaluation.records import Evaluation, LeaderboardRow
 from ensemble.storage import RunFolder
 from ensemble.storage.cost_file import CostFile, StoredCost, load_costs
 from ensemble.storage.names import BESIDE
+
+NO_COSTS: Final[Mapping[str, float | None]] = {"one_image_ms": None, "image_of_batch_ms": None}  # columns of tables
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,11 @@ class LineCosts:
         if row.kind in BESIDE:
             return self.beside.get(row.kind)
         return None if row.member is None else self.members.get(row.member)
+
+    def figures(self, row: LeaderboardRow) -> Mapping[str, float | None]:
+        """The same by the names of table columns; None for what was not measured."""
+        cost = self.of(row)
+        return NO_COSTS if cost is None else dict(zip(NO_COSTS, (cost.one_ms, cost.each_of_batch_ms), strict=True))
 
 
 def costs_of(folder: RunFolder, evaluation: Evaluation) -> LineCosts | None:
