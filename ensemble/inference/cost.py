@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -70,21 +70,55 @@ def measure(trained: TrainedEnsemble, evaluation: Evaluation, patience: Patience
     patience: by default `PATIENT`.
     """
     patience = patience or PATIENT
+    asked = _asked(trained, evaluation)
+    channels, height, width = trained.image_shape
+    images = np.random.default_rng(0).integers(0, 256, (BATCH, channels, height, width)).astype(np.uint8)
+    ones_ms = _medians_ms([one.network for one in asked], images[:1], patience)
+    # At most, since a batch shares work.
+    expected_s = [ms / 1000 * BATCH * (patience.warm_ups + patience.least) for ms in ones_ms]
+    quick = [place for place, seconds in enumerate(expected_s) if seconds <= patience.longest_s]
+    batches_ms = dict(zip(quick, _medians_ms([asked[place].network for place in quick], images, patience), strict=True))
+    return [
+        Cost(
+            one.name,
+            len(one.network.vote.members),
+            one.parameters,
+            ones_ms[place],
+            batches_ms[place] / BATCH if place in batches_ms else None,
+            one.kind,
+            one.indices,
+        )
+        for place, one in enumerate(asked)
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is measured: a whole vote, or one network as a vote of its own."""
+
+    name: str
+    kind: CostKind
+    network: TrainedEnsemble
+    indices: tuple[int, ...]
+    parameters: int
+
+
+def _asked(trained: TrainedEnsemble, evaluation: Evaluation) -> list[_Asked]:
     vote, count, reference = trained.vote, len(trained.vote.members), evaluation.verdict.member
     parameters = {member.index: int(member.num_parameters) for member in evaluation.members}
     name = f"{vote.aggregator} vote of {count} members" if count > 1 else "the one member"
-    found = [_cost(name, "vote", trained, trained.member_indices, parameters, patience)]
+    needed = sum(parameters[index] for index in trained.member_indices)
+    found = [_Asked(name, "vote", trained, trained.member_indices, needed)]
     single = next((member for member in vote.members if member.index == reference), None)
     if count > 1 and single is not None:
         network = TrainedEnsemble(alone(vote, single), trained.device.type)
-        found.append(_cost(f"member {reference} alone", "member", network, (reference,), parameters, patience))
+        found.append(_Asked(f"member {reference} alone", "member", network, (reference,), parameters[reference]))
     for kind in BESIDE:
         other = beside(vote, kind)
         row = next((row for row in evaluation.leaderboard if row.kind == kind), None)
         if other is not None and row is not None:
             network = TrainedEnsemble(other, trained.device.type)
-            counted = {other.members[0].index: int(row.num_parameters)}
-            found.append(_cost(row.name, kind, network, (), counted, patience))
+            found.append(_Asked(row.name, kind, network, (), int(row.num_parameters)))
     return found
 
 
@@ -103,33 +137,22 @@ def to_store(costs: list[Cost], trained: TrainedEnsemble) -> CostFile:
     return CostFile(machine=machine(trained), batch=BATCH, aggregator=trained.vote.aggregator, costs=kept)
 
 
-def _cost(
-    name: str,
-    kind: CostKind,
-    trained: TrainedEnsemble,
-    indices: tuple[int, ...],
-    parameters: Mapping[int, int],
-    patience: Patience,
-) -> Cost:
-    images = np.random.default_rng(0).integers(0, 256, (BATCH, *trained.image_shape)).astype(np.uint8)
-    needed = sum(parameters[index] for index in trained.member_indices)
-    one_ms = _ms(trained, images[:1], patience)
-    expected_s = one_ms / 1000 * BATCH * (patience.warm_ups + patience.least)  # at most: a batch shares work
-    of_batch_ms = None if expected_s > patience.longest_s else _ms(trained, images, patience) / BATCH
-    return Cost(name, len(trained.vote.members), needed, one_ms, of_batch_ms, kind, indices)
-
-
-def _ms(trained: TrainedEnsemble, images: np.ndarray[Any, np.dtype[np.uint8]], patience: Patience) -> float:
-    """The median of as many predictions as patience lasts."""
-    for _ in range(patience.warm_ups):
-        trained.predict_proba(images)
-    times: list[float] = []
-    began = time.perf_counter()
-    while len(times) < patience.least or time.perf_counter() - began < patience.seconds:
-        start = time.perf_counter()
-        trained.predict_proba(images)
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times)
+def _medians_ms(
+    networks: Sequence[TrainedEnsemble], images: np.ndarray[Any, np.dtype[np.uint8]], patience: Patience
+) -> list[float]:
+    """The median time of a prediction by each network. They take turns, so that a busy moment of the machine is nobody's alone."""
+    for network in networks:
+        for _ in range(patience.warm_ups):
+            network.predict_proba(images)
+    times: list[list[float]] = [[] for _ in networks]
+    began, rounds = time.perf_counter(), 0
+    while rounds < patience.least or time.perf_counter() - began < patience.seconds * len(networks):
+        for network, own in zip(networks, times, strict=True):
+            start = time.perf_counter()
+            network.predict_proba(images)
+            own.append(time.perf_counter() - start)
+        rounds += 1
+    return [1000 * statistics.median(own) for own in times]
 
 
 def machine(trained: TrainedEnsemble) -> str:

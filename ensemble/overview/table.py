@@ -26,7 +26,7 @@ from ensemble.overview.spending import Spent
 from ensemble.storage.names import BESIDE
 from ensemble.tracking.terminal import open_table_console
 
-_STYLES = {"running": "green", "failed": "red", "damaged": "red", "interrupted": "yellow", "no run": "dim"}
+_STYLES = {"running": "bold", "failed": "red", "damaged": "red", "interrupted": "bold", "no run": "dim"}
 _ALIKE = 50  # by how much less a column is needed that says the same of every run
 _GAP = 2
 

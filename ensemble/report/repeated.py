@@ -72,6 +72,8 @@ def _show(console: Console, found: Repeated, folder: Path | str) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ensemble.tracking.terminal import OPEN, marked
+
     count = len(HEADERS) if console.width >= 110 else NARROW
     table = Table(box=None, header_style="bold", padding=(0, 1, 0, 0), pad_edge=False)
     for place, header in enumerate(HEADERS[:count]):
@@ -87,7 +89,7 @@ def _show(console: Console, found: Repeated, folder: Path | str) -> None:
     for note in NOTES if count == len(HEADERS) else NOTES[:2]:
         console.print(Text(note, style="dim"))
     for caution in found.cautions:
-        console.print(Text(f"warning: {caution}", style="yellow"))
+        console.print(marked(f"warning: {caution}", "warning:", OPEN))
     console.print(Text(f"runs, {TABLE}, {CSV} and {PAGE}: {shown(str(folder), 4096)}"), soft_wrap=True)
 
 

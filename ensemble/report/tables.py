@@ -107,12 +107,15 @@ def _show(
 ) -> None:
     from rich.text import Text
 
+    from ensemble.tracking.terminal import BAD, GOOD, OPEN, marked
+
     console.print(Text(_title(evaluation), style="bold"))
     console.print()
     console.print(_rich_table(evaluation, console.width, everything, costs))
     console.print()
-    colour = {"better": "green", "worse": "red", "not distinguishable": "yellow"}[evaluation.verdict.outcome]
-    console.print(Text(evaluation.verdict.sentence, style=f"bold {colour}"))
+    outcome = evaluation.verdict.outcome
+    mark = {"better": GOOD, "worse": BAD, "not distinguishable": OPEN}[outcome]
+    console.print(marked(evaluation.verdict.sentence, outcome, mark, "bold"))
     console.print()
     said = (
         (*wording.context(evaluation), *notes(evaluation, costs))
@@ -122,7 +125,7 @@ def _show(
     for line in said:
         console.print(Text(line))
     for line in wording.cautions(evaluation):
-        console.print(Text(f"warning: {line}", style="yellow"))
+        console.print(marked(f"warning: {line}", "warning:", OPEN))
     folder = shown(path if isinstance(path, str) else address_of(path) or str(path), 4096)
     typed = shlex.quote(folder)
     if everything and costs is None:

@@ -15,7 +15,7 @@ from ensemble.storage.cost_file import CostFile, save_costs
 from ensemble.storage.names import EVALUATION, LEADERBOARD
 
 SHARE = 0.02  # of a run's seconds, which measuring may take
-EACH_S, MEASURED = 0.05, 6  # seconds that are enough for one median, and how many there are as a rule
+EACH_S, MEASURED = 0.25, 6  # seconds that are enough for one median, and how many there are as a rule
 BATCHES_S = 2.0  # or more where the share allows it: what the batches of one vote may take
 MOST_PARAMETERS = 200_000_000  # of all that vote, which would be in memory once more: 0.8 GB
 

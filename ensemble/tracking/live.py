@@ -21,7 +21,7 @@ from ensemble.events import Event, MemberFailed, Notice, RunFinished, RunStarted
 from ensemble.outside.long_work import heard
 from ensemble.tracking.progress import Progress, RunningMember, duration
 from ensemble.tracking.sentences import describe, percent, stopped
-from ensemble.tracking.terminal import VisibleConsole, width_of
+from ensemble.tracking.terminal import OPEN, VisibleConsole, marked, width_of
 
 REFRESH_PER_S = 2
 WIDE = 100  # columns from which the place a member trains on is shown
@@ -60,9 +60,9 @@ class LiveConsole:
                 self._opened = time
         if isinstance(event, RunFinished):
             self._live.stop()
-        style = _style(event)
-        if style is not None:
-            self._console.print(Text(describe(event) or "", style))
+        line = _line(event)
+        if line is not None:
+            self._console.print(line)
 
     def close(self, ok: bool) -> None:
         """Take the view off the terminal; say where a run that did not come to its end was left."""
@@ -82,15 +82,17 @@ class LiveConsole:
             return draw(self._progress, clock.time(), self._opened, self._console.width, self._console.height)
 
 
-def _style(event: Event) -> str | None:
+def _line(event: Event) -> Text | None:
     """How an event is printed above the view, or None for those the view itself shows."""
+    text = describe(event) or ""
     match event:
         case RunStarted() | RunFinished():
-            return "bold"
+            return Text(text, "bold")
         case MemberFailed():
-            return "bold red"
+            return Text(text, "bold red")
         case Notice():
-            return "yellow"
+            word = text.partition(" ")[0]  # note: or warning:
+            return marked(text, word, OPEN if event.warning else "bold")
         case _:
             return None
 

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
+from rich.text import Text
 
 from ensemble.outside.names import visible
 
@@ -42,6 +43,19 @@ def open_table_console(stream: TextIO | None = None, **options: Any) -> Console:
     target = sys.stdout if stream is None else stream
     plain = {"highlight": False, "markup": False, "emoji": False}
     return VisibleConsole(file=stream, width=width_of(target), **(plain | options))
+
+
+# Legible on light and on dark terminals, which letters in yellow or green are not.
+GOOD, BAD, OPEN = "black on green", "white on red", "black on yellow"
+
+
+def marked(line: str, word: str, mark: str, style: str = "") -> Text:
+    """A line in which the first `word` stands out."""
+    text = Text(line, style)
+    start = line.find(word)
+    if start >= 0:
+        text.stylize(mark, start, start + len(word))
+    return text
 
 
 def width_of(stream: TextIO | None) -> int:

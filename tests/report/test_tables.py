@@ -18,15 +18,29 @@ from ensemble.evaluation.records import Evaluation, LabelReview
 from ensemble.evaluation.verdict import against_baseline
 from ensemble.report.tables import leaderboard_csv, leaderboard_markdown, print_evaluation
 from ensemble.report.wording import outlook
+from ensemble.results.line_costs import LineCosts
+from ensemble.storage.cost_file import StoredCost
 
 Make = Callable[..., Evaluation]
 
 
-def printed(evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch, width: int = 80, everything: bool = True) -> str:
+def printed(
+    evaluation: Evaluation,
+    monkeypatch: pytest.MonkeyPatch,
+    width: int = 80,
+    everything: bool = True,
+    costs: LineCosts | None = None,
+) -> str:
     monkeypatch.setenv("COLUMNS", str(width))
     stream = io.StringIO()
-    print_evaluation(evaluation, Path("runs/demo"), everything, stream)
+    print_evaluation(evaluation, Path("runs/demo"), everything, stream, costs)
     return stream.getvalue()
+
+
+def costs_of_vote(evaluation: Evaluation) -> LineCosts:
+    indices = [member.index for member in evaluation.members]
+    cost = StoredCost(kind="vote", members=indices, parameters=10, one_ms=1.25, each_of_batch_ms=0.125)
+    return LineCosts("CPU, 1 thread", 64, cost, {}, {})
 
 
 def line_of(text: str, name: str) -> str:
@@ -49,13 +63,43 @@ def with_baseline(evaluation: Evaluation) -> Evaluation:
     )
 
 
+class Tty(io.StringIO):
+    """What says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("outcome", ["better", "worse", "not distinguishable"])
+def test_colour_is_a_ground_behind_black_or_white_and_so_legible_on_any_terminal(
+    evaluation_of: Make, monkeypatch: pytest.MonkeyPatch, outcome: str
+) -> None:
+    for name in ("NO_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    evaluation = evaluation_of()
+    sentence = f"The soft vote is {outcome} than the rest."
+    evaluation = dataclasses.replace(
+        evaluation, verdict=dataclasses.replace(evaluation.verdict, outcome=outcome, sentence=sentence)
+    )
+    stream = Tty()
+    print_evaluation(evaluation, Path("runs/demo"), False, stream)
+    used = {code for codes in re.findall(r"\x1b\[([0-9;]*)m", stream.getvalue()) for code in codes.split(";")}
+    assert used & {"41", "42", "43"}
+    assert not used & {"32", "33", "36"}, "green, yellow and cyan letters are no darker than a white ground"
+    assert re.search(rf"\x1b\[[0-9;]+m{outcome}\x1b", stream.getvalue())
+
+
+@pytest.mark.parametrize("timed", [False, True])
 @pytest.mark.parametrize("members", [2, 20])
 def test_the_short_answer_fits_a_small_terminal(
-    evaluation_of: Make, monkeypatch: pytest.MonkeyPatch, members: int
+    evaluation_of: Make, monkeypatch: pytest.MonkeyPatch, members: int, timed: bool
 ) -> None:
     """80 x 24, with a line for the next command; unequal classes and a baseline make it longest."""
     evaluation = with_baseline(evaluation_of(members=members))
-    text = printed(evaluation, monkeypatch, 80, everything=False)
+    costs = costs_of_vote(evaluation) if timed else None
+    text = printed(evaluation, monkeypatch, 80, everything=False, costs=costs)
+    assert ("  ms\n" in text, "  1.25\n" in text, "ms: to predict one image" in text) == (timed, timed, timed)
     lines = text.splitlines()
     assert len(lines) <= 23
     assert max(map(len, lines)) <= 80
