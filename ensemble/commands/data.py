@@ -50,6 +50,7 @@ def prepare(config: Path, overrides: tuple[str, ...]) -> None:
 def list_kept(as_json: bool) -> None:
     """List what is kept decoded on this machine, last used first."""
     from ensemble.data.prepared import kept
+    from ensemble.data.shard_index import kept_indices
 
     found = kept()
     if as_json:
@@ -68,6 +69,10 @@ def list_kept(as_json: bool) -> None:
         what = "x".join(map(str, each.shape)) if each.complete else "not complete"
         day = time.strftime("%Y-%m-%d", time.localtime(each.used))
         say(f"{each.key}  {each.bytes_used / 2**20:10,.1f} MiB  last used {day}  {what}  {each.root}")
+    if (indices := kept_indices()).count:
+        say(
+            f"and the indices of {indices.count:,} shards, {indices.bytes_used / 2**20:,.1f} MiB; rm --all removes them too"
+        )
 
 
 @data.command()
@@ -76,12 +81,15 @@ def list_kept(as_json: bool) -> None:
 def rm(keys: tuple[str, ...], everything: bool) -> None:
     """Remove what is kept decoded under these KEYS of `ensemble data ls`; the pictures themselves stay."""
     from ensemble.data.prepared import kept, remove
+    from ensemble.data.shard_index import remove_indices
 
     if everything == bool(keys):
         raise click.UsageError("give the KEYs to remove, or --all")
     for key in [each.key for each in kept()] if everything else keys:
         remove(key)
         say(f"{key}: removed")
+    if everything and (count := remove_indices()):
+        say(f"indices of {count:,} shards: removed")
 
 
 COMMANDS = (data,)

@@ -13,7 +13,7 @@ import click
 from ensemble.commands.words import GivenPath, say
 
 if TYPE_CHECKING:
-    from ensemble.data.survey import Survey
+    from ensemble.data.surveyed import Survey
 
 _SMALLEST_MAP = 8  # pixels: blocks that halve the side are added until it is no larger
 
@@ -29,8 +29,8 @@ _ABOUT_SIZE = """\
 def init(source: str, out: Path | None) -> None:
     """Write a commented configuration for SOURCE to start from.
 
-    SOURCE is a folder with one folder of pictures per class, an .npz file with train_images and train_labels, or one of
-    `ensemble datasets`.
+    SOURCE is a folder with one folder of pictures per class, or with tar shards (train*.tar, val*.tar, test*.tar), an .npz
+    file with train_images and train_labels, or one of `ensemble datasets`.
     """
     from ensemble.config.json_schema import FILE
     from ensemble.data.survey import survey

@@ -16,6 +16,7 @@ import tarfile
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ensemble.cache import is_own, keep_json, own_folder
@@ -91,6 +92,35 @@ def indexed(shard: Shard, label_from: str) -> ShardIndex:
     with suppress(OSError, RuntimeError):  # then it is made anew at the next start
         keep_json(own_folder(ROOM) / f"{digest}.json", asdict(index))
     return index
+
+
+@dataclass(frozen=True)
+class KeptIndices:
+    """How many indices of shards this machine's cache has, and their bytes. Each is made again by a read of the shard's headers."""
+
+    count: int
+    bytes_used: int
+
+
+def kept_indices() -> KeptIndices:
+    """Raises DataError where the cache cannot be looked at."""
+    sizes = [path.stat().st_size for path in _index_files()]
+    return KeptIndices(len(sizes), sum(sizes))
+
+
+def remove_indices() -> int:
+    """Remove all of them; returns how many there were. Raises DataError where the cache cannot be looked at."""
+    files = _index_files()
+    for path in files:
+        path.unlink(missing_ok=True)
+    return len(files)
+
+
+def _index_files() -> list[Path]:
+    try:
+        return [path for path in own_folder(ROOM).glob("*.json") if is_own(path)]
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"the indices of shards cannot be looked at: {error}; set ENSEMBLE_CACHE") from error
 
 
 def _from_json(values: dict[str, Any]) -> ShardIndex:

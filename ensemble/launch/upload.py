@@ -29,6 +29,7 @@ from ensemble.config.shipped import find_configuration
 from ensemble.config.yaml_source import read_yaml
 from ensemble.errors import ConfigError
 from ensemble.outside import own_code
+from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
 
 MOST_BYTES = 100 * 2**20  # Ray's dashboard takes no larger request
@@ -185,18 +186,17 @@ def _data(values: Mapping[str, Any], here: Path, files: dict[str, Path], given: 
         source = _source(section)
         own, places = source.pictures, source.places(section)
         root, path = (section.get(key) if key in places else None for key in ("root", "path"))
-        folder = isinstance(path, str) and (here / given_path(path, f"{where}.path")).is_dir()
+        local = Path(path) if isinstance(path, str) and not is_address(path) else None
+        folder = local is not None and (here / given_path(local, f"{where}.path")).is_dir()
         named += [(f"{where}.root", root, own), (f"{where}.path", path, folder)]
-        if (
-            own
-            and not folder
-            and root is None
-            and isinstance(path, str)
-            and not given_path(path, f"{where}.path").is_absolute()
-        ):
-            named.append((f"{where}.root", str(Path(path).parent), True))  # a table's pictures, beside it
+        named += [(f"{where}.{key}", section.get(key), False) for key in places if key not in ("root", "path")]
+        if own and not folder and root is None and local and not given_path(local, f"{where}.path").is_absolute():
+            named.append((f"{where}.root", str(local.parent), True))  # a table's pictures, beside it
     for key, text, needed in named:
         if not isinstance(text, str):
+            continue
+        if is_address(text):
+            there.append(f"{key}: {text}")
             continue
         path = given_path(text, key)
         if path.is_absolute():
@@ -211,7 +211,7 @@ def _data(values: Mapping[str, Any], here: Path, files: dict[str, Path], given: 
             raise ConfigError(
                 f"{key}: {text}: a folder of this machine, and folders are not uploaded; give the absolute path that it has on the cluster, such as {key if key.endswith('.path') else key.rpartition('.')[0] + '.root'}=/shared/{path.name or 'pictures'}, or send it along: --with {shown_folder(path)} (up to {MOST_BYTES >> 20} MiB)"
             )
-        elif key.endswith(".path") and not needed:
+        elif not needed and not key.endswith(".root"):
             raise ConfigError(
                 f"{key}: {text}: is no file of this machine, where relative paths are looked for; give one that is, or the absolute path that it has on the cluster"
             )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +60,53 @@ def test_a_folder_of_pictures_trains_at_once(here: Path) -> None:
     trained = CliRunner().invoke(main, ["train", *words])
     assert trained.exit_code == 0, trained.output
     assert "photos (image_folder): 2 members (cnn)" in trained.stdout
+
+
+def shards(folder: Path, names: dict[str, int], label: str = "cls", field: str = "label") -> None:
+    """Of each name a shard with so many pictures, grey, of two classes."""
+    folder.mkdir()
+    noise = np.random.default_rng(0)
+    for name, count in names.items():
+        with tarfile.open(folder / name, "w") as archive:
+            for i in range(count):
+                picture = io.BytesIO()
+                Image.fromarray(noise.integers(0, 60, (30, 30), dtype=np.uint8) + np.uint8(90 * (i % 2))).save(
+                    picture, "png"
+                )
+                text = json.dumps({field: i % 2, "source": "drawn"}) if label == "json" else str(i % 2)
+                for ending, content in (("png", picture.getvalue()), (label, text.encode())):
+                    info = tarfile.TarInfo(f"{i:04}.{ending}")
+                    info.size = len(content)
+                    archive.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(("label", "found"), [("cls", "cls"), ("txt", "txt"), ("json", "json.label")])
+def test_a_folder_of_shards_trains_at_once(here: Path, label: str, found: str) -> None:
+    shards(here / "lots", {"train-000.tar": 12, "train-001.tar": 8, "test-000.tar": 6, "odd.tar": 2}, label)
+    result = init("lots")
+    data = written(result).data.model_dump()
+    wanted = {"urls": "train*.tar", "test_urls": "test*.tar", "label_from": found, "image_size": 28, "channels": 1}
+    assert {key: data[key] for key in wanted} == wanted
+    assert "shards of no part, which are not read: odd.tar" in result.stderr
+    assert "# 20 images to train, 6 to test; 2 classes; images 1x28x28." in (here / "lots.yaml").read_text()
+    words = ["lots.yaml", "training.epochs=2", "num_members=2", "compute.executor=inline", "-q"]
+    trained = CliRunner().invoke(main, ["train", *words])
+    assert trained.exit_code == 0, trained.output
+    assert "lots (webdataset): 2 members (lenet5)" in trained.stdout
+
+
+def test_shards_without_parts_and_without_labels(here: Path) -> None:
+    shards(here / "plain", {"a.tar": 9, "b.tar": 9})
+    experiment = written(init("plain"))
+    assert (experiment.data.model_dump()["urls"], experiment.data.model_dump()["test_urls"]) == ("*.tar", None)
+    shards(here / "bare", {"a.tar": 3}, "npy")
+    bare = init("bare")
+    assert bare.exit_code == 3
+    assert "bare/a.tar: beside its pictures it has .npy; expected a file with the class of each" in bare.stderr
+    shards(here / "unclear", {"a.tar": 3}, "json", "which")
+    unclear = init("unclear")
+    assert unclear.exit_code == 3
+    assert "which of its values is the class? It has which, source" in unclear.stderr
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from ensemble.commands.main import main
 from ensemble.config.schema import DataConfig
 from ensemble.data import images_digest, load_dataset
 from ensemble.data.dataset import Dataset
 from ensemble.data.mapped import place_of
+from ensemble.data.shard_index import kept_indices
 from ensemble.data.shard_names import expanded
 from ensemble.errors import ConfigError, DataError
 from ensemble.outside import object_storage
@@ -342,3 +345,18 @@ def test_members_are_trained_from_a_bucket(
     assert len(found["far"]) == 4
     lines = (tmp_path / "far/run/predictions.csv").read_text().splitlines()
     assert any("test-000.tar!rose/2000.png" in line for line in lines)
+
+
+def test_kept_indices_are_listed_and_removed(shards: Path) -> None:
+    assert kept_indices().count == 0
+    loaded(shards)
+    kept = kept_indices()
+    assert kept.count == 4
+    assert kept.bytes_used > 500
+    listed = CliRunner().invoke(main, ["data", "ls"]).stdout
+    assert "and the indices of 4 shards" in listed
+    removed = CliRunner().invoke(main, ["data", "rm", "--all"])
+    assert removed.exit_code == 0
+    assert "indices of 4 shards: removed" in removed.stdout
+    assert kept_indices().count == 0
+    loaded(shards)

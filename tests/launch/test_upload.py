@@ -74,6 +74,41 @@ def test_own_modules_and_weights_keep_their_places_to_each_other(here: Path, tmp
     assert moved.config == "configuration/configs/my.yaml"
 
 
+def test_a_file_of_class_names_travels_and_shards_are_the_cluster_s(here: Path) -> None:
+    (here / "lists").mkdir()
+    (here / "lists" / "classes.txt").write_text("rose\ntulip\n")
+    shards = {
+        "name": "webdataset", "root": "s3://bucket/lots", "urls": "shard-{000..003}.tar", "class_names": "lists/classes.txt", "image_size": 8
+    }  # fmt: skip
+    write(here / "my.yaml", data=shards)
+    assert set(collect(Path("my.yaml")).files) == {"my.yaml", "lists/classes.txt"}
+    write(here / "named.yaml", data=shards | {"class_names": ["rose", "tulip"]})
+    assert set(collect(Path("named.yaml")).files) == {"named.yaml"}
+    write(here / "gone.yaml", data=shards | {"class_names": "lists/none.txt"})
+    with pytest.raises(ConfigError, match=r"data\.class_names: lists/none\.txt: is no file of this machine"):
+        collect(Path("gone.yaml"))
+    write(here / "there.yaml", data=shards | {"class_names": "/shared/classes.txt"})
+    assert collect(Path("there.yaml")).there == ("data.root: s3://bucket/lots", "data.class_names: /shared/classes.txt")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"name": "image_folder", "root": "s3://bucket/photos", "image_size": 8},
+        TABLE | {"path": "s3://bucket/labels.csv"},
+        TABLE | {"root": "s3://bucket/photos"},
+    ],
+    ids=["folder", "table", "pictures of a table"],
+)
+def test_pictures_in_object_storage_are_looked_for_there(here: Path, data: dict[str, object]) -> None:
+    (here / "labels.csv").write_text("file,class\na.png,x\n")
+    write(here / "my.yaml", data=data)
+    found = collect(Path("my.yaml"))
+    address = next((key, text) for key, text in data.items() if str(text).startswith("s3:"))
+    assert found.there == (f"data.{address[0]}: {address[1]}",)
+    assert set(found.files) == {"my.yaml"} | ({"labels.csv"} if data.get("path") == "labels.csv" else set())
+
+
 def test_weights_of_a_run_s_member_bring_what_is_said_of_them(here: Path) -> None:
     run = here / "runs" / "old"
     member = run / "members" / "0000"

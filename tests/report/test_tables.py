@@ -99,7 +99,7 @@ def test_the_short_answer_fits_a_small_terminal(
     evaluation = with_baseline(evaluation_of(members=members))
     costs = costs_of_vote(evaluation) if timed else None
     text = printed(evaluation, monkeypatch, 80, everything=False, costs=costs)
-    assert ("  ms\n" in text, "  1.25\n" in text, "ms: to predict one image" in text) == (timed, timed, timed)
+    assert (" ms\n" in text, " 1.25\n" in text, "ms: to predict one image" in text) == (timed, timed, timed)
     lines = text.splitlines()
     assert len(lines) <= 23
     assert max(map(len, lines)) <= 80
