@@ -86,6 +86,7 @@ SLOW = (
     "test_examples",
     "test_finished_members",
     "test_further_sets",
+    "test_further_sets_beside",
     "test_given_weights",
     "test_gpu_benchmark",
     "test_gpu_benchmark_runner",

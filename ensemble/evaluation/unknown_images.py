@@ -6,25 +6,35 @@ reported beside it. The energy score needs logits, which stored votes do not hav
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
 
+from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.evaluation.calibration import confidence_of
 from ensemble.evaluation.decomposition import uncertainty
 from ensemble.evaluation.delong import delong_interval, paired_delong
 from ensemble.evaluation.record_base import NAN
 from ensemble.evaluation.roc import aupr, auroc, false_positive_rate, fpr_interval
 from ensemble.evaluation.selective import scod_risk_coverage
-from ensemble.evaluation.set_records import PromiseResult, UnknownScore, UnknownSet
-from ensemble.evaluation.set_votes import HowToVote, wrong_of
+from ensemble.evaluation.set_records import PromiseResult, UnknownBeside, UnknownScore, UnknownSet
+from ensemble.evaluation.set_votes import Beside, HowToVote, wrong_of
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, favourites
 from ensemble.evaluation.statistics import holm, wilson_interval
 from ensemble.types import DoubleArray
 
 CHOSEN = "max probability"
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """A network that does not vote: what it is called, its probabilities of the test images [N, K] and of the unknown ones [U, K]."""
+
+    name: str
+    test_NK: AnyFloatArray
+    probs_UK: AnyFloatArray
 
 
 def judge_unknown(
@@ -34,9 +44,13 @@ def judge_unknown(
     test: SplitVotes,
     how: HowToVote,
     promises: Sequence[PromiseResult] = (),
+    beside: Mapping[Beside, Alone] | None = None,
     seed: int = 0,
 ) -> UnknownSet:
-    """Votes on unknown images [M, U, K] beside those on the test images, which are the known ones. seed: of the bootstrap."""
+    """Votes on unknown images [M, U, K] beside those on the test images, which are the known ones.
+
+    beside: networks that do not vote. seed: of the bootstrap.
+    """
     known, unknown = scores_of(test.probs_MNK, how), scores_of(probs_MUK, how)
     alone = _own_scores(test.probs_MNK, how), _own_scores(probs_MUK, how)
     records = [
@@ -61,7 +75,28 @@ def judge_unknown(
         accepted=accepted,
         accepted_lower=interval[0],
         accepted_upper=interval[1],
+        beside=tuple(
+            _beside_record(which, alone, test, (CHOSEN, known[CHOSEN], unknown[CHOSEN]), seed)
+            for which, alone in (beside or {}).items()
+        ),
     )
+
+
+def _beside_record(
+    which: Beside, alone: Alone, test: SplitVotes, vote: tuple[str, DoubleArray, DoubleArray], seed: int
+) -> UnknownBeside:
+    """vote: the name of the score, and what the vote has by it on test and on unknown images."""
+    decision = decide("soft", alone.test_NK[None])
+    known, unknown = _scores_alone(decision), _scores_alone(decide("soft", alone.probs_UK[None]))
+    score = vote[0] if vote[0] in known else CHOSEN
+    known_N, unknown_U = known[score], unknown[score]
+    paired = paired_delong(np.stack([vote[1], known_N]), np.stack([vote[2], unknown_U]))
+    return UnknownBeside(
+        which, alone.name, score, auroc(known_N, unknown_U), *delong_interval(known_N, unknown_U),
+        false_positive_rate(known_N, unknown_U), *fpr_interval(known_N, unknown_U, seed),
+        paired.difference, paired.lower, paired.upper, paired.p_value,
+        scod_risk_coverage(known_N, wrong_of(decision, test.labels_N), unknown_U).area,
+    )  # fmt: skip
 
 
 def scores_of(probs_MNK: AnyFloatArray, how: HowToVote) -> dict[str, DoubleArray]:
@@ -81,8 +116,11 @@ def scores_of(probs_MNK: AnyFloatArray, how: HowToVote) -> dict[str, DoubleArray
 
 def _own_scores(probs_MNK: AnyFloatArray, how: HowToVote) -> dict[str, DoubleArray]:
     """Those that a single network has."""
-    member = how.member(probs_MNK)
-    return {CHOSEN: confidence_of(member.probs_NK, member.classes_N), "entropy": -special.entr(member.probs_NK).sum(1)}
+    return _scores_alone(how.member(probs_MNK))
+
+
+def _scores_alone(one: Decision) -> dict[str, DoubleArray]:
+    return {CHOSEN: confidence_of(one.probs_NK, one.classes_N), "entropy": -special.entr(one.probs_NK).sum(1)}
 
 
 def _judged(

@@ -9,7 +9,16 @@ import math
 from collections.abc import Iterator
 
 from ensemble.evaluation.records import Evaluation
-from ensemble.evaluation.set_records import PromiseResult, Selective, SetRule, ShiftedSet, UnknownScore, UnknownSet
+from ensemble.evaluation.set_records import (
+    PromiseResult,
+    Selective,
+    SetRule,
+    ShiftedBeside,
+    ShiftedSet,
+    UnknownBeside,
+    UnknownScore,
+    UnknownSet,
+)
 from ensemble.evaluation.written import loss, p_equation, percent, percent_interval, plural, points
 from ensemble.outside.names import shown
 
@@ -24,19 +33,53 @@ SCORES = {
 
 def short_lines(evaluation: Evaluation) -> list[str]:
     """One sentence for each further set, and for the prediction sets; nothing for a run that was asked nothing further."""
-    several = len(evaluation.members) > 1
-    lines = [_shifted(one, several) for one in evaluation.shifted]
-    lines += [_unknown(one, several) for one in evaluation.unknown]
-    return lines + list(_prediction_sets(evaluation))
+    return _set_lines(evaluation, beside=False) + list(_prediction_sets(evaluation))
 
 
 def long_lines(evaluation: Evaluation) -> list[str]:
-    """The same, and selective prediction."""
-    lines = short_lines(evaluation)
+    """The same, the vote beside each network that does not vote, and selective prediction."""
+    lines = _set_lines(evaluation, beside=True) + list(_prediction_sets(evaluation))
     if evaluation.selective is not None:
         lines += _selective(evaluation.selective, len(evaluation.members) > 1)
     lines += evaluation.conformal.cautions if evaluation.conformal is not None else ()
     return lines
+
+
+def _set_lines(evaluation: Evaluation, beside: bool) -> list[str]:
+    """beside: with the networks that do not vote, behind the set that they were asked about."""
+    several, lines = len(evaluation.members) > 1, list[str]()
+    for shifted in evaluation.shifted:
+        lines.append(_shifted(shifted, several))
+        lines += [_shifted_beside(shifted, one) for one in shifted.beside if beside]
+    for unknown in evaluation.unknown:
+        lines.append(_unknown(unknown, several))
+        lines += [_unknown_beside(unknown, one) for one in unknown.beside if beside]
+    return lines
+
+
+def _shifted_beside(found: ShiftedSet, one: ShiftedBeside) -> str:
+    single = len(found.parts) == 1
+    ends = "" if math.isnan(one.lower) else f" ({percent_interval(one.lower, one.upper)})"
+    head = f"Shifted, {shown(found.name)}: {one.name} has an error of {percent(one.error)} %{ends}; the vote differs from it by {points(one.difference)} points"
+    if math.isnan(one.difference_lower):
+        return f"{head}."
+    return (
+        f"{head} (95 % {'' if single else 'bootstrap '}interval {points(one.difference_lower)} to {points(one.difference_upper)}; "
+        f"{'exact McNemar test, ' if single else ''}{p_equation(one.p_value)})."
+    )
+
+
+def _unknown_beside(found: UnknownSet, one: UnknownBeside) -> str:
+    ends = "" if math.isnan(one.lower) else f" ({loss(one.lower)} to {loss(one.upper)})"
+    tested = (
+        ""
+        if math.isnan(one.p_value)
+        else f" (95 % interval {loss(one.difference_lower)} to {loss(one.difference_upper)}; DeLong's test, {p_equation(one.p_value)})"
+    )
+    return (
+        f"Unknown, {shown(found.name)}: {one.name} tells them by {SCORES[one.score]} with AUROC {loss(one.auroc)}{ends}; the vote's differs by "
+        f"{loss(one.difference)}{tested}."
+    )
 
 
 def _shifted(found: ShiftedSet, several: bool) -> str:

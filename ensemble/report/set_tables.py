@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ensemble.evaluation.records import Evaluation
-from ensemble.evaluation.set_records import PromiseResult, SetRule, ShiftedPart, UnknownScore
+from ensemble.evaluation.set_records import (
+    PromiseResult,
+    SetRule,
+    ShiftedBeside,
+    ShiftedPart,
+    UnknownBeside,
+    UnknownScore,
+)
 from ensemble.report import wording
 from ensemble.report.paper_table import PaperTable
 from ensemble.report.records_csv import records_csv
 
 
 def further_tables(evaluation: Evaluation) -> list[PaperTable]:
-    """One table for each shifted and each unknown set, and those of thresholds and prediction sets."""
-    return [*_shifted(evaluation), *_unknown(evaluation), *_promises(evaluation), *_sets(evaluation)]
+    """One table for each shifted and each unknown set, one more where networks that do not vote were asked, and those of thresholds
+    and prediction sets."""
+    sets = [*_shifted(evaluation), *_shifted_beside(evaluation), *_unknown(evaluation), *_unknown_beside(evaluation)]
+    return [*sets, *_promises(evaluation), *_sets(evaluation)]
 
 
 def _shifted(evaluation: Evaluation) -> Iterator[PaperTable]:
@@ -40,6 +49,25 @@ def _shifted(evaluation: Evaluation) -> Iterator[PaperTable]:
         )  # fmt: skip
 
 
+def _shifted_beside(evaluation: Evaluation) -> Iterator[PaperTable]:
+    for found in evaluation.shifted:
+        rows = [
+            (
+                one.name, wording.percent(one.error), wording.percent_interval(one.lower, one.upper), wording.points(one.difference),
+                f"{wording.points(one.difference_lower)} to {wording.points(one.difference_upper)}", wording.p_value(one.p_value),
+                wording.loss(one.nll),
+            )
+            for one in found.beside
+        ]  # fmt: skip
+        if rows:
+            yield PaperTable(
+                f"shifted_{found.name}_one_network",
+                f"One network that does not vote on {found.images:,} shifted images ({found.name}), and the vote beside it.",
+                ("network", "error %", "95 % int.", "difference", "95 % int.", "p", "NLL"),
+                tuple(rows), records_csv(ShiftedBeside, found.beside),
+            )  # fmt: skip
+
+
 def _unknown(evaluation: Evaluation) -> Iterator[PaperTable]:
     for found in evaluation.unknown:
         rows = [
@@ -57,6 +85,25 @@ def _unknown(evaluation: Evaluation) -> Iterator[PaperTable]:
             ("score", "AUROC", "95 % int.", "single", "p", "FPR95 %", "AUPR unknown", "AUPR known"),
             tuple(rows), records_csv(UnknownScore, found.scores), bold,
         )  # fmt: skip
+
+
+def _unknown_beside(evaluation: Evaluation) -> Iterator[PaperTable]:
+    for found in evaluation.unknown:
+        rows = [
+            (
+                one.name, wording.loss(one.auroc), f"{wording.loss(one.lower)} to {wording.loss(one.upper)}", wording.loss(one.difference),
+                f"{wording.loss(one.difference_lower)} to {wording.loss(one.difference_upper)}", wording.p_value(one.p_value),
+                wording.percent(one.fpr95),
+            )
+            for one in found.beside
+        ]  # fmt: skip
+        if rows:
+            yield PaperTable(
+                f"unknown_{found.name}_one_network",
+                f"One network that does not vote, telling {found.images:,} images of none of the classes ({found.name}) from the test images, and the vote beside it.",
+                ("network", "AUROC", "95 % int.", "difference", "95 % int.", "p", "FPR95 %"),
+                tuple(rows), records_csv(UnknownBeside, found.beside),
+            )  # fmt: skip
 
 
 def _promises(evaluation: Evaluation) -> Iterator[PaperTable]:
