@@ -81,6 +81,7 @@ SLOW = (
     "test_bare_machine",
     "test_baseline",
     "test_benchmarks",
+    "test_chosen_score",
     "test_controls",
     "test_cross_validation_runs",
     "test_examples",

@@ -111,7 +111,7 @@ class UnknownScore(Record):
     of OpenOOD), with a bootstrap interval; fpr95_known: share of unknown images accepted where 95 % of the test images are.
     aupr_unknown, aupr_known: area under precision and recall with either as the positive kind. member_auroc: of the same score of the
     member that validation picks, or of its max probability where one network has no such score; difference = auroc - member_auroc
-    with DeLong's paired interval and p-value; p_holm: adjusted over the scores but the one that was fixed before.
+    with DeLong's paired interval and p-value; p_holm: adjusted over the scores but the chosen one.
     """
 
     score: str
@@ -160,8 +160,9 @@ class UnknownBeside(Record):
 class UnknownSet(Record):
     """A set of images of none of the run's classes, beside the test images.
 
-    chosen: the score that was fixed before anybody looked. scod_aurc: the area under the risk-coverage curve of test images and
-    unknown ones mixed, where every unknown image that is answered is an error. accepted: share of the unknown images answered at the
+    chosen: the score that counts, fixed before anybody looked where chosen_on is "", else chosen on the set of that name and on
+    validation images; on that very set its figures are too good. scod_aurc: the area under the risk-coverage curve by that score of test
+    images and unknown ones mixed, where every unknown image that is answered is an error. accepted: share of the unknown images answered at the
     threshold of the first promise (`Selective.promises`), with Wilson's interval. beside: networks that do not vote.
     """
 
@@ -177,6 +178,7 @@ class UnknownSet(Record):
     accepted_lower: Number = NAN
     accepted_upper: Number = NAN
     beside: tuple[UnknownBeside, ...] = ()
+    chosen_on: str = ""
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def _change(gain: float) -> str:
 
 
 def chosen_score(found: UnknownSet) -> UnknownScore:
-    """The score that was fixed before."""
+    """The score that counts, fixed before or chosen on a set that was named for it."""
     return next(score for score in found.scores if score.score == found.chosen)
 
 
@@ -122,8 +122,8 @@ def _unknown(found: UnknownSet, several: bool) -> str:
     score = chosen_score(found)
     ends = "" if math.isnan(score.lower) else f" ({loss(score.lower)} to {loss(score.upper)})"
     head = (
-        f"Unknown, {shown(found.name)} ({plural(found.images, 'image')}): told from test images by {SCORES[score.score]} with AUROC "
-        f"{loss(score.auroc)}{ends}"
+        f"Unknown, {shown(found.name)} ({plural(found.images, 'image')}): told from test images by {SCORES[score.score]}{how_chosen(found)} with "
+        f"AUROC {loss(score.auroc)}{ends}"
     )
     if not several:
         return f"{head}; to catch 95 % of them, {percent(score.fpr95)} % of the test images are rejected."
@@ -131,6 +131,15 @@ def _unknown(found: UnknownSet, several: bool) -> str:
         f"{head}, the single model {loss(score.member_auroc)}{'' if math.isnan(score.p_value) else f' ({p_equation(score.p_value)})'}; to catch 95 % of them, "
         f"{percent(score.fpr95)} % of the test images are rejected."
     )
+
+
+def how_chosen(found: UnknownSet) -> str:
+    """Why that score counts, in brackets; "" where it was fixed before."""
+    if not found.chosen_on:
+        return ""
+    if found.chosen_on == found.name:
+        return " (the score was chosen on this very set, which flatters it)"
+    return f" (the score was chosen on {shown(found.chosen_on)})"
 
 
 def best_rule(rules: tuple[SetRule, ...], alpha: float) -> SetRule:

@@ -12,6 +12,7 @@ from ensemble.evaluation.set_records import (
     ShiftedPart,
     UnknownBeside,
     UnknownScore,
+    UnknownSet,
 )
 from ensemble.report import wording
 from ensemble.report.paper_table import PaperTable
@@ -81,10 +82,18 @@ def _unknown(evaluation: Evaluation) -> Iterator[PaperTable]:
         bold = frozenset(place for place, score in enumerate(found.scores) if score.score == found.chosen)
         yield PaperTable(
             f"unknown_{found.name}",
-            f"Telling {found.images:,} images of none of the classes ({found.name}: {found.source}) from the test images; FPR95 as in OpenOOD.",
+            f"Telling {found.images:,} images of none of the classes ({found.name}: {found.source}) from the test images; FPR95 as in OpenOOD. {_score_in_words(found)}",
             ("score", "AUROC", "95 % int.", "single", "p", "FPR95 %", "AUPR unknown", "AUPR known"),
             tuple(rows), records_csv(UnknownScore, found.scores), bold,
         )  # fmt: skip
+
+
+def _score_in_words(found: UnknownSet) -> str:
+    if not found.chosen_on:
+        return f"The score that counts, {found.chosen}, was fixed before."
+    if found.chosen_on == found.name:
+        return f"The score that counts, {found.chosen}, was chosen on this very set, so its figures here are too good."
+    return f"The score that counts, {found.chosen}, was chosen on {found.chosen_on}."
 
 
 def _unknown_beside(evaluation: Evaluation) -> Iterator[PaperTable]:

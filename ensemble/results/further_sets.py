@@ -5,7 +5,7 @@ evaluation = with_sets(judge_voters(voters), voters, folder)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from ensemble.evaluation.set_records import ShiftedSet, UnknownSet
 from ensemble.evaluation.set_votes import BESIDE, Beside, HowToVote, PartVotes
 from ensemble.evaluation.shifted import ShiftJudge, relative_gain
 from ensemble.evaluation.splits import SplitVotes
-from ensemble.evaluation.unknown_images import Alone, judge_unknown
+from ensemble.evaluation.unknown_images import Alone, Chosen, choose_score, judge_unknown
 from ensemble.outside.long_work import working
 from ensemble.results.voters import Voters
 from ensemble.storage import RunFolder
@@ -77,6 +77,19 @@ class StoredSets:
             beside = {which: votes[self._beside[which][0]][1] for which in self._asked[facts.name]}
             yield PartVotes(part.label, np.stack([votes[index][1] for index in self.indices]), beside)
 
+    def chosen_score(self, complete: Sequence[SetFacts], validation: SplitVotes, how: HowToVote) -> Chosen:
+        """The score for unknown images: chosen on the set that is marked for it, else the one that is fixed before."""
+        marked = [name for name in self._store.names() if self._store.facts(name).chooses_score]
+        for facts in complete:
+            if facts.name in marked:
+                probs_MUK = np.concatenate([part.probs_MNK for part in self.parts(facts)], axis=1)
+                return Chosen(choose_score(validation, probs_MUK, how), facts.name)
+        self.warnings += [
+            f"set {name} cannot choose the score for unknown images before all have voted on it, so it is the largest probability, as without such a set"
+            for name in marked
+        ]
+        return Chosen()
+
     def _missing(self, facts: SetFacts) -> tuple[str, dict[Beside, str]]:
         """Which member has not voted on a part yet, in words ("" where all have), and which other networks have not."""
         left_out: dict[Beside, str] = {}
@@ -110,12 +123,13 @@ def with_sets(evaluation: Evaluation, voters: Voters, folder: RunFolder) -> Eval
     stored, how = StoredSets(folder, voters), _how(evaluation, voters)
     shifted, unknown = list[ShiftedSet](), list[UnknownSet]()
     sets = stored.complete()
+    chosen = stored.chosen_score(sets, voters.validation, how)
     with working("judging sets", len(sets)) as done:
         for facts in sets:
             if facts.kind == "shifted":
                 shifted.append(_judge_shifted(stored, facts, how, evaluation))
             elif facts.kind == "unknown":
-                unknown.append(_judge_unknown(stored, facts, how, evaluation, voters))
+                unknown.append(_judge_unknown(stored, facts, how, evaluation, voters, chosen))
             done()
     return replace(
         evaluation,
@@ -141,7 +155,7 @@ def _judge_shifted(stored: StoredSets, facts: SetFacts, how: HowToVote, evaluati
 
 
 def _judge_unknown(
-    stored: StoredSets, facts: SetFacts, how: HowToVote, evaluation: Evaluation, voters: Voters
+    stored: StoredSets, facts: SetFacts, how: HowToVote, evaluation: Evaluation, voters: Voters, chosen: Chosen
 ) -> UnknownSet:
     """All parts of the set are unknown images alike."""
     parts, names = list(stored.parts(facts)), _names(evaluation)
@@ -153,7 +167,7 @@ def _judge_unknown(
         for which in parts[0].beside
     }
     promises = () if evaluation.selective is None else evaluation.selective.promises
-    return judge_unknown(facts.name, facts.source, probs_MUK, voters.test, how, promises, beside)
+    return judge_unknown(facts.name, facts.source, probs_MUK, voters.test, how, promises, beside, chosen)
 
 
 def _names(evaluation: Evaluation) -> dict[Beside, str]:

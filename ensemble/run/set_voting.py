@@ -91,6 +91,7 @@ def vote_on_sets(
     """
     voters = _voters(experiment, folder)
     parts = [part for named in sets for part in _missing_parts(folder, named, voters, emit)]
+    _settle_choosing(folder, sets, emit)
     if not parts:
         return []
     started = time.monotonic()
@@ -133,6 +134,20 @@ def _missing_parts(folder: RunFolder, named: NamedSet, voters: Sequence[_Voter],
     return found
 
 
+def _settle_choosing(folder: RunFolder, sets: Sequence[NamedSet], emit: Emit) -> None:
+    """Note on which set the score for unknown images is chosen, which may be another one than before. Votes do not depend on it."""
+    store, wanted = SetStore(folder), {named.name: named.chooses_score for named in sets}
+    chosen = next((name for name, chooses in wanted.items() if chooses), None)
+    for name in store.names():
+        facts = store.facts(name)
+        chooses = wanted.get(name, facts.chooses_score and chosen is None)
+        if chooses != facts.chooses_score:
+            store.describe(facts.model_copy(update={"chooses_score": chooses}))
+            emit(
+                Notice(f"set {name}: the score for unknown images is {'now' if chooses else 'no longer'} chosen on it")
+            )
+
+
 def _obsolete(store: SetStore, facts: SetFacts) -> str:
     """Why stored votes under the name of a set are not on it, in words; "" where they are."""
     try:
@@ -156,6 +171,7 @@ def _facts_of(named: NamedSet) -> SetFacts:
     return SetFacts(
         name=named.name, kind=named.kind, source=named.source, images=len(named.images_NCHW),
         images_sha256=named.images_sha256, definition=named.definition, seed=SEED, parts=parts,
+        chooses_score=named.chooses_score,
     )  # fmt: skip
 
 

@@ -134,6 +134,10 @@ class Run:
         """Which classes each image may be of [N, K]: see `TrainedEnsemble.predict_sets`."""
         return self.ensemble.predict_sets(images, alpha)
 
+    def is_unknown(self, images: Any, share: float = 0.05) -> npt.NDArray[np.bool_]:
+        """Which images to call images of none of the classes [N]: see `TrainedEnsemble.is_unknown`."""
+        return self.ensemble.is_unknown(images, share)
+
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
