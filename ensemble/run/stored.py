@@ -74,7 +74,7 @@ class Run:
 
         The columns are those of `LeaderboardRow`; a DataFrame has the names for its index.
         """
-        return _table([asdict(row) for row in self.evaluation.leaderboard], index="name")
+        return rows_as_table([asdict(row) for row in self.evaluation.leaderboard], index="name")
 
     @property
     def members(self) -> list[int]:
@@ -94,12 +94,12 @@ class Run:
 
         The columns are those of `results.predictions.Prediction`; nothing in a run that keeps no such list.
         """
-        return _table([asdict(one) for one in read_predictions(self._folder)])
+        return rows_as_table([asdict(one) for one in read_predictions(self._folder)])
 
     def history(self) -> Any:
         """Every epoch of every finished member, a row each. Losses in nats, errors as fractions."""
         finished = sorted(self._folder.finished())
-        return _table([
+        return rows_as_table([
             {"member": index, **asdict(record)}
             for index in finished
             for record in self._folder.load_member(index).history
@@ -171,7 +171,7 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]], aggregator: Aggregator
     return compare_items([str(run.path) if isinstance(run, Run) else os.fspath(run) for run in runs], aggregator)
 
 
-def _table(rows: list[dict[str, Any]], index: str | None = None) -> Any:
+def rows_as_table(rows: list[dict[str, Any]], index: str | None = None) -> Any:
     """A pandas DataFrame where pandas is installed, with a column for its index; else the rows."""
     rows = [{key: _plain(value) for key, value in row.items()} for row in rows]
     if importlib.util.find_spec("pandas") is None:
