@@ -50,6 +50,7 @@ SLOW = (
     "data/test_python_source",
     "data/test_webdataset",
     "docs",
+    "evaluation/test_delong_coverage",
     "evaluation/test_own_section",
     "executors",
     "gpu",

@@ -293,7 +293,7 @@ def test_launched_processes_train_one_after_the_other(tmp_path: Path, parallel: 
     (tmp_path / "launched.yaml").write_text(json.dumps({**values, "name": "some", "output_dir": str(tmp_path)}))
     words = ["--nproc-per-node", "2", "-m", "ensemble.launch.accelerate_run", str(tmp_path / "launched.yaml")]
     torchrun = str(Path(sys.executable).parent / "torchrun")
-    answer = subprocess.run([torchrun, *words], capture_output=True, text=True, timeout=300)  # noqa: S603
+    answer = subprocess.run([torchrun, *words], capture_output=True, text=True, timeout=300)
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert "digits: 2 repeats of some on 355 test images" in answer.stdout
     assert "repeat 2 of 2: some_seed6" in answer.stderr
