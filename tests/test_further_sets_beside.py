@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from ensemble.evaluation.roc import false_positive_rate
 from ensemble.events import Event
 from ensemble.executors.base import Outcome
 from ensemble.report.card import model_card
+from ensemble.report.further_wording import long_lines
 from ensemble.report.html import write_report
 from ensemble.report.paper_tables import write_tables
-from ensemble.results.judging import judge
+from ensemble.results.further_sets import with_sets
+from ensemble.results.judging import judge, judge_voters
+from ensemble.results.voters import load_voters
 from ensemble.run.later_votes import vote_later
 from ensemble.run.run import RunOutcome, judge_again
 from ensemble.storage import RunFolder
@@ -217,3 +221,42 @@ def test_one_that_fails_costs_the_members_nothing(done: RunOutcome, tmp_path: Pa
     for found in (*outcome.evaluation.shifted, *outcome.evaluation.unknown):
         assert [one.which for one in found.beside] == ["baseline", "longer"]
     assert outcome.evaluation.shifted[0].vote_error == done.evaluation.shifted[0].vote_error
+
+
+def test_promises_are_tried_with_unknown_images_among_the_test_images(done: RunOutcome, tmp_path: Path) -> None:
+    """By hand from the stored votes; of a run of a day's training the thresholds would be others, so they are set here."""
+    folder = RunFolder.read(done.path)
+    voters = load_voters(folder)
+    evaluation = judge_voters(voters)
+    given = tuple(
+        replace(one, threshold=0.3 + 0.1 * place, risk=0.2) for place, one in enumerate(evaluation.selective.promises)
+    )
+    nothing = replace(given[0], threshold=float("nan"))
+    evaluation = replace(evaluation, selective=replace(evaluation.selective, promises=(nothing, *given)))
+    found = with_sets(evaluation, voters, folder)
+    (unknown,) = found.unknown
+    labels_N = np.load(done.path / "labels.npz")["test_labels_N"]
+    test_NK = np.mean([np.load(done.path / f"members/{m:04d}/votes.npz")["test_NK"] for m in range(2)], 0)
+    cast = votes(done.path, "striped", 0)
+    other = np.mean([cast[0], cast[1]], 0).max(1)
+    right = test_NK.argmax(1) == labels_N
+    assert len(unknown.mixed) == len(given)
+    for one, promise in zip(unknown.mixed, given, strict=True):
+        known, taken = test_NK.max(1) >= promise.threshold, other >= promise.threshold
+        wrong, answered = int((known & ~right).sum() + taken.sum()), int(known.sum() + taken.sum())
+        assert (one.kind, one.risk, one.threshold) == (promise.kind, 0.2, promise.threshold)
+        assert one.answered == answered
+        assert one.coverage == answered / (len(labels_N) + len(other))
+        assert one.mixed_risk == wrong / answered
+        assert one.accepted == taken.mean()
+        wilson = stats.binomtest(wrong, answered).proportion_ci(method="wilson")
+        assert (one.mixed_risk_lower, one.mixed_risk_upper) == pytest.approx((wilson.low, wilson.high), abs=1e-9)
+        told = "kept" if wilson.high <= 0.2 else "broken" if wilson.low > 0.2 else "cannot be told"
+        assert one.outcome == told
+    assert Evaluation.from_json(found.to_json()).unknown[0].mixed == unknown.mixed
+    lines = long_lines(found)
+    assert any("(SCOD)" in line for line in lines)
+    assert sum("with them among the test images the answers have an error of" in line for line in lines) == 1
+    written = {path.name: path.read_text() for path in write_tables(found, tmp_path)}
+    assert len(written["promises_with_striped.csv"].splitlines()) == 1 + len(given)
+    assert "promises_with_unknown" in {table.name for table in tables(found.to_json(), {})}

@@ -157,6 +157,31 @@ class UnknownBeside(Record):
 
 
 @dataclass(frozen=True)
+class MixedPromise(Record):
+    """A promised threshold of confidence on test images and unknown ones mixed, in the numbers that they came in.
+
+    kind, risk, threshold: as in `PromiseResult`. coverage: share of all that is answered; mixed_risk: error among the answered, where
+    every answer to an unknown image is one. accepted: share of the unknown images that is answered. All with Wilson's intervals.
+    outcome: whether the promise, which is of images of the classes alone, is kept there.
+    """
+
+    kind: str
+    risk: float
+    threshold: float
+    answered: int
+    coverage: float
+    coverage_lower: float
+    coverage_upper: float
+    mixed_risk: Number
+    mixed_risk_lower: Number
+    mixed_risk_upper: Number
+    accepted: float
+    accepted_lower: float
+    accepted_upper: float
+    outcome: str
+
+
+@dataclass(frozen=True)
 class UnknownSet(Record):
     """A set of images of none of the run's classes, beside the test images.
 
@@ -164,6 +189,7 @@ class UnknownSet(Record):
     validation images; on that very set its figures are too good. scod_aurc: the area under the risk-coverage curve by that score of test
     images and unknown ones mixed, where every unknown image that is answered is an error. accepted: share of the unknown images answered at the
     threshold of the first promise (`Selective.promises`), with Wilson's interval. beside: networks that do not vote.
+    mixed: every promised threshold with these images mixed into the test images.
     """
 
     name: str
@@ -179,6 +205,7 @@ class UnknownSet(Record):
     accepted_upper: Number = NAN
     beside: tuple[UnknownBeside, ...] = ()
     chosen_on: str = ""
+    mixed: tuple[MixedPromise, ...] = ()
 
 
 @dataclass(frozen=True)

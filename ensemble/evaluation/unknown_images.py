@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.evaluation.calibration import confidence_of
 from ensemble.evaluation.decomposition import uncertainty
 from ensemble.evaluation.delong import delong_interval, paired_delong
+from ensemble.evaluation.promise import Promise, kept
 from ensemble.evaluation.record_base import NAN
 from ensemble.evaluation.roc import aupr, auroc, false_positive_rate, fpr_interval
 from ensemble.evaluation.selective import scod_risk_coverage
-from ensemble.evaluation.set_records import PromiseResult, UnknownBeside, UnknownScore, UnknownSet
+from ensemble.evaluation.set_records import MixedPromise, PromiseResult, UnknownBeside, UnknownScore, UnknownSet
 from ensemble.evaluation.set_votes import Beside, HowToVote, wrong_of
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, favourites, require_choosable
 from ensemble.evaluation.statistics import holm, wilson_interval
@@ -93,6 +95,11 @@ def judge_unknown(
             for which, alone in (beside or {}).items()
         ),
         chosen_on=chosen.on,
+        mixed=tuple(
+            _mixed(promise, known[MAX_PROBABILITY], wrong_of(vote, test.labels_N), unknown[MAX_PROBABILITY])
+            for promise in promises
+            if np.isfinite(promise.threshold)
+        ),
     )
 
 
@@ -120,6 +127,23 @@ def _beside_record(
         false_positive_rate(known_N, unknown_U), *fpr_interval(known_N, unknown_U, seed),
         paired.difference, paired.lower, paired.upper, paired.p_value,
         scod_risk_coverage(known_N, wrong_of(decision, test.labels_N), unknown_U).area,
+    )  # fmt: skip
+
+
+def _mixed(
+    promise: PromiseResult, known_N: DoubleArray, wrong_N: npt.NDArray[np.bool_], unknown_U: DoubleArray
+) -> MixedPromise:
+    """A promise where every answer to an unknown image is an error (SCOD: selective classification with unknown images)."""
+    threshold = Promise(
+        promise.threshold, promise.risk, promise.delta, promise.promised_coverage, promise.seen_risk, NAN
+    )
+    found = kept(
+        threshold, np.concatenate([known_N, unknown_U]), np.concatenate([wrong_N, np.ones(len(unknown_U), np.bool_)])
+    )
+    accepted = int((unknown_U >= promise.threshold).sum())
+    return MixedPromise(
+        promise.kind, promise.risk, promise.threshold, found.answered, found.coverage, *found.coverage_interval, found.risk,
+        *found.risk_interval, accepted / len(unknown_U), *wilson_interval(accepted, len(unknown_U)), found.outcome,
     )  # fmt: skip
 
 

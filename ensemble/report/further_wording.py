@@ -53,7 +53,9 @@ def _set_lines(evaluation: Evaluation, beside: bool) -> list[str]:
         lines += [_shifted_beside(shifted, one) for one in shifted.beside if beside]
     for unknown in evaluation.unknown:
         lines.append(_unknown(unknown, several))
-        lines += [_unknown_beside(unknown, one) for one in unknown.beside if beside]
+        if beside:
+            lines += [_unknown_beside(unknown, one) for one in unknown.beside]
+            lines += _mixed(unknown)
     return lines
 
 
@@ -80,6 +82,23 @@ def _unknown_beside(found: UnknownSet, one: UnknownBeside) -> str:
         f"Unknown, {shown(found.name)}: {one.name} tells them by {SCORES[one.score]} with AUROC {loss(one.auroc)}{ends}; the vote's differs by "
         f"{loss(one.difference)}{tested}."
     )
+
+
+def _mixed(found: UnknownSet) -> Iterator[str]:
+    """The risk over all coverages, and at the first promised threshold, with unknown images among the test images."""
+    name = shown(found.name)
+    yield (
+        f"Unknown, {name}: mixed into the test images, every answer to one of these an error: mean error over all coverages (SCOD) "
+        f"{percent(found.scod_aurc)} %, the single model {percent(found.member_scod_aurc)} %."
+    )
+    for one in found.mixed[:1]:
+        outcome = "cannot be told to be kept or broken" if one.outcome == "cannot be told" else f"is {one.outcome}"
+        yield (
+            f"Unknown, {name}: the threshold of {one.threshold:.4f} ({one.kind}: an error of at most {percent(one.risk, 1)} %) answers {percent(one.accepted)} % "
+            f"({percent_interval(one.accepted_lower, one.accepted_upper)}) of these; with them among the test images the answers have an error of "
+            f"{percent(one.mixed_risk)} % ({percent_interval(one.mixed_risk_lower, one.mixed_risk_upper)}), and the promise, which is of images of the "
+            f"classes, {outcome} there."
+        )
 
 
 def _shifted(found: ShiftedSet, several: bool) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.set_records import (
+    MixedPromise,
     PromiseResult,
     SetRule,
     ShiftedBeside,
@@ -23,7 +24,7 @@ def further_tables(evaluation: Evaluation) -> list[PaperTable]:
     """One table for each shifted and each unknown set, one more where networks that do not vote were asked, and those of thresholds
     and prediction sets."""
     sets = [*_shifted(evaluation), *_shifted_beside(evaluation), *_unknown(evaluation), *_unknown_beside(evaluation)]
-    return [*sets, *_promises(evaluation), *_sets(evaluation)]
+    return [*sets, *_mixed(evaluation), *_promises(evaluation), *_sets(evaluation)]
 
 
 def _shifted(evaluation: Evaluation) -> Iterator[PaperTable]:
@@ -112,6 +113,25 @@ def _unknown_beside(evaluation: Evaluation) -> Iterator[PaperTable]:
                 f"One network that does not vote, telling {found.images:,} images of none of the classes ({found.name}) from the test images, and the vote beside it.",
                 ("network", "AUROC", "95 % int.", "difference", "95 % int.", "p", "FPR95 %"),
                 tuple(rows), records_csv(UnknownBeside, found.beside),
+            )  # fmt: skip
+
+
+def _mixed(evaluation: Evaluation) -> Iterator[PaperTable]:
+    for found in evaluation.unknown:
+        rows = [
+            (
+                one.kind, wording.percent(one.risk), wording.loss(one.threshold), wording.percent(one.accepted),
+                wording.percent_interval(one.accepted_lower, one.accepted_upper), wording.percent(one.mixed_risk),
+                wording.percent_interval(one.mixed_risk_lower, one.mixed_risk_upper), one.outcome,
+            )
+            for one in found.mixed
+        ]  # fmt: skip
+        if rows:
+            yield PaperTable(
+                f"promises_with_{found.name}",
+                f"Thresholds promised on images of the classes, with {found.images:,} of none of them ({found.name}) among the test images: every answer to one of these is an error.",
+                ("threshold", "promised %", "confidence", "these answered %", "95 % int.", "wrong %", "95 % int.", "promise"),
+                tuple(rows), records_csv(MixedPromise, found.mixed),
             )  # fmt: skip
 
 

@@ -96,6 +96,7 @@ def tables(evaluation: Json, images: Mapping[int, ByteArray]) -> list[TableData]
         _records("unknown", _named(evaluation.get("unknown", ()), "scores")),
         _records("shifted_one_network", _named(evaluation.get("shifted", ()), "beside")),
         _records("unknown_one_network", _named(evaluation.get("unknown", ()), "beside")),
+        _records("promises_with_unknown", _named(evaluation.get("unknown", ()), "mixed")),
         _records("promises", (evaluation.get("selective") or {}).get("promises", ())),
         _records("prediction_sets", (evaluation.get("conformal") or {}).get("rules", ())),
         _size_chart(evaluation["size_curve"]),
