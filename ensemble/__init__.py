@@ -24,18 +24,20 @@ if TYPE_CHECKING:
     from ensemble.inference.trained import TrainedEnsemble, load_ensemble
     from ensemble.run.entrance import stop, train
     from ensemble.run.stored import Run, compare, load
+    from ensemble.run.stored_repeats import Repeats
     from ensemble.sklearn_api import EnsembleClassifier
 
 __version__ = "0.1.0"
 __all__ = [
     "About", "Cell", "Curve", "DataConfig", "EnsembleClassifier", "EvaluationSection", "JudgedVotes", "MethodJob", "MethodSection", "Network", "Number",
-    "Record", "Run", "SectionFigure", "SectionTable", "TrackerJob", "TrackerSection", "TrainedEnsemble", "__version__", "compare", "load",
+    "Record", "Repeats", "Run", "SectionFigure", "SectionTable", "TrackerJob", "TrackerSection", "TrainedEnsemble", "__version__", "compare", "load",
     "load_ensemble", "register_data", "register_method", "register_network", "register_section", "register_tracker", "stop", "train",
 ]  # fmt: skip
 
 _HOMES = {
     "train": "ensemble.run.entrance", "stop": "ensemble.run.entrance",
     "Run": "ensemble.run.stored", "load": "ensemble.run.stored", "compare": "ensemble.run.stored",
+    "Repeats": "ensemble.run.stored_repeats",
     "EnsembleClassifier": "ensemble.sklearn_api",
     "DataConfig": "ensemble.config.data", "register_data": "ensemble.config.data",
     "MethodJob": "ensemble.config.method", "MethodSection": "ensemble.config.method", "register_method": "ensemble.config.method",

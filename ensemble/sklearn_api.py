@@ -162,7 +162,22 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         except ConfigError as error:
             raise ValueError(str(error)) from error
 
+    def is_unknown(self, X: Any, share: float = 0.05) -> npt.NDArray[np.bool_]:
+        """Which rows to call rows of none of the classes [N]: the vote is less sure of them than of all but a share of those held back.
+
+        See `TrainedEnsemble.is_unknown`. Raises ValueError for a share that is none between 0 and 1.
+        """
+        images = self._levels_of(X)
+        try:
+            return self.ensemble_.is_unknown(images, share)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
     def _decide(self, X: Any) -> Any:
+        return self.ensemble_.decide(self._levels_of(X))
+
+    def _levels_of(self, X: Any) -> Any:
+        """Rows as the members take them. Raises ValueError for others than in fit."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, allow_nd=True, dtype="numeric")
         try:
@@ -172,7 +187,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if images.shape[1:] != self.ensemble_.image_shape:
             found, expected = (list(shape) for shape in (images.shape[1:], self.ensemble_.image_shape))
             raise ValueError(f"X: found images of {found} (channels, height, width); expected {expected}, as in fit")
-        return self.ensemble_.decide(self._levels(images))
+        return self._levels(images)
 
     def _are_images(self, X: AnyArray) -> bool:
         return X.ndim > 2 or self.image_shape is not None

@@ -17,11 +17,13 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
+import ensemble
 from ensemble.commands.main import main
 from ensemble.config import parse_experiment
 from ensemble.config.sweeping import load_sweep
 from ensemble.errors import ConfigError, DataError, StorageError
 from ensemble.evaluation.repeats import two_way_difference
+from ensemble.events import Event, RunFinished
 from ensemble.launch.upload import collect
 from ensemble.report.repeated import print_repeats, render_repeats
 from ensemble.results import repeated as repeated_module
@@ -181,7 +183,7 @@ def test_doors_that_train_one_run_refuse_it(tmp_path: Path) -> None:
     (tmp_path / "some.yaml").write_text(json.dumps({**CONFIG, "repeats": 3}))
     with pytest.raises(ConfigError, match=r"repeats: a sweep trains every setting .* use seeds=N"):
         load_sweep(tmp_path / "some.yaml", ["training.lr=0.1,0.01"])
-    with pytest.raises(ConfigError, match="a job trains one run"):
+    with pytest.raises(ConfigError, match="a submitted job is followed and fetched as one run"):
         collect(tmp_path / "some.yaml")
     assert not (tmp_path / "some").exists()
     answer = call(tmp_path, "repeats=3", "--all")
@@ -205,3 +207,100 @@ def test_sentences_tell_seed_noise_from_image_noise(done: Path, capsys: pytest.C
     print_repeats(alone, "runs/x")
     assert "warning: one is missing" in capsys.readouterr().out
     assert "one is missing" in render_repeats(alone)
+
+
+def from_python(root: Path, **more: Any) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        return ensemble.train(**{**CONFIG, "name": "some", "output_dir": root, "repeats": 3, **more})
+
+
+def test_python_gives_the_runs_and_their_table_and_the_same_files(done: Path, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    found = from_python(tmp_path, on_event=heard.append)
+    assert isinstance(found, ensemble.Repeats)
+    assert sum(isinstance(event, RunFinished) for event in heard) == 3
+    for run in RUNS:
+        assert digests(tmp_path / "some", run) == digests(done / "some", run)
+    for name in ("repeats.json", "repeats.csv"):
+        assert (found.path / name).read_bytes() == (done / "some" / name).read_bytes()
+    assert found.page.is_file()
+    assert ([run.name for run in found.runs], len(found)) == (list(RUNS), 3)
+    assert found.runs[1].evaluation.headline.test_error == found.judged.lines[0].errors[1]
+    assert found.verdict == found.judged.sentences[0]
+    table = found.table()
+    stored = json.loads((found.path / "repeats.json").read_text())
+    assert list(table.index) == [line.name for line in found.judged.lines]
+    for line in stored["lines"][1:]:
+        row = table[table["what"] == line["what"]].iloc[0]
+        assert (row["error"], row["difference"], row["p_value"]) == (line["error"], line["difference"], line["p_value"])
+    html = found._repr_html_()
+    for sentence in found.judged.sentences:
+        assert sentence.replace("'", "&#x27;") in html
+    assert f"{100 * found.judged.lines[0].error:.2f}" in html
+    again = ensemble.Repeats(found.path)
+    assert again.judged == found.judged
+    assert repr(again) == f"Repeats({str(found.path)!r})"
+
+
+def test_python_without_pandas_gives_plain_rows(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    rows = ensemble.Repeats(done / "some").table()
+    assert [row["what"] for row in rows] == ["vote", "best_member", "baseline", "longer", "mean_member"]
+    assert rows[0]["name"] == "vote"
+
+
+def test_python_takes_repeats_from_a_file_and_with_arrays(tmp_path: Path) -> None:
+    short = {**CONFIG, "num_members": 2, "controls": [], "baseline": False, "training": {"epochs": 1}}
+    (tmp_path / "filed.yaml").write_text(json.dumps({**short, "repeats": 2, "output_dir": str(tmp_path)}))
+    assert len(ensemble.train(tmp_path / "filed.yaml")) == 2  # type: ignore[arg-type]
+    draw = np.random.default_rng(0)
+    images, labels = draw.integers(0, 255, (200, 8, 8)).astype(np.uint8), np.arange(200) % 2
+    images[:, 2, 2] = 255 * labels
+    found = from_python(tmp_path, data=(images, labels), repeats=2, num_members=2, controls=[], name="arrays")
+    assert found.judged.test_rows == len(found.runs[0].labels("test"))
+    np.testing.assert_array_equal(found.runs[0].labels("test"), found.runs[1].labels("test"))
+
+
+def test_what_python_cannot_do_with_repeats_is_said(done: Path, tmp_path: Path) -> None:
+    class Ear:
+        def handle(self, event: Event, time: float) -> None: ...
+
+        def close(self, ok: bool) -> None: ...
+
+    with pytest.raises(ConfigError, match="trackers: a tracker hears of one run"):
+        from_python(tmp_path, trackers=[Ear()])
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(StorageError, match=r"holds no repeats\.json"):
+        ensemble.Repeats(done)
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "repeats.json").write_text('{"name": 3}')
+    with pytest.raises(StorageError, match="damaged"):
+        ensemble.Repeats(broken)
+
+
+@pytest.mark.parametrize("parallel", ["members", "data"])
+def test_launched_processes_train_one_after_the_other(tmp_path: Path, parallel: str) -> None:
+    values = {
+        **CONFIG,
+        "compute": {"device": "cpu", "parallel": parallel, "stack_size": 1},
+        "controls": [],
+        "repeats": 2,
+    }
+    (tmp_path / "launched.yaml").write_text(json.dumps({**values, "name": "some", "output_dir": str(tmp_path)}))
+    words = ["--nproc-per-node", "2", "-m", "ensemble.launch.accelerate_run", str(tmp_path / "launched.yaml")]
+    torchrun = str(Path(sys.executable).parent / "torchrun")
+    answer = subprocess.run([torchrun, *words], capture_output=True, text=True, timeout=300)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert "digits: 2 repeats of some on 355 test images" in answer.stdout
+    assert "repeat 2 of 2: some_seed6" in answer.stderr
+    assert json.loads((tmp_path / "some" / "repeats.json").read_text())["seeds"] == [5, 6]
+    if parallel == "members":  # with all processes in each member the sums have another order
+        alone = tmp_path / "alone"
+        alone.mkdir()
+        assert call(alone, "repeats=2", "controls=[]", "compute.stack_size=1").exit_code == 0
+        for run in RUNS[:2]:
+            assert digests(tmp_path / "some", run) == digests(alone / "some", run)

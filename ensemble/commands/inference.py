@@ -62,7 +62,7 @@ FILE = GivenPath()
 @click.option(
     "--unknown",
     is_flag=True,
-    help="Call images unknown of which the vote is less sure than of 95 % of the images that no member was trained on; says how many of the run's sets of unknown images that catches.",
+    help="Call images unknown of which the vote is less sure than of 95 % of the images that no member was trained on, or by the score that the run has chosen for that (evaluation.sets: chooses_score); says how many of the run's sets of unknown images that catches.",
 )
 @AGGREGATOR
 @TRUST

@@ -55,6 +55,10 @@ class SetConfig(Section):
         description="folder with the published files of that recipe, which are then taken instead of a draw: MNIST-C's NAME/test_images.npy and test_labels.npy, CIFAR-10-C's NAME.npy and labels.npy",
     )
     max_images: int | None = Field(None, ge=10, description="only so many of the images, drawn evenly over the classes")
+    chooses_score: bool = Field(
+        False,
+        description="for one set of kind unknown: the score that tells its images best from the validation images is the one that all other unknown sets are judged by, and predict --unknown; without such a set it is the largest probability, fixed before",
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -75,6 +79,14 @@ class SetConfig(Section):
         if self.data is None and not self.corruptions:
             raise ValueError(
                 f"set {self.name}: without data and corruptions it would be the test images; give data (other images), corruptions, or both"
+            )
+        if self.chooses_score and self.kind != "unknown":
+            raise ValueError(
+                f"set {self.name}: chooses_score is of a score for unknown images, and this set is {self.kind}; give it to a set of kind unknown, or leave it out"
+            )
+        if self.chooses_score and self.data is None:
+            raise ValueError(
+                f"set {self.name}: chooses_score needs images of its own, since the run's test images choose nothing; give it data, or leave chooses_score out"
             )
         if self.part is not None and self.data is None:
             raise ValueError(f"set {self.name}: part has no effect without data; leave it out")
@@ -113,6 +125,11 @@ class EvaluationConfig(Section):
         names = [one.name.lower() for one in self.sets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"sets: two have the name {twice[0]}; give each its own name")
+        choosing = [one.name for one in self.sets if one.chooses_score]
+        if len(choosing) > 1:
+            raise ValueError(
+                f"sets: {' and '.join(choosing)} both have chooses_score; the score for unknown images is chosen on one set: leave it out of the others"
+            )
         return self
 
 

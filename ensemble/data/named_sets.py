@@ -43,7 +43,7 @@ class NamedSet:
 
     labels_N: class numbers of the run; UNKNOWN for images of none of its classes. parts: how the images are changed; None: not
     at all. source: where they are from, in words. changed: the images of each part as they were published, where they are not to be
-    changed here. elsewhere: they are not the run's own images.
+    changed here. elsewhere: they are not the run's own images. chooses_score: as in SetConfig.
     """
 
     name: str
@@ -55,6 +55,7 @@ class NamedSet:
     images_sha256: str
     changed: tuple[ByteArray, ...] = ()
     elsewhere: bool = False
+    chooses_score: bool = False
 
     def images_of(self, part: int) -> tuple[ByteArray, Corruption | None]:
         """The images of a part, and how they are still to be changed."""
@@ -110,7 +111,9 @@ def load_named_set(config: SetConfig, dataset: Dataset) -> NamedSet:
     elif len(strange := np.flatnonzero(labels_N < 0)):
         raise DataError(f"set {config.name}: {len(strange):,} images have no class of the run")
     digest, elsewhere = pixels_sha256(images, images[:0]), config.data is not None
-    return NamedSet(config.name, config.kind, source, images, labels_N, parts, digest, elsewhere=elsewhere)
+    return NamedSet(
+        config.name, config.kind, source, images, labels_N, parts, digest, elsewhere=elsewhere, chooses_score=config.chooses_score
+    )  # fmt: skip
 
 
 def _published(config: SetConfig, folder: Path, dataset: Dataset) -> NamedSet:

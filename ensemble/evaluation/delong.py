@@ -20,9 +20,9 @@ from ensemble.types import DoubleArray
 def delong_interval(known_N: DoubleArray, unknown_U: DoubleArray, confidence: float = 0.95) -> Interval:
     """DeLong's interval for the AUROC, on the logit scale: logit A +- z s / (A (1 - A)), s DeLong's standard error.
 
-    The logit keeps it within [0, 1] and covers better than A +- z s (Pepe 2003): for normal scores of equal spread,
-    50 to 1000 images of each kind and an AUROC of 0.7 to 0.97 it holds the truth in 94.5 to 96 % of draws, the plain one in 88
-    to 95 %. Where the few errors come from a few images (AUROC of 0.97 and above from 50, unequal spreads) it holds it in about
+    The logit keeps it within [0, 1] and covers better than A +- z s (Pepe 2003): for normal scores of equal spread it holds the truth in
+    94 to 96 % of draws, with 20 images of each kind at an AUROC of 0.6 to 0.9, with 50 to 0.97, with 200 and 1000 to 0.99; the plain one
+    in 89 to 95, 88 to 95 and 91 to 95 % of them. With 20 images at 0.97 it holds it in 97 %, the plain one in 78 %. Where the few errors come from a few images (AUROC of 0.97 and above from 50, unequal spreads) it holds it in about
     91 %, and from 200 at an AUROC of 0.995 in 87 %: then more images are needed, not another formula.
 
     Where no image's placement differs from another's (the two kinds are apart, AUROC 0 or 1, or all scores are equal, 0.5) the
@@ -64,6 +64,9 @@ def paired_delong(known_SN: DoubleArray, unknown_SU: DoubleArray, confidence: fl
     one divides the two kinds and the other is constant) the interval comes from m = min(N, U) disjoint pairs, as in
     `delong_interval`: a share of at least q has the difference d that was seen, the rest at worst -1 or 1, so it is
     [q (1 + d) - 1, 1 - q (1 - d)], and p = min(1, 2 / (1 + |d|)^m). Scores that order alike have difference 0 and p = 1.
+
+    For two noisy readings of one normal score the interval holds the true difference in 94 to 96 % of draws with 50 and 200 images of
+    each kind at AUROCs of 0.8 to 0.88, and with 200 at 0.97 and 0.93; with 50 there in 93 %.
 
     Parameters
     ----------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -11,14 +13,17 @@ from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.evaluation.splits import AnyFloatArray
 from ensemble.types import DoubleArray, IntArray
 
+Beside = Literal["baseline", "longer", "wider"]  # networks of a run that do not vote
+BESIDE: tuple[Beside, ...] = get_args(Beside)
+
 
 @dataclass(frozen=True, eq=False)
 class PartVotes:
-    """What M members said about the N images of one part of a set. baseline_NK: what the network that does not vote said."""
+    """What M members said about the N images of one part of a set. beside: [N, K] of each network that does not vote."""
 
     label: str
     probs_MNK: AnyFloatArray
-    baseline_NK: AnyFloatArray | None = None
+    beside: Mapping[Beside, AnyFloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

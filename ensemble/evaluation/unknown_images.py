@@ -1,30 +1,51 @@
 """Does the ensemble know what it does not know? Images of none of its classes beside the test images, told apart by scores.
 
-The score that counts is fixed before anybody looks: the largest probability of the vote (Hendrycks and Gimpel 2017). The others are
+The score that counts is fixed before anybody looks: the largest probability of the vote (Hendrycks and Gimpel 2017). Or it is chosen
+on one set of unknown images that is named for that, beside validation images (`choose_score`), and judged on others. The other scores are
 reported beside it. The energy score needs logits, which stored votes do not have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
+from ensemble.evaluation.aggregation import Decision, decide
 from ensemble.evaluation.calibration import confidence_of
 from ensemble.evaluation.decomposition import uncertainty
 from ensemble.evaluation.delong import delong_interval, paired_delong
+from ensemble.evaluation.promise import Promise, kept
 from ensemble.evaluation.record_base import NAN
 from ensemble.evaluation.roc import aupr, auroc, false_positive_rate, fpr_interval
 from ensemble.evaluation.selective import scod_risk_coverage
-from ensemble.evaluation.set_records import PromiseResult, UnknownScore, UnknownSet
-from ensemble.evaluation.set_votes import HowToVote, wrong_of
-from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, favourites
+from ensemble.evaluation.set_records import MixedPromise, PromiseResult, UnknownBeside, UnknownScore, UnknownSet
+from ensemble.evaluation.set_votes import Beside, HowToVote, wrong_of
+from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, favourites, require_choosable
 from ensemble.evaluation.statistics import holm, wilson_interval
 from ensemble.types import DoubleArray
 
-CHOSEN = "max probability"
+MAX_PROBABILITY = "max probability"
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The score that counts. on: the set that it was chosen on, "" where it was fixed before."""
+
+    score: str = MAX_PROBABILITY
+    on: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Alone:
+    """A network that does not vote: what it is called, its probabilities of the test images [N, K] and of the unknown ones [U, K]."""
+
+    name: str
+    test_NK: AnyFloatArray
+    probs_UK: AnyFloatArray
 
 
 def judge_unknown(
@@ -34,34 +55,96 @@ def judge_unknown(
     test: SplitVotes,
     how: HowToVote,
     promises: Sequence[PromiseResult] = (),
+    beside: Mapping[Beside, Alone] | None = None,
+    chosen: Chosen = Chosen(),
     seed: int = 0,
 ) -> UnknownSet:
-    """Votes on unknown images [M, U, K] beside those on the test images, which are the known ones. seed: of the bootstrap."""
+    """Votes on unknown images [M, U, K] beside those on the test images, which are the known ones.
+
+    beside: networks that do not vote. seed: of the bootstrap.
+    """
     known, unknown = scores_of(test.probs_MNK, how), scores_of(probs_MUK, how)
     alone = _own_scores(test.probs_MNK, how), _own_scores(probs_MUK, how)
     records = [
-        _judged(score, (known[score], unknown[score]), tuple(one.get(score, one[CHOSEN]) for one in alone), seed)
+        _judged(score, (known[score], unknown[score]), tuple(_or_largest(one, score) for one in alone), seed)
         for score in known
     ]
-    adjusted = holm([NAN if record.score == CHOSEN else record.p_value for record in records])
+    counts = chosen.score
+    adjusted = holm([NAN if record.score == counts else record.p_value for record in records])
     vote, member = how.vote(test.probs_MNK), how.member(test.probs_MNK)
-    accepted, interval = _accepted(unknown[CHOSEN], promises)
+    accepted, interval = _accepted(unknown[MAX_PROBABILITY], promises)
     return UnknownSet(
         name=name,
         source=source,
         images=probs_MUK.shape[1],
         voters=len(probs_MUK),
-        chosen=CHOSEN,
+        chosen=counts,
         scores=tuple(
-            replace(record, p_holm=record.p_value if record.score == CHOSEN else float(p))
+            replace(record, p_holm=record.p_value if record.score == counts else float(p))
             for record, p in zip(records, adjusted, strict=True)
         ),
-        scod_aurc=scod_risk_coverage(known[CHOSEN], wrong_of(vote, test.labels_N), unknown[CHOSEN]).area,
-        member_scod_aurc=scod_risk_coverage(alone[0][CHOSEN], wrong_of(member, test.labels_N), alone[1][CHOSEN]).area,
+        scod_aurc=scod_risk_coverage(known[counts], wrong_of(vote, test.labels_N), unknown[counts]).area,
+        member_scod_aurc=scod_risk_coverage(
+            _or_largest(alone[0], counts), wrong_of(member, test.labels_N), _or_largest(alone[1], counts)
+        ).area,
         accepted=accepted,
         accepted_lower=interval[0],
         accepted_upper=interval[1],
+        beside=tuple(
+            _beside_record(which, alone, test, (counts, known[counts], unknown[counts]), seed)
+            for which, alone in (beside or {}).items()
+        ),
+        chosen_on=chosen.on,
+        mixed=tuple(
+            _mixed(promise, known[MAX_PROBABILITY], wrong_of(vote, test.labels_N), unknown[MAX_PROBABILITY])
+            for promise in promises
+            if np.isfinite(promise.threshold)
+        ),
     )
+
+
+def choose_score(validation: SplitVotes, probs_MUK: AnyFloatArray, how: HowToVote) -> str:
+    """The score with the largest AUROC of validation images against these unknown ones; of equals the first of `scores_of`.
+
+    Raises PeekingError for test votes: a score that they choose is no longer judged by them.
+    """
+    require_choosable(validation)
+    known, unknown = scores_of(validation.probs_MNK, how), scores_of(probs_MUK, how)
+    return max(known, key=lambda score: auroc(known[score], unknown[score]))
+
+
+def _beside_record(
+    which: Beside, alone: Alone, test: SplitVotes, vote: tuple[str, DoubleArray, DoubleArray], seed: int
+) -> UnknownBeside:
+    """vote: the name of the score, and what the vote has by it on test and on unknown images."""
+    decision = decide("soft", alone.test_NK[None])
+    known, unknown = _scores_alone(decision), _scores_alone(decide("soft", alone.probs_UK[None]))
+    score = vote[0] if vote[0] in known else MAX_PROBABILITY
+    known_N, unknown_U = known[score], unknown[score]
+    paired = paired_delong(np.stack([vote[1], known_N]), np.stack([vote[2], unknown_U]))
+    return UnknownBeside(
+        which, alone.name, score, auroc(known_N, unknown_U), *delong_interval(known_N, unknown_U),
+        false_positive_rate(known_N, unknown_U), *fpr_interval(known_N, unknown_U, seed),
+        paired.difference, paired.lower, paired.upper, paired.p_value,
+        scod_risk_coverage(known_N, wrong_of(decision, test.labels_N), unknown_U).area,
+    )  # fmt: skip
+
+
+def _mixed(
+    promise: PromiseResult, known_N: DoubleArray, wrong_N: npt.NDArray[np.bool_], unknown_U: DoubleArray
+) -> MixedPromise:
+    """A promise where every answer to an unknown image is an error (SCOD: selective classification with unknown images)."""
+    threshold = Promise(
+        promise.threshold, promise.risk, promise.delta, promise.promised_coverage, promise.seen_risk, NAN
+    )
+    found = kept(
+        threshold, np.concatenate([known_N, unknown_U]), np.concatenate([wrong_N, np.ones(len(unknown_U), np.bool_)])
+    )
+    accepted = int((unknown_U >= promise.threshold).sum())
+    return MixedPromise(
+        promise.kind, promise.risk, promise.threshold, found.answered, found.coverage, *found.coverage_interval, found.risk,
+        *found.risk_interval, accepted / len(unknown_U), *wilson_interval(accepted, len(unknown_U)), found.outcome,
+    )  # fmt: skip
 
 
 def scores_of(probs_MNK: AnyFloatArray, how: HowToVote) -> dict[str, DoubleArray]:
@@ -72,7 +155,7 @@ def scores_of(probs_MNK: AnyFloatArray, how: HowToVote) -> dict[str, DoubleArray
     several members that each know the classes.
     """
     vote = how.vote(probs_MNK)
-    found = {CHOSEN: confidence_of(vote.probs_NK, vote.classes_N), "entropy": -special.entr(vote.probs_NK).sum(1)}
+    found = _scores_alone(vote)
     if len(probs_MNK) > 1 and how.aggregator != "additive":  # whose members are corrections to each other, not opinions
         found["mutual information"] = -uncertainty(probs_MNK).epistemic_N
         found["agreement"] = (favourites(probs_MNK) == vote.classes_N).mean(0)
@@ -81,8 +164,17 @@ def scores_of(probs_MNK: AnyFloatArray, how: HowToVote) -> dict[str, DoubleArray
 
 def _own_scores(probs_MNK: AnyFloatArray, how: HowToVote) -> dict[str, DoubleArray]:
     """Those that a single network has."""
-    member = how.member(probs_MNK)
-    return {CHOSEN: confidence_of(member.probs_NK, member.classes_N), "entropy": -special.entr(member.probs_NK).sum(1)}
+    return _scores_alone(how.member(probs_MNK))
+
+
+def _scores_alone(one: Decision) -> dict[str, DoubleArray]:
+    largest_N = confidence_of(one.probs_NK, one.classes_N)
+    return {MAX_PROBABILITY: largest_N, "entropy": -special.entr(one.probs_NK).sum(1)}
+
+
+def _or_largest(scores: Mapping[str, DoubleArray], score: str) -> DoubleArray:
+    """A score of a single network, or its largest probability where it has no such score."""
+    return scores.get(score, scores[MAX_PROBABILITY])
 
 
 def _judged(

@@ -112,6 +112,22 @@ class Executor(Protocol):
         ...
 
 
+class KeptOpen:
+    """An executor of several runs, one after the other: a run that closes it gives nothing back."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor, self.name, self.slots = executor, executor.name, executor.slots
+
+    def run(
+        self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
+    ) -> Iterator[Outcome]:
+        """See Executor.run."""
+        return self._executor.run(tasks, train, arrays, emit, wanted)
+
+    def close(self) -> None:
+        """Whoever made the executor closes it."""
+
+
 class Collector:
     """Sorts what one task yields into events, results and failures."""
 

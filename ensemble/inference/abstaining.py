@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,18 @@ from ensemble.evaluation.conformal import Method, Rule, never_empty
 from ensemble.evaluation.conformal_sets import promised_band
 from ensemble.evaluation.prediction_sets import ALPHAS, rule_of
 from ensemble.evaluation.promise import Kept, Promise, choose_guaranteed_threshold, kept
+from ensemble.evaluation.set_records import UnknownSet
+from ensemble.evaluation.set_votes import HowToVote
+from ensemble.evaluation.unknown_images import MAX_PROBABILITY, Chosen, scores_of
 from ensemble.evaluation.written import percent, percent_interval
 from ensemble.inference.stored import StoredVote
+from ensemble.outside.names import shown
 from ensemble.results.judging import stored_evaluation
 from ensemble.storage import RunFolder
+from ensemble.storage.listed_folder import is_file
+from ensemble.storage.manifest import MANIFEST
 from ensemble.storage.names import EVALUATION
+from ensemble.types import FloatArray
 
 Mask = npt.NDArray[np.bool_]
 UNKNOWN_SHARE = 0.05  # of the known images that may be called unknown
@@ -114,8 +121,9 @@ class SetsRule:
 
 @dataclass(frozen=True, eq=False)
 class UnknownRule:
-    """Images that are called unknown: the vote is less sure of them than of a share of the rows that no member was trained on.
+    """Images that are called unknown: their score is below that of all but a share of the rows that no member was trained on.
 
+    score: the vote's largest probability, fixed before, or the one that the run has chosen on a set of unknown images (`Chosen`).
     caught: by set of unknown images that the run voted on, the share that is called so where as many of the test images are.
     """
 
@@ -123,19 +131,25 @@ class UnknownRule:
     threshold: float
     rows: int
     rows_of: str
+    how: HowToVote
+    score: Chosen = field(default_factory=Chosen)
     caught: tuple[tuple[str, float], ...] = ()
 
-    def unknown(self, decision: Decision) -> Mask:
-        """Which images are of none of the classes, as far as the vote's largest probability tells, [N]."""
-        return decision.confidences_N < self.threshold - ROUNDING
+    def unknown(self, probs_MNK: FloatArray) -> Mask:
+        """Which images are of none of the classes, as far as the score tells, [N]. probs_MNK: what each member says."""
+        found_N: Mask = scores_of(probs_MNK, self.how)[self.score.score] < self.threshold - ROUNDING
+        return found_N
 
     @property
     def sentence(self) -> str:
         """What is called unknown, and how often that is right, as far as the run knows."""
         found = ", ".join(f"{percent(share, 0)} % of {name}" for name, share in self.caught)
         measured = f"; measured, with as many test images called so: {found}" if found else ""
+        sure = "the vote is less sure than of"
+        if self.score.on:
+            sure = f"by the score that the run chose on {shown(self.score.on)}, {self.score.score}, the members know them less well than"
         return (
-            f"unknown: the vote is less sure than of {percent(1 - self.share, 0)} % of {self.rows:,} {self.rows_of} images, so about "
+            f"unknown: {sure} {percent(1 - self.share, 0)} % of {self.rows:,} {self.rows_of} images, so about "
             f"{percent(self.share, 0)} % of images of the classes are called so too{measured}"
         )
 
@@ -169,7 +183,9 @@ def sets_rule(vote: StoredVote, alpha: float, method: Method = "lac") -> SetsRul
 
 
 def unknown_rule(vote: StoredVote, share: float = UNKNOWN_SHARE) -> UnknownRule:
-    """The rule that calls unknown what the vote is less sure of than of all but a share of the rows it knows.
+    """The rule that calls unknown what has a lower score than all but a share of the rows that the vote knows.
+
+    The score is the vote's largest probability, or the one that the run's judgement has chosen (evaluation.sets: chooses_score).
 
     Raises ConfigError where the run has no such rows.
     """
@@ -179,33 +195,36 @@ def unknown_rule(vote: StoredVote, share: float = UNKNOWN_SHARE) -> UnknownRule:
         raise ConfigError(
             f"{vote.folder}: this run has no validation or calibration images, which tell how sure the vote usually is"
         )
-    threshold = float(np.quantile(known.decision.confidences_N, share, method="lower"))
-    return UnknownRule(
-        share, threshold, known.votes.num_rows, known.votes.split, _caught(vote) if share == UNKNOWN_SHARE else ()
+    judged, how = _judged_unknown(vote), HowToVote(vote.aggregator, vote.weights_M, 0)
+    chosen = next((Chosen(found.chosen, found.chosen_on) for found in judged), Chosen())
+    score_N = scores_of(known.members.probs_MNK, how)[chosen.score]
+    threshold = float(np.quantile(score_N, share, method="lower"))
+    caught = tuple(
+        (found.name, 1 - score.fpr95_known)
+        for found in judged
+        for score in found.scores
+        if score.score == chosen.score and found.name != chosen.on and share == UNKNOWN_SHARE
     )
+    return UnknownRule(share, threshold, known.votes.num_rows, known.votes.split, how, chosen, caught)
 
 
-def _caught(vote: StoredVote) -> tuple[tuple[str, float], ...]:
-    """As the run's judgement has it; nothing where it is of another vote, or of none."""
+def _judged_unknown(vote: StoredVote) -> tuple[UnknownSet, ...]:
+    """As the run's judgement has them; none where it is of another vote, or there is none, as of a classifier whose folder was temporary."""
+    if not is_file(vote.folder / MANIFEST):
+        return ()
     folder = RunFolder.read(vote.folder)
     if not folder.has(EVALUATION):
         return ()
     _, evaluation = stored_evaluation(folder)
-    if evaluation.aggregator != vote.aggregator:
-        return ()
-    return tuple(
-        (found.name, 1 - score.fpr95_known)
-        for found in evaluation.unknown
-        for score in found.scores
-        if score.score == found.chosen
-    )
+    return evaluation.unknown if evaluation.aggregator == vote.aggregator else ()
 
 
 def silence(vote: StoredVote) -> dict[str, Any]:
     """The rules as plain JSON values, for whoever uses the vote without this package; what the run's rows cannot promise is left out.
 
     answer: by risk, the confidence (largest probability; of a hard vote the share of votes) from which answers are given. unknown: the
-    confidence below which images are called so. prediction_sets: by alpha, the probability from which a class is in the set; an
+    confidence below which images are called so; where the run has chosen the entropy of the vote as its score, under `entropy` the nats
+    above which they are, too. Scores that need each member's probabilities, which the file does not give, are left out. prediction_sets: by alpha, the probability from which a class is in the set; an
     empty set holds the vote's class. rows, chosen_on: what each promise rests on.
     """
     found: dict[str, Any] = {"answer": [], "prediction_sets": []}
@@ -225,7 +244,13 @@ def silence(vote: StoredVote) -> dict[str, Any]:
     with contextlib.suppress(ConfigError):
         unknown = unknown_rule(vote)
         basis = {"rows": unknown.rows, "chosen_on": unknown.rows_of}
-        found["unknown"] = {"share": unknown.share, "confidence": unknown.threshold, **basis}
+        largest = unknown.threshold
+        if unknown.score.score != MAX_PROBABILITY:
+            assert vote.known is not None, "the rule is made of them"
+            largest = float(np.quantile(vote.known.decision.confidences_N, unknown.share, method="lower"))
+        found["unknown"] = {"share": unknown.share, "confidence": largest, **basis}
+        if unknown.score.score == "entropy":
+            found["unknown"] |= {"entropy": -unknown.threshold, "score_chosen_on": unknown.score.on}
     return found
 
 

@@ -106,7 +106,7 @@ def ask(trained: TrainedEnsemble, pictures: Sequence[Prepared], rules: Rules | N
     )
     unknown_N = np.zeros(len(pictures), bool)
     if rules is not None and rules.unknown is not None:
-        unknown_N = rules.unknown.unknown(decision)
+        unknown_N = rules.unknown.unknown(probs_MNK)
     sets_NK = None if rules is None or rules.sets is None else rules.sets.shown(decision)
     answers = []
     for n, picture in enumerate(pictures):

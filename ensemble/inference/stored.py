@@ -44,11 +44,12 @@ class StoredMember:
 class Known:
     """The vote on rows that no member was trained on, of calibration or else of validation.
 
-    votes: the vote's probabilities as those of a single member, [1, N, K].
+    votes: the vote's probabilities as those of a single member, [1, N, K]. members: those of each member, [M, N, K].
     """
 
     votes: SplitVotes
     decision: Decision
+    members: SplitVotes
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +163,7 @@ def beside(vote: StoredVote, which: Literal["baseline", "longer", "wider"]) -> S
 
 def _known(votes: SplitVotes, aggregator: Aggregator, weights_M: DoubleArray | None) -> Known:
     decision = decide(aggregator, votes.probs_MNK, weights_M)
-    return Known(SplitVotes(votes.split, decision.probs_NK[None], votes.labels_N), decision)
+    return Known(SplitVotes(votes.split, decision.probs_NK[None], votes.labels_N), decision, votes)
 
 
 def _pixels(folder: RunFolder, described: DatasetFacts) -> PixelRule | None:

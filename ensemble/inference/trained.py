@@ -19,7 +19,7 @@ import torch
 from ensemble.config.schema import Aggregator
 from ensemble.errors import ComputeError
 from ensemble.evaluation.aggregation import Decision, decide
-from ensemble.inference.abstaining import reject_rule, sets_rule
+from ensemble.inference.abstaining import UNKNOWN_SHARE, reject_rule, sets_rule, unknown_rule
 from ensemble.inference.given_pictures import pictures_of, read
 from ensemble.inference.images import as_batch
 from ensemble.inference.network import Members, VoteNetwork
@@ -132,6 +132,15 @@ class TrainedEnsemble:
         without such rows (data.calibration_fraction).
         """
         return sets_rule(self.vote, alpha).shown(self.decide(images))
+
+    def is_unknown(self, images: Any, share: float = UNKNOWN_SHARE) -> npt.NDArray[np.bool_]:
+        """Which images to call images of none of the classes, [N]; `ensemble predict --unknown` says the same.
+
+        Those with a lower score than all but a share of the rows that no member was trained on (calibration, or else validation), so that
+        about that share of images of the classes is called so too. The score is the largest probability of the vote, or the one that
+        the run has chosen (evaluation.sets: chooses_score).
+        """
+        return unknown_rule(self.vote, share).unknown(self.member_probs(images))
 
     def decide(self, images: Any) -> Decision:
         """Probabilities in float64, classes and ties of the vote."""

@@ -46,6 +46,7 @@ def main() -> int:
             f"compute.executor is {experiment.compute.executor}, but this door's executor is accelerate; remove the key, or use: ensemble train"
         )
     rank = join(experiment)
+    from ensemble.executors.base import KeptOpen
     from ensemble.executors.inline import InlineExecutor
     from ensemble.executors.launched import LaunchedExecutor
     from ensemble.executors.serving import serve
@@ -57,7 +58,7 @@ def main() -> int:
     compute = experiment.compute
     executor = InlineExecutor() if alone else LaunchedExecutor(compute.parallel == "data", compute.hang_timeout_s)
     try:
-        return train_and_print(experiment, lambda _device, _tasks, _images: executor)
+        return train_and_print(experiment, lambda _run: lambda _device, _tasks, _images: KeptOpen(executor))
     finally:
         executor.close()
 

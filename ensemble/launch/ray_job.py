@@ -41,7 +41,8 @@ def main() -> int:
     compute = experiment.compute.model_copy(update={"executor": "ray"})
     experiment = experiment.model_copy(update={"compute": compute, "output_dir": output_dir})
     return train_and_print(
-        experiment, lambda device, tasks, work: build_executor(compute, device, tasks, work, experiment.name)
+        experiment,
+        lambda run: lambda device, tasks, work: build_executor(compute, device, tasks, work, run.name),
     )
 
 

@@ -12,33 +12,51 @@ import click
 
 from ensemble import signals
 from ensemble.config import Experiment
-from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, EnsembleError
+from ensemble.errors import EXIT_DEGRADED, EXIT_INTERNAL, EXIT_INTERRUPTED, ConfigError, EnsembleError
 from ensemble.launch.surroundings import in_words
 from ensemble.outside import json_capture, json_lines
 from ensemble.outside.long_work import heard
 from ensemble.outside.streams import open_missing_streams
 from ensemble.report.failures import failure_lines
+from ensemble.report.repeated import print_repeats, write_repeats
 from ensemble.report.tables import print_evaluation
 from ensemble.run.driver import MakeExecutor
 from ensemble.run.made_files import MAKERS
-from ensemble.run.run import run_ensemble
+from ensemble.run.repeats import run_repeats
+from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.tracking.build import build_trackers
 from ensemble.tracking.wandb_sweep import as_try
 
 
-def train_and_print(experiment: Experiment, make_executor: MakeExecutor) -> int:
-    """Train, judge and print; returns the exit code. Raises what the run raises."""
+def train_and_print(experiment: Experiment, make_executor: Callable[[Experiment], MakeExecutor]) -> int:
+    """Train, judge and print; returns the exit code. Raises what the run raises.
+
+    make_executor: of a run; with repeats there are several, one after the other.
+    """
     experiment, note = as_try(experiment, os.environ)
     if note:
         json_lines.tell(f"note: {note}")
-    with heard(json_lines.tell):
-        outcome = run_ensemble(
-            experiment, make_executor, lambda folder: build_trackers(experiment, folder.path, "progress", MAKERS)
+
+    def train(run: Experiment) -> RunOutcome:
+        return run_ensemble(
+            run, make_executor(run), lambda folder: build_trackers(run, folder.path, "progress", MAKERS)
         )
-    print_evaluation(outcome.evaluation, outcome.path, costs=outcome.costs)
-    for line in failure_lines(outcome.failures, outcome.ended_early, outcome.path):
-        json_lines.tell(line)
-    return EXIT_DEGRADED if outcome.failures or outcome.ended_early else 0
+
+    with heard(json_lines.tell):
+        if experiment.repeats > 1:
+            if note:
+                raise ConfigError("repeats: a try of a W&B sweep is one run; leave repeats out")
+            found = run_repeats(experiment, train, json_lines.tell)
+            outcomes = found.outcomes
+            write_repeats(found.judged, found.folder)
+            print_repeats(found.judged, found.folder)
+        else:
+            outcomes = (train(experiment),)
+            print_evaluation(outcomes[0].evaluation, outcomes[0].path, costs=outcomes[0].costs)
+    for outcome in outcomes:
+        for line in failure_lines(outcome.failures, outcome.ended_early, outcome.path):
+            json_lines.tell(line)
+    return EXIT_DEGRADED if any(outcome.failures or outcome.ended_early for outcome in outcomes) else 0
 
 
 def guarded(main: Callable[[], int], again: str) -> NoReturn:

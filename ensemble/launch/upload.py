@@ -76,7 +76,7 @@ def collect(
         experiment = load_config(config, overrides).experiment  # all mistakes, before anything is sent
         if experiment.repeats > 1:
             raise ConfigError(
-                f"repeats is {experiment.repeats}, and a job trains one run; submit each with its own seed=... and name=..., or use `ensemble train` with compute.ray_address"
+                f"repeats is {experiment.repeats}, and a submitted job is followed and fetched as one run; submit each with its own seed=... and name=..., or use `ensemble train` with compute.ray_address"
             )
     beside = [Path(os.path.abspath(config))]  # noqa: PTH100 - links stay as they are
     for model in models:

@@ -240,9 +240,11 @@ def _figure_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
         rows += section.card_rows
     for shifted in evaluation.shifted:
         rows.append((f"error % on shifted images, {shifted.name}", wording.percent(shifted.vote_error)))
+        rows += [(f"the same of {one.name}", wording.percent(one.error)) for one in shifted.beside]
     for unknown in evaluation.unknown:
         score = chosen_score(unknown)
         rows.append((f"AUROC for unknown images, {unknown.name}", wording.loss(score.auroc)))
+        rows += [(f"the same of {one.name}", wording.loss(one.auroc)) for one in unknown.beside]
     return [row for row in rows if row[1] != wording.NONE]
 
 

@@ -9,7 +9,16 @@ import math
 from collections.abc import Iterator
 
 from ensemble.evaluation.records import Evaluation
-from ensemble.evaluation.set_records import PromiseResult, Selective, SetRule, ShiftedSet, UnknownScore, UnknownSet
+from ensemble.evaluation.set_records import (
+    PromiseResult,
+    Selective,
+    SetRule,
+    ShiftedBeside,
+    ShiftedSet,
+    UnknownBeside,
+    UnknownScore,
+    UnknownSet,
+)
 from ensemble.evaluation.written import loss, p_equation, percent, percent_interval, plural, points
 from ensemble.outside.names import shown
 
@@ -24,19 +33,72 @@ SCORES = {
 
 def short_lines(evaluation: Evaluation) -> list[str]:
     """One sentence for each further set, and for the prediction sets; nothing for a run that was asked nothing further."""
-    several = len(evaluation.members) > 1
-    lines = [_shifted(one, several) for one in evaluation.shifted]
-    lines += [_unknown(one, several) for one in evaluation.unknown]
-    return lines + list(_prediction_sets(evaluation))
+    return _set_lines(evaluation, beside=False) + list(_prediction_sets(evaluation))
 
 
 def long_lines(evaluation: Evaluation) -> list[str]:
-    """The same, and selective prediction."""
-    lines = short_lines(evaluation)
+    """The same, the vote beside each network that does not vote, and selective prediction."""
+    lines = _set_lines(evaluation, beside=True) + list(_prediction_sets(evaluation))
     if evaluation.selective is not None:
         lines += _selective(evaluation.selective, len(evaluation.members) > 1)
     lines += evaluation.conformal.cautions if evaluation.conformal is not None else ()
     return lines
+
+
+def _set_lines(evaluation: Evaluation, beside: bool) -> list[str]:
+    """beside: with the networks that do not vote, behind the set that they were asked about."""
+    several, lines = len(evaluation.members) > 1, list[str]()
+    for shifted in evaluation.shifted:
+        lines.append(_shifted(shifted, several))
+        lines += [_shifted_beside(shifted, one) for one in shifted.beside if beside]
+    for unknown in evaluation.unknown:
+        lines.append(_unknown(unknown, several))
+        if beside:
+            lines += [_unknown_beside(unknown, one) for one in unknown.beside]
+            lines += _mixed(unknown)
+    return lines
+
+
+def _shifted_beside(found: ShiftedSet, one: ShiftedBeside) -> str:
+    single = len(found.parts) == 1
+    ends = "" if math.isnan(one.lower) else f" ({percent_interval(one.lower, one.upper)})"
+    head = f"Shifted, {shown(found.name)}: {one.name} has an error of {percent(one.error)} %{ends}; the vote differs from it by {points(one.difference)} points"
+    if math.isnan(one.difference_lower):
+        return f"{head}."
+    return (
+        f"{head} (95 % {'' if single else 'bootstrap '}interval {points(one.difference_lower)} to {points(one.difference_upper)}; "
+        f"{'exact McNemar test, ' if single else ''}{p_equation(one.p_value)})."
+    )
+
+
+def _unknown_beside(found: UnknownSet, one: UnknownBeside) -> str:
+    ends = "" if math.isnan(one.lower) else f" ({loss(one.lower)} to {loss(one.upper)})"
+    tested = (
+        ""
+        if math.isnan(one.p_value)
+        else f" (95 % interval {loss(one.difference_lower)} to {loss(one.difference_upper)}; DeLong's test, {p_equation(one.p_value)})"
+    )
+    return (
+        f"Unknown, {shown(found.name)}: {one.name} tells them by {SCORES[one.score]} with AUROC {loss(one.auroc)}{ends}; the vote's differs by "
+        f"{loss(one.difference)}{tested}."
+    )
+
+
+def _mixed(found: UnknownSet) -> Iterator[str]:
+    """The risk over all coverages, and at the first promised threshold, with unknown images among the test images."""
+    name = shown(found.name)
+    yield (
+        f"Unknown, {name}: mixed into the test images, every answer to one of these an error: mean error over all coverages (SCOD) "
+        f"{percent(found.scod_aurc)} %, the single model {percent(found.member_scod_aurc)} %."
+    )
+    for one in found.mixed[:1]:
+        outcome = "cannot be told to be kept or broken" if one.outcome == "cannot be told" else f"is {one.outcome}"
+        yield (
+            f"Unknown, {name}: the threshold of {one.threshold:.4f} ({one.kind}: an error of at most {percent(one.risk, 1)} %) answers {percent(one.accepted)} % "
+            f"({percent_interval(one.accepted_lower, one.accepted_upper)}) of these; with them among the test images the answers have an error of "
+            f"{percent(one.mixed_risk)} % ({percent_interval(one.mixed_risk_lower, one.mixed_risk_upper)}), and the promise, which is of images of the "
+            f"classes, {outcome} there."
+        )
 
 
 def _shifted(found: ShiftedSet, several: bool) -> str:
@@ -71,7 +133,7 @@ def _change(gain: float) -> str:
 
 
 def chosen_score(found: UnknownSet) -> UnknownScore:
-    """The score that was fixed before."""
+    """The score that counts, fixed before or chosen on a set that was named for it."""
     return next(score for score in found.scores if score.score == found.chosen)
 
 
@@ -79,8 +141,8 @@ def _unknown(found: UnknownSet, several: bool) -> str:
     score = chosen_score(found)
     ends = "" if math.isnan(score.lower) else f" ({loss(score.lower)} to {loss(score.upper)})"
     head = (
-        f"Unknown, {shown(found.name)} ({plural(found.images, 'image')}): told from test images by {SCORES[score.score]} with AUROC "
-        f"{loss(score.auroc)}{ends}"
+        f"Unknown, {shown(found.name)} ({plural(found.images, 'image')}): told from test images by {SCORES[score.score]}{how_chosen(found)} with "
+        f"AUROC {loss(score.auroc)}{ends}"
     )
     if not several:
         return f"{head}; to catch 95 % of them, {percent(score.fpr95)} % of the test images are rejected."
@@ -88,6 +150,15 @@ def _unknown(found: UnknownSet, several: bool) -> str:
         f"{head}, the single model {loss(score.member_auroc)}{'' if math.isnan(score.p_value) else f' ({p_equation(score.p_value)})'}; to catch 95 % of them, "
         f"{percent(score.fpr95)} % of the test images are rejected."
     )
+
+
+def how_chosen(found: UnknownSet) -> str:
+    """Why that score counts, in brackets; "" where it was fixed before."""
+    if not found.chosen_on:
+        return ""
+    if found.chosen_on == found.name:
+        return " (the score was chosen on this very set, which flatters it)"
+    return f" (the score was chosen on {shown(found.chosen_on)})"
 
 
 def best_rule(rules: tuple[SetRule, ...], alpha: float) -> SetRule:

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import TypeAdapter, ValidationError
 
+from ensemble.errors import StorageError, first_line
 from ensemble.outside.names import shown
 from ensemble.report import wording
 from ensemble.report.keeping import mark_of
+from ensemble.report.notebook_table import HtmlRow, table_html
 from ensemble.results.repeated import Repeated, RepeatedLine
 from ensemble.storage.atomic import json_bytes, write_bytes
+from ensemble.storage.listed_folder import is_file
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,6 +102,29 @@ def write_repeats(found: Repeated, folder: Path) -> None:
     write_bytes(folder / TABLE, json_bytes(found.to_json()))
     write_bytes(folder / CSV, repeats_csv(found).encode())
     write_bytes(folder / PAGE, render_repeats(found).encode())
+
+
+def read_repeats(folder: Path) -> Repeated:
+    """The judgement that `write_repeats` has left. Raises StorageError where there is none, or a damaged one."""
+    where = folder / TABLE
+    if not is_file(where):
+        raise StorageError(
+            f"{folder}: holds no {TABLE}, so it is no folder of repeats; expected that of a training with repeats=N"
+        )
+    try:
+        found: Repeated = TypeAdapter(Repeated).validate_json(where.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise StorageError(
+            f"{where}: damaged: {first_line(error)}; the same training with repeats=N writes it anew, and trains nothing again"
+        ) from error
+    return found
+
+
+def repeats_html(found: Repeated) -> str:
+    """The table for a notebook."""
+    rows = [HtmlRow(cells(line), line.what == "vote") for line in found.lines]
+    cautions = [f"warning: {caution}" for caution in found.cautions]
+    return table_html(HEADERS, rows, [title(found), *found.sentences, *NOTES, *cautions])
 
 
 def repeats_csv(found: Repeated) -> str:

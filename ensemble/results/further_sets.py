@@ -5,7 +5,7 @@ evaluation = with_sets(judge_voters(voters), voters, folder)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,30 +14,36 @@ from ensemble.config.schema import WEIGHING
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.set_records import ShiftedSet, UnknownSet
-from ensemble.evaluation.set_votes import HowToVote, PartVotes
+from ensemble.evaluation.set_votes import BESIDE, Beside, HowToVote, PartVotes
 from ensemble.evaluation.shifted import ShiftJudge, relative_gain
 from ensemble.evaluation.splits import SplitVotes
-from ensemble.evaluation.unknown_images import judge_unknown
+from ensemble.evaluation.unknown_images import Alone, Chosen, choose_score, judge_unknown
 from ensemble.outside.long_work import working
 from ensemble.results.voters import Voters
 from ensemble.storage import RunFolder
 from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import WEIGHTS
-from ensemble.storage.names import BASELINE
+from ensemble.storage.names import BESIDE as PLACES
 from ensemble.storage.set_files import SetFacts
-from ensemble.storage.set_store import SetStore
+from ensemble.storage.set_store import CastVotes, SetStore
 
 
 class StoredSets:
-    """The sets that all judged members of a run have voted on, with their votes; what is incomplete is told, and left out."""
+    """The sets that all judged members of a run have voted on, with their votes; what is incomplete is told, and left out.
+
+    A network that does not vote is left out by itself, where it has not been asked about a set or says nothing finite.
+    """
 
     def __init__(self, folder: RunFolder, voters: Voters) -> None:
         self._folder, self._store = folder, SetStore(folder)
         self.indices = [member.index for member in voters.members]
         self._digests = {index: folder.digest(f"{member_folder(index)}/{WEIGHTS}") for index in self.indices}
-        self._baseline = None if voters.baseline is None else voters.baseline.index
-        if self._baseline is not None:
-            self._digests[self._baseline] = folder.digest(f"{BASELINE}{WEIGHTS}")
+        self._beside = {
+            which: (found.index, folder.digest(f"{PLACES[which]}{WEIGHTS}")) for which, found in voters.beside.items()
+        }
+        self._asked: dict[
+            str, tuple[Beside, ...]
+        ] = {}  # by set the networks that are judged on it though they do not vote
         self.warnings: list[str] = []
 
     def complete(self) -> list[SetFacts]:
@@ -45,12 +51,19 @@ class StoredSets:
         found = []
         for name in self._store.names():
             facts = self._store.facts(name)
-            if missing := self._missing(facts):
+            missing, left_out = self._missing(facts)
+            self._asked[name] = tuple(which for which in self._beside if which not in left_out)
+            if missing:
                 self.warnings.append(
                     f"set {name}: not judged, since {missing}; ensemble evaluate RUN --on {name} votes on it (or the run's next start, where its configuration has the set), --forget {name} removes it"
                 )
-            else:
-                found.append(facts)
+                continue
+            if facts.kind != "calibration":
+                self.warnings += [
+                    f"set {name}: the vote is not compared with {_called(which)} there, since it {why}; ensemble evaluate RUN --on {name} lets it vote"
+                    for which, why in left_out.items()
+                ]
+            found.append(facts)
         return found
 
     def labels(self, facts: SetFacts) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -58,24 +71,48 @@ class StoredSets:
         return self._store.labels(facts)
 
     def parts(self, facts: SetFacts) -> Iterator[PartVotes]:
-        """The votes on each part, one part in memory at a time."""
+        """The votes on each part of a complete set, one part in memory at a time."""
         for number, part in enumerate(facts.parts):
             votes = self._store.votes(facts, number)
-            baseline_NK = None if self._baseline is None else votes[self._baseline][1]
-            yield PartVotes(part.label, np.stack([votes[index][1] for index in self.indices]), baseline_NK)
+            beside = {which: votes[self._beside[which][0]][1] for which in self._asked[facts.name]}
+            yield PartVotes(part.label, np.stack([votes[index][1] for index in self.indices]), beside)
 
-    def _missing(self, facts: SetFacts) -> str:
-        """Who has not voted on a part yet, in words; "" where everybody has."""
+    def chosen_score(self, complete: Sequence[SetFacts], validation: SplitVotes, how: HowToVote) -> Chosen:
+        """The score for unknown images: chosen on the set that is marked for it, else the one that is fixed before."""
+        marked = [name for name in self._store.names() if self._store.facts(name).chooses_score]
+        for facts in complete:
+            if facts.name in marked:
+                probs_MUK = np.concatenate([part.probs_MNK for part in self.parts(facts)], axis=1)
+                return Chosen(choose_score(validation, probs_MUK, how), facts.name)
+        self.warnings += [
+            f"set {name} cannot choose the score for unknown images before all have voted on it, so it is the largest probability, as without such a set"
+            for name in marked
+        ]
+        return Chosen()
+
+    def _missing(self, facts: SetFacts) -> tuple[str, dict[Beside, str]]:
+        """Which member has not voted on a part yet, in words ("" where all have), and which other networks have not."""
+        left_out: dict[Beside, str] = {}
         for number, part in enumerate(facts.parts):
-            votes = self._store.votes(facts, number)
-            # The baseline's votes are no member's: both are looked up by their digests.
-            absent = [one for one, digest in self._digests.items() if one not in votes or votes[one][0] != digest]
-            if absent:
-                who = "the baseline" if absent == [self._baseline] else f"member {absent[0]}"
-                return f"{who} has not voted on {part.label if len(facts.parts) > 1 else 'its images'}"
-            if bad := [one for one in self._digests if not np.isfinite(votes[one][1]).all()]:
-                return f"member {bad[0]} gives no finite probabilities on {part.label}"
-        return ""
+            votes, where = self._store.votes(facts, number), part.label if len(facts.parts) > 1 else "its images"
+            for one, digest in self._digests.items():
+                if why := _problem(votes, one, digest, where):
+                    return f"member {one} {why}", left_out
+            for which, (one, digest) in self._beside.items():
+                if why := _problem(votes, one, digest, where):
+                    left_out.setdefault(which, why)
+        return "", left_out
+
+
+def _problem(votes: CastVotes, index: int, digest: str, where: str) -> str:
+    """Why a network cannot be judged on a part, in words; "" where it can. Votes belong to weights, which are known by their digest."""
+    if index not in votes or votes[index][0] != digest:
+        return f"has not voted on {where}"
+    return "" if np.isfinite(votes[index][1]).all() else f"gives no finite probabilities on {where}"
+
+
+def _called(which: Beside) -> str:
+    return "the baseline" if which == "baseline" else f"the control {which}"
 
 
 def with_sets(evaluation: Evaluation, voters: Voters, folder: RunFolder) -> Evaluation:
@@ -86,12 +123,13 @@ def with_sets(evaluation: Evaluation, voters: Voters, folder: RunFolder) -> Eval
     stored, how = StoredSets(folder, voters), _how(evaluation, voters)
     shifted, unknown = list[ShiftedSet](), list[UnknownSet]()
     sets = stored.complete()
+    chosen = stored.chosen_score(sets, voters.validation, how)
     with working("judging sets", len(sets)) as done:
         for facts in sets:
             if facts.kind == "shifted":
                 shifted.append(_judge_shifted(stored, facts, how, evaluation))
             elif facts.kind == "unknown":
-                unknown.append(_judge_unknown(stored, facts, how, evaluation, voters.test))
+                unknown.append(_judge_unknown(stored, facts, how, evaluation, voters, chosen))
             done()
     return replace(
         evaluation,
@@ -113,16 +151,28 @@ def _judge_shifted(stored: StoredSets, facts: SetFacts, how: HowToVote, evaluati
     judge = ShiftJudge(how, stored.labels(facts), clean)
     for part in stored.parts(facts):
         judge.take(part)
-    return judge.record(facts.name, facts.source, len(stored.indices))
+    return judge.record(facts.name, facts.source, len(stored.indices), _names(evaluation))
 
 
 def _judge_unknown(
-    stored: StoredSets, facts: SetFacts, how: HowToVote, evaluation: Evaluation, test: SplitVotes
+    stored: StoredSets, facts: SetFacts, how: HowToVote, evaluation: Evaluation, voters: Voters, chosen: Chosen
 ) -> UnknownSet:
     """All parts of the set are unknown images alike."""
-    probs_MUK = np.concatenate([part.probs_MNK for part in stored.parts(facts)], axis=1)
+    parts, names = list(stored.parts(facts)), _names(evaluation)
+    probs_MUK = np.concatenate([part.probs_MNK for part in parts], axis=1)
+    beside = {
+        which: Alone(
+            names[which], voters.beside[which].votes.test_NK, np.concatenate([one.beside[which] for one in parts])
+        )
+        for which in parts[0].beside
+    }
     promises = () if evaluation.selective is None else evaluation.selective.promises
-    return judge_unknown(facts.name, facts.source, probs_MUK, test, how, promises)
+    return judge_unknown(facts.name, facts.source, probs_MUK, voters.test, how, promises, beside, chosen)
+
+
+def _names(evaluation: Evaluation) -> dict[Beside, str]:
+    """What the leaderboard calls the networks that do not vote."""
+    return {which: row.name for row in evaluation.leaderboard for which in BESIDE if row.kind == which}
 
 
 def votes_on(folder: RunFolder, voters: Voters, name: str) -> tuple[SplitVotes, str]:

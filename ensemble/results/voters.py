@@ -18,6 +18,7 @@ from ensemble.errors import QuorumError, StorageError
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.records import MemberFacts
 from ensemble.evaluation.screening import finite_members
+from ensemble.evaluation.set_votes import Beside
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.results.missing import why_missing
 from ensemble.storage import Labels, RunFolder
@@ -49,6 +50,14 @@ class Voters:
     @property
     def test(self) -> SplitVotes:
         return SplitVotes("test", np.stack([m.votes.test_NK for m in self.members]), self.labels.test_labels_N)
+
+    @property
+    def beside(self) -> dict[Beside, MemberResult]:
+        """The networks that do not vote, by what they are: the baseline before the controls."""
+        found: dict[Beside, MemberResult] = {} if self.baseline is None else {"baseline": self.baseline}
+        for control, network in self.controls.items():
+            found[control] = network
+        return found
 
     @property
     def facts(self) -> list[MemberFacts]:

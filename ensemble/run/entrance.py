@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -26,14 +26,32 @@ from ensemble.data.map_style import given_arrays
 from ensemble.errors import ConfigError, StoppedError
 from ensemble.events import Event
 from ensemble.models.python import PythonConfig
-from ensemble.outside import own_code
+from ensemble.outside import json_lines, own_code
+from ensemble.report.repeated import write_repeats
 from ensemble.run.compose import run_experiment
+from ensemble.run.repeats import run_repeats
+from ensemble.run.run import RunOutcome
 from ensemble.run.stored import Run
+from ensemble.run.stored_repeats import Repeats
 from ensemble.tracking.base import Tracker
 
 GIVEN = "(arrays given to ensemble.train)"
 
 
+@overload
+def train(
+    config: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    repeats: int,
+    data: Any = None,
+    trackers: Sequence[Tracker] = (),
+    on_event: Callable[[Event], object] | None = None,
+    progress: bool = False,
+    model_args: Mapping[str, Any] | None = None,
+    **keys: Any,
+) -> Repeats: ...
+@overload
 def train(
     config: str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -44,7 +62,18 @@ def train(
     progress: bool = False,
     model_args: Mapping[str, Any] | None = None,
     **keys: Any,
-) -> Run:
+) -> Run: ...
+def train(
+    config: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    data: Any = None,
+    trackers: Sequence[Tracker] = (),
+    on_event: Callable[[Event], object] | None = None,
+    progress: bool = False,
+    model_args: Mapping[str, Any] | None = None,
+    **keys: Any,
+) -> Run | Repeats:
     """Train what is missing of a run, judge it, and return it. The same call again retrains nothing that is finished.
 
     config: a YAML file as `ensemble train` takes it, or nothing. overrides: values by dotted key, such as
@@ -56,6 +85,9 @@ def train(
     (image, class number): one, a pair (training, test), or {"train": ..., "validation": ..., "test": ...} (see `ensemble.data.map_style`).
     trackers: further listeners (see `ensemble.tracking.base.Tracker`). on_event: called with every event, in this thread.
     progress: show the console of `ensemble train`; nothing is printed without it.
+
+    With repeats=5 (or in the file or overrides) there are five runs, one after the other, with seeds that follow one another, and
+    what is returned is the judgement over all of them, `Repeats`; its files are those of `ensemble train CONFIG repeats=5`.
 
     Without a file, the run is named "run" unless `name` says otherwise, and W&B is off unless `tracking` is given. Raises
     the errors of `ensemble.errors`; StoppedError where `stop` was called, KeyboardInterrupt for Ctrl-C: what was trained is
@@ -78,7 +110,23 @@ def train(
     experiment = _experiment(config, keys, overrides or {})
     listeners = [*trackers, *([_Caller(on_event)] if on_event is not None else [])]
     dataset = None if arrays is None else dataset_of_arrays(arrays, experiment.data, "arrays", GIVEN)
-    return _run(experiment, dataset, listeners, progress)
+    if experiment.repeats == 1:
+        return Run(_run(experiment, dataset, listeners, progress).path, trust_code=True)  # it has just been executed
+    if trackers:
+        raise ConfigError(
+            f"trackers: a tracker hears of one run and is closed at its end, and repeats={experiment.repeats} are so many runs; give on_event, or trackers under tracking"
+        )
+    return _repeated(experiment, dataset, listeners, progress)
+
+
+def _repeated(experiment: Experiment, dataset: Dataset | None, listeners: Sequence[Tracker], progress: bool) -> Repeats:
+    found = run_repeats(
+        experiment,
+        lambda run: _run(run, dataset, listeners, progress),
+        json_lines.tell if progress else lambda _line: None,
+    )
+    write_repeats(found.judged, found.folder)
+    return Repeats(found.folder, trust_code=True)
 
 
 def stop() -> None:
@@ -104,13 +152,13 @@ class _Caller:
         """There is nothing to let go of."""
 
 
-def _run(experiment: Experiment, dataset: Dataset | None, listeners: Sequence[Tracker], progress: bool) -> Run:
+def _run(experiment: Experiment, dataset: Dataset | None, listeners: Sequence[Tracker], progress: bool) -> RunOutcome:
     import torch
 
     threads = torch.get_num_threads()
     _State.stopped = False
     try:
-        outcome = run_experiment(experiment, "progress" if progress else "silent", listeners, dataset)
+        return run_experiment(experiment, "progress" if progress else "silent", listeners, dataset)
     except KeyboardInterrupt:
         if not _State.stopped:
             raise
@@ -122,7 +170,6 @@ def _run(experiment: Experiment, dataset: Dataset | None, listeners: Sequence[Tr
         if _State.stopped:
             _State.stopped = False
             signals.clear()
-    return Run(outcome.path, trust_code=True)  # it has just been executed
 
 
 def _experiment(

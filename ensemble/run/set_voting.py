@@ -18,6 +18,8 @@ import numpy as np
 from safetensors.numpy import save
 
 from ensemble.config import Experiment
+from ensemble.config.controls import WIDTH, control_group
+from ensemble.config.schema import Group
 from ensemble.data.named_sets import SEED, NamedSet
 from ensemble.errors import StorageError
 from ensemble.events import Event, Notice
@@ -29,7 +31,7 @@ from ensemble.run.planning import Plan
 from ensemble.storage import RunFolder
 from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import WEIGHTS
-from ensemble.storage.names import BASELINE
+from ensemble.storage.names import BESIDE
 from ensemble.storage.set_files import PartFacts, SetFacts
 from ensemble.storage.set_store import CastVotes, SetStore
 from ensemble.training import Trainer
@@ -44,12 +46,23 @@ NO_ROWS = np.empty(0, np.int64)
 
 @dataclass(frozen=True, eq=False)
 class _Voter:
-    """A network that votes. digest: of the file of its weights."""
+    """A network that votes. digest: of the file of its weights.
+
+    beside: "baseline", "longer" or "wider" of one that is no member, else "". group: its network, where that is not its recipe's.
+    """
 
     index: int
     recipe: str
     digest: str
-    baseline: bool
+    beside: str = ""
+    group: Group | None = None
+
+    @property
+    def name(self) -> str:
+        """In a sentence."""
+        if not self.beside:
+            return f"member {self.index}"
+        return "the baseline" if self.beside == "baseline" else f"the control {self.beside}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +84,14 @@ def vote_on_sets(
     start_executor: StartExecutor,
     emit: Emit,
 ) -> list[str]:
-    """Store what every voting member, and the baseline, says about these sets.
+    """Store what every voting member says about these sets, and the networks that do not vote: baseline and controls.
 
-    device: "cpu" or "cuda". start_executor: is called when there is anything to vote on. Returns a sentence for each member
+    device: "cpu" or "cuda". start_executor: is called when there is anything to vote on. Returns a sentence for each network
     that could not vote; what it is left out of is told by the judgement too.
     """
-    voters = _voters(folder)
+    voters = _voters(experiment, folder)
     parts = [part for named in sets for part in _missing_parts(folder, named, voters, emit)]
+    _settle_choosing(folder, sets, emit)
     if not parts:
         return []
     started = time.monotonic()
@@ -85,17 +99,21 @@ def vote_on_sets(
     emit(Notice(f"{len(voters)} networks vote on {', '.join(names)}"))
     failures = _Voting(experiment, device, folder, parts, emit).run(start_executor)
     emit(Notice(f"votes on {', '.join(names)}: {len(parts)} parts in {time.monotonic() - started:.0f} s"))
-    return [f"member {one.index} did not vote on all further sets ({one.kind}: {one.reason})" for one in failures]
+    called = {one.index: one.name for one in voters}
+    return [f"{called[one.index]} did not vote on all further sets ({one.kind}: {one.reason})" for one in failures]
 
 
-def _voters(folder: RunFolder) -> list[_Voter]:
+def _voters(experiment: Experiment, folder: RunFolder) -> list[_Voter]:
     found = [
-        _Voter(index, folder.recipe(index), folder.digest(f"{member_folder(index)}/{WEIGHTS}"), baseline=False)
+        _Voter(index, folder.recipe(index), folder.digest(f"{member_folder(index)}/{WEIGHTS}"))
         for index in voting_members(folder)
     ]
-    baseline = folder.load_baseline()
-    if baseline is not None:
-        found.append(_Voter(baseline.index, baseline.recipe, folder.digest(f"{BASELINE}{WEIGHTS}"), baseline=True))
+    for which, place in BESIDE.items():
+        network = folder.load_beside(which)
+        if network is not None:
+            group = control_group(experiment, "wider", network.facts.get(WIDTH, 1.0)) if which == "wider" else None
+            digest = folder.digest(f"{place}{WEIGHTS}")
+            found.append(_Voter(network.index, network.recipe, digest, which, group))
     return found
 
 
@@ -114,6 +132,20 @@ def _missing_parts(folder: RunFolder, named: NamedSet, voters: Sequence[_Voter],
         if missing:
             found.append(_Part(named, facts, number, votes, missing))
     return found
+
+
+def _settle_choosing(folder: RunFolder, sets: Sequence[NamedSet], emit: Emit) -> None:
+    """Note on which set the score for unknown images is chosen, which may be another one than before. Votes do not depend on it."""
+    store, wanted = SetStore(folder), {named.name: named.chooses_score for named in sets}
+    chosen = next((name for name, chooses in wanted.items() if chooses), None)
+    for name in store.names():
+        facts = store.facts(name)
+        chooses = wanted.get(name, facts.chooses_score and chosen is None)
+        if chooses != facts.chooses_score:
+            store.describe(facts.model_copy(update={"chooses_score": chooses}))
+            emit(
+                Notice(f"set {name}: the score for unknown images is {'now' if chooses else 'no longer'} chosen on it")
+            )
 
 
 def _obsolete(store: SetStore, facts: SetFacts) -> str:
@@ -139,6 +171,7 @@ def _facts_of(named: NamedSet) -> SetFacts:
     return SetFacts(
         name=named.name, kind=named.kind, source=named.source, images=len(named.images_NCHW),
         images_sha256=named.images_sha256, definition=named.definition, seed=SEED, parts=parts,
+        chooses_score=named.chooses_score,
     )  # fmt: skip
 
 
@@ -152,6 +185,7 @@ class _Voting:
         self._plan = Plan.from_json(folder.plan())
         self._parts: dict[str, _Part] = {}
         self._votes: dict[str, PartToVote] = {}
+        self._groups: dict[str, Group] = {}  # networks that are not their recipe's, by the id of their task
         self._tasks: list[Task] = []
         self._images: dict[str, ByteArray] = {}
         self._stored: dict[tuple[str, int], CastVotes] = {}
@@ -160,8 +194,12 @@ class _Voting:
             self._stored[part.named.name, part.number] = part.have
             images, _ = part.named.images_of(part.number)
             self._images.setdefault(self._images_name(images), images)
-            for recipe in dict.fromkeys(one.recipe for one in part.missing):
-                self._add(part, recipe)
+            alike = [one for one in part.missing if one.group is None]
+            for recipe in dict.fromkeys(one.recipe for one in alike):
+                self._add(part, recipe, [one for one in alike if one.recipe == recipe])
+            for one in part.missing:
+                if one.group is not None:
+                    self._add(part, one.recipe, [one], one.group)
 
     def _images_name(self, images: ByteArray) -> str:
         """Parts and sets of the same images share them."""
@@ -170,14 +208,19 @@ class _Voting:
                 return name
         return f"images.{len(self._images)}"
 
-    def _add(self, part: _Part, recipe: str) -> None:
-        members = tuple(MemberSpec(one.index, recipe, NO_ROWS) for one in part.missing if one.recipe == recipe)
-        what = f"votes on {part.named.name} part {part.number} by {members_in_words(one.index for one in members)}"
-        task = Task(f"{part.named.name}-{part.number:04d}-{recipe}", recipe, members, what=what)
+    def _add(self, part: _Part, recipe: str, voters: Sequence[_Voter], group: Group | None = None) -> None:
+        """A task of networks that are alike. group: theirs, where it is not the recipe's."""
+        members = tuple(MemberSpec(one.index, recipe, NO_ROWS) for one in voters)
+        what = f"votes on {part.named.name} part {part.number} by {_in_words(voters)}"
+        own = "" if group is None else f"-{voters[0].beside}"
+        task = Task(f"{part.named.name}-{part.number:04d}-{recipe}{own}", recipe, members, what=what)
         self._tasks.append(task)
         self._parts[task.id] = part
         images, corruption = part.named.images_of(part.number)
-        self._votes[task.id] = PartToVote(self._images_name(images), corruption, SEED, self._plan.stack_sizes[recipe])
+        size = self._plan.stack_sizes[recipe]
+        if group is not None:
+            self._groups[task.id], size = group, 1
+        self._votes[task.id] = PartToVote(self._images_name(images), corruption, SEED, size)
 
     def run(self, start_executor: StartExecutor) -> list[Failure]:
         """Vote; returns the failures that remain."""
@@ -186,7 +229,9 @@ class _Voting:
             seen[task.recipe] += len(task.members) * len(self._images[self._votes[task.id].images])
         ways = self._plan.ways if self._device == self._plan.device else {}
         trainer = Trainer.create(self._experiment, self._device, len(self._folder.dataset().class_names), ways)
-        executor, voter, arrays = start_executor(self._tasks, seen), SetVoter(trainer.jobs, self._votes), self._arrays()
+        own = trainer.with_own(self._groups).own
+        executor, voter = start_executor(self._tasks, seen), SetVoter(trainer.jobs, self._votes, own)
+        arrays = self._arrays()
         failures: dict[tuple[str, int], Failure] = {}
         tasks = self._tasks
         while tasks:
@@ -211,9 +256,9 @@ class _Voting:
         for name in ("mean", "std"):
             arrays[name] = np.asarray(getattr(described, name), np.float32)
         for one in {voter.index: voter for part in self._parts.values() for voter in part.missing}.values():
-            if one.baseline:
-                kept = self._folder.load_baseline(weights=True)
-                assert kept is not None, "the baseline votes, so it is stored"
+            if one.beside:
+                kept = self._folder.load_beside(one.beside, weights=True)
+                assert kept is not None, f"{one.name} votes, so it is stored"
                 weights = dict(kept.weights)
             else:
                 weights = self._folder.load_weights(one.index)
@@ -246,3 +291,9 @@ class _Voting:
         if isinstance(item, Notice) and item.message not in self._said:
             self._said.add(item.message)
             self._emit(item)
+
+
+def _in_words(voters: Sequence[_Voter]) -> str:
+    """Who votes, such as "members 0-7, the baseline"."""
+    members = [one.index for one in voters if not one.beside]
+    return ", ".join([members_in_words(members)] * bool(members) + [one.name for one in voters if one.beside])

@@ -80,7 +80,7 @@ class Run:
         rows = [asdict(row) for row in self.evaluation.leaderboard]
         if costs is not None:
             rows = [{**row, **costs.figures(of)} for row, of in zip(rows, self.evaluation.leaderboard, strict=True)]
-        return _table(rows, index="name")
+        return rows_as_table(rows, index="name")
 
     @property
     def members(self) -> list[int]:
@@ -100,12 +100,12 @@ class Run:
 
         The columns are those of `results.predictions.Prediction`; nothing in a run that keeps no such list.
         """
-        return _table([asdict(one) for one in read_predictions(self._folder)])
+        return rows_as_table([asdict(one) for one in read_predictions(self._folder)])
 
     def history(self) -> Any:
         """Every epoch of every finished member, a row each. Losses in nats, errors as fractions."""
         finished = sorted(self._folder.finished())
-        return _table([
+        return rows_as_table([
             {"member": index, **asdict(record)}
             for index in finished
             for record in self._folder.load_member(index).history
@@ -140,6 +140,10 @@ class Run:
         """Which classes each image may be of [N, K]: see `TrainedEnsemble.predict_sets`."""
         return self.ensemble.predict_sets(images, alpha)
 
+    def is_unknown(self, images: Any, share: float = 0.05) -> npt.NDArray[np.bool_]:
+        """Which images to call images of none of the classes [N]: see `TrainedEnsemble.is_unknown`."""
+        return self.ensemble.is_unknown(images, share)
+
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
 
@@ -172,7 +176,7 @@ def compare(runs: Sequence[Run | str | os.PathLike[str]], aggregator: Aggregator
     return compare_items([str(run.path) if isinstance(run, Run) else os.fspath(run) for run in runs], aggregator)
 
 
-def _table(rows: list[dict[str, Any]], index: str | None = None) -> Any:
+def rows_as_table(rows: list[dict[str, Any]], index: str | None = None) -> Any:
     """A pandas DataFrame where pandas is installed, with a column for its index; else the rows."""
     rows = [{key: _plain(value) for key, value in row.items()} for row in rows]
     if importlib.util.find_spec("pandas") is None:

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from ensemble.config.evaluation import UNKNOWN
 from ensemble.errors import StorageError
-from ensemble.storage.atomic import npz_bytes, read_npz
+from ensemble.storage.atomic import json_bytes, npz_bytes, read_npz
 from ensemble.storage.names import SET_VOTES
 from ensemble.storage.parsing import Stored, array_of, require_probabilities
 from ensemble.types import FloatArray, IntArray
@@ -38,7 +38,8 @@ class PartFacts(Stored):
 class SetFacts(Stored):
     """set.json. source: where the images are from, in words. definition: SHA-256 of all that the votes depend on but the weights.
 
-    images_sha256: of the images before they are changed. seed: of the random changes.
+    images_sha256: of the images before they are changed. seed: of the random changes. chooses_score: which score tells unknown
+    images is chosen on this set.
     """
 
     name: str
@@ -49,6 +50,11 @@ class SetFacts(Stored):
     definition: str
     seed: int
     parts: Annotated[list[PartFacts], Field(min_length=1)]
+    chooses_score: bool = False
+
+    def content(self) -> bytes:
+        """Of set.json; what most sets do not do is not in it, as in those of earlier versions."""
+        return json_bytes(self.model_dump(mode="json", exclude=None if self.chooses_score else {"chooses_score"}))
 
 
 def set_folder(name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ensemble.storage.atomic import json_bytes
 from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import WEIGHTS
 from ensemble.storage.names import SET_VOTES
@@ -50,9 +49,13 @@ class SetStore:
         """Store what a set is, in place of whatever stood under its name."""
         self.forget(facts.name)
         self._folder.write_all({
-            set_file(facts.name): json_bytes(facts.model_dump(mode="json")),
+            set_file(facts.name): facts.content(),
             labels_file(facts.name): labels_content(labels_N),
         })  # fmt: skip
+
+    def describe(self, facts: SetFacts) -> None:
+        """Store other facts of a set whose votes stay what they are."""
+        self._folder.write(set_file(facts.name), facts.content())
 
     def forget(self, name: str) -> None:
         """Remove all votes on a set."""

@@ -48,6 +48,17 @@ MEMBER: tuple[Figure, ...] = (
     Figure("failure/decision", "", "", "what the failure policy made of it"),
 )
 
+_ONE_NETWORK = {
+    "baseline": "one network on all training rows", "longer": "the control network that is trained longer", "wider": "the wide control network",
+}  # fmt: skip
+_BESIDE: tuple[tuple[str, str, str, Goal, str], ...] = (
+    ("shifted", "error", "fraction", "minimize", "error there of "),
+    ("shifted", "difference", "fraction", "minimize", "error of the vote minus that of "),
+    ("shifted", "p_value", "", "", "of the vote there against "),
+    ("unknown", "auroc", "", "maximize", "unknown images told from known ones by "),
+    ("unknown", "difference", "", "maximize", "AUROC of the vote minus that of "),
+    ("unknown", "p_value", "", "", "of the vote there against "),
+)
 ENSEMBLE: tuple[Figure, ...] = (
     Figure("members/finished", "members", "maximize", "members whose votes are stored"),
     Figure("members/failed", "members", "minimize", "members that were given up"),
@@ -106,6 +117,11 @@ ENSEMBLE: tuple[Figure, ...] = (
     Figure("unknown/*/member_auroc", "", "maximize", "by a single member"),
     Figure("unknown/*/fpr95", "fraction", "minimize", "false alarms where 95 % are found"),
     Figure("unknown/*/p_value", "", "", "of the difference to a single member"),
+    *(
+        Figure(f"{place}/*/{which}_{figure}", unit, goal, f"{meaning}{network}")
+        for which, network in _ONE_NETWORK.items()
+        for place, figure, unit, goal, meaning in _BESIDE
+    ),
     Figure("selective/aurc", "", "minimize", "area under the curve of error by coverage"),
     Figure("selective/augrc", "", "minimize", "the generalised form of it"),
     Figure("selective/coverage_at_1", "fraction", "maximize", "share of images answered with 1 % error"),

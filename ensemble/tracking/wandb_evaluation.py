@@ -57,10 +57,16 @@ def _further_figures(evaluation: Json) -> dict[str, Any]:
     for one in evaluation.get("shifted", ()):
         for name in ("vote_error", "member_error", "difference", "p_value", "relative_gain", "vote_nll", "vote_ece"):
             found[f"shifted/{one['name']}/{name}"] = one[name]
+        for network in one.get("beside", ()):
+            for name in ("error", "difference", "p_value"):
+                found[f"shifted/{one['name']}/{network['which']}_{name}"] = network[name]
     for one in evaluation.get("unknown", ()):
         score = next(score for score in one["scores"] if score["score"] == one["chosen"])
         for name in ("auroc", "member_auroc", "fpr95", "p_value"):
             found[f"unknown/{one['name']}/{name}"] = score[name]
+        for network in one.get("beside", ()):
+            for name in ("auroc", "difference", "p_value"):
+                found[f"unknown/{one['name']}/{network['which']}_{name}"] = network[name]
     selective = evaluation.get("selective") or {}
     return found | {
         f"selective/{name}": selective.get(name) for name in ("aurc", "augrc", "coverage_at_1", "member_aurc")
@@ -90,6 +96,9 @@ def tables(evaluation: Json, images: Mapping[int, ByteArray]) -> list[TableData]
         _records("calibration", evaluation["calibration"]["equal_width"]),
         _records("shifted", _named(evaluation.get("shifted", ()), "parts")),
         _records("unknown", _named(evaluation.get("unknown", ()), "scores")),
+        _records("shifted_one_network", _named(evaluation.get("shifted", ()), "beside")),
+        _records("unknown_one_network", _named(evaluation.get("unknown", ()), "beside")),
+        _records("promises_with_unknown", _named(evaluation.get("unknown", ()), "mixed")),
         _records("promises", (evaluation.get("selective") or {}).get("promises", ())),
         _records("prediction_sets", (evaluation.get("conformal") or {}).get("rules", ())),
         _size_chart(evaluation["size_curve"]),
@@ -101,7 +110,7 @@ def tables(evaluation: Json, images: Mapping[int, ByteArray]) -> list[TableData]
 
 def _named(sets: Sequence[Json], key: str) -> list[Json]:
     """The records of all sets, each with the name of its set."""
-    return [{"set": one["name"], **record} for one in sets for record in one[key]]
+    return [{"set": one["name"], **record} for one in sets for record in one.get(key, ())]
 
 
 def _records(name: str, records: Sequence[Json]) -> TableData:

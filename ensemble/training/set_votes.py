@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,17 +49,18 @@ class PartToVote:
 class SetVoter:
     """The function that lets members vote, in a form that can be sent to other processes; see `Trainer`.
 
-    jobs: by recipe. parts: by the task's id. The arrays hold images, "mean" and "std" of the training rows, and the weights.
+    jobs: by recipe. parts: by the task's id. own: of tasks whose network is not their recipe's, by the task's id. The arrays hold images, "mean" and "std" of the training rows, and the weights.
     """
 
     jobs: Mapping[str, Job]
     parts: Mapping[str, PartToVote]
+    own: Mapping[str, Job] = field(default_factory=dict)
 
     def __call__(
         self, task: Task, arrays: Arrays
     ) -> Iterator[Event | Pulse | Checkpoint | Stopped | MemberResult | SetVotes | Failure]:
         """Vote; yields one SetVotes for each member."""
-        return _vote(task, self.jobs[task.recipe], self.parts[task.id], arrays)
+        return _vote(task, self.own.get(task.id) or self.jobs[task.recipe], self.parts[task.id], arrays)
 
 
 def _vote(task: Task, job: Job, part: PartToVote, arrays: Arrays) -> Iterator[Any]:

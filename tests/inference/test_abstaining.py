@@ -197,3 +197,27 @@ def test_the_exported_file_holds_the_rules(trained, tmp_path):
         assert (sets == trained.predict_sets(images, rule["alpha"])).mean() > 0.999
     unknown = probs_NK.max(1) < rules["unknown"]["confidence"]
     assert 0 < unknown.mean() < 0.5
+
+
+def test_python_calls_the_same_images_unknown_as_the_command(folder, trained, pictures):
+    out, _, _ = predict(str(folder / "with"), *pictures, "--unknown", "--json")
+    said = [answer["unknown"] for answer in json.loads(out)]
+    assert ensemble.load(folder / "with").is_unknown(pictures).tolist() == said
+    images = load_dataset(DIGITS).test_images_NCHW
+    shares = [trained.is_unknown(images, share).mean() for share in (0.05, 0.2, 0.5)]
+    assert shares == sorted(shares)
+    assert 0 < shares[0] < 0.2 < shares[2]
+    with pytest.raises(ConfigError, match="unknown is 2; expected a share between 0 and 1"):
+        trained.is_unknown(images, 2)
+
+
+def test_scikit_learn_classifiers_call_rows_unknown():
+    X, y = np.random.default_rng(0).normal(size=(300, 4)), np.arange(300) % 2
+    X[:, 0] += 6 * y
+    classifier = ensemble.EnsembleClassifier(num_members=2, epochs=15, random_state=0).fit(X, y)
+    between = np.zeros((20, 4))
+    between[:, 0] = 3
+    assert classifier.is_unknown(between).mean() > classifier.is_unknown(X).mean()
+    assert classifier.is_unknown(X, 0.3).mean() == pytest.approx(0.3, abs=0.2)
+    with pytest.raises(ValueError, match="expected a share between 0 and 1"):
+        classifier.is_unknown(X, 0)
