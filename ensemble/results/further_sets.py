@@ -21,9 +21,8 @@ from ensemble.evaluation.unknown_images import judge_unknown
 from ensemble.outside.long_work import working
 from ensemble.results.voters import Voters
 from ensemble.storage import RunFolder
-from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import WEIGHTS
-from ensemble.storage.names import BASELINE
+from ensemble.storage.names import BASELINE, member_folder
 from ensemble.storage.set_files import SetFacts
 from ensemble.storage.set_store import SetStore
 
