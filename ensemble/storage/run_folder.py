@@ -49,6 +49,7 @@ from ensemble.storage.member_files import (
     same_labels,
 )
 from ensemble.storage.names import BESIDE, CONFIG, DATASET, EVENTS, LABELS, METHOD, PLAN, member_folder, shared_weights
+from ensemble.storage.no_run import no_run
 from ensemble.storage.parsing import checked, json_model, json_object, yaml_mapping
 from ensemble.storage.remedies import unreadable, what_to_do
 from ensemble.storage.remote import Mirror, address_of, is_address, local_root
@@ -109,9 +110,7 @@ class RunFolder(ListedFolder):
     def read(cls, path: Path) -> RunFolder:
         """A finished or unfinished run, for reading. Raises StorageError when there is none."""
         if not is_file(path / MANIFEST):
-            raise StorageError(
-                f"{path}: no run here (there is no {MANIFEST}); give the folder of a run, such as runs/NAME"
-            )
+            raise no_run(path)
         folder = cls(path)
         folder._load_manifest()
         if not folder.has(CONFIG):
