@@ -68,9 +68,16 @@ def run_interruptibly(call: Callable[[], object], patience_s: float = math.inf, 
             if not done.done():
                 _State.abandoned = True
                 signals.never_wait()
+                if (
+                    signals.requested()
+                ):  # Ray's threads go on until the process ends, without the cluster that has ended
+                    threading.excepthook = _nothing_said
     if done.done():
         done.result()
     return done.done()
+
+
+def _nothing_said(_: threading.ExceptHookArgs) -> None: ...
 
 
 def answer_within(call: Callable[[], _Answer], seconds: float) -> _Answer:

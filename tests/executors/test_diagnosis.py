@@ -41,6 +41,8 @@ NO_ROOM = [
     "Last error:\nCuda failure 2 'out of memory'",
     "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
     "std::bad_alloc",
+    "libtorch_python.so: failed to map segment from shared object",
+    "/lib/libgomp.so.1: cannot allocate memory in static TLS block",
 ]
 OTHER = [
     "out of memory",  # of what?
