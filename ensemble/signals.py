@@ -164,6 +164,11 @@ def requested() -> bool:
     return _State.asked is not None
 
 
+def came() -> bool:
+    """Whether a signal came to this very process, not word from its driver."""
+    return _State.stops > 0
+
+
 def waited_s() -> float:
     """Seconds since a stop was asked for; infinite where a second signal says that nothing is to be waited for."""
     if _State.stops > 1:
