@@ -142,7 +142,10 @@ def _line(details: ErrorDetails, where: str, places: dict[KeyPath, str]) -> str:
         return f"{place}: {key}: missing, and it has no default"
     if kind in ("literal_error", "union_tag_invalid"):
         choices, value = _choices(context), value if kind == "literal_error" else _tag_or(value)
-        return f"{place}: {key}{'.name' if kind == 'union_tag_invalid' else ''} = {shown(value)}: expected one of {', '.join([*choices, *(f'or {form}' for form in context.get('or', ()))])}{_as_list(path, value, place, context)}{_in_a_file(value, choices)}{_nearest(value if isinstance(value, str) else '', choices)}"
+        named = f"{key}.name" if kind == "union_tag_invalid" else key
+        expected = ", ".join([*choices, *(f"or {form}" for form in context.get("or", ()))])
+        near = _nearest(value if isinstance(value, str) else "", choices)
+        return f"{place}: {named} = {shown(value)}: expected one of {expected}{near or _as_list(path, value, place, context)}{_in_a_file(value, choices)}"
     if kind in ("union_tag_not_found", "model_type", "model_attributes_type", "dict_type"):
         return f"{place}: {key}{_section_expected(path, value)}"
     if kind == "value_error":
