@@ -40,6 +40,8 @@ def pytest_xdist_auto_num_workers() -> int:
 SLOW = (
     "cli/test_commands",
     "cli/test_every_door",
+    "cli/test_no_run",
+    "cli/test_odd_surroundings",
     "cli/test_output",
     "config/test_effects",
     "config/test_foreign_variables",

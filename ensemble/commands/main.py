@@ -103,6 +103,7 @@ def main(context: click.Context, debug: bool) -> None:
     Below are examples of all commands: ensemble train quickstart. More about each: ensemble train --help.
     """
     del debug  # read by _Group
+    Path.cwd()  # where it is gone, torch's libraries would end the process in words of their own
     json_lines.check()
     taken = settle_variables(alone=True)
     if taken and context.invoked_subcommand in _TRAINING:

@@ -83,8 +83,9 @@ def list_runs(
     from ensemble.overview.filters import chosen, in_order, parse_filter
     from ensemble.overview.prices import parse_prices
     from ensemble.overview.rows import read_rows
-    from ensemble.overview.sources import ROOT, find_sources
+    from ensemble.overview.sources import find_sources
     from ensemble.overview.table import print_rows, rows_csv, rows_json
+    from ensemble.storage.no_run import ROOT
     from ensemble.storage.remote import is_address
 
     if as_json and as_csv:

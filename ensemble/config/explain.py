@@ -12,7 +12,8 @@ from pydantic_core import ErrorDetails
 
 from ensemble.config.base import Part
 from ensemble.config.keys import all_keys, annotated, is_section, place_of, tags
-from ensemble.config.yaml_source import KeyPath
+from ensemble.config.list_spelling import list_spelling
+from ensemble.config.yaml_source import COMMAND_LINE, KeyPath
 
 # Names people bring from other tools, which no edit distance would find.
 _OTHER_NAMES = {
@@ -58,7 +59,6 @@ _EXPECTED = {
     "string_type": "text",
     "bool_type": "true or false",
     "float_type": "a number",
-    "tuple_type": "a list, such as [1, 2]",
 }
 
 # Its words, and those of a person.
@@ -142,13 +142,25 @@ def _line(details: ErrorDetails, where: str, places: dict[KeyPath, str]) -> str:
         return f"{place}: {key}: missing, and it has no default"
     if kind in ("literal_error", "union_tag_invalid"):
         choices, value = _choices(context), value if kind == "literal_error" else _tag_or(value)
-        return f"{place}: {key}{'.name' if kind == 'union_tag_invalid' else ''} = {shown(value)}: expected one of {', '.join([*choices, *(f'or {form}' for form in context.get('or', ()))])}{_in_a_file(value, choices)}{_nearest(value if isinstance(value, str) else '', choices)}"
+        named = f"{key}.name" if kind == "union_tag_invalid" else key
+        expected = ", ".join([*choices, *(f"or {form}" for form in context.get("or", ()))])
+        near = _nearest(value if isinstance(value, str) else "", choices)
+        return f"{place}: {named} = {shown(value)}: expected one of {expected}{near or _as_list(path, value, place, context)}{_in_a_file(value, choices)}"
     if kind in ("union_tag_not_found", "model_type", "model_attributes_type", "dict_type"):
         return f"{place}: {key}{_section_expected(path, value)}"
     if kind == "value_error":
         return f"{place}: {key}: {details['msg'].removeprefix('Value error, ')}"
+    if kind == "tuple_type":
+        return f"{place}: {key} = {shown(value)}: expected a list; write {list_spelling(path, value, place == COMMAND_LINE)}"
     others = "".join(f", or {form}" for form in context.get("or", ()))
-    return f"{place}: {key} = {shown(value)}: expected {_expectation(kind, context, details['msg'], value)}{others}"
+    return f"{place}: {key} = {shown(value)}: expected {_expectation(kind, context, details['msg'], value)}{others}{_as_list(path, value, place, context)}"
+
+
+def _as_list(path: KeyPath, value: Any, place: str, context: dict[str, Any]) -> str:
+    """How a list would be written, of a key that takes one as well."""
+    if _FORMS["tuple"] not in context.get("or", ()) or isinstance(value, list | tuple | dict):
+        return ""
+    return f": {list_spelling(path, value, place == COMMAND_LINE)}"
 
 
 def shown(value: Any) -> str:

@@ -26,7 +26,7 @@ from ensemble.config.schema import Experiment, FailureConfig, SetConfig
 from ensemble.config.secrets import names_secret, secret_in
 from ensemble.config.shipped import find_configuration
 from ensemble.config.tracker import TrackerSection
-from ensemble.config.yaml_source import KeyPath, parse_value, read_yaml
+from ensemble.config.yaml_source import COMMAND_LINE, KeyPath, parse_value, read_yaml
 from ensemble.errors import ConfigError
 from ensemble.outside.paths import given_path
 
@@ -258,7 +258,7 @@ def apply_override(values: dict[str, Any], places: dict[KeyPath, str], override:
     if any(names_secret(str(part)) for part in path):
         raise ConfigError(f"{where} {_BELONGS_ELSEWHERE}")
     value = parse_value(text, where, kind_of(path), lambda inner: kind_of((*path, *inner)))
-    put(values, places, path, value, where, "command line")
+    put(values, places, path, value, where, COMMAND_LINE)
 
 
 def put(values: dict[str, Any], places: dict[KeyPath, str], path: KeyPath, value: Any, where: str, origin: str) -> None:

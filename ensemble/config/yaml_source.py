@@ -26,6 +26,7 @@ MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 MAX_DIGITS = 400
 KeyPath = tuple[str | int, ...]
+COMMAND_LINE = "command line"  # the place of a value that was given there
 # How the value of a key is read: by YAML's rules, or as the text that stands there; null is null for both.
 Kind = Literal["yaml", "text"]
 KindOf = Callable[[KeyPath], Kind]

@@ -24,6 +24,8 @@ _MEMORY = re.compile(
     | unable\ to\ find\ an\ engine\ to\ execute\ this\ computation
     | DefaultCPUAllocator:\ (can't\ allocate|not\ enough)\ memory
     | std::bad_alloc
+    | failed\ to\ map\ segment\ from\ shared\ object      # a library, under a limit of address space
+    | cannot\ allocate\ memory\ in\ static\ TLS\ block
     """,
     re.VERBOSE,
 )

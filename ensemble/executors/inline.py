@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 
 from ensemble import signals
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
-from ensemble.executors.diagnosis import breaks_process, explain, failure_kind
+from ensemble.executors.diagnosis import breaks_process, explain, failure_kind, is_out_of_memory
 from ensemble.types import Task
 
 
@@ -51,10 +52,15 @@ def record_failure(error: Exception, collector: Collector, started: float) -> No
     """Whatever a network may raise fails its task, not the run.
 
     Raises an EnsembleError, which is the user's to mend, again; ComputeError where the error leaves this process without
-    a working GPU, so that every further task would fail here.
+    torch or a working GPU, so that every further task would fail here.
     """
     if isinstance(error, EnsembleError):
         raise error
+    if isinstance(error, ImportError) and "torch" not in sys.modules:
+        remedy = (
+            "raise the limit (ulimit -v, or that of the container)" if is_out_of_memory(error) else "install it anew"
+        )
+        raise ComputeError(f"torch cannot be loaded: {explain(error)}; {remedy}, then start the run again") from error
     if breaks_process(error):
         raise ComputeError(
             f"{collector.task.id}: the GPU does not work for this process any more: {explain(error)}; finished members are kept: start the run again, or use compute.executor=ray, which replaces such a process"

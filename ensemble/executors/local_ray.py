@@ -4,8 +4,9 @@ Ray listens on the machine's own address even where it is told 127.0.0.1, except
 switched off, as they are by default on macOS and Windows; that switch is used here. What listens then is in docs/security.md.
 
 Ray keeps sockets and logs of every start in a folder. This one is readable by its owner only, and is removed when Ray
-ends. Where the driver is killed, Ray's agents would live on for a minute and the folder for ever: a shell that waits for the
-driver's end clears up. What was killed together with that shell is removed by the next start, which knows it by its lock.
+ends. Where the driver is killed, or stopped while Ray starts, Ray's agents would live on for a minute and the folder for ever:
+a shell that waits for the driver's end clears up. What was killed together with that shell is removed by the next start, which
+knows it by its lock.
 """
 
 from __future__ import annotations
@@ -27,12 +28,28 @@ from ensemble.errors import ComputeError
 PREFIX = "ensemble-ray-"
 _LONGEST = 40  # letters of the folder's name: Linux allows 107 for the whole name of a socket in it
 _SWITCH = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-# The end of its input is the end of the driver. $1: the raylet's process group, with its agents and workers; $2: the folder,
-# which goes when they have, or after a second.
-_CLEAR_UP = (
-    'read -r _; kill -9 "-$1" 2>/dev/null; tries=20; '
-    'while [ $tries -gt 0 ] && kill -0 "-$1" 2>/dev/null; do tries=$((tries - 1)); sleep 0.05; done; rm -rf -- "$2"'
-)
+# Its input is the process groups that are to end with the driver, a line each; after a `=` only that one. The end of the input
+# is the end of the driver. $1: the folder, which goes when they have, or after a second.
+_CLEAR_UP = """
+groups=
+while read -r group; do
+    case $group in
+        =*) groups=${group#=} ;;
+        *) groups="$groups $group" ;;
+    esac
+done
+tries=20
+while [ $tries -gt 0 ]; do
+    left=
+    for group in $groups; do
+        kill -9 "-$group" 2>/dev/null && left=$group
+    done
+    [ -z "$left" ] && break
+    tries=$((tries - 1))
+    sleep 0.05
+done
+rm -rf -- "$1"
+"""
 _CLEARED_S = 5.0
 
 
@@ -45,20 +62,25 @@ class LocalFolder:
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
         self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._shell: subprocess.Popen[bytes] | None = None
-
-    def clear_up_after(self, raylet: int) -> None:
-        """End the raylet's process group and remove the folder when this process has ended, however it does."""
-        words = ["sh", "-c", _CLEAR_UP, "sh", str(raylet), str(self.path)]
+        # Ends Ray's processes and removes the folder when this process has ended, however it does.
+        words = ["sh", "-c", _CLEAR_UP, "sh", str(self.path)]
         self._shell = subprocess.Popen(words, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own words
+        assert self._shell.stdin is not None
+        self.groups = (
+            self._shell.stdin.fileno()
+        )  # where to write the number of a process group that is to end with this process
+
+    def ends_with(self, raylet: int) -> None:
+        """Of all process groups only the raylet's, which has the agents and workers, is to end with this process: the rest may be gone by then, and their numbers others'."""
+        with suppress(OSError):  # somebody has ended the shell
+            os.write(self.groups, f"={raylet}\n".encode())
 
     def remove(self) -> None:
         """Remove it with all that Ray has put there, when Ray has ended or been given up."""
-        if self._shell is not None:
-            assert self._shell.stdin is not None
-            self._shell.stdin.close()
-            with suppress(subprocess.TimeoutExpired):  # it goes on by itself
-                self._shell.wait(_CLEARED_S)
+        assert self._shell.stdin is not None
+        self._shell.stdin.close()
+        with suppress(subprocess.TimeoutExpired):  # it goes on by itself
+            self._shell.wait(_CLEARED_S)
         shutil.rmtree(self.path, ignore_errors=True)  # what a process of Ray still holds goes with the next start
         os.close(self._lock)
 

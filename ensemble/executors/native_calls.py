@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import TypeAlias, TypeVar
 
@@ -33,13 +33,15 @@ class _State:
     calls: _Calls | None = None  # for the thread that makes them, which the first one starts
     abandoned = False  # a call has not come back in time, and the thread waits for it
     calling = False
+    groups: int | None = None  # where the processes that a call starts write the numbers of their groups
     hooked = False
 
 
-def run_interruptibly(call: Callable[[], object], patience_s: float = math.inf) -> bool:
+def run_interruptibly(call: Callable[[], object], patience_s: float = math.inf, groups: int | None = None) -> bool:
     """Make a call that may wait in native code; False where it has not ended within the patience.
 
-    A KeyboardInterrupt, or the end of patience, leaves the call to itself. Raises what the call raises.
+    groups: a file descriptor on which each process that it starts writes the number of its group, on a line. A
+    KeyboardInterrupt, or the end of patience, leaves the call to itself. Raises what the call raises.
     """
     if threading.current_thread() is not threading.main_thread():  # signals are handled elsewhere
         call()
@@ -47,7 +49,7 @@ def run_interruptibly(call: Callable[[], object], patience_s: float = math.inf) 
     if _State.abandoned:  # the thread still waits
         return False
     done: Future[object] = Future()
-    with _signals_queued():
+    with _signals_queued(groups):
         if _State.calls is None:
             _State.calls = SimpleQueue()
             threading.Thread(target=_make_calls, args=(_State.calls,), daemon=True).start()
@@ -66,9 +68,16 @@ def run_interruptibly(call: Callable[[], object], patience_s: float = math.inf) 
             if not done.done():
                 _State.abandoned = True
                 signals.never_wait()
+                if (
+                    signals.requested()
+                ):  # Ray's threads go on until the process ends, without the cluster that has ended
+                    threading.excepthook = _nothing_said
     if done.done():
         done.result()
     return done.done()
+
+
+def _nothing_said(_: threading.ExceptHookArgs) -> None: ...
 
 
 def answer_within(call: Callable[[], _Answer], seconds: float) -> _Answer:
@@ -103,13 +112,13 @@ def _next_queued() -> int | None:
 
 
 @contextmanager
-def _signals_queued() -> Iterator[None]:
+def _signals_queued(groups: int | None) -> Iterator[None]:
     """Inside, signals wait for whoever takes them, in this thread and in those that it starts; not in their children."""
     if not _State.hooked:
         _State.hooked = True
         os.register_at_fork(after_in_child=_begin_child)
     handlers = {number: signal.getsignal(number) for number in signals.SIGNALS}
-    _State.calling = True
+    _State.calling, _State.groups = True, groups
     signal.pthread_sigmask(signal.SIG_BLOCK, signals.SIGNALS)
     try:
         yield
@@ -118,7 +127,7 @@ def _signals_queued() -> Iterator[None]:
             if handler is not None:
                 signal.signal(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
-        _State.calling = False
+        _State.calling, _State.groups = False, None
 
 
 def _begin_child() -> None:
@@ -126,6 +135,9 @@ def _begin_child() -> None:
     if _State.calling:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals.SIGNALS)
         os.setsid()
+        if _State.groups is not None:
+            with suppress(OSError):  # nobody reads it any more
+                os.write(_State.groups, f"{os.getpid()}\n".encode())
 
 
 def _make_calls(calls: _Calls) -> None:

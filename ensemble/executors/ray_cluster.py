@@ -154,10 +154,10 @@ def _start_local(options: dict[str, Any]) -> None:
     def start() -> None:
         with local_ray.loopback_only():
             ray.init(**local_ray.options(folder), **options)
-        folder.clear_up_after(_raylet())
+        folder.ends_with(_raylet())
 
     try:
-        run_interruptibly(start)
+        run_interruptibly(start, groups=folder.groups)
     except BaseException:
         _remove_folder()
         raise

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ensemble.config.schema import Aggregator
 from ensemble.data.views import views_of
-from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import PROBABILITY_FLOOR
 from ensemble.inference.stored import StoredMember, StoredVote
+from ensemble.storage.remedies import unfit
 from ensemble.training.losses import voting_logits
 from ensemble.training.stack import Stack
 from ensemble.training.stored_stack import stack_of
@@ -139,8 +139,9 @@ def _require_fit(member: StoredMember, state: Mapping[str, Tensor], expected: Ma
     found, wanted = ({name: (*tensor.shape, tensor.dtype) for name, tensor in s.items()} for s in (state, expected))
     if found != wanted:
         name = min(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
-        raise StorageError(
-            f"{member.file}: damaged: {name} is {_form(state, name)}; expected {_form(expected, name)} for the network that config.yaml names"
+        raise unfit(
+            member.file,
+            f"{name} is {_form(state, name)}; expected {_form(expected, name)} for the network that config.yaml names",
         )
 
 

@@ -24,9 +24,9 @@ from ensemble.evaluation.splits import SplitVotes
 from ensemble.results.voters import Voters, load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.descriptions import DatasetFacts
-from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import MEMBER, WEIGHTS
-from ensemble.storage.names import BESIDE, CONFIG, DATASET, PLAN
+from ensemble.storage.names import BESIDE, CONFIG, DATASET, PLAN, member_folder
+from ensemble.storage.remedies import unfit
 from ensemble.types import DoubleArray, FloatArray, MemberResult
 
 
@@ -172,9 +172,7 @@ def _pixels(folder: RunFolder, described: DatasetFacts) -> PixelRule | None:
     try:
         return PixelRule.from_json(described.pixels)
     except ValueError as error:
-        raise StorageError(
-            f"{folder.path / DATASET}: pixels: {error}; start the run's `ensemble train` again"
-        ) from error
+        raise unfit(folder.path / DATASET, f"pixels: {error}") from error
 
 
 def _described(folder: RunFolder) -> DatasetFacts:
@@ -183,7 +181,7 @@ def _described(folder: RunFolder) -> DatasetFacts:
     needed = ("image_shape", "mean", "std")
     if missing := [name for name in needed if getattr(described, name) is None]:
         raise StorageError(
-            f"{folder.path / DATASET}: does not say {', '.join(sorted(missing))}; an earlier version wrote it. Start "
+            f"{folder.path / DATASET}: does not say {', '.join(sorted(missing))}; an earlier version wrote it; start "
             "the run's `ensemble train` again: it retrains nothing that is finished and writes the file anew"
         )
     return described
@@ -192,12 +190,12 @@ def _described(folder: RunFolder) -> DatasetFacts:
 def _member(folder: RunFolder, member: MemberResult, experiment: Experiment) -> StoredMember:
     place = folder.path / member_folder(member.index)
     if member.recipe not in [group.name for group in experiment.groups]:
-        raise StorageError(f"{place / MEMBER}: damaged: of the recipe {member.recipe!r}, which {CONFIG} does not have")
+        raise unfit(place / MEMBER, f"of the recipe {member.recipe!r}, which {CONFIG} does not have")
     return StoredMember(member.index, member.recipe, folder.load_weights(member.index), place / WEIGHTS)
 
 
 def _stack_sizes(folder: RunFolder, experiment: Experiment) -> dict[str, int]:
     sizes: dict[str, int] = folder.plan()["stack_sizes"]
     if missing := [group.name for group in experiment.groups if group.name not in sizes]:
-        raise StorageError(f"{folder.path / PLAN}: damaged: stack_sizes says nothing of {missing[0]}")
+        raise unfit(folder.path / PLAN, f"stack_sizes says nothing of {missing[0]}")
     return sizes

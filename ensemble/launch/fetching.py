@@ -29,6 +29,7 @@ from ensemble.launch.dashboard import LOST, Cluster, short
 from ensemble.launch.following import command
 from ensemble.storage.listed_folder import locked
 from ensemble.storage.manifest import MANIFEST, Entry, Manifest, parse_manifest
+from ensemble.storage.remedies import unreadable
 from ensemble.storage.remote import LEFT, Mirror, is_address
 
 NAME_KEY, PLACE_KEY = "ensemble", "ensemble_output_dir"  # of a job's metadata
@@ -90,7 +91,7 @@ def _from_head(cluster: Cluster, place: str, target: Path, tell: Tell, part_byte
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StorageError(f"{partial.parent}: cannot be written: {error.strerror or error}") from error
+        raise unreadable(partial.parent, error, "written") from error
     with contextlib.closing(locked(partial / _LOCK)):
         incoming = _Incoming(partial, manifest, place)
         tell(f"fetching {len(manifest.files)} files, {total / 2**20:,.1f} MiB" + incoming.resumed())
@@ -192,7 +193,7 @@ class _Incoming:
                     whole = file.tell() == entry.bytes
             except OSError as error:
                 raise StorageError(
-                    f"{path}: cannot be written: {error.strerror or error}; with room there, the same command goes on"
+                    f"{path}: cannot be written: {error.strerror or error}; free space or check permissions, then fetch again, which goes on from there"
                 ) from error
             content = content[len(here) :]
             self.position += len(here)
@@ -318,7 +319,7 @@ class _Received:
             if word == hand_over.DATA:
                 yield self._data(rest)
             elif word == hand_over.PROBLEM:
-                raise StorageError(f"the head says: {json.loads(rest)}")
+                raise StorageError(f"the head says: {json.loads(rest)}; mend that there, then fetch again")
             elif word == hand_over.END:
                 found = json.loads(rest)
                 if (found["bytes"], found["sha256"]) != (self.bytes, self._digest.hexdigest()):

@@ -46,6 +46,8 @@ def _of_system(error: OSError) -> tuple[str, int]:
     reason = error.strerror or str(error)
     if error.filename is None and isinstance(error, FileNotFoundError) and not _has_working_directory():
         return "the working directory is gone; go to one that is there, and start again", StorageError.exit_code
+    if "No usable temporary directory" in reason:  # of tempfile, which names no file
+        return f"{reason}; set TMPDIR to a folder with free space that can be written", StorageError.exit_code
     if isinstance(error, BrokenPipeError):
         return f"the output cannot be written: {reason}; whoever read it has gone", StorageError.exit_code
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):

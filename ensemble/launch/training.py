@@ -6,6 +6,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -66,6 +67,7 @@ def guarded(main: Callable[[], int], again: str) -> NoReturn:
         open_missing_streams()
         json_capture.begin()
         try:
+            Path.cwd()  # raises where it is gone: torch's libraries would end the process in words of their own
             json_lines.check()
             code = main()
             sys.stdout.flush()
@@ -89,6 +91,7 @@ def guarded(main: Callable[[], int], again: str) -> NoReturn:
 
 
 def _tell_interrupted(again: str) -> None:
+    signals.heeded()
     json_lines.tell(f"interrupted; finished members and checkpoints are kept. Go on with: {again}")
 
 

@@ -10,6 +10,7 @@ a file that a crash left empty or cut, or that somebody else put there, is made 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import functools
@@ -18,11 +19,14 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+from ensemble import signals
 from ensemble.cache import is_own, own_folder
 
 SOURCE = Path(__file__).with_name("batch_last.c")  # includes the headers beside it
@@ -34,6 +38,7 @@ _TARGETS: tuple[list[str], ...] = (
     [],
 )
 _TIMEOUT_S = 120.0
+_LOOK_AGAIN_S = 0.1
 _MARK = b"\nensemble sha256 "  # before the digest at the end of a library
 _CHECK = "import ctypes, sys; sys.exit(ctypes.CDLL(sys.argv[1]).check())"
 
@@ -97,14 +102,47 @@ def _is_sound(library: Path) -> bool:
 
 
 def _complaint(command: list[str]) -> str:
-    """What is wrong with a command's end, in a line; empty when nothing is."""
+    """What is wrong with a command's end, in a line; empty when nothing is. Raises KeyboardInterrupt where a signal comes meanwhile.
+
+    The command does not hear what is sent to this process's group: a compiler that Ctrl-C ended would be taken for one that
+    does not know its target, and a library for another target, with other bits, be kept.
+    """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603  the compiler the user chose
-    except (OSError, subprocess.TimeoutExpired) as error:
+        running = subprocess.Popen(  # noqa: S603  the compiler the user chose
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
         return str(error)
-    if done.returncode == 0:
+    with running:
+        try:
+            said = _said(running)
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)  # a compiler starts others
+            raise
+    if running.returncode == 0:
         return ""
-    return next(iter(done.stderr.strip().splitlines()), f"{command[0]} ended with {done.returncode}")
+    return next(iter(said.strip().splitlines()), f"{command[0]} ended with {running.returncode}")
+
+
+def _said(running: subprocess.Popen[str]) -> str:
+    """What a command writes to stderr until its end, or that it took too long."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        if signals.came():
+            raise KeyboardInterrupt
+        try:
+            return running.communicate(timeout=_LOOK_AGAIN_S)[1]
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline:
+                os.killpg(running.pid, signal.SIGKILL)
+                return f"took longer than {_TIMEOUT_S:g} s"
 
 
 def processor() -> str:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from ensemble import signals
+
 EVERY_S = 10.0
 
 Say = Callable[[str], None]
@@ -54,7 +56,7 @@ def working(what: str, total: int | None = None) -> Iterator[Callable[[], None]]
                 say(f"{what}: {pieces}{time.monotonic() - began:.0f} s so far")
 
     thread = threading.Thread(target=speak, name="long-work", daemon=True)
-    thread.start()
+    signals.start_deaf(thread)
     try:
         yield one_more
     finally:

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ensemble.errors import StorageError
 from ensemble.events import Event, MemberFailed, RunStarted
 from ensemble.storage import RunFolder
 from ensemble.storage.event_lines import parse_events
 from ensemble.storage.names import EVENTS
+from ensemble.storage.remedies import unfit, unreadable
 from ensemble.tracking.progress import Progress
 
 _LATEST = 1e11  # unix seconds, in the year 5138
@@ -99,13 +99,13 @@ def read_history(folder: RunFolder, whole: bool = True) -> History:
         except FileNotFoundError:
             return history_of(())
         except OSError as error:
-            raise StorageError(f"{path}: the event log cannot be read: {error.strerror or error}") from error
+            raise unreadable(path, error) from error
     else:
         content = folder.read_bytes(EVENTS)
     lines = [line for line in content.splitlines(keepends=True) if line.endswith(b"\n")]
     last = list(parse_events(lines[-1:], path, max(1, len(lines))))
     if last and not 0 <= last[0][0] < _LATEST:
-        raise StorageError(f"{path}: the event log is damaged: its last event has the time {last[0][0]:g}")
+        raise unfit(path, f"its last event has the time {last[0][0]:g}")
     if not whole:
         lines = [line for line in lines if _EPOCH not in line[:80]]
     return history_of(parse_events(lines, path), last[0][0] if last else None, whole)

@@ -22,6 +22,7 @@ from ensemble.storage.listed_folder import is_file, locked
 from ensemble.storage.lock_state import LOCK
 from ensemble.storage.manifest import MANIFEST, parse_manifest
 from ensemble.storage.names import CONFIG, EVENTS
+from ensemble.storage.remedies import unreadable
 from ensemble.storage.remote import local_root
 from ensemble.storage.remote_folder import RemoteFolder
 
@@ -87,7 +88,7 @@ def _listed(there: RemoteFolder) -> list[str]:
     """All files of a run under an address: those of its manifest, and the event log. Nothing else is touched there."""
     content, _ = there.now()
     if content is None:
-        raise StorageError(f"{there.address}: no run here (there is no {MANIFEST})")
+        raise StorageError(f"{there.address}: no run here (there is no {MANIFEST}); give the address of a run")
     listed = parse_manifest(content, Path(f"{there.address}/{MANIFEST}")).files
     return sorted({*listed, EVENTS, *there.own_files()})
 
@@ -101,7 +102,9 @@ def _require_run_folder(path: Path) -> None:
     if Path.cwd().is_relative_to(path.resolve()):
         raise StorageError(f"{path}: not removed: you are in it; go elsewhere first, and name it from there")
     if not _is_run(path):
-        raise StorageError(f"{path}: not removed: its {MANIFEST} is not that of a run")
+        raise StorageError(
+            f"{path}: not removed: its {MANIFEST} is not that of a run; check what it is, and remove it yourself"
+        )
     for folder, _, files in os.walk(path):
         if Path(folder) != path and MANIFEST in files and _is_run(Path(folder)):
             raise StorageError(
@@ -116,7 +119,7 @@ def _is_run(path: Path) -> bool:
     except StorageError:
         return is_file(path / LOCK) and is_file(path / CONFIG)
     except OSError as error:
-        raise StorageError(f"{path / MANIFEST}: cannot be read: {error.strerror or error}") from error
+        raise unreadable(path / MANIFEST, error) from error
 
 
 def _remove_folder(path: Path) -> int:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
-from ensemble.errors import EnsembleError, StorageError, first_line
+from ensemble.errors import EnsembleError, first_line
 from ensemble.overview.history import History, read_history
 from ensemble.overview.sizes import bytes_in, listed_bytes, require_listed_sizes
 from ensemble.overview.sources import Source
@@ -21,7 +22,8 @@ from ensemble.storage import RunFolder
 from ensemble.storage.identity import comparable_values
 from ensemble.storage.judged_figures import figures_of
 from ensemble.storage.lock_state import is_written_to
-from ensemble.storage.names import BESIDE, EVALUATION
+from ensemble.storage.names import BESIDE, CONFIG, EVALUATION
+from ensemble.storage.remedies import unfit
 
 State = Literal["finished", "running", "interrupted", "failed", "damaged", "no run"]
 STATES: tuple[State, ...] = ("finished", "running", "interrupted", "failed", "damaged", "no run")
@@ -163,5 +165,5 @@ def _network(model: Any) -> str:
 def _data(stored: Mapping[str, Any]) -> str:
     data = stored.get("data")
     if not isinstance(data, dict):
-        raise StorageError("config.yaml: damaged: data is no section of keys")
+        raise unfit(Path(CONFIG), "data is no section of keys")
     return str(data.get("name", ""))

@@ -15,18 +15,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ensemble.config.explain import closest
 from ensemble.errors import StorageError, first_line
 from ensemble.outside.paths import given_path
 from ensemble.storage import RunFolder
 from ensemble.storage.listed_folder import is_file
 from ensemble.storage.manifest import MANIFEST
 from ensemble.storage.names import CONFIG, EVALUATION, EVENTS, PLAN
+from ensemble.storage.no_run import ROOT, no_run
 from ensemble.storage.remote import is_address
 from ensemble.storage.remote_folder import RemoteFolder
 
 READ = (MANIFEST, CONFIG, PLAN, EVALUATION, EVENTS)
-ROOT = "runs"  # where commands look for names
 
 
 @dataclass(frozen=True)
@@ -132,15 +131,4 @@ def find_source(name: str) -> Source:
     for path in (here, Path(ROOT) / name):
         if is_file(path / MANIFEST):
             return Source(path.name, str(path))
-    looked = f" or {ROOT}/{name}" if not here.is_absolute() else ""
-    raise StorageError(
-        f"{name}: no run here{looked} (there is no {MANIFEST}){_meant(name)}; `ensemble runs` lists them"
-    )
-
-
-def _meant(name: str) -> str:
-    try:
-        near = closest(name, [source.name for source in find_sources(ROOT) if not source.reason])
-    except StorageError:
-        return ""
-    return f"; did you mean {near}?" if near else ""
+    raise no_run(here if here.is_dir() or "/" in name else Path(ROOT) / name)

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ensemble.errors import StorageError
 from ensemble.events import Event
 from ensemble.storage.event_lines import parse_events
 from ensemble.storage.names import EVENTS
+from ensemble.storage.remedies import unreadable
 from ensemble.storage.remote_folder import RemoteFolder
 
 _MARK = 4096  # bytes before the place that was read to, by which a log is known again
@@ -62,7 +62,7 @@ class LocalTail:
             anew, self._read, self._mark = self._read > 0, 0, b""
             return News((), anew)
         except OSError as error:
-            raise StorageError(f"{self._path}: the event log cannot be read: {error.strerror or error}") from error
+            raise unreadable(self._path, error) from error
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
         self._mark = (self._mark + whole)[-_MARK:]

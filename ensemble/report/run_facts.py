@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 
 from ensemble.data.pixel_rule import PixelRule
-from ensemble.errors import StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, MemberFailed, MemberFinished, RunFinished, RunStarted, TaskStarted
 from ensemble.outside.names import shell_word
@@ -27,6 +26,7 @@ from ensemble.storage import RunFolder
 from ensemble.storage.damage import require_sound
 from ensemble.storage.names import CONFIG, DATASET, ENVIRONMENT
 from ensemble.storage.parsing import json_object
+from ensemble.storage.remedies import unfit
 from ensemble.storage.remote import address_of
 from ensemble.types import ByteArray, EpochRecord
 
@@ -129,7 +129,7 @@ def _pixels(folder: RunFolder) -> PixelRule | None:
     try:
         return None if stored is None else PixelRule.from_json(stored)
     except ValueError as error:
-        raise StorageError(f"{folder.path / DATASET}: pixels: {error}") from error
+        raise unfit(folder.path / DATASET, f"pixels: {error}") from error
 
 
 def _remarks(folder: RunFolder) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from ensemble.errors import EnsembleError
 from ensemble.results.judging import stored_evaluation
 from ensemble.results.run_data import disputed_images
 from ensemble.storage import RunFolder
-from ensemble.storage.manifest import member_of
 from ensemble.storage.names import (
     CONFIG,
     DATASET,
@@ -26,6 +25,7 @@ from ensemble.storage.names import (
     PLAN,
     ROUNDS,
     STAGED,
+    member_of,
 )
 from ensemble.storage.parsing import json_value
 

@@ -37,6 +37,7 @@ from ensemble.results.voters import load_voters
 from ensemble.storage import RunFolder
 from ensemble.storage.listed_folder import is_file
 from ensemble.storage.manifest import MANIFEST
+from ensemble.storage.no_run import instead_of
 from ensemble.types import IntArray
 
 SUFFIXES = (".npz", ".npy", ".csv")
@@ -107,7 +108,7 @@ def _source(item: str, root: Path, on: str | None) -> _Source:
     run, _, which = (item, "", "") if find_run(item, root).is_dir() else item.rpartition(":")
     if (not run and not which) or not find_run(run or item, root).is_dir():
         raise ConfigError(
-            f"compare: {item} is neither a run, RUN:INDEX, RUN:members nor a file of probabilities ({', '.join(SUFFIXES)}); runs are looked up as a folder and in {root}/"
+            f"compare: {item} is neither a run, RUN:INDEX, RUN:members nor a file of probabilities ({', '.join(SUFFIXES)}); {instead_of(find_run(run or item, root))}"
         )
     return _run(item, RunFolder.read(find_run(run, root)), which, on)
 

@@ -21,9 +21,9 @@ from ensemble.evaluation.unknown_images import Alone, Chosen, choose_score, judg
 from ensemble.outside.long_work import working
 from ensemble.results.voters import Voters
 from ensemble.storage import RunFolder
-from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import WEIGHTS
 from ensemble.storage.names import BESIDE as PLACES
+from ensemble.storage.names import member_folder
 from ensemble.storage.set_files import SetFacts
 from ensemble.storage.set_store import CastVotes, SetStore
 

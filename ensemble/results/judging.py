@@ -30,13 +30,13 @@ from ensemble.outside.paths import given_path
 from ensemble.results.further_sets import with_sets
 from ensemble.results.voters import Voters, facts_of, load_voters
 from ensemble.storage import RunFolder
-from ensemble.storage.damage import what_to_do
 from ensemble.storage.descriptions import JudgedConfig
 from ensemble.storage.fetched_run import fetched_run
 from ensemble.storage.listed_folder import is_file
 from ensemble.storage.manifest import MANIFEST
 from ensemble.storage.names import DATASET, DISPUTED, EVALUATION, METHOD, STAGED
 from ensemble.storage.parsing import json_object
+from ensemble.storage.remedies import unfit
 from ensemble.storage.remote import is_address
 from ensemble.types import MemberResult
 
@@ -111,9 +111,7 @@ def staged_points(folder: RunFolder, voters: Voters) -> tuple[StagedPoint, ...]:
     groups: dict[int, list[int]] = {}
     for kept in method.rounds:
         if unknown := set(kept.members) - positions.keys():
-            raise StorageError(
-                f"{folder.path / METHOD}: damaged: member {min(unknown)} of a round has not finished; {what_to_do(METHOD)}"
-            )
+            raise unfit(folder.path / METHOD, f"member {min(unknown)} of a round has not finished")
         groups.setdefault(kept.round or 0, []).extend(positions[member] for member in kept.members)
     rounds = [groups[number] for number in sorted(groups)] or [[m] for m in range(len(positions))]
     assert voters.weights_M is not None, "the method has weights"

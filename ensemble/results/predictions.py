@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import decide
 from ensemble.evaluation.out_of_bag import OutOfBag, out_of_bag_vote
 from ensemble.evaluation.records import Evaluation
@@ -26,6 +25,7 @@ from ensemble.results.judging import out_of_bag_of
 from ensemble.results.voters import Voters
 from ensemble.storage import RunFolder
 from ensemble.storage.names import FILES, PREDICTIONS
+from ensemble.storage.remedies import unfit
 from ensemble.types import DoubleArray, IntArray
 
 COLUMNS = ("part", "row", "file", "label", "vote", "right", "probability", "disagreement")
@@ -147,11 +147,11 @@ def read_files(folder: RunFolder) -> dict[str, list[str]]:
     where, found = folder.path / FILES, {part: list[str]() for part in PARTS}
     for part, row, file in _rows(folder.read_bytes(FILES), where, ("part", "row", "file")):
         if part not in found or _whole(row, where) != len(found[part]):
-            raise StorageError(f"{where}: damaged: its rows do not follow one another")
+            raise unfit(where, "its rows do not follow one another")
         found[part].append(file)
     labels = folder.load_labels()
     if [len(found[part]) for part in PARTS] != [len(labels.train_labels_N), len(labels.test_labels_N)]:
-        raise StorageError(f"{where}: damaged: not as many files as the run has images")
+        raise unfit(where, "not as many files as the run has images")
     return found
 
 
@@ -159,15 +159,15 @@ def _rows(content: bytes, where: Path, header: tuple[str, ...]) -> list[list[str
     try:
         first, *rows = csv.reader(io.StringIO(content.decode(), newline=""), strict=True)
     except (ValueError, csv.Error) as error:
-        raise StorageError(f"{where}: damaged: not a table: {error}") from error
+        raise unfit(where, f"not a table: {error}") from error
     if tuple(first) != header or any(len(row) != len(header) for row in rows):
-        raise StorageError(f"{where}: damaged: expected the columns {', '.join(header)}")
+        raise unfit(where, f"expected the columns {', '.join(header)}")
     return rows
 
 
 def _whole(text: str, where: Path) -> int:
     if not (text.isascii() and text.isdigit()):
-        raise StorageError(f"{where}: damaged: {text[:40]!r} is no row")
+        raise unfit(where, f"{text[:40]!r} is no row")
     return int(text)
 
 
@@ -175,4 +175,4 @@ def _number(text: str, where: Path) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise StorageError(f"{where}: damaged: {text[:40]!r} is no number") from error
+        raise unfit(where, f"{text[:40]!r} is no number") from error

@@ -20,6 +20,7 @@ from ensemble.storage.atomic import read_npz
 from ensemble.storage.member_files import same_labels
 from ensemble.storage.names import CONFIG, DATASET, DISPUTED, LABELS, WRONG
 from ensemble.storage.parsing import array_of
+from ensemble.storage.remedies import unfit
 from ensemble.types import ByteArray
 
 
@@ -94,7 +95,7 @@ def _kept_images(folder: RunFolder, name: str) -> dict[int, ByteArray]:
     shape = folder.dataset().image_shape if folder.has(DATASET) else None
     images = array_of(arrays, "images", where, "u", (len(rows), *(shape or (None, None, None))))
     if images.dtype != np.uint8:
-        raise StorageError(f"{where}: damaged: images are {images.dtype}; expected uint8")
+        raise unfit(where, f"images are {images.dtype}; expected uint8")
     return {int(row): image for row, image in zip(rows, images, strict=True)}
 
 

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ensemble.errors import StorageError
 from ensemble.evaluation.aggregation import decide_scores
 from ensemble.outside.paths import read_regular_file
-from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import (
     MEMBER,
     VOTES,
@@ -26,7 +24,8 @@ from ensemble.storage.member_files import (
     parse_validation_votes,
     require_own,
 )
-from ensemble.storage.names import LABELS
+from ensemble.storage.names import LABELS, member_folder
+from ensemble.storage.remedies import unreadable
 from ensemble.types import DoubleArray, FloatArray
 
 _MOST_BYTES = 2**34  # of one file of votes
@@ -75,4 +74,4 @@ class RunningVote:
         try:
             return read_regular_file(self._folder / name, _MOST_BYTES)
         except OSError as error:
-            raise StorageError(f"{self._folder / name}: cannot be read: {error.strerror or error}") from error
+            raise unreadable(self._folder / name, error) from error

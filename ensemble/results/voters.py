@@ -14,7 +14,7 @@ import numpy as np
 from ensemble.config.controls import Control
 from ensemble.config.evaluation import CALIBRATION
 from ensemble.config.schema import WEIGHING, Aggregator
-from ensemble.errors import QuorumError, StorageError
+from ensemble.errors import QuorumError
 from ensemble.evaluation.choosing import choose_all
 from ensemble.evaluation.records import MemberFacts
 from ensemble.evaluation.screening import finite_members
@@ -22,9 +22,9 @@ from ensemble.evaluation.set_votes import Beside
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.results.missing import why_missing
 from ensemble.storage import Labels, RunFolder
-from ensemble.storage.damage import what_to_do
 from ensemble.storage.descriptions import DatasetFacts, JudgedConfig
 from ensemble.storage.names import METHOD
+from ensemble.storage.remedies import unfit
 from ensemble.storage.set_store import SetStore, casts
 from ensemble.types import DoubleArray, MemberResult
 
@@ -137,7 +137,5 @@ def method_weights(folder: RunFolder, members: Sequence[MemberResult]) -> Double
     if weights is None:
         return None
     if missing := [member.index for member in members if str(member.index) not in weights]:
-        raise StorageError(
-            f"{folder.path / METHOD}: damaged: no vote weight for member {missing[0]}; {what_to_do(METHOD)}"
-        )
+        raise unfit(folder.path / METHOD, f"no vote weight for member {missing[0]}")
     return np.array([weights[str(member.index)] for member in members])

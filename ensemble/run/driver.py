@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, RootModel
 
 from ensemble.config import Experiment
-from ensemble.errors import QuorumError, StorageError
+from ensemble.errors import QuorumError
 from ensemble.events import Event, MemberFailed, MemberFinished, Notice, RunStarted
 from ensemble.executors import Executor
 from ensemble.executors.base import Offered, Outcome, ended
@@ -23,6 +23,7 @@ from ensemble.storage import RunFolder
 from ensemble.storage.atomic import json_bytes
 from ensemble.storage.names import PLAN, ROUNDS
 from ensemble.storage.parsing import checked, json_value
+from ensemble.storage.remedies import unfit
 from ensemble.training import Arrays, Trainer
 from ensemble.types import Checkpoint, Failure, IntArray, MemberResult, MemberSpec, Task
 
@@ -294,9 +295,9 @@ def _stored_plan(experiment: Experiment, folder: RunFolder) -> Plan:
     try:
         plan = Plan.from_json(folder.plan())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StorageError(f"{where}: damaged: not a plan of tasks: {type(error).__name__}: {error}") from error
+        raise unfit(where, f"not a plan of tasks: {type(error).__name__}: {error}") from error
     if missing := [group.name for group in experiment.groups if group.name not in plan.stack_sizes]:
-        raise StorageError(f"{where}: damaged: stack_sizes says nothing of {missing[0]}")
+        raise unfit(where, f"stack_sizes says nothing of {missing[0]}")
     if plan.device not in ("cpu", "cuda"):
-        raise StorageError(f"{where}: damaged: device is {plan.device!r}; expected cpu or cuda")
+        raise unfit(where, f"device is {plan.device!r}; expected cpu or cuda")
     return plan

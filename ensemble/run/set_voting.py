@@ -29,9 +29,8 @@ from ensemble.executors.labels import members_in_words
 from ensemble.results.voters import voting_members
 from ensemble.run.planning import Plan
 from ensemble.storage import RunFolder
-from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import WEIGHTS
-from ensemble.storage.names import BESIDE
+from ensemble.storage.names import BESIDE, member_folder
 from ensemble.storage.set_files import PartFacts, SetFacts
 from ensemble.storage.set_store import CastVotes, SetStore
 from ensemble.training import Trainer

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ensemble.errors import StorageError
 from ensemble.outside.whole_file import TEMPORARY, replace_file
+from ensemble.storage.remedies import unfit
 
 _written = [0]  # bytes, in this process
 _MOST_EXPANSION = 1000  # of an archive that somebody compressed
@@ -101,7 +102,7 @@ def read_npz(content: bytes, where: Path, only: Collection[str] = ()) -> dict[st
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {name: np.asarray(archive[name]) for name in archive.files if not only or name in only}
     except Exception as error:  # zipfile, zlib and numpy have a dozen kinds of errors for such bytes
-        raise StorageError(f"{where}: damaged: not an .npz archive of plain arrays: {error}") from error
+        raise unfit(where, f"not an .npz archive of plain arrays: {error}") from error
 
 
 def _require_small(content: bytes) -> None:

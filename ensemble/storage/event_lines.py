@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ensemble.errors import StorageError
 from ensemble.events import Event, from_json
-from ensemble.storage.damage import what_to_do
 from ensemble.storage.names import EVENTS
+from ensemble.storage.remedies import what_to_do
 
 _REMEDY = "if a newer version wrote it, use that one; else " + what_to_do(EVENTS)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ensemble.errors import StorageError
 from ensemble.storage.listed_folder import InUse, is_file, locked
 from ensemble.storage.manifest import MANIFEST
+from ensemble.storage.remedies import unreadable
 from ensemble.storage.remote import Mirror, local_root
 
 
@@ -28,7 +29,7 @@ def fetched_run(address: str) -> Path:
     except InUse:
         return path
     except OSError as error:
-        raise StorageError(f"{path}: cannot be used for the local copy: {error.strerror or error}") from error
+        raise unreadable(path, error, "used for the local copy") from error
     if not is_file(path / MANIFEST):
         raise StorageError(
             f"{address}: no run here (there is no {MANIFEST}); give the address of a run, such as s3://bucket/runs/NAME"

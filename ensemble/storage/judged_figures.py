@@ -7,9 +7,9 @@ from typing import Any
 
 import pydantic_core
 
-from ensemble.errors import StorageError
 from ensemble.storage.names import BESIDE, EVALUATION
 from ensemble.storage.parsing import Stored, checked
+from ensemble.storage.remedies import unfit
 from ensemble.storage.run_folder import RunFolder
 
 
@@ -46,11 +46,11 @@ def figures_of(folder: RunFolder) -> Figures:
     try:
         value: Any = pydantic_core.from_json(folder.read_bytes(EVALUATION), allow_inf_nan=False)
     except ValueError as error:
-        raise StorageError(f"{where}: damaged: no JSON: {error}") from error
+        raise unfit(where, f"no JSON: {error}") from error
     lines = checked(value, where, _Judgement).leaderboard
     vote = next((line for line in lines if line.headline), None)
     if vote is None:
-        raise StorageError(f"{where}: damaged: no line of the leaderboard is the headline")
+        raise unfit(where, "no line of the leaderboard is the headline")
     best = next((line for line in lines if line.kind == "best_member"), None)
     beside = {line.kind: line.train_seconds for line in lines if line.kind in BESIDE and line.train_seconds is not None}
     return Figures(vote.test_error, vote.nll, best.test_error if best else None, beside)

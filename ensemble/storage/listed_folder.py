@@ -7,6 +7,7 @@ kill at any moment leaves either the old state or the new one; a file is compare
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -19,10 +20,11 @@ from typing import IO, Self
 
 from ensemble.errors import StorageError
 from ensemble.storage.atomic import remove, write_bytes
-from ensemble.storage.damage import Damaged, what_to_do
+from ensemble.storage.damage import Damaged
 from ensemble.storage.manifest import MANIFEST, Content, Entry
 from ensemble.storage.manifest_log import ManifestLog
 from ensemble.storage.names import EVENTS
+from ensemble.storage.remedies import unreadable, what_to_do
 from ensemble.storage.remote import Mirror
 
 
@@ -99,7 +101,7 @@ class ListedFolder:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise unreadable(path, error) from error
         whole = content[: content.rfind(b"\n") + 1]
         self._files[EVENTS] = Entry(sha256=hashlib.sha256(whole).hexdigest(), bytes=len(whole))
         self._record({EVENTS: self._files[EVENTS]})
@@ -111,7 +113,9 @@ class ListedFolder:
         """
         path = self.path / name
         if name not in self._files:
-            raise StorageError(f"{path}: not in this run (its {MANIFEST} does not list it)")
+            raise StorageError(
+                f"{path}: not in this run (its {MANIFEST} does not list it); start its `ensemble train` again, which finishes it, or restore {MANIFEST} from a copy"
+            )
         entry = self._files[name]
         try:
             content = path.read_bytes()
@@ -120,7 +124,7 @@ class ListedFolder:
                 name, f"{path}: listed in {MANIFEST} but not readable: it is not there; {what_to_do(name)}"
             ) from error
         except OSError as error:
-            raise StorageError(f"{path}: listed in {MANIFEST} but not readable: {error.strerror or error}") from error
+            raise unreadable(path, error) from error
         listed = content[: entry.bytes] if name == EVENTS else content
         if not entry.matches(listed) and not (entry.replaced_by and entry.replaced_by.matches(content)):
             found = hashlib.sha256(listed).hexdigest()
@@ -205,13 +209,15 @@ class ListedFolder:
             self._list.write_whole(self._files)
 
     def _load_manifest(self, go_on: bool = False) -> None:
-        """go_on: where lines beside a long manifest are damaged, with what was listed before them."""
+        """go_on: for a start that looks at every file afterwards, and makes again what does not fit (`mending`); where lines beside
+        a long manifest are damaged, with what was listed before them."""
         manifest, self._files = self._list.read(go_on)
         self._forget_notes()
-        if not manifest.certain and (damaged := ListedFolder.damaged_files(self)):
+        if not (manifest.certain or go_on) and (damaged := ListedFolder.damaged_files(self)):
             raise StorageError(
                 f"{self.path / MANIFEST}: damaged, or a file it lists is: digests were changed after it was written, and these do not fit:\n"
                 + "\n".join(f"  {error}" for error in damaged[:5])
+                + f"\nRestore {MANIFEST}, or those files, from a copy, or start the run's `ensemble train` again, which makes anew what can be"
             )
 
     def _forget_notes(self) -> None:
@@ -223,7 +229,7 @@ def is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except (OSError, ValueError) as error:  # a folder that may not be entered, a name that is too long, a zero byte
-        raise StorageError(f"{path}: cannot be read: {error}") from error
+        raise unreadable(path, error if isinstance(error, OSError) else OSError(errno.EINVAL, str(error))) from error
 
 
 def has_entries(path: Path) -> bool:
@@ -231,7 +237,7 @@ def has_entries(path: Path) -> bool:
     try:
         return path.is_dir() and any(path.iterdir())
     except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
 
 
 def _take(file: IO[str]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import builtins
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,8 +19,9 @@ from pydantic import Field
 
 from ensemble.errors import StorageError
 from ensemble.storage.atomic import json_bytes
-from ensemble.storage.names import BESIDE
+from ensemble.storage.names import BESIDE, member_folder, member_of
 from ensemble.storage.parsing import Stored, json_model
+from ensemble.storage.remedies import unfit
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -98,17 +98,15 @@ def parse_manifest(content: bytes, where: Path) -> Manifest:
             f"{where}: of another version (format {found.version}, this program reads {VERSION}); use the version of the program that wrote it, or a newer one"
         )
     if strange := [name for name in found.files if not _is_inside(name)]:
-        raise StorageError(f"{where}: damaged: lists {strange[0][:80]!r}, which is no file of this folder")
+        raise unfit(where, f"lists {strange[0][:80]!r}, which is no file of this folder")
     if found.names_sha256 is None and found.entries_sha256 is not None:
-        raise StorageError(f"{where}: damaged: names_sha256 is missing")
+        raise unfit(where, "names_sha256 is missing")
     if found.names_sha256 is not None and found.entries_sha256 is None:
-        raise StorageError(f"{where}: damaged: entries_sha256 is missing")
+        raise unfit(where, "entries_sha256 is missing")
     if unknown := sorted(found.model_extra or ()):
-        raise StorageError(f"{where}: damaged: unknown key {unknown[0][:80]!r}")
+        raise unfit(where, f"unknown key {unknown[0][:80]!r}")
     if found.names_sha256 not in (None, names_digest(found.files)):
-        raise StorageError(
-            f"{where}: damaged: the files it lists are not those that were written (their names have another SHA-256); restore it from a copy, or start the run anew under another name=..."
-        )
+        raise unfit(where, "the files it lists are not those that were written (their names have another SHA-256)")
     require_whole_members(found.files, where)
     return found
 
@@ -124,23 +122,9 @@ def entries_digest(files: Mapping[str, Entry]) -> str:
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
-def member_folder(index: int) -> str:
-    """Where a member's files lie in the run folder."""
-    return f"members/{index:04d}"
-
-
-def member_of(name: str) -> int | None:
-    """The member that a file belongs to; None for a file of the run."""
-    found = _MEMBER.fullmatch(name)
-    return int(found[1]) if found and name.startswith(f"{member_folder(int(found[1]))}/") else None
-
-
 def members_of(files: Mapping[str, Any]) -> set[int]:
     """The members that are listed."""
     return {index for name in files if (index := member_of(name)) is not None}
-
-
-_MEMBER = re.compile(r"members/(\d{4,9})/([^/]+)")
 
 
 def _is_inside(name: str) -> bool:
@@ -152,15 +136,13 @@ def require_whole_members(files: Mapping[str, Any], where: Path) -> None:
     """A member's files are listed together or not at all; anything else under members/ has no meaning."""
     for name in files:
         if name.startswith("members/") and (member_of(name) is None or name.rpartition("/")[2] not in MEMBER_FILES):
-            raise StorageError(f"{where}: damaged: lists {name[:80]!r}, which no run has")
+            raise unfit(where, f"lists {name[:80]!r}, which no run has")
     for index in sorted(members_of(files)):
         folder = member_folder(index)
         if missing := [file for file in MEMBER_FILES if f"{folder}/{file}" not in files]:
-            raise StorageError(f"{where}: damaged: member {index} has files, but not {folder}/{missing[0]}")
+            raise unfit(where, f"member {index} has files, but not {folder}/{missing[0]}")
     for place in BESIDE.values():
         whole = {f"{place}{file}" for file in MEMBER_FILES}
         listed = {name for name in files if name.startswith(place)}
         if listed not in (set(), whole):
-            raise StorageError(
-                f"{where}: damaged: lists {sorted(listed)[0][:80]!r}, but not all of {', '.join(sorted(whole))}"
-            )
+            raise unfit(where, f"lists {sorted(listed)[0][:80]!r}, but not all of {', '.join(sorted(whole))}")

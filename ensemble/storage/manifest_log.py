@@ -33,6 +33,7 @@ from ensemble.storage.manifest import (
     require_whole_members,
 )
 from ensemble.storage.parsing import json_model
+from ensemble.storage.remedies import unreadable, what_to_do
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class ManifestLog:
                 if self._manifest_bytes() != content:
                     continue  # written anew meanwhile
             except OSError as error:
-                raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+                raise unreadable(path, error) from error
             break
         files = dict(manifest.files)
         if manifest.continued:
@@ -132,7 +133,7 @@ class ManifestLog:
         try:
             return path.read_bytes()
         except OSError as error:
-            raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+            raise unreadable(path, error) from error
 
     def _beginning(self, manifest: bytes) -> bytes:
         """The first line of the log of a manifest."""
@@ -175,17 +176,16 @@ def _chained(last: str, text: str) -> str:
     return hashlib.sha256(f"{last} {text}".encode()).hexdigest()
 
 
-_REMEDY = "restore it from a copy, or start the run's `ensemble train` again, which goes on from what was listed before and trains again what was listed there"
-
-
 def _changes(content: bytes, last: str, path: Path) -> Iterator[Change]:
     """The changes of a log in their order. last: the SHA-256 that the first line follows."""
     lines = content.split(b"\n")[:-1]
     if not lines:
-        raise StorageError(f"{path}: missing or empty, though {MANIFEST} is continued there; {_REMEDY}")
+        raise StorageError(f"{path}: missing or empty, though {MANIFEST} is continued there; {what_to_do(path.name)}")
     for number, line in enumerate(lines, 1):
         digest, _, text = line.decode("utf-8", "replace").partition(" ")
         if digest != _chained(last, text):
-            raise StorageError(f"{path}: damaged: line {number} is not the one that was written; {_REMEDY}")
+            raise StorageError(
+                f"{path}: damaged: line {number} is not the one that was written; {what_to_do(path.name)}"
+            )
         yield json_model(text.encode(), path, Change)
         last = digest

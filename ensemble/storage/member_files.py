@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from ensemble.errors import StorageError
 from ensemble.storage.atomic import json_bytes, npz_bytes, read_npz
 from ensemble.storage.descriptions import MemberFile
 from ensemble.storage.manifest import MEMBER_FILES
 from ensemble.storage.parsing import array_of, json_model, require_probabilities, require_rows
+from ensemble.storage.remedies import unfit
 from ensemble.types import EpochRecord, FloatArray, IntArray, MemberResult, Votes
 
 WEIGHTS, VOTES, HISTORY, MEMBER = MEMBER_FILES
@@ -70,12 +70,13 @@ def parse_labels(content: bytes, where: Path, classes: int | None) -> Labels:
     for name in ("train_rows", "validation_rows"):
         require_rows(getattr(labels, name), name, where, len(labels.train_labels_N))
     if np.intersect1d(labels.train_rows, labels.validation_rows).size:
-        raise StorageError(f"{where}: damaged: a row is in train_rows and in validation_rows")
+        raise unfit(where, "a row is in train_rows and in validation_rows")
     for name in ("train_labels_N", "test_labels_N"):
         values = getattr(labels, name)
         if values.size and (values.min() < 0 or (classes is not None and values.max() >= classes)):
-            raise StorageError(
-                f"{where}: damaged: {name} has class {values.min() if values.min() < 0 else values.max()}; expected 0 to {'the number of classes' if classes is None else classes - 1}"
+            raise unfit(
+                where,
+                f"{name} has class {values.min() if values.min() < 0 else values.max()}; expected 0 to {'the number of classes' if classes is None else classes - 1}",
             )
     return labels
 
@@ -102,7 +103,7 @@ def parse_member(content: bytes, where: Path, index: int | None) -> MemberFile:
     """member.json of the member with that index. None: whatever it is."""
     facts = json_model(content, where, MemberFile)
     if index is not None and facts.index != index:
-        raise StorageError(f"{where}: damaged: of member {facts.index}; expected member {index}")
+        raise unfit(where, f"of member {facts.index}; expected member {index}")
     return facts
 
 
@@ -110,8 +111,9 @@ def require_own(facts: MemberFile, name: str, content: bytes, where: Path) -> No
     """Raises StorageError when a file is not the one that the member was stored with. Earlier versions did not note it."""
     expected = facts.files_sha256.get(name)
     if expected is not None and expected != hashlib.sha256(content).hexdigest():
-        raise StorageError(
-            f"{where}: damaged: not the file that member {facts.index} was stored with (see {MEMBER}); it was edited or is another member's"
+        raise unfit(
+            where,
+            f"not the file that member {facts.index} was stored with (see {MEMBER}); it was edited or is another member's",
         )
 
 
@@ -144,10 +146,10 @@ def parse_weights(content: bytes, where: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         tensors: dict[str, Any] = load_safetensors(content)
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
-        raise StorageError(f"{where}: damaged: not a safetensors file: {error}") from error
+        raise unfit(where, f"not a safetensors file: {error}") from error
     for name, tensor in tensors.items():
         if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
-            raise StorageError(f"{where}: damaged: {name} has values that are not finite")
+            raise unfit(where, f"{name} has values that are not finite")
     return tensors
 
 
@@ -157,10 +159,10 @@ def parse_history(content: bytes, where: Path) -> tuple[EpochRecord, ...]:
         rows = list(csv.DictReader(io.StringIO(content.decode()), strict=True))
         records = tuple(_epoch(row) for row in rows)
     except (ValueError, TypeError, KeyError, csv.Error) as error:
-        raise StorageError(f"{where}: damaged: not the epochs of a member: {error}") from error
+        raise unfit(where, f"not the epochs of a member: {error}") from error
     epochs = [record.epoch for record in records]
     if epochs and (epochs[0] < 1 or epochs != list(range(epochs[0], epochs[0] + len(epochs)))):
-        raise StorageError(f"{where}: damaged: its epochs do not follow one another")
+        raise unfit(where, "its epochs do not follow one another")
     return records
 
 

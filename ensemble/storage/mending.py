@@ -5,9 +5,8 @@ A start that ends without an error has therefore read every file of the run and 
 
 from __future__ import annotations
 
-from ensemble.storage.damage import PASSING
-from ensemble.storage.manifest import member_of
-from ensemble.storage.names import BESIDE, DERIVED, EVENTS, SET_VOTES, SHARED, beside_of
+from ensemble.storage.names import BESIDE, DERIVED, EVENTS, SET_VOTES, SHARED, beside_of, member_of
+from ensemble.storage.remedies import PASSING
 from ensemble.storage.run_folder import RunFolder
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ensemble.errors import StorageError
+from ensemble.storage.remedies import unfit
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -35,14 +35,14 @@ def json_value(content: bytes, where: Path) -> Any:
     try:
         return json.loads(content, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:  # of JSON, of UTF-8, nested without end
-        raise StorageError(f"{where}: damaged: no JSON: {_short(error)}") from error
+        raise unfit(where, f"no JSON: {_short(error)}") from error
 
 
 def json_object(content: bytes, where: Path) -> dict[str, Any]:
     """The object in a JSON file."""
     value = json_value(content, where)
     if not isinstance(value, dict):
-        raise StorageError(f"{where}: damaged: found {_kind(value)}; expected an object with named values")
+        raise unfit(where, f"found {_kind(value)}; expected an object with named values")
     return value
 
 
@@ -56,7 +56,7 @@ def checked(value: Any, where: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(value)
     except (ValidationError, RecursionError) as error:
-        raise StorageError(f"{where}: damaged: {_explained(error)}") from error
+        raise unfit(where, f"{_explained(error)}") from error
 
 
 def yaml_mapping(content: bytes, where: Path) -> dict[str, Any]:
@@ -64,9 +64,9 @@ def yaml_mapping(content: bytes, where: Path) -> dict[str, Any]:
     try:
         value = yaml.load(content, _QUICK if len(content) <= _MOST_QUICKLY else yaml.SafeLoader)  # noqa: S506  # both are safe
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise StorageError(f"{where}: damaged: no plain YAML: {_short(error)}") from error
+        raise unfit(where, f"no plain YAML: {_short(error)}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise StorageError(f"{where}: damaged: found {_kind(value)}; expected keys and values")
+        raise unfit(where, f"found {_kind(value)}; expected keys and values")
     return value
 
 
@@ -76,13 +76,11 @@ def array_of(
     """One array of an archive. kinds: of its dtype ("f", "i"); shape: lengths of its axes, None for any."""
     array = arrays.get(name)
     if array is None:
-        raise StorageError(f"{where}: damaged: no array {name}; found {', '.join(arrays) or 'nothing'}")
+        raise unfit(where, f"no array {name}; found {', '.join(arrays) or 'nothing'}")
     fits = len(shape) == array.ndim and all(n in (None, found) for n, found in zip(shape, array.shape, strict=True))
     if array.dtype.kind not in kinds or not fits:
         wanted = ", ".join("any" if n is None else str(n) for n in shape)
-        raise StorageError(
-            f"{where}: damaged: {name} is {array.dtype} {list(array.shape)}; expected {_DTYPES[kinds]} [{wanted}]"
-        )
+        raise unfit(where, f"{name} is {array.dtype} {list(array.shape)}; expected {_DTYPES[kinds]} [{wanted}]")
     return array
 
 
@@ -91,7 +89,7 @@ def require_rows(rows: npt.NDArray[Any], name: str, where: Path, end: int | None
     outside = len(rows) and (rows[0] < 0 or (end is not None and rows[-1] >= end))
     if outside or (np.diff(rows) <= 0).any():
         limit = "" if end is None else f" below {end}"
-        raise StorageError(f"{where}: damaged: {name} are not distinct rows{limit} in ascending order")
+        raise unfit(where, f"{name} are not distinct rows{limit} in ascending order")
 
 
 def require_probabilities(probs_NK: npt.NDArray[Any], name: str, where: Path) -> None:
@@ -104,8 +102,9 @@ def require_probabilities(probs_NK: npt.NDArray[Any], name: str, where: Path) ->
     bad = np.flatnonzero(finite_N & ~fits_N)
     if len(bad):
         row = ", ".join(f"{value:.4g}" for value in probs_NK[bad[0], :6])
-        raise StorageError(
-            f"{where}: damaged: {len(bad):,} rows of {name} are no probabilities, the first is row {bad[0]}: {row} (sum {sums_N[bad[0]]:.4g}); expected numbers of at least 0 that sum to 1"
+        raise unfit(
+            where,
+            f"{len(bad):,} rows of {name} are no probabilities, the first is row {bad[0]}: {row} (sum {sums_N[bad[0]]:.4g}); expected numbers of at least 0 that sum to 1",
         )
 
 

@@ -34,6 +34,7 @@ from ensemble.storage.journal import JOURNAL, Position, joined_events, parse_par
 from ensemble.storage.manifest import MANIFEST, Entry, manifest_bytes, parse_manifest
 from ensemble.storage.manifest_log import drop_logs
 from ensemble.storage.names import EVENTS
+from ensemble.storage.remedies import unreadable
 
 __all__ = ["LEFT", "OWNER", "Mirror", "address_of", "is_address", "local_root"]
 
@@ -91,7 +92,7 @@ class Mirror:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"{folder}: cannot be used for the local copy: {error.strerror or error}") from error
+            raise unreadable(folder, error, "used for the local copy") from error
         with self._naming(), working(f"fetching the run from {self.address}"):
             there, parts = position_at(self._storage, base)
             if there.state not in _left(folder) or not (folder / MANIFEST).is_file():
@@ -306,7 +307,7 @@ def _local(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
 
 
 def _lines(path: Path, start: int) -> bytes | None:
@@ -320,7 +321,7 @@ def _lines(path: Path, start: int) -> bytes | None:
     except FileNotFoundError:
         return b"" if start == 0 else None
     except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise unreadable(path, error) from error
     content = content[: content.rfind(b"\n") + 1]
     try:
         content.decode()

@@ -12,6 +12,7 @@ leaves either the old state or the new one. Nothing in the folder is, or is read
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,13 +23,13 @@ import yaml
 from ensemble.errors import ConfigError, StorageError
 from ensemble.events import Event
 from ensemble.storage.atomic import json_bytes, remove_leftovers
-from ensemble.storage.damage import Damaged, what_to_do
+from ensemble.storage.damage import Damaged
 from ensemble.storage.descriptions import DatasetFacts, JudgedConfig, MemberFile, MethodFacts, PlanFacts
 from ensemble.storage.event_lines import parse_events
 from ensemble.storage.folder_index import FolderIndex
 from ensemble.storage.identity import as_begun, differences
 from ensemble.storage.listed_folder import ListedFolder, has_entries, is_file, locked
-from ensemble.storage.manifest import MANIFEST, MEMBER_FILES, Entry, member_folder
+from ensemble.storage.manifest import MANIFEST, MEMBER_FILES, Entry
 from ensemble.storage.member_files import (
     HISTORY,
     MEMBER,
@@ -47,8 +48,10 @@ from ensemble.storage.member_files import (
     require_own,
     same_labels,
 )
-from ensemble.storage.names import BESIDE, CONFIG, DATASET, EVENTS, LABELS, METHOD, PLAN, shared_weights
+from ensemble.storage.names import BESIDE, CONFIG, DATASET, EVENTS, LABELS, METHOD, PLAN, member_folder, shared_weights
+from ensemble.storage.no_run import no_run
 from ensemble.storage.parsing import checked, json_model, json_object, yaml_mapping
+from ensemble.storage.remedies import unreadable, what_to_do
 from ensemble.storage.remote import Mirror, address_of, is_address, local_root
 from ensemble.types import MemberResult
 
@@ -90,9 +93,10 @@ class RunFolder(ListedFolder):
                 raise ConfigError(f"name {name!r}: the run folder {path} would lie outside {root}; choose another name")
             path.mkdir(parents=True, exist_ok=True)
             folder = cls(path, locked(path / "run.lock"), mirror)
-        except (OSError, RuntimeError) as error:  # RuntimeError: of a link to itself
-            why = error.strerror if isinstance(error, OSError) else None
-            raise StorageError(f"{path}: cannot be used as a run folder: {why or error}") from error
+        except RuntimeError as error:  # of a link to itself
+            raise unreadable(path, OSError(errno.ELOOP, str(error)), "used as a run folder") from error
+        except OSError as error:
+            raise unreadable(path, error, "used as a run folder") from error
         try:
             if mirror:
                 mirror.fetch(path)
@@ -106,9 +110,7 @@ class RunFolder(ListedFolder):
     def read(cls, path: Path) -> RunFolder:
         """A finished or unfinished run, for reading. Raises StorageError when there is none."""
         if not is_file(path / MANIFEST):
-            raise StorageError(
-                f"{path}: no run here (there is no {MANIFEST}); give the folder of a run, such as runs/NAME"
-            )
+            raise no_run(path)
         folder = cls(path)
         folder._load_manifest()
         if not folder.has(CONFIG):
@@ -169,7 +171,8 @@ class RunFolder(ListedFolder):
             if name not in hit and name in self._files and self._files[name].sha256 != digest:
                 found.append(
                     Damaged(
-                        name, f"{self.path / name}: damaged: not the file that member {facts.index} was stored with"
+                        name,
+                        f"{self.path / name}: damaged: not the file that member {facts.index} was stored with; {what_to_do(name)}",
                     )
                 )
         return found
@@ -213,7 +216,7 @@ class RunFolder(ListedFolder):
             except FileNotFoundError:
                 return []
             except OSError as error:
-                raise StorageError(f"{path}: the event log cannot be read: {error.strerror or error}") from error
+                raise unreadable(path, error) from error
         return list(parse_events(io.BytesIO(content), path))
 
     def save_labels(self, labels: Labels) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 from pydantic import Field
 
 from ensemble.config.evaluation import UNKNOWN
-from ensemble.errors import StorageError
 from ensemble.storage.atomic import json_bytes, npz_bytes, read_npz
 from ensemble.storage.names import SET_VOTES
 from ensemble.storage.parsing import Stored, array_of, require_probabilities
+from ensemble.storage.remedies import unfit
 from ensemble.types import FloatArray, IntArray
 
 SET, SET_LABELS = "set.json", "labels.npz"
@@ -94,7 +94,7 @@ def parse_part(content: bytes, where: Path, images: int, classes: int | None) ->
     members_M = array_of(arrays, "members_M", where, "i", (len(probs_MNK),))
     weights_M = array_of(arrays, "weights_M", where, "u", (len(probs_MNK), _DIGEST // 2))
     if len(np.unique(members_M)) != len(members_M) or (len(members_M) and members_M.min() < 0):
-        raise StorageError(f"{where}: damaged: members_M are not distinct members")
+        raise unfit(where, "members_M are not distinct members")
     for index, probs_NK in zip(members_M.tolist(), probs_MNK, strict=True):
         require_probabilities(probs_NK, f"votes of member {index}", where)
     digests = [bytes(row.tolist()).hex() for row in weights_M]
@@ -113,5 +113,5 @@ def parse_set_labels(content: bytes, where: Path, facts: SetFacts, classes: int)
     fits = (labels_N == UNKNOWN).all() if unknown else ((labels_N >= 0) & (labels_N < classes)).all()
     if not fits:
         expected = f"{UNKNOWN} for every image" if unknown else f"classes from 0 to {classes - 1}"
-        raise StorageError(f"{where}: damaged: labels_N of a set of kind {facts.kind} must be {expected}")
+        raise unfit(where, f"labels_N of a set of kind {facts.kind} must be {expected}")
     return labels_N

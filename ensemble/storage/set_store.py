@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ensemble.storage.manifest import member_folder
 from ensemble.storage.member_files import WEIGHTS
-from ensemble.storage.names import SET_VOTES
+from ensemble.storage.names import SET_VOTES, member_folder
 from ensemble.storage.parsing import json_model
 from ensemble.storage.run_folder import RunFolder
 from ensemble.storage.set_files import (

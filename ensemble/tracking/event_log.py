@@ -17,9 +17,9 @@ import time as clock
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ensemble.errors import StorageError
 from ensemble.events import EpochFinished, Event, MemberFailed, MemberFinished, to_json
 from ensemble.storage.event_lines import parse_events
+from ensemble.storage.remedies import unreadable
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class EventLog:
             torn = _cut_torn_line(path)
             self._file = path.open("ab", buffering=0)  # nothing is left over to be written when it is closed
         except OSError as error:
-            raise StorageError(f"{path}: the event log cannot be opened: {error.strerror or error}") from error
+            raise unreadable(path, error, "opened") from error
         if torn:
             log.warning("%s: cut off a last line of %d bytes that a killed run left unfinished", path, torn)
 
@@ -55,9 +55,7 @@ class EventLog:
                 if clock.monotonic() - self._synced >= SYNC_EVERY_S:
                     self._sync()
             except OSError as error:
-                raise StorageError(
-                    f"{self._path}: the event log cannot be written: {error.strerror or error}; free space or check permissions, then start again"
-                ) from error
+                raise unreadable(self._path, error, "written") from error
 
     def close(self, ok: bool) -> None:  # noqa: ARG002 (the log ends the same way either way)
         """Bring everything to the disk. Raises StorageError where that fails; it is closed all the same."""
@@ -67,9 +65,7 @@ class EventLog:
             try:
                 self._sync()
             except OSError as error:
-                raise StorageError(
-                    f"{self._path}: the event log cannot be written: {error.strerror or error}"
-                ) from error
+                raise unreadable(self._path, error, "written") from error
             finally:
                 with contextlib.suppress(OSError):  # what was written is on the disk, or was said not to be
                     self._file.close()
@@ -120,7 +116,7 @@ def read_events(path: Path) -> Iterator[tuple[float, Event]]:
         with path.open("rb") as file:
             yield from parse_events(file, path)
     except OSError as error:
-        raise StorageError(f"{path}: the event log cannot be read: {error.strerror}") from error
+        raise unreadable(path, error) from error
 
 
 def latest_attempts(events: Iterable[tuple[float, Event]]) -> list[tuple[float, Event]]:

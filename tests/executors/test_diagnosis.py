@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 
 import numpy as np
 import pytest
@@ -41,6 +42,8 @@ NO_ROOM = [
     "Last error:\nCuda failure 2 'out of memory'",
     "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes",
     "std::bad_alloc",
+    "libtorch_python.so: failed to map segment from shared object",
+    "/lib/libgomp.so.1: cannot allocate memory in static TLS block",
 ]
 OTHER = [
     "out of memory",  # of what?
@@ -183,4 +186,24 @@ def test_a_process_of_its_own_that_cannot_go_on_ends_the_run() -> None:
     with pytest.raises(
         ComputeError, match=r"t0: the GPU does not work for this process any more: .*device-side assert"
     ):
+        train_here(task, broken, {}, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("libtorch.so: failed to map segment from shared object", "ulimit -v"),
+        ("No module named 'torch'", "install it anew"),
+    ],
+)
+def test_torch_that_cannot_be_loaded_ends_the_run(words: str, remedy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second try would only be told that torch can be initialised once per process."""
+
+    def broken(task: Task, _arrays: object):  # type: ignore[no-untyped-def]
+        raise ImportError(words)
+        yield
+
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    task = Task("t0", "r", (MemberSpec(0, "r", np.arange(2)),))
+    with pytest.raises(ComputeError, match=f"torch cannot be loaded: ImportError: {words}; .*{remedy}"):
         train_here(task, broken, {}, lambda _: None)

@@ -77,6 +77,88 @@ def test_outside_the_main_thread_it_is_a_plain_call() -> None:
     assert seen == [thread]
 
 
+def _stopped(program: str) -> tuple[int, str, float]:
+    """Exit code, output and seconds until the end of a program that gets SIGINT once it has said "up"."""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        said, _ = process.communicate(timeout=60)
+    return process.returncode, said, time.monotonic() - begun
+
+
+DROPPING = """
+import time
+from ensemble import signals
+
+with signals.ending_process():
+    signals.install()
+    print("up", flush=True)
+    try:
+        time.sleep(30)
+    except:  # as some libraries have it
+        pass
+    time.sleep(30)
+    print("to the end", flush=True)
+"""
+CLEARING_UP = """
+import time
+from ensemble import signals
+
+def parts():
+    try:
+        yield 1
+    finally:
+        time.sleep(1.5)
+
+with signals.ending_process():
+    signals.install()
+    print("up", flush=True)
+    try:
+        time.sleep(30)
+    finally:
+        for _ in parts():
+            break
+        time.sleep(1.5)
+        print("cleared up", flush=True)
+"""
+DEFERRING = """
+import time
+from ensemble import signals
+
+with signals.ending_process():
+    signals.install()
+    print("up", flush=True)
+    with signals.deferred():
+        time.sleep(3)
+        print("stored", flush=True)
+    print("to the end", flush=True)
+"""
+
+
+def test_a_stop_that_a_library_drops_is_told_again() -> None:
+    code, said, taken = _stopped(DROPPING)
+    assert (code, said) == (75, "")
+    assert taken < 10
+
+
+@pytest.mark.parametrize(("program", "what"), [(CLEARING_UP, "cleared up\n"), (DEFERRING, "stored\n")])
+def test_but_not_to_who_is_at_it(program: str, what: str) -> None:
+    code, said, _ = _stopped(program)
+    assert (code, said) == (75, what)
+
+
+def test_a_thread_that_no_signal_is_given_to_leaves_ours_as_they_were() -> None:
+    seen: list[set[int]] = []
+    thread = threading.Thread(target=lambda: seen.append(set(signal.pthread_sigmask(signal.SIG_BLOCK, []))))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    signals.start_deaf(thread)
+    thread.join()
+    assert set(signals.SIGNALS) <= seen[0]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
 def test_an_alarm_of_the_native_handler_is_taken_back() -> None:
     assert subprocess.run([sys.executable, "-c", ALARMED], timeout=60, check=False).returncode == 0
 

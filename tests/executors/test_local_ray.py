@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -81,6 +83,53 @@ def test_everything_listens_on_the_loopback_interface_and_goes_with_a_killed_dri
     assert left == [], "Ray's agents have not outlived the driver for long"
     assert list(base.iterdir()) == []
     base.rmdir()
+
+
+STARTING = """
+from ensemble import signals
+from ensemble.executors.ray_cluster import connect
+
+with signals.ending_process():
+    signals.install()
+    connect(None)
+"""
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("part", ["gcs_server", "raylet/raylet", "runtime_env/agent"])
+@pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_of_a_ray_is_left_that_was_starting(what: signal.Signals, part: str) -> None:
+    """Agents that import a while do not see that their raylet has gone: the driver is stopped once that part of Ray is there."""
+    base = Path("/tmp") / f"v{os.getpid()}"
+    base.mkdir()
+    environment = {**os.environ, "RAY_TMPDIR": str(base)}
+    with subprocess.Popen([sys.executable, "-c", STARTING], env=environment, stderr=subprocess.PIPE) as driver:
+        try:
+            deadline = time.monotonic() + 100
+            while not any(part in words for words in command_lines_with(base)):
+                assert driver.poll() is None or time.monotonic() < deadline
+                time.sleep(0.01)
+            driver.send_signal(what)
+            assert driver.wait(30) == (75 if what == signal.SIGTERM else -signal.SIGKILL)
+            assert driver.stderr is not None
+            assert driver.stderr.read() == b""
+        finally:
+            driver.kill()
+    for _ in range(30):
+        if not (left := command_lines_with(base)) and not list(base.iterdir()):
+            break
+        time.sleep(0.1)
+    assert left == []
+    assert list(base.iterdir()) == []
+    base.rmdir()
+
+
+def command_lines_with(base: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [words for words in found if f"{base}/" in words and "/ray/" in words]
 
 
 def _lives(pid: int) -> bool:

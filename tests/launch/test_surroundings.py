@@ -40,6 +40,7 @@ CASES: dict[str, tuple[BaseException, int, str]] = {
     "files of the machine": (_os(errno.ENFILE, "/x/y"), 7, "fs.file-max"),
     "a path": (_os(errno.EACCES, "/x/y"), 6, "/x/y: Permission denied; check"),
     "a full disk": (_os(errno.ENOSPC), 6, "output cannot be written"),
+    "no temporary folder": (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), 6, "set TMPDIR"),
     "no reader": (_os(errno.EPIPE), 6, "whoever read it has gone"),
     "a busy pipe": (BlockingIOError(errno.EAGAIN, "write could not complete without blocking", 12), 6, "output cannot be written"),
     "the network": (_os(errno.ECONNRESET), 7, "network does not answer"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -54,6 +56,44 @@ def test_a_compiler_that_fails(tmp_path: Path) -> None:
     message = said(say(tmp_path, str(broken)))
     assert message.startswith(f"{broken} makes no kernels of ")
     assert "(out of ideas)" in message
+
+
+STOPPED = """
+from ensemble import signals
+from ensemble.native.compiling import compiled
+
+with signals.ending_process():
+    signals.install()
+    with signals.deferred():
+        print(compiled(), flush=True)
+"""
+
+
+@needs_compiler
+def test_ctrl_c_ends_a_compiler_and_keeps_nothing_of_another_target(tmp_path: Path) -> None:
+    """It goes to the whole process group. The first target's compiler ended by it would be followed by the next target's."""
+    slow = script(
+        tmp_path / "slow",
+        f'touch {tmp_path}/begun; for word in "$@"; do case $word in -mprefer*) sleep 60;; esac; done; exec cc "$@"',
+    )
+    environment = {**os.environ, "ENSEMBLE_CACHE": str(tmp_path), "CC": str(slow)}
+    with subprocess.Popen(
+        [sys.executable, "-c", STOPPED], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        begun = time.monotonic()
+        out, _ = process.communicate(timeout=100)
+    assert (process.returncode, out) == (75, "")
+    assert time.monotonic() - begun < 20
+    assert list((tmp_path / "kernels").iterdir()) == []
+    assert said(say(tmp_path)).endswith(".so")
+
+
+def test_what_a_compiler_says_may_be_in_any_encoding(tmp_path: Path) -> None:
+    broken = script(tmp_path / "broken", r"printf 'keine \374ber\303\274\n' >&2; exit 3")
+    assert "(keine " in said(say(tmp_path, str(broken)))
 
 
 def test_a_library_that_does_not_check_is_not_kept(tmp_path: Path) -> None:
