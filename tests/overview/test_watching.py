@@ -121,7 +121,7 @@ def test_a_finished_run_says_its_end_and_the_short_answer(home: Path):
 def test_what_is_no_run_is_named_with_what_may_be_meant(home: Path):
     result = call("watch", "ome")
     assert result.exit_code == 6
-    assert "did you mean one?" in result.stderr
+    assert "did you mean runs/one?" in result.stderr
     assert call("watch", "memory://nothing/here").exit_code == 6
 
 
