@@ -34,9 +34,6 @@ GRACE_S = 12.0  # for the tasks under way to hand in their checkpoints; launcher
 # and torchrun passes on what its processes have got already.
 _ONE_STOP_S = 1.0
 _AFTER_FINALIZER_S = 0.02
-_HEEDED_S = (
-    1.0  # a KeyboardInterrupt that has neither ended the process nor is being handled then was dropped on its way
-)
 
 
 class _State:
@@ -44,8 +41,6 @@ class _State:
     stops = 0  # how often a stop was asked for, at least _ONE_STOP_S apart
     last = 0.0
     deferring = 0
-    heeded = False  # the stop has reached who ends the process
-    looking = False  # the next signal asks whether it has
     lost = False  # the KeyboardInterrupt was raised where Python raises nothing
     stuck = False  # a native call was given up
     hook_before: Callable[[Any], object] = sys.__unraisablehook__
@@ -80,35 +75,8 @@ def _signal_again(main: int | None) -> None:
         signal.pthread_kill(main, signal.SIGTERM)
 
 
-def _signal_until_heeded(main: int | None) -> None:
-    """Libraries have places that drop any exception: an `except:` without a name, a look into a dictionary in C."""
-    assert main is not None, "the main thread runs"
-    time.sleep(_HEEDED_S)
-    while requested() and not _State.heeded:
-        _State.looking = True
-        with suppress(ProcessLookupError):
-            signal.pthread_kill(main, signal.SIGTERM)
-        time.sleep(_HEEDED_S)
-
-
-def _is_being_handled() -> bool:
-    """Whether the main thread, which runs this, is in an `except` or `finally` of a stop on its way."""
-    error, seen = sys.exception(), set[int]()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, KeyboardInterrupt):
-            return True
-        seen.add(id(error))
-        error = error.__context__
-    return False
-
-
 def _handle(_signal: int, _frame: Any) -> None:
     signal.alarm(0)  # of Ray's native handler: see executors/native_calls.py
-    if _State.looking:
-        _State.looking = False
-        if not (_State.deferring or _State.heeded or _is_being_handled()):
-            raise KeyboardInterrupt
-        return
     if _State.lost:  # the same stop once more
         _State.lost = False
         if not _State.deferring:
@@ -122,9 +90,6 @@ def _handle(_signal: int, _frame: Any) -> None:
     ask()
     _State.stops += 1
     if not _State.deferring:
-        if _State.stops == 1:
-            _State.heeded = False
-            _thread.start_new_thread(_signal_until_heeded, (threading.main_thread().ident,))
         raise KeyboardInterrupt
     if _State.stops > 2:
         leave(EXIT_INTERRUPTED)
@@ -151,12 +116,7 @@ def ask() -> None:
 
 def clear() -> None:
     """Forget that a stop was asked for."""
-    _State.asked, _State.stops, _State.looking = None, 0, False
-
-
-def heeded() -> None:
-    """The stop has reached who ends the process: no more is to be raised."""
-    _State.heeded = True
+    _State.asked, _State.stops = None, 0
 
 
 def requested() -> bool:
@@ -243,7 +203,6 @@ def never_wait() -> None:
 
 def ignore() -> None:
     """Let no further signal disturb the end of the process."""
-    heeded()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 

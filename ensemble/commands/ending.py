@@ -89,7 +89,6 @@ def _errors_in_words(debug: bool) -> Iterator[None]:
 
 
 def _interrupted(error: BaseException, debug: bool) -> NoReturn:
-    signals.heeded()
     again = shlex.join(["ensemble", *sys.argv[1:]])
     trains = any(word in sys.argv[1:3] for word in ("train", "sweep", "reproduce"))
     kept = "finished members are kept. Go on with" if trains else "no file is left half-written. Again with"

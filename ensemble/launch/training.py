@@ -91,7 +91,6 @@ def guarded(main: Callable[[], int], again: str) -> NoReturn:
 
 
 def _tell_interrupted(again: str) -> None:
-    signals.heeded()
     json_lines.tell(f"interrupted; finished members and checkpoints are kept. Go on with: {again}")
 
 

@@ -88,20 +88,6 @@ def _stopped(program: str) -> tuple[int, str, float]:
     return process.returncode, said, time.monotonic() - begun
 
 
-DROPPING = """
-import time
-from ensemble import signals
-
-with signals.ending_process():
-    signals.install()
-    print("up", flush=True)
-    try:
-        time.sleep(30)
-    except:  # as some libraries have it
-        pass
-    time.sleep(30)
-    print("to the end", flush=True)
-"""
 CLEARING_UP = """
 import time
 from ensemble import signals
@@ -137,14 +123,8 @@ with signals.ending_process():
 """
 
 
-def test_a_stop_that_a_library_drops_is_told_again() -> None:
-    code, said, taken = _stopped(DROPPING)
-    assert (code, said) == (75, "")
-    assert taken < 10
-
-
 @pytest.mark.parametrize(("program", "what"), [(CLEARING_UP, "cleared up\n"), (DEFERRING, "stored\n")])
-def test_but_not_to_who_is_at_it(program: str, what: str) -> None:
+def test_a_stop_leaves_time_to_clear_up_and_to_store(program: str, what: str) -> None:
     code, said, _ = _stopped(program)
     assert (code, said) == (75, what)
 
