@@ -174,7 +174,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise ValueError(str(error)) from error
 
     def _decide(self, X: Any) -> Any:
-        return self.ensemble_.decide(self._levels_of(X))
+        images = self._levels_of(X)  # first: it says what an unfitted one lacks
+        return self.ensemble_.decide(images)
 
     def _levels_of(self, X: Any) -> Any:
         """Rows as the members take them. Raises ValueError for others than in fit."""
