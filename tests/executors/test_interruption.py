@@ -100,8 +100,8 @@ def parts():
 
 with signals.ending_process():
     signals.install()
-    print("up", flush=True)
     try:
+        print("up", flush=True)
         time.sleep(30)
     finally:
         for _ in parts():
@@ -115,8 +115,8 @@ from ensemble import signals
 
 with signals.ending_process():
     signals.install()
-    print("up", flush=True)
     with signals.deferred():
+        print("up", flush=True)
         time.sleep(3)
         print("stored", flush=True)
     print("to the end", flush=True)
