@@ -107,7 +107,7 @@ ENSEMBLE: tuple[Figure, ...] = (
     Figure("verdict/sentence", "", "", "the verdict in words"),
     Figure("degraded", "", "", "true for fewer members than asked for"),
     Figure("shifted/*/vote_error", "fraction", "minimize", "error of the vote on a shifted set"),
-    Figure("shifted/*/member_error", "fraction", "minimize", "mean error of the members there"),
+    Figure("shifted/*/member_error", "fraction", "minimize", "error of the single member that validation picks there"),
     Figure("shifted/*/difference", "fraction", "minimize", "the one minus the other"),
     Figure("shifted/*/p_value", "", "", "of that difference"),
     Figure("shifted/*/relative_gain", "fraction", "maximize", "share of the members' error that the vote saves"),
