@@ -174,10 +174,14 @@ class MemberResult:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SetVotes:
-    """What one member said about the images of one part of a named set: class probabilities, in their order."""
+    """What one member said about the images of one part of a named set: class probabilities, in their order.
+
+    energy_N: log sum exp of its logits, where that was asked for and the network has such logits.
+    """
 
     index: int
     probs_NK: FloatArray
+    energy_N: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)

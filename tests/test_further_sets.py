@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,13 @@ from ensemble.executors import InlineExecutor
 from ensemble.executors.base import Arrays, Emit, Outcome, Train, Wanted, always
 from ensemble.inference.abstaining import reject_rule, sets_rule
 from ensemble.inference.trained import load_ensemble
+from ensemble.models import build_model
 from ensemble.results.comparison import compare_items
 from ensemble.results.further_sets import with_sets
 from ensemble.results.judging import judge, judge_voters
 from ensemble.results.voters import load_voters
 from ensemble.run.compose import run_experiment
-from ensemble.run.later_votes import sets_of, vote_later
+from ensemble.run.later_votes import forget_sets, sets_of, vote_later
 from ensemble.run.run import RunOutcome, judge_again, run_ensemble
 from ensemble.storage import RunFolder
 from ensemble.storage.set_store import SetStore
@@ -63,6 +66,11 @@ def votes(path: Path, name: str, part: int) -> dict[int, np.ndarray]:
     """What every member said about a part, as a file without any code of ours has it."""
     kept = np.load(path / f"votes/{name}/{part:04d}.npz")
     return dict(zip(kept["members_M"].tolist(), kept["probs_MNK"], strict=True))
+
+
+def energies(path: Path, *names: str) -> np.ndarray:
+    """Of every member [M, N], the images of several sets one after the other."""
+    return np.concatenate([np.load(path / f"votes/{name}/0000.npz")["energy_MN"][:3] for name in names], axis=1)
 
 
 def set_files(path: Path) -> dict[str, bytes]:
@@ -152,6 +160,7 @@ def test_every_figure_of_unknown_images_is_recomputed_from_the_files(finished):
         "entropy": -entropy(mean),
         "mutual information": -(entropy(mean) - np.mean([entropy(one) for one in both], axis=0)),
         "agreement": np.mean([one.argmax(1) == mean.argmax(1) for one in both], axis=0),
+        "energy": energies(finished.path, "test", "striped").mean(0),
     }
     assert [score.score for score in found.scores] == list(scores)
     for score in found.scores:
@@ -162,6 +171,48 @@ def test_every_figure_of_unknown_images_is_recomputed_from_the_files(finished):
     assert abs(found.scores[0].aupr_unknown - average_precision_score(is_unknown, -scores["max probability"])) < 0.01
     member = finished.evaluation.verdict.member
     assert found.scores[0].member_auroc == pytest.approx(roc_auc_score(is_unknown, -both[member].max(1)), abs=1e-6)
+
+
+def test_energies_are_those_of_the_stored_weights(finished):
+    """By the plain network and torch alone; the probabilities beside them are a softmax of the same logits."""
+    import torch
+    from safetensors.torch import load_file
+
+    described = json.loads((finished.path / "dataset.json").read_text())
+    config = experiment(finished.path.parent)
+    dataset = load_dataset(config.data)
+    images = torch.from_numpy(dataset.test_images_NCHW / 255.0)
+    x = (
+        (images - torch.tensor(described["mean"]).view(1, -1, 1, 1)) / torch.tensor(described["std"]).view(1, -1, 1, 1)
+    ).float()
+    found_MN = energies(finished.path, "test")
+    for index in range(3):
+        network = build_model(config.groups[0].model, dataset.image_shape, 10).eval()
+        network.load_state_dict(load_file(finished.path / f"members/{index:04d}/weights.safetensors"))
+        with torch.no_grad():
+            logits = network(x)
+        np.testing.assert_allclose(found_MN[index], torch.logsumexp(logits, 1).numpy(), atol=1e-3)
+        np.testing.assert_allclose(votes(finished.path, "test", 0)[index], logits.softmax(1).numpy(), atol=1e-4)
+    score = next(one for one in finished.evaluation.unknown[0].scores if one.score == "energy")
+    assert score.p_holm >= score.p_value
+    assert finished.evaluation.unknown[0].chosen == "max probability"
+
+
+def test_a_run_whose_sets_have_no_energies_gets_them_and_others_are_judged_without(finished, tmp_path):
+    copy = shutil.copytree(finished.path, tmp_path / "run")
+    stored = RunFolder.read(copy)
+    with RunFolder.open(tmp_path, "run", stored.config(), stored.plan()) as folder:
+        store = SetStore(folder)
+        facts = store.facts("striped")
+        store.save(facts, 0, {one: replace(cast, energy_N=None) for one, cast in store.votes(facts, 0).items()})
+        store.forget("test")
+    before = votes(copy, "striped", 0)
+    assert "energy" not in {one.score for one in judge(RunFolder.read(copy)).unknown[0].scores}
+    vote_later(copy, ["striped"], "inline")
+    assert judge(RunFolder.read(copy)).unknown == finished.evaluation.unknown
+    np.testing.assert_array_equal(np.stack(list(votes(copy, "striped", 0).values())), np.stack(list(before.values())))
+    forget_sets(copy, ["striped"])
+    assert SetStore(RunFolder.read(copy)).names() == ["calibration", "changed"]
 
 
 def test_calibration_rows_are_used_by_nothing_else(finished):
@@ -262,7 +313,7 @@ def test_votes_of_other_weights_do_not_count(tmp_path):
         store = SetStore(folder)
         facts = store.facts("changed")
         kept = store.votes(facts, 1)
-        store.save(facts, 1, {**kept, 1: ("0" * 64, kept[1][1])})
+        store.save(facts, 1, {**kept, 1: replace(kept[1], digest="0" * 64)})
     voters = load_voters(RunFolder.read(outcome.path))
     evaluation = with_sets(judge_voters(voters), voters, RunFolder.read(outcome.path))
     assert evaluation.shifted == ()
@@ -515,7 +566,9 @@ def test_votes_are_forgotten_on_request_and_not_replaced_without(finished, tmp_p
     assert refused.exit_code == 2
     assert "the run has votes on another set named changed (the test images)" in refused.stderr
     assert "differs from it in its case alone" in invoke(main, ["evaluate", path, "--on", str(shouted)]).stderr
-    assert set_files(outcome.path).keys() == {name for name in set_files(finished.path) if "striped" not in name}
+    assert set_files(outcome.path).keys() == {
+        name for name in set_files(finished.path) if name.split("/")[1] in ("calibration", "changed")
+    }
     assert (
         "no votes on such a set; there are calibration, changed"
         in invoke(main, ["evaluate", path, "--forget", "x"]).stderr
@@ -598,6 +651,6 @@ def test_dashboards_are_told_what_the_judgement_says(finished):
     assert told["selective/aurc"] == finished.evaluation.selective.aurc
     found = {table.name: table for table in tables(record, {})}
     assert [row[:2] for row in found["shifted"].rows] == [("changed", "identity"), ("changed", "stripe")]
-    assert len(found["unknown"].rows) == 4
+    assert len(found["unknown"].rows) == 5
     assert len(found["promises"].rows) == 4
     assert len(found["prediction_sets"].rows) == 9

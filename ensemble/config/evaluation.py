@@ -22,7 +22,8 @@ from ensemble.config.tta import TtaConfig
 SET_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
 CALIBRATION = "calibration"  # the set of the rows that nothing else is chosen by
 UNKNOWN = -1  # the label of an image that is of none of the run's classes
-RESERVED = frozenset({"train", "training", "validation", "test", "out_of_bag", CALIBRATION})
+TEST = "test"  # the set of the test images, for energies beside those of unknown images
+RESERVED = frozenset({"train", "training", "validation", TEST, "out_of_bag", CALIBRATION})
 MOST_LEVELS = 1000  # of one corruption
 
 Recipe = Literal["mnist_c", "cifar10_c"]

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from ensemble.config.data import DataConfig
-from ensemble.config.evaluation import CALIBRATION, UNKNOWN
+from ensemble.config.evaluation import CALIBRATION, TEST, UNKNOWN
 from ensemble.config.schema import EvaluationConfig, SetConfig
 from ensemble.data.corruptions import RECIPES, Corruption, problem_with
 from ensemble.data.dataset import Dataset, load_dataset
@@ -47,7 +47,7 @@ class NamedSet:
     """
 
     name: str
-    kind: Literal["shifted", "unknown", "calibration"]
+    kind: Literal["shifted", "unknown", "calibration", "known"]
     source: str
     images_NCHW: ByteArray
     labels_N: IntArray
@@ -78,8 +78,17 @@ class NamedSet:
 
 def load_named_sets(config: EvaluationConfig, dataset: Dataset, split: Split) -> list[NamedSet]:
     """The sets that the members of a run vote on besides validation and test, the calibration rows first. Raises as `load_named_set`."""
-    sets = [load_named_set(one, dataset) for one in config.sets]
+    sets = with_test_images([load_named_set(one, dataset) for one in config.sets], dataset)
     return [calibration_set(dataset, split), *sets] if len(split.calibration_rows) else sets
+
+
+def with_test_images(sets: list[NamedSet], dataset: Dataset) -> list[NamedSet]:
+    """Beside sets of unknown images the test images, for the energies of known ones, which the votes of a member do not have."""
+    if not any(one.kind == "unknown" for one in sets):
+        return sets
+    images, labels_N = dataset.test_images_NCHW, dataset.test_labels_N
+    digest = pixels_sha256(images, images[:0])
+    return [*sets, NamedSet(TEST, "known", "the test images", images, labels_N, (None,), digest)]
 
 
 def seen_in_training(sets: Sequence[NamedSet], dataset: Dataset) -> Iterator[str]:

@@ -19,11 +19,15 @@ BESIDE: tuple[Beside, ...] = get_args(Beside)
 
 @dataclass(frozen=True, eq=False)
 class PartVotes:
-    """What M members said about the N images of one part of a set. beside: [N, K] of each network that does not vote."""
+    """What M members said about the N images of one part of a set. beside: [N, K] of each network that does not vote.
+
+    energy_MN: log sum exp of the members' logits, where it is stored.
+    """
 
     label: str
     probs_MNK: AnyFloatArray
     beside: Mapping[Beside, AnyFloatArray] = field(default_factory=dict)
+    energy_MN: AnyFloatArray | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,8 @@
 
 The score that counts is fixed before anybody looks: the largest probability of the vote (Hendrycks and Gimpel 2017). Or it is chosen
 on one set of unknown images that is named for that, beside validation images (`choose_score`), and judged on others. The other scores are
-reported beside it. The energy score needs logits, which stored votes do not have.
+reported beside it. That of the energy (Liu et al. 2020) needs logits, which members keep for these images alone (`Energies`): it is
+reported, and cannot be chosen, since predictions and exported files give probabilities.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, favourites, re
 from ensemble.evaluation.statistics import holm, wilson_interval
 from ensemble.types import DoubleArray
 
-MAX_PROBABILITY = "max probability"
+MAX_PROBABILITY, ENERGY = "max probability", "energy"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,15 @@ class Alone:
     probs_UK: AnyFloatArray
 
 
+@dataclass(frozen=True, eq=False)
+class Energies:
+    """log sum exp of the members' logits, the negative energies of Liu et al. 2020 (eq. 4, T = 1): of the test images [M, N] and of the
+    unknown ones [M, U]."""
+
+    known_MN: AnyFloatArray
+    unknown_MU: AnyFloatArray
+
+
 def judge_unknown(
     name: str,
     source: str,
@@ -57,14 +67,19 @@ def judge_unknown(
     promises: Sequence[PromiseResult] = (),
     beside: Mapping[Beside, Alone] | None = None,
     chosen: Chosen = Chosen(),
+    energies: Energies | None = None,
     seed: int = 0,
 ) -> UnknownSet:
     """Votes on unknown images [M, U, K] beside those on the test images, which are the known ones.
 
-    beside: networks that do not vote. seed: of the bootstrap.
+    beside: networks that do not vote. energies: where they are stored. seed: of the bootstrap.
     """
     known, unknown = scores_of(test.probs_MNK, how), scores_of(probs_MUK, how)
     alone = _own_scores(test.probs_MNK, how), _own_scores(probs_MUK, how)
+    if energies is not None and how.aggregator != "additive":  # whose energy is that of a sum, not of its parts
+        both = energies.known_MN.astype(np.float64), energies.unknown_MU.astype(np.float64)
+        known[ENERGY], unknown[ENERGY] = (np.average(one, axis=0, weights=how.weights_M) for one in both)
+        alone[0][ENERGY], alone[1][ENERGY] = (one[how.reference] for one in both)
     records = [
         _judged(score, (known[score], unknown[score]), tuple(_or_largest(one, score) for one in alone), seed)
         for score in known

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ensemble.config.evaluation import TEST
 from ensemble.config.schema import WEIGHING
 from ensemble.errors import ConfigError
 from ensemble.evaluation.records import Evaluation
@@ -17,15 +18,16 @@ from ensemble.evaluation.set_records import ShiftedSet, UnknownSet
 from ensemble.evaluation.set_votes import BESIDE, Beside, HowToVote, PartVotes
 from ensemble.evaluation.shifted import ShiftJudge, relative_gain
 from ensemble.evaluation.splits import SplitVotes
-from ensemble.evaluation.unknown_images import Alone, Chosen, choose_score, judge_unknown
+from ensemble.evaluation.unknown_images import Alone, Chosen, Energies, choose_score, judge_unknown
 from ensemble.outside.long_work import working
 from ensemble.results.voters import Voters
 from ensemble.storage import RunFolder
 from ensemble.storage.member_files import WEIGHTS
 from ensemble.storage.names import BESIDE as PLACES
 from ensemble.storage.names import member_folder
-from ensemble.storage.set_files import SetFacts
+from ensemble.storage.set_files import CastVote, SetFacts
 from ensemble.storage.set_store import CastVotes, SetStore
+from ensemble.types import FloatArray
 
 
 class StoredSets:
@@ -51,6 +53,8 @@ class StoredSets:
         found = []
         for name in self._store.names():
             facts = self._store.facts(name)
+            if facts.kind == "known":  # nothing but the energies is taken from it
+                continue
             missing, left_out = self._missing(facts)
             self._asked[name] = tuple(which for which in self._beside if which not in left_out)
             if missing:
@@ -74,8 +78,19 @@ class StoredSets:
         """The votes on each part of a complete set, one part in memory at a time."""
         for number, part in enumerate(facts.parts):
             votes = self._store.votes(facts, number)
-            beside = {which: votes[self._beside[which][0]][1] for which in self._asked[facts.name]}
-            yield PartVotes(part.label, np.stack([votes[index][1] for index in self.indices]), beside)
+            beside = {which: votes[self._beside[which][0]].probs_NK for which in self._asked[facts.name]}
+            energies = _energies([votes[index] for index in self.indices])
+            yield PartVotes(part.label, np.stack([votes[index].probs_NK for index in self.indices]), beside, energies)
+
+    def known_energies(self) -> FloatArray | None:
+        """Of the test images [M, N]; None where they are not stored of every member's present weights."""
+        if TEST not in self._store.names():
+            return None
+        facts = self._store.facts(TEST)
+        votes = self._store.votes(facts, 0)
+        if any(_problem(votes, one, digest, "its images") for one, digest in self._digests.items()):
+            return None
+        return _energies([votes[index] for index in self.indices])
 
     def chosen_score(self, complete: Sequence[SetFacts], validation: SplitVotes, how: HowToVote) -> Chosen:
         """The score for unknown images: chosen on the set that is marked for it, else the one that is fixed before."""
@@ -106,9 +121,15 @@ class StoredSets:
 
 def _problem(votes: CastVotes, index: int, digest: str, where: str) -> str:
     """Why a network cannot be judged on a part, in words; "" where it can. Votes belong to weights, which are known by their digest."""
-    if index not in votes or votes[index][0] != digest:
+    if index not in votes or votes[index].digest != digest:
         return f"has not voted on {where}"
-    return "" if np.isfinite(votes[index][1]).all() else f"gives no finite probabilities on {where}"
+    return "" if np.isfinite(votes[index].probs_NK).all() else f"gives no finite probabilities on {where}"
+
+
+def _energies(cast: Sequence[CastVote]) -> FloatArray | None:
+    """Of all members [M, N]; None where any has none."""
+    found = [one.energy_N for one in cast if one.energy_N is not None]
+    return np.stack(found) if len(found) == len(cast) and np.isfinite(found).all() else None
 
 
 def _called(which: Beside) -> str:
@@ -167,7 +188,11 @@ def _judge_unknown(
         for which in parts[0].beside
     }
     promises = () if evaluation.selective is None else evaluation.selective.promises
-    return judge_unknown(facts.name, facts.source, probs_MUK, voters.test, how, promises, beside, chosen)
+    known_MN, own = stored.known_energies(), [part.energy_MN for part in parts if part.energy_MN is not None]
+    energies = None
+    if known_MN is not None and len(own) == len(parts):
+        energies = Energies(known_MN, np.concatenate(own, axis=1))
+    return judge_unknown(facts.name, facts.source, probs_MUK, voters.test, how, promises, beside, chosen, energies)
 
 
 def _names(evaluation: Evaluation) -> dict[Beside, str]:

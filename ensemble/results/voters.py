@@ -121,9 +121,9 @@ def _calibration_votes(folder: RunFolder, indices: Sequence[int]) -> SplitVotes 
         return None
     facts = store.facts(CALIBRATION)
     votes = store.votes(facts, 0)
-    if any(not casts(folder, votes, index) or not np.isfinite(votes[index][1]).all() for index in indices):
+    if any(not casts(folder, votes, index) or not np.isfinite(votes[index].probs_NK).all() for index in indices):
         return None
-    return SplitVotes("calibration", np.stack([votes[index][1] for index in indices]), store.labels(facts))
+    return SplitVotes("calibration", np.stack([votes[index].probs_NK for index in indices]), store.labels(facts))
 
 
 def voting_members(folder: RunFolder) -> list[int]:

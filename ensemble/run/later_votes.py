@@ -14,13 +14,14 @@ import numpy as np
 
 from ensemble.config import Experiment
 from ensemble.config.data import DataConfig
+from ensemble.config.evaluation import TEST
 from ensemble.config.loading import load_sets, parse_stored
 from ensemble.config.schema import SetConfig
 from ensemble.data import DATASETS, Dataset
 from ensemble.data.corruptions import RECIPES
-from ensemble.data.named_sets import NamedSet, load_named_set
+from ensemble.data.named_sets import NamedSet, load_named_set, with_test_images
 from ensemble.data.pixel_rule import PixelRule
-from ensemble.errors import ConfigError, StorageError
+from ensemble.errors import ConfigError, EnsembleError, StorageError
 from ensemble.events import Event, Notice
 from ensemble.executors import Executor, build_executor
 from ensemble.executors.choose import planned_device
@@ -66,6 +67,13 @@ def vote_later(
     needed = any(one.data is None for one in wanted)
     dataset = load_run_data(stored, trust_code) if needed else _described(stored)
     sets = [load_named_set(one, dataset) for one in wanted]
+    if any(one.kind == "unknown" for one in wanted) and TEST not in SetStore(stored).names():
+        try:
+            sets = with_test_images(sets, dataset if needed else load_run_data(stored, trust_code))
+        except EnsembleError as error:
+            tell(
+                f"note: unknown images are judged without energies, which those of the test images are needed for: {error}"
+            )
     device, opened = planned_device(compute), list[Executor]()
 
     def start(tasks: Sequence[Task], images: Mapping[str, int]) -> Executor:
@@ -109,6 +117,9 @@ def forget_sets(path: Path, names: Sequence[str]) -> None:
                     f"--forget {name}: no votes on such a set; there are {', '.join(store.names()) or 'none'}"
                 )
             store.forget(name)
+        left = [store.facts(name).kind for name in store.names()]
+        if "known" in left and "unknown" not in left:
+            store.forget(TEST)
 
 
 def _require_same(stored: RunFolder, wanted: Sequence[SetConfig]) -> None:

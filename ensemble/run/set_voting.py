@@ -31,7 +31,7 @@ from ensemble.run.planning import Plan
 from ensemble.storage import RunFolder
 from ensemble.storage.member_files import WEIGHTS
 from ensemble.storage.names import BESIDE, member_folder
-from ensemble.storage.set_files import PartFacts, SetFacts
+from ensemble.storage.set_files import CastVote, PartFacts, SetFacts
 from ensemble.storage.set_store import CastVotes, SetStore
 from ensemble.training import Trainer
 from ensemble.training.set_votes import MEMBER, PartToVote, SetVoter
@@ -48,13 +48,22 @@ class _Voter:
     """A network that votes. digest: of the file of its weights.
 
     beside: "baseline", "longer" or "wider" of one that is no member, else "". group: its network, where that is not its recipe's.
+    energetic: it has logits that energies are made of (`training.prediction.predict_energy`).
     """
 
     index: int
     recipe: str
     digest: str
+    energetic: bool
     beside: str = ""
     group: Group | None = None
+
+    def has_voted(self, votes: CastVotes, energy: bool) -> bool:
+        """Whether these are votes of its weights. energy: with their energies, which earlier versions did not keep."""
+        vote = votes.get(self.index)
+        if vote is None or vote.digest != self.digest:
+            return False
+        return vote.energy_N is not None or not (energy and self.energetic)
 
     @property
     def name(self) -> str:
@@ -103,16 +112,18 @@ def vote_on_sets(
 
 
 def _voters(experiment: Experiment, folder: RunFolder) -> list[_Voter]:
+    energetic = {group.name: group.training.loss != "bce" for group in experiment.groups}
     found = [
-        _Voter(index, folder.recipe(index), folder.digest(f"{member_folder(index)}/{WEIGHTS}"))
+        _Voter(index, recipe, folder.digest(f"{member_folder(index)}/{WEIGHTS}"), energetic[recipe])
         for index in voting_members(folder)
+        for recipe in [folder.recipe(index)]
     ]
     for which, place in BESIDE.items():
         network = folder.load_beside(which)
         if network is not None:
             group = control_group(experiment, "wider", network.facts.get(WIDTH, 1.0)) if which == "wider" else None
             digest = folder.digest(f"{place}{WEIGHTS}")
-            found.append(_Voter(network.index, network.recipe, digest, which, group))
+            found.append(_Voter(network.index, network.recipe, digest, energetic[network.recipe], which, group))
     return found
 
 
@@ -127,10 +138,14 @@ def _missing_parts(folder: RunFolder, named: NamedSet, voters: Sequence[_Voter],
     found = []
     for number in range(len(named.parts)):
         votes = store.votes(facts, number)
-        missing = tuple(one for one in voters if one.index not in votes or votes[one.index][0] != one.digest)
+        missing = tuple(one for one in voters if not one.has_voted(votes, _energies_wanted(named)))
         if missing:
             found.append(_Part(named, facts, number, votes, missing))
     return found
+
+
+def _energies_wanted(named: NamedSet) -> bool:
+    return named.kind in ("unknown", "known")
 
 
 def _settle_choosing(folder: RunFolder, sets: Sequence[NamedSet], emit: Emit) -> None:
@@ -219,7 +234,9 @@ class _Voting:
         size = self._plan.stack_sizes[recipe]
         if group is not None:
             self._groups[task.id], size = group, 1
-        self._votes[task.id] = PartToVote(self._images_name(images), corruption, SEED, size)
+        self._votes[task.id] = PartToVote(
+            self._images_name(images), corruption, SEED, size, _energies_wanted(part.named)
+        )
 
     def run(self, start_executor: StartExecutor) -> list[Failure]:
         """Vote; returns the failures that remain."""
@@ -270,7 +287,7 @@ class _Voting:
         part = self._parts[outcome.task.id]
         digests = {one.index: one.digest for one in part.missing}
         key = part.named.name, part.number
-        new = {one.index: (digests[one.index], one.probs_NK) for one in outcome.votes}
+        new = {one.index: CastVote(digests[one.index], one.probs_NK, one.energy_N) for one in outcome.votes}
         if new:
             self._stored[key] = {**self._stored[key], **new}
             self._store.save(part.facts, part.number, self._stored[key])

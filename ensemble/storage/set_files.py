@@ -2,16 +2,18 @@
 
     votes/SET/set.json      what the set is: kind, images, parts
     votes/SET/labels.npz    labels_N: the class of each image, -1 where it is of none of the run's classes
-    votes/SET/0000.npz      members_M, weights_M, probs_MNK: what each member said about the images of a part
+    votes/SET/0000.npz      members_M, weights_M, probs_MNK: what each member said about the images of a part; energy_MN where it was
+                            asked for: log sum exp of the logits, NaN of networks that have none
 
 Votes belong to the weights that cast them: a member that was trained anew has none until it votes again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -43,7 +45,7 @@ class SetFacts(Stored):
     """
 
     name: str
-    kind: Literal["shifted", "unknown", "calibration"]
+    kind: Literal["shifted", "unknown", "calibration", "known"]
     source: str
     images: Annotated[int, Field(ge=1)]
     images_sha256: str
@@ -77,17 +79,32 @@ def part_file(name: str, part: int) -> str:
     return f"{SET_VOTES}{name}/{part:04d}.npz"
 
 
-def part_bytes(votes: Mapping[int, tuple[str, FloatArray]]) -> bytes:
-    """The content of a part's file. votes: by member the SHA-256 of its weights, and probabilities [N, K]."""
-    indices = sorted(votes)
-    return npz_bytes({
-        "members_M": np.array(indices, np.int64),
-        "weights_M": np.array([list(bytes.fromhex(votes[index][0])) for index in indices], np.uint8),
-        "probs_MNK": np.stack([votes[index][1] for index in indices]).astype(np.float32),
-    })  # fmt: skip
+@dataclass(frozen=True, slots=True, eq=False)
+class CastVote:
+    """What one network said about a part. digest: SHA-256 of the weights that voted. probs_NK: [N, K]. energy_N: see `types.SetVotes`."""
+
+    digest: str
+    probs_NK: FloatArray
+    energy_N: FloatArray | None = None
 
 
-def parse_part(content: bytes, where: Path, images: int, classes: int | None) -> dict[int, tuple[str, FloatArray]]:
+def part_bytes(votes: Mapping[int, CastVote]) -> bytes:
+    """The content of a part's file. votes: by member."""
+    cast = [votes[index] for index in sorted(votes)]
+    probs_MNK = np.stack([one.probs_NK for one in cast]).astype(np.float32)
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "members_M": np.array(sorted(votes), np.int64),
+        "weights_M": np.array([list(bytes.fromhex(one.digest)) for one in cast], np.uint8),
+        "probs_MNK": probs_MNK,
+    }
+    if any(one.energy_N is not None for one in cast):
+        nothing_N = np.full(probs_MNK.shape[1], np.nan, np.float32)
+        energies = [nothing_N if one.energy_N is None else one.energy_N for one in cast]
+        arrays["energy_MN"] = np.stack(energies).astype(np.float32)
+    return npz_bytes(arrays)
+
+
+def parse_part(content: bytes, where: Path, images: int, classes: int | None) -> dict[int, CastVote]:
     """The inverse of `part_bytes`. images, classes: how many there must be."""
     arrays = read_npz(content, where)
     probs_MNK = array_of(arrays, "probs_MNK", where, "f", (None, images, classes))
@@ -97,8 +114,13 @@ def parse_part(content: bytes, where: Path, images: int, classes: int | None) ->
         raise unfit(where, "members_M are not distinct members")
     for index, probs_NK in zip(members_M.tolist(), probs_MNK, strict=True):
         require_probabilities(probs_NK, f"votes of member {index}", where)
+    energies: Sequence[FloatArray | None] = [None] * len(probs_MNK)
+    if "energy_MN" in arrays:
+        energy_MN = array_of(arrays, "energy_MN", where, "f", (len(probs_MNK), images))
+        energies = [None if np.isnan(energy_N).any() else energy_N for energy_N in energy_MN]
     digests = [bytes(row.tolist()).hex() for row in weights_M]
-    return dict(zip(members_M.tolist(), zip(digests, probs_MNK, strict=True), strict=True))
+    cast = map(CastVote, digests, probs_MNK, energies)
+    return dict(zip(members_M.tolist(), cast, strict=True))
 
 
 def labels_content(labels_N: IntArray) -> bytes:

@@ -9,6 +9,7 @@ from ensemble.storage.names import SET_VOTES, member_folder
 from ensemble.storage.parsing import json_model
 from ensemble.storage.run_folder import RunFolder
 from ensemble.storage.set_files import (
+    CastVote,
     SetFacts,
     labels_content,
     labels_file,
@@ -18,11 +19,9 @@ from ensemble.storage.set_files import (
     part_file,
     set_file,
 )
-from ensemble.types import FloatArray, IntArray
+from ensemble.types import IntArray
 
-CastVotes = Mapping[
-    int, tuple[str, FloatArray]
-]  # by member the digest of the weights that voted, and probabilities [N, K]
+CastVotes = Mapping[int, CastVote]  # by member
 
 
 class SetStore:
@@ -75,4 +74,4 @@ class SetStore:
 
 def casts(folder: RunFolder, votes: CastVotes, index: int) -> bool:
     """Whether these are votes of the weights that a member has now."""
-    return index in votes and votes[index][0] == folder.digest(f"{member_folder(index)}/{WEIGHTS}")
+    return index in votes and votes[index].digest == folder.digest(f"{member_folder(index)}/{WEIGHTS}")

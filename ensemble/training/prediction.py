@@ -57,6 +57,17 @@ def predict(
     return torch.cat(list(in_batches(mean, count, _block_of_views(images, members))), dim=1)
 
 
+@torch.inference_mode()
+def predict_energy(stack: Stack, data: Resident, images: Tensor, placement: Placement) -> Tensor | None:
+    """log sum exp of the logits [K, N], float32, of the images as they are: the negative energy of Liu et al. 2020, eq. 4 with T = 1.
+
+    None of a network that is trained with a sigmoid for each class, whose logits are not those of one distribution.
+    """
+    if stack.one_vs_all:
+        return None
+    return predict_logits(stack, data, images, None, placement).logsumexp(-1)
+
+
 def _block_of_views(images: Tensor, members: int) -> int:
     """Rows of which views are made at a time, of the images of so many members each; whole batches of them."""
     each = max(1, images[:1].numel()) * members

@@ -36,13 +36,14 @@ PULSE_S = 5.0
 class PartToVote:
     """One part of a set: which of the arrays has its images [N, C, H, W], uint8, and how they are changed.
 
-    seed: of the random changes. stack_size: how many members may be one network.
+    seed: of the random changes. stack_size: how many members may be one network. energy: whether energies are wanted too.
     """
 
     images: str
     corruption: Corruption | None
     seed: int
     stack_size: int
+    energy: bool = False
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _vote(task: Task, job: Job, part: PartToVote, arrays: Arrays) -> Iterator[An
     from ensemble.data.views import views_of
     from ensemble.training.loop import free_memory, present_arrays
     from ensemble.training.placement import Placement
-    from ensemble.training.prediction import predict
+    from ensemble.training.prediction import predict, predict_energy
     from ensemble.training.resident import Resident, tensor_of
 
     placement = Placement.create(job.compute)
@@ -95,6 +96,7 @@ def _vote(task: Task, job: Job, part: PartToVote, arrays: Arrays) -> Iterator[An
             for notice in _prepare(stack, job, placement, images.shape[1:]):
                 yield Notice(notice)
             found: list[FloatArray] = []
+            energies: list[FloatArray] = []
             for start in range(0, len(images), block):
                 if signals.requested():
                     yield Stopped(task.id)
@@ -102,12 +104,16 @@ def _vote(task: Task, job: Job, part: PartToVote, arrays: Arrays) -> Iterator[An
                 changed = _changed(np.asarray(images[start : start + block]), part, start)
                 batch = tensor_of(changed).to(placement.device)
                 found.append(predict(stack, data, batch, None, placement, views).cpu().numpy())
+                if part.energy and (energy_KN := predict_energy(stack, data, batch, placement)) is not None:
+                    energies.append(energy_KN.cpu().numpy())
                 if time.perf_counter() - said > PULSE_S:
                     said = time.perf_counter()
                     yield Pulse(task.id)
             probs_KNC = np.concatenate(found, axis=1)
+            of_own = list(np.concatenate(energies, axis=1)) if energies else [None] * len(own)
             for position, index in enumerate(own):
-                yield SetVotes(index, probs_KNC[position].copy())
+                energy_N = of_own[position]
+                yield SetVotes(index, probs_KNC[position].copy(), None if energy_N is None else energy_N.copy())
             del stack
             free_memory(placement)
     finally:
