@@ -35,7 +35,7 @@ class SetFigures(NamedTuple):
 
     coverage: share whose set holds the true class, and its 95 % Wilson interval, which knows of the test rows' chance
     only; see `promised_band` for the calibration rows'. raw_coverage and empty: before filling; the promise is about
-    the first. class_coverage_K: among the rows of each true class, NaN for a class without rows. class_gap: CovGap, the
+    the first. class_coverage_K, class_size_K: of the sets of the rows of each true class, NaN for a class without rows. class_gap: CovGap, the
     mean over classes with rows of |coverage of the class - (1 - alpha)| (Ding et al. 2023). size_violation: SSCV, the
     largest |coverage - (1 - alpha)| over the size strata that have rows (Angelopoulos et al. 2021); a small stratum is
     noisy, so its rows are given.
@@ -50,6 +50,7 @@ class SetFigures(NamedTuple):
     single: float
     all_classes: float
     class_coverage_K: DoubleArray
+    class_size_K: DoubleArray
     class_gap: float
     size_violation: float
     strata: tuple[Stratum, ...]
@@ -76,6 +77,9 @@ def describe(sets_NK: npt.NDArray[np.bool_], labels_N: IntArray, vote_classes_N:
         single=float((size_N == 1).mean()),
         all_classes=float((size_N == classes).mean()),
         class_coverage_K=coverage_K,
+        class_size_K=np.divide(
+            np.bincount(labels_N, size_N, minlength=classes), rows_K, out=np.full(classes, np.nan), where=rows_K > 0
+        ),
         class_gap=float(np.abs(coverage_K[rows_K > 0] - (1 - alpha)).mean()),
         size_violation=max(abs(stratum.coverage - (1 - alpha)) for stratum in strata),
         strata=strata,

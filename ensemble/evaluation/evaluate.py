@@ -161,7 +161,7 @@ def _judged(
         "contributions": contributions,
         "gain_per_second": ensemble_gain_per_second(headline.test_error, mean.test_error, members),
         "selective": answering.result(),
-        "conformal": None if calibration is None else prediction_sets(calibration, test, how),
+        "conformal": None if calibration is None else prediction_sets(calibration, test, how, votes.class_names),
         "disputed": disputed_rows(test, vote, doubt),
         **{name: record for name, record in found.items() if name in OWN_PLACES},
         "sections": {name: record for name, record in found.items() if name not in OWN_PLACES and record is not None},

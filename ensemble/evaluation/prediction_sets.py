@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,9 +11,10 @@ from ensemble.errors import PeekingError
 from ensemble.evaluation.conformal import Method, Rule, calibrate
 from ensemble.evaluation.conformal_sets import caution, describe, promised_band
 from ensemble.evaluation.record_base import NAN
-from ensemble.evaluation.set_records import Conformal, SetRule
+from ensemble.evaluation.set_records import ClassCoverage, Conformal, SetRule
 from ensemble.evaluation.set_votes import HowToVote
 from ensemble.evaluation.splits import SplitVotes
+from ensemble.evaluation.statistics import wilson_interval
 from ensemble.evaluation.written import percent
 
 ALPHAS = (0.1, 0.05, 0.01)
@@ -32,16 +34,26 @@ def rule_of(method: Method, calibration: SplitVotes, alpha: float) -> Rule:
     return calibrate(method, calibration, alpha, randomised=method != "lac")
 
 
-def prediction_sets(calibration: SplitVotes, test: SplitVotes, how: HowToVote) -> Conformal:
+def prediction_sets(calibration: SplitVotes, test: SplitVotes, how: HowToVote, class_names: Sequence[str]) -> Conformal:
     """Every method at every level. Raises PeekingError for rows that are not of calibration."""
     vote, known = how.vote(test.probs_MNK), how.vote(calibration.probs_MNK)
     combined = SplitVotes(calibration.split, known.probs_NK[None], calibration.labels_N)
+    images_K = np.bincount(test.labels_N, minlength=len(class_names))
+    of_classes: list[ClassCoverage] = []
 
     def judged(method: Method, alpha: float) -> SetRule:
         rule = rule_of(method, combined, alpha)
         raw_NK = rule.sets(vote.probs_NK)
         found = describe(raw_NK, test.labels_N, vote.classes_N, alpha)
         band = promised_band(rule.rows, alpha, test.num_rows)
+        for k in np.flatnonzero(images_K).tolist():
+            images, coverage = int(images_K[k]), float(found.class_coverage_K[k])
+            interval = wilson_interval(round(coverage * images), images)
+            of_classes.append(
+                ClassCoverage(
+                    method.upper(), 1 - alpha, class_names[k], images, coverage, *interval, float(found.class_size_K[k])
+                )
+            )
         return SetRule(
             method=method.upper(),
             alpha=alpha,
@@ -64,10 +76,12 @@ def prediction_sets(calibration: SplitVotes, test: SplitVotes, how: HowToVote) -
         )
 
     right = float((known.classes_N == calibration.labels_N).mean())
+    rules = tuple(judged(method, alpha) for alpha in ALPHAS for method in METHODS)
     return Conformal(
         rows=calibration.num_rows,
-        rules=tuple(judged(method, alpha) for alpha in ALPHAS for method in METHODS),
+        rules=rules,
         cautions=_cautions(right, calibration.num_rows),
+        classes=tuple(of_classes),
     )
 
 

@@ -294,9 +294,30 @@ class SetRule(Record):
 
 
 @dataclass(frozen=True)
+class ClassCoverage(Record):
+    """Prediction sets of one rule on the test images of one true class: how many of them hold it, with Wilson's interval, and their size.
+
+    The promise is over all classes together: nothing is promised of a single one. images: of the class, at least one.
+    """
+
+    method: str
+    promised: float
+    name: str
+    images: int
+    coverage: float
+    lower: float
+    upper: float
+    mean_size: float
+
+
+@dataclass(frozen=True)
 class Conformal(Record):
-    """Prediction sets by split conformal prediction. rows: of calibration, which nothing else was chosen by. cautions: in words."""
+    """Prediction sets by split conformal prediction. rows: of calibration, which nothing else was chosen by. cautions: in words.
+
+    classes: every rule on every class that has test images; empty in judgements of earlier versions.
+    """
 
     rows: int
     rules: tuple[SetRule, ...]
     cautions: tuple[str, ...]
+    classes: tuple[ClassCoverage, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.set_records import (
+    ClassCoverage,
     MixedPromise,
     PromiseResult,
     SetRule,
@@ -15,6 +16,7 @@ from ensemble.evaluation.set_records import (
     UnknownScore,
     UnknownSet,
 )
+from ensemble.outside.names import shown
 from ensemble.report import wording
 from ensemble.report.paper_table import PaperTable
 from ensemble.report.records_csv import records_csv
@@ -167,3 +169,17 @@ def _sets(evaluation: Evaluation) -> Iterator[PaperTable]:
         ("method", "promised %", "coverage %", "95 % int.", "classes", "single %"), tuple(rows),
         records_csv(SetRule, evaluation.conformal.rules),
     )  # fmt: skip
+    by_class = [
+        (
+            shown(one.name), wording.percent(one.promised), wording.percent(one.coverage),
+            wording.percent_interval(one.lower, one.upper), f"{one.mean_size:.3f}", wording.count(one.images),
+        )
+        for one in evaluation.conformal.classes
+        if one.method == "LAC"
+    ]  # fmt: skip
+    if by_class:
+        yield PaperTable(
+            "prediction_sets_by_class", "Prediction sets (LAC) on the test images of each class; what is promised is promised of all classes together.",
+            ("class", "promised %", "coverage %", "95 % int.", "classes", "images"), tuple(by_class),
+            records_csv(ClassCoverage, evaluation.conformal.classes),
+        )  # fmt: skip
