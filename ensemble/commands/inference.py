@@ -205,7 +205,7 @@ def cost(run: str, aggregator: Aggregator | None, trust_code: bool, as_json: boo
     """Measure what a prediction of a RUN takes on this machine: the whole vote, the single model that validation picks, the network on all rows.
 
     From images as bytes to probabilities, in one process; medians over about a second each. What is measured is kept with the run,
-    for its leaderboards: evaluate --all, report, card.
+    for its leaderboards, in place of what was measured more briefly at its end.
     """
     from ensemble.inference.cost import costs_text, machine, measure, to_store
     from ensemble.inference.trained import load_ensemble
