@@ -24,7 +24,6 @@ from ensemble.config.sweeping import load_sweep
 from ensemble.errors import ConfigError, DataError, StorageError
 from ensemble.evaluation.repeats import two_way_difference
 from ensemble.events import Event, RunFinished
-from ensemble.launch.upload import collect
 from ensemble.report.repeated import print_repeats, render_repeats
 from ensemble.results import repeated as repeated_module
 from ensemble.results.judging import judge
@@ -183,8 +182,6 @@ def test_doors_that_train_one_run_refuse_it(tmp_path: Path) -> None:
     (tmp_path / "some.yaml").write_text(json.dumps({**CONFIG, "repeats": 3}))
     with pytest.raises(ConfigError, match=r"repeats: a sweep trains every setting .* use seeds=N"):
         load_sweep(tmp_path / "some.yaml", ["training.lr=0.1,0.01"])
-    with pytest.raises(ConfigError, match="a submitted job is followed and fetched as one run"):
-        collect(tmp_path / "some.yaml")
     assert not (tmp_path / "some").exists()
     answer = call(tmp_path, "repeats=3", "--all")
     assert answer.exit_code == 2

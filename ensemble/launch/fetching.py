@@ -15,14 +15,16 @@ import binascii
 import contextlib
 import hashlib
 import json
+import re
 import shlex
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from ensemble.config.groups import NAME_PATTERN
 from ensemble.errors import ComputeError, ConfigError, StorageError
 from ensemble.launch import hand_over
 from ensemble.launch.dashboard import LOST, Cluster, short
@@ -32,7 +34,7 @@ from ensemble.storage.manifest import MANIFEST, Entry, Manifest, parse_manifest
 from ensemble.storage.remedies import unreadable
 from ensemble.storage.remote import LEFT, Mirror, is_address
 
-NAME_KEY, PLACE_KEY = "ensemble", "ensemble_output_dir"  # of a job's metadata
+NAME_KEY, PLACE_KEY, RUNS_KEY = "ensemble", "ensemble_output_dir", "ensemble_runs"  # of a job's metadata
 PART_BYTES = 256 * 2**20  # of one job, whose log on the head is a third longer
 TRIES = 3  # of a part whose line breaks
 QUIET_S = 20.0  # without a word, after which the head is asked whether it is there
@@ -42,8 +44,8 @@ _OF_A_DISK = ("file://", "local://")
 Tell = Callable[[str], None]
 
 
-def fetch(cluster: Cluster, job: str, folder: Path, tell: Tell, part_bytes: int = PART_BYTES) -> Path:
-    """Bring the run of a job that has ended into `folder`; returns its folder there.
+def fetch(cluster: Cluster, job: str, folder: Path, tell: Tell, part_bytes: int = PART_BYTES) -> list[Path]:
+    """Bring the runs of a job that has ended into `folder`, one but with repeats; returns their folders there.
 
     Raises ConfigError for a job that is none of ours or still runs, StorageError for a run that is not there or arrives
     damaged, ComputeError where the cluster does not answer; what has come is kept for the next call.
@@ -59,12 +61,23 @@ def fetch(cluster: Cluster, job: str, folder: Path, tell: Tell, part_bytes: int 
         raise ConfigError(
             f"the job {job} still runs; first wait for its end: {command('--follow', job, '--address', cluster.address, '--fetch', str(folder))}"
         )
-    target = folder / name
+    runs = [PurePosixPath(run) for run in json.loads(known.get(RUNS_KEY, json.dumps([name])))]
+    for run in runs:
+        if not 0 < len(run.parts) < 3 or not all(re.match(NAME_PATTERN, part) for part in run.parts):
+            raise ConfigError(
+                f"the job {job} says that its run lies at {str(run)!r}, and nothing of that name is written here; expected NAME, or NAME/NAME_seed0 with repeats"
+            )
+    return [_fetched(cluster, place.rstrip("/"), run, folder, tell, part_bytes) for run in runs]
+
+
+def _fetched(cluster: Cluster, place: str, run: PurePosixPath, folder: Path, tell: Tell, part_bytes: int) -> Path:
+    """A run that lies at `run` below the place, to the same below the folder."""
+    target = folder / run
     if is_address(place) and not place.startswith(_OF_A_DISK):
-        return _from_bucket(place, name, target)
+        return _from_bucket(f"{place}/{run.parent}" if run.parent.name else place, run.name, target)
     for beginning in _OF_A_DISK:
         place = place.removeprefix(beginning)
-    return _from_head(cluster, f"{place.rstrip('/')}/{name}", target, tell, part_bytes)
+    return _from_head(cluster, f"{place}/{run}", target, tell, part_bytes)
 
 
 def _from_bucket(address: str, name: str, target: Path) -> Path:

@@ -81,7 +81,7 @@ class Wish:
 @click.option(
     "--fetch",
     metavar="FOLDER",
-    help="Bring the run to FOLDER/NAME on this machine when the job has ended.",
+    help="Bring the run, or all of repeats=N, to FOLDER/NAME on this machine when the job has ended.",
 )
 @click.option("--job", metavar="JOB", help="With --fetch: a job that has ended.")
 @click.option(
@@ -164,7 +164,7 @@ def submission(
     import shlex
 
     from ensemble.launch import versions
-    from ensemble.launch.fetching import NAME_KEY, PLACE_KEY
+    from ensemble.launch.fetching import NAME_KEY, PLACE_KEY, RUNS_KEY
     from ensemble.launch.following import STOP_WAIT_S
 
     variables = {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), versions.VARIABLE: json.dumps(versions.here())}
@@ -176,7 +176,11 @@ def submission(
     return {
         "entrypoint": shlex.join(["python", "-m", "ensemble.launch.ray_job", upload.config, *overrides]),
         "runtime_env": environment,
-        "metadata": {NAME_KEY: upload.name, PLACE_KEY: upload.output_dir},
+        "metadata": {
+            NAME_KEY: upload.name,
+            PLACE_KEY: upload.output_dir,
+            RUNS_KEY: json.dumps(upload.runs),
+        },
     }
 
 
@@ -324,8 +328,15 @@ def _fetch(cluster: Cluster, job: str, folder: str | None) -> int:
     from ensemble.outside.paths import given_path
 
     assert folder is not None, "checked before"
-    path = fetch(cluster, job, given_path(folder, "--fetch"), _say)
-    _say(f"fetched: every file as its manifest says; for example: ensemble evaluate {path}")
+    paths = fetch(cluster, job, given_path(folder, "--fetch"), _say)
+    _say(f"fetched: every file as its manifest says; for example: ensemble evaluate {paths[0]}")
+    path = paths[0]
+    if len(paths) > 1:
+        from ensemble.report.repeated import write_repeats
+        from ensemble.results.repeated import judge_repeats
+
+        path = paths[0].parent
+        write_repeats(judge_repeats(paths, path.name), path)
     click.echo(visible(str(path)))
     return 0
 

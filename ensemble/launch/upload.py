@@ -31,6 +31,7 @@ from ensemble.errors import ConfigError
 from ensemble.outside import own_code
 from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
+from ensemble.run.repeats import run_name
 
 MOST_BYTES = 100 * 2**20  # Ray's dashboard takes no larger request
 DEFAULT_OUTPUT = "~/ensemble_runs"  # on the head, where a configuration leaves output_dir open
@@ -44,14 +45,15 @@ _OWN_FILE = re.compile(r"([A-Za-z_]\w*\.py):", re.ASCII)
 class Upload:
     """Files by the place they get in the job's folder, and what else the job is submitted with.
 
-    config: the place of the configuration. name, output_dir: of the run. there: what is looked for on the cluster, "key: path".
-    program: number of files of the program itself.
+    config: the place of the configuration. name, output_dir: of the run. runs: where the runs lie below output_dir, several with
+    repeats. there: what is looked for on the cluster, "key: path". program: number of files of the program itself.
     """
 
     files: Mapping[str, Path]
     config: str
     name: str
     output_dir: str
+    runs: tuple[str, ...]
     there: tuple[str, ...] = ()
     program: int = 0
 
@@ -73,11 +75,7 @@ def collect(
     models = [m for m in (values.get("model"), *(_of(group, "model") for group in _list(values.get("members")))) if m]
     elsewhere = [w for m in models if (w := _weights(m)) is not None and w.is_absolute()]
     if all(path.is_file() for path in elsewhere):
-        experiment = load_config(config, overrides).experiment  # all mistakes, before anything is sent
-        if experiment.repeats > 1:
-            raise ConfigError(
-                f"repeats is {experiment.repeats}, and a submitted job is followed and fetched as one run; submit each with its own seed=... and name=..., or use `ensemble train` with compute.ray_address"
-            )
+        load_config(config, overrides)  # all mistakes, before anything is sent
     beside = [Path(os.path.abspath(config))]  # noqa: PTH100 - links stay as they are
     for model in models:
         beside += _files_of_model(model, beside[0].parent)
@@ -93,7 +91,18 @@ def collect(
     files |= program
     _check_size(files)
     output_dir = values.get("output_dir")
-    return Upload(files, place, str(values["name"]), str(output_dir or DEFAULT_OUTPUT), tuple(there), len(program))
+    return Upload(
+        files, place, str(values["name"]), str(output_dir or DEFAULT_OUTPUT), _runs(values), tuple(there), len(program)
+    )
+
+
+def _runs(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where the runs of a configuration lie below its output_dir."""
+    name, repeats, seed = str(values["name"]), values.get("repeats"), values.get("seed")
+    if not isinstance(repeats, int) or repeats < 2:
+        return (name,)
+    first = seed if isinstance(seed, int) else 0
+    return tuple(f"{name}/{run_name(name, first + number)}" for number in range(repeats))
 
 
 def _values(config: Path, overrides: Sequence[str]) -> dict[str, Any]:

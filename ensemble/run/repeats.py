@@ -37,6 +37,11 @@ class RepeatsOutcome:
         return any(outcome.failures or outcome.ended_early for outcome in self.outcomes)
 
 
+def run_name(name: str, seed: int) -> str:
+    """What the run of a seed is called, in the folder `name`."""
+    return f"{name}_seed{seed}"
+
+
 def repeated(experiment: Experiment) -> tuple[Experiment, ...]:
     """The runs of an experiment: seeds one after the other, names that end in them, in a folder of the experiment's name.
 
@@ -44,7 +49,7 @@ def repeated(experiment: Experiment) -> tuple[Experiment, ...]:
     """
     found = []
     for seed in range(experiment.seed, experiment.seed + experiment.repeats):
-        name = f"{experiment.name}_seed{seed}"
+        name = run_name(experiment.name, seed)
         if re.match(NAME_PATTERN, name) is None:
             raise ConfigError(
                 f"name: {name}, a run of repeats={experiment.repeats}, is longer than 64 signs; give a shorter name=..."

@@ -74,6 +74,15 @@ def test_own_modules_and_weights_keep_their_places_to_each_other(here: Path, tmp
     assert moved.config == "configuration/configs/my.yaml"
 
 
+def test_the_runs_of_repeats_lie_in_a_folder_of_their_name(here: Path) -> None:
+    write(here / "my.yaml")
+    assert collect(Path("my.yaml")).runs == ("my",)
+    assert collect(Path("my.yaml"), ("repeats=2", "seed=3", "name=x")).runs == ("x/x_seed3", "x/x_seed4")
+    with staged(found := collect(Path("my.yaml"), ("repeats=2",))) as folder:
+        told = submission(found, folder, False, "2", ())["metadata"]
+    assert json.loads(told["ensemble_runs"]) == ["my/my_seed0", "my/my_seed1"]
+
+
 def test_a_file_of_class_names_travels_and_shards_are_the_cluster_s(here: Path) -> None:
     (here / "lists").mkdir()
     (here / "lists" / "classes.txt").write_text("rose\ntulip\n")
