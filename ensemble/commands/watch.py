@@ -36,8 +36,9 @@ def watch(run: str, once: bool) -> None:
     from ensemble.report.tables import print_evaluation
     from ensemble.results.judging import stored_evaluation
     from ensemble.results.line_costs import costs_of
+    from ensemble.storage.names import COST
 
-    with source.opened() as folder:
+    with source.opened((COST,)) as folder:
         evaluation = stored_evaluation(folder)[1]
         costs = costs_of(folder, evaluation)
     say()

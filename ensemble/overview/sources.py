@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,15 +44,18 @@ class Source:
         return is_address(self.place)
 
     @contextlib.contextmanager
-    def opened(self) -> Iterator[RunFolder]:
-        """The run, for reading. Raises StorageError where there is none, or its manifest cannot be believed."""
+    def opened(self, more: Sequence[str] = ()) -> Iterator[RunFolder]:
+        """The run, for reading. more: names of files that are looked at besides what a listing needs.
+
+        Raises StorageError where there is none, or its manifest cannot be believed.
+        """
         if not self.remote:
             yield RunFolder.read(Path(self.place))
             return
         there = RemoteFolder(self.place)
         with tempfile.TemporaryDirectory(prefix="ensemble-runs-") as folder:
             known = dict(zip((MANIFEST, EVENTS), there.now(), strict=True))
-            for name in READ:
+            for name in (*READ, *more):
                 if content := known[name] if name in known else there.read(name):
                     (Path(folder) / name).write_bytes(content)
             try:

@@ -109,13 +109,13 @@ def read_repeats(folder: Path) -> Repeated:
     where = folder / TABLE
     if not is_file(where):
         raise StorageError(
-            f"{folder}: holds no {TABLE}, so it is no folder of repeats; expected that of a training with repeats=N"
+            f"{folder}: holds no {TABLE}, so it is no folder of repeats; give that of a training with repeats=N"
         )
     try:
         found: Repeated = TypeAdapter(Repeated).validate_json(where.read_bytes())
     except (OSError, ValidationError) as error:
         raise StorageError(
-            f"{where}: damaged: {first_line(error)}; the same training with repeats=N writes it anew, and trains nothing again"
+            f"{where}: damaged: {first_line(error)}; start the same training with repeats=N again, which writes it anew and trains nothing"
         ) from error
     return found
 
