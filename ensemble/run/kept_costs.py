@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from ensemble.config import Experiment
 from ensemble.errors import EnsembleError
 from ensemble.evaluation.records import Evaluation
+from ensemble.events import Event, TaskStarted
 from ensemble.report.tables import leaderboard_csv
 from ensemble.results.judging import stored_evaluation
 from ensemble.results.line_costs import costs_of
@@ -52,6 +56,23 @@ def measure_costs(folder: RunFolder, experiment: Experiment, evaluation: Evaluat
         return str(error) or type(error).__name__
     _keep(folder, costs, evaluation)
     return ""
+
+
+def loading_meanwhile(emit: Callable[[Event], None], experiment: Experiment) -> Callable[[Event], None]:
+    """Events go on as they are. While workers train, a driver that only waits for them loads what measuring will need.
+
+    That takes a second or two, which the run would otherwise last longer. In the main thread alone: an import that two threads
+    share may find half a module.
+    """
+
+    wanted = experiment.evaluation.time_predictions
+
+    def heard(event: Event) -> None:
+        emit(event)
+        if wanted and isinstance(event, TaskStarted) and threading.current_thread() is threading.main_thread():
+            importlib.import_module("ensemble.inference.cost")  # and with it torch
+
+    return heard
 
 
 def _keep(folder: RunFolder, costs: CostFile, evaluation: Evaluation | None) -> None:

@@ -46,7 +46,7 @@ from ensemble.results.voters import Voters, load_voters
 from ensemble.run.driver import Driver, MakeExecutor
 from ensemble.run.environment import describe_environment
 from ensemble.run.first_plan import first_plan, kernels_in_words
-from ensemble.run.kept_costs import measure_costs
+from ensemble.run.kept_costs import loading_meanwhile, measure_costs
 from ensemble.run.set_voting import vote_on_sets
 from ensemble.run.wrong_images import keep_wrong_images
 from ensemble.storage import RunFolder
@@ -143,7 +143,7 @@ def run_ensemble(
             emit(notice)
         kept = {"baseline": bool(folder.config()["baseline"]), "controls": tuple(folder.config()["controls"])}
         experiment = experiment.model_copy(update=kept)
-        emit = _with_idle_options(emit, experiment, str(folder.plan()["device"]))
+        emit = loading_meanwhile(_with_idle_options(emit, experiment, str(folder.plan()["device"])), experiment)
         driver = train_members(experiment, dataset, split, folder, make_executor, emit, given, sets)
         failures = tuple(driver.failures.values())
         voters = load_voters(folder)
