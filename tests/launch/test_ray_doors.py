@@ -110,7 +110,7 @@ def test_a_stopped_job_can_be_resumed(address: str, tmp_path: Path) -> None:
         "num_members=2",
         "compute.checkpoint_every_s=0.5",
     ]
-    words += ["training.epochs=60", "data.max_train_rows=1000"]
+    words += ["training.epochs=250", "data.max_train_rows=1000"]  # more than a fast machine trains before the stop arrives
     command = [sys.executable, "-m", "ensemble.launch.submit", "configs/quickstart.yaml", "--address", address, *words]
     client = subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -126,11 +126,11 @@ def test_a_stopped_job_can_be_resumed(address: str, tmp_path: Path) -> None:
     assert client.returncode == 75, output
     assert "STOPPED" in output or "stopping" in output
     before = log.read_text().count("EpochFinished")
-    assert 0 < before < 120
+    assert 0 < before < 500
     assert list(kept.iterdir())
     done = submit(address, *words)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert log.read_text().count("EpochFinished") < before + 120  # it went on where the checkpoint was
+    assert log.read_text().count("EpochFinished") < before + 500  # it went on where the checkpoint was
 
 
 @pytest.mark.parametrize(

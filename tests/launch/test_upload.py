@@ -224,7 +224,8 @@ def test_nothing_secret_is_submitted(here: Path, monkeypatch: pytest.MonkeyPatch
     arguments = submission(collect(Path("my.yaml")), here, True, "2.60.0", ("seed=3",))
     assert CANARY not in json.dumps(arguments)
     assert arguments["entrypoint"] == "python -m ensemble.launch.ray_job my.yaml seed=3"
-    assert arguments["metadata"] == {"ensemble": "my", "ensemble_output_dir": "~/ensemble_runs"}
+    metadata = {"ensemble": "my", "ensemble_output_dir": "~/ensemble_runs", "ensemble_runs": '["my"]'}
+    assert arguments["metadata"] == metadata
     assert arguments["runtime_env"]["working_dir"] == str(here)
     packages = arguments["runtime_env"]["pip"]["packages"]
     assert packages == requirements("2.60.0")
