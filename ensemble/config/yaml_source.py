@@ -147,21 +147,21 @@ class _Builder:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark
             place = f"{self.where}:{mark.line + 1}:{mark.column + 1}" if mark else self.where
-            raise ConfigError(f"{place}: not valid YAML: {error.problem or error.context}") from error
+            raise ConfigError(f"{place}: not valid YAML: {error.problem or error.context}; correct it there") from error
         except yaml.reader.ReaderError as error:
             raise ConfigError(
                 f"{self.where}: a character that no YAML has (code {error.character!r}, place {error.position + 1}); remove it"
             ) from error
         except (yaml.YAMLError, ValueError, OverflowError) as error:  # such as an escape beyond all characters
-            raise ConfigError(f"{self.where}: not valid YAML: {error}") from error
+            raise ConfigError(f"{self.where}: not valid YAML: {error}; correct it") from error
         except RecursionError as error:
-            raise ConfigError(f"{self.where}: nested too deeply") from error
+            raise ConfigError(f"{self.where}: lists or sections nested too deeply; write the values out with fewer levels") from error
 
     def _build(self, node: yaml.Node, path: KeyPath) -> Any:
         self._nodes += 1
         place = f"{self.where}:{node.start_mark.line + 1}"
         if self._nodes > MAX_NODES:
-            raise ConfigError(f"{place}: more than {MAX_NODES:,} values after expanding aliases")
+            raise ConfigError(f"{place}: more than {MAX_NODES:,} values after expanding aliases (*NAME); use fewer, or write the values out")
         if node.tag != _UNTAGGED:
             raise ConfigError(f"{place}: the tag {node.tag} is not allowed; only plain values are read")
         self.lines.setdefault(path, node.start_mark.line + 1)

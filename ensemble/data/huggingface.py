@@ -132,11 +132,11 @@ class HuggingFace(OwnPictures):
                     )
                 chosen[part] = name
         if wrong := [name for name in chosen.values() if name not in splits]:
-            raise DataError(f"data.split_map: no split {few(wrong)}; found {few(list(splits))}")
+            raise DataError(f"data.split_map: found {few(wrong)}; expected splits of the set: {few(list(splits))}")
         if "train" not in chosen:
-            raise DataError(f"data.split_map: no part is to train on; found the splits {few(list(splits))}")
+            raise DataError(f"data.split_map: no split is the part train; give it one of {few(list(splits))}, such as {{train: {next(iter(splits))}}}")
         if empty := [name for name in chosen.values() if not len(splits[name])]:
-            raise DataError(f"{shown(self.path)}: no rows in the split {few(empty)}")
+            raise DataError(f"{shown(self.path)}: no rows in the split {few(empty)}; leave it out of data.split_map")
         if "test" in chosen and self.test_fraction is not None:
             raise DataError(
                 f"data.test_fraction: found {self.test_fraction}, but the split {chosen['test']} is the test part; remove one"
@@ -169,7 +169,7 @@ class HuggingFace(OwnPictures):
         values = sorted(set(training), key=lambda value: (isinstance(value, str), value))
         number = {value: k for k, value in enumerate(values)}
         if strange := sorted({str(value) for value in found if value not in number}):
-            raise DataError(f"{shown(self.path)}: column {self.label_column}: {few(strange)} are no training classes")
+            raise DataError(f"{shown(self.path)}: column {self.label_column}: found {few(strange)}, which no row of the training split has; expected classes of the training split")
         return np.array([number[value] for value in found], np.int64), tuple(map(str, values))
 
     def _pictures(self, name: str, split: Any) -> tuple[str, Any]:
@@ -221,7 +221,7 @@ class SplitPictures:
             return decode(stored["bytes"], where)
         if stored.get("path"):
             return decode(Path(stored["path"]), where)
-        raise DataError(f"{where}: there is no picture (column {self.column})")
+        raise DataError(f"{where}: there is no picture (column {self.column}); expected one in every row")
 
     def digest(self) -> str:
         """See Pictures: names, sizes and times of the data set's own files."""

@@ -185,7 +185,7 @@ def _text(path: Path, content: bytes, delimiter: str) -> tuple[list[str], list[S
     try:
         lines: list[Sequence[Any]] = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
-        raise DataError(f"{shown(path)}: cannot be read as a table: {error}") from error
+        raise DataError(f"{shown(path)}: cannot be read as a table: {error}; correct that line") from error
     if not lines:
         raise DataError(f"{shown(path)}: found an empty file; expected {EXPECTED}")
     names, rows = [str(name).strip() for name in lines[0]], [line for line in lines[1:] if line]

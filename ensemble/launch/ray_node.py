@@ -81,7 +81,7 @@ def free_port(address: str) -> int:
             free.bind((address, 0))
         except OSError as error:
             raise ComputeError(
-                f"{address} (ENSEMBLE_HEAD_ADDRESS?) is no address of {socket.gethostname()}, the job's first node: {error.strerror}"
+                f"{address} (ENSEMBLE_HEAD_ADDRESS?) is no address of {socket.gethostname()}, the job's first node: {error.strerror}; give one that it has, or leave ENSEMBLE_HEAD_ADDRESS out"
             ) from error
         return int(free.getsockname()[1])
 
@@ -161,7 +161,9 @@ class Node:
                 click.echo(
                     f"{name_of_node()}: Ray has ended here with {code} and is started again: {_end_of(said)}", err=True
                 )
-            raise ComputeError(f"{name_of_node()}: Ray has ended here with {code}: {_end_of(said)}")
+            raise ComputeError(
+                f"{name_of_node()}: Ray has ended here with {code}; correct what it says and submit the job again: {_end_of(said)}"
+            )
         finally:
             kill_descendants()
             shutil.rmtree(folder, ignore_errors=True)
@@ -258,7 +260,7 @@ def wait_for_nodes(words: Sequence[str]) -> int:
             return 0
         if time.monotonic() > deadline:
             raise ComputeError(
-                f"of the job's {len(names)} nodes {len(names) - len(missing)} have joined the Ray cluster at {address} within {patience_s:g} s ({WITHIN}); missing: {', '.join(missing)}. What they said stands above in the job's log"
+                f"of the job's {len(names)} nodes {len(names) - len(missing)} have joined the Ray cluster at {address} within {patience_s:g} s ({WITHIN}); missing: {', '.join(missing)}. What they said stands above in the job's log; correct that, or raise {WITHIN}"
             )
         time.sleep(0.5)
 

@@ -61,8 +61,8 @@ class LibraryNetwork(Network):
 
     def _unknown(self, known: Sequence[str], where: str) -> ConfigError:
         near = difflib.get_close_matches(self.architecture, known, 5, 0.5)
-        hint = f"; near it: {', '.join(near)}" if near else ""
-        return ConfigError(f"model.architecture = {self.architecture!r}: {where} has no such network{hint}")
+        hint = f"near it: {', '.join(near)}" if near else f"expected one of its {len(known):,}"
+        return ConfigError(f"model.architecture = {self.architecture!r}: {where} has no such network; {hint}")
 
 
 @register_network

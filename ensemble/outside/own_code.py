@@ -105,7 +105,7 @@ def _parsed(text: str, path: Path) -> ast.Module:
         return ast.parse(text, str(path))
     except (SyntaxError, ValueError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise ConfigError(f"{path}{line}: is no Python: {getattr(error, 'msg', error)}") from error
+        raise ConfigError(f"{path}{line}: is no Python: {getattr(error, 'msg', error)}; correct it") from error
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:
@@ -124,18 +124,18 @@ def find(code: Mapping[str, str], path: str, key: str = "model.path") -> Callabl
     """
     file, name = parsed_path(path) or ("", "")
     if file not in code:
-        raise ConfigError(f"{key} = {path!r}: the run holds no text of that file")
+        raise ConfigError(f"{key} = {path!r}: the run holds no text of that file; expected one of {', '.join(code) or 'none'}")
     try:
         with beside_each_other(code):
             module = importlib.import_module(file.removesuffix(".py"))
     except Exception as error:  # the code is not ours
-        raise ConfigError(f"{key} {path}: executing the file failed: {told(error, code)}") from error
+        raise ConfigError(f"{key} {path}: executing the file failed: {told(error, code)}; correct it there") from error
     made = getattr(module, name, None)
     if not callable(made):
         known = ", ".join(
             sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         )
-        raise ConfigError(f"{key} {path}: there is no such class or function in {file}; it has {known or 'none'}")
+        raise ConfigError(f"{key} {path}: there is no such class or function in {file}; expected one of those it has: {known or 'none'}")
     result: Callable[..., Any] = made
     return result
 

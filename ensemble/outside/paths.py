@@ -29,7 +29,7 @@ def given_path(text: str | os.PathLike[str], what: str) -> Path:
     if not written.strip():
         raise ConfigError(f"{what}: found an empty path; expected the name of a file or folder")
     if "\0" in written:
-        raise ConfigError(f"{what}: {written!r} holds a null character, which no path can have")
+        raise ConfigError(f"{what}: {written!r} holds a null character, which no path can have; leave it out")
     try:
         path = Path(written).expanduser()
     except RuntimeError as error:

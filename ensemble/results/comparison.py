@@ -157,7 +157,7 @@ def _file(path: Path) -> _Source:
         with open_regular(path, f"probabilities as {path.suffix}") as file:
             probs, labels = {".npz": _npz, ".npy": _npy, ".csv": _csv}[path.suffix](path, file)
     except FileNotFoundError as error:
-        raise DataError(f"compare: no file {path}") from error
+        raise DataError(f"compare: no file {path}; expected a run, a run and its member (RUN:3), or a file of probabilities (.npz, .npy, .csv)") from error
     except DataError:
         raise
     except Exception as error:  # damaged files make numpy raise nearly anything, MemoryError among it
@@ -253,7 +253,7 @@ def _labels_file(path: Path) -> IntArray:
             loaded = np.load(file, allow_pickle=False)
             labels = loaded["test_labels"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except FileNotFoundError as error:
-        raise DataError(f"--labels: no file {path}") from error
+        raise DataError(f"--labels: no file {path}; expected the true classes of the images as .npy or .npz") from error
     except DataError:
         raise
     except Exception as error:  # as above

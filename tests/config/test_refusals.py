@@ -24,7 +24,7 @@ def refused(folder: Path, text: str, *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (f"{GOOD}name: {'[' * 5000}", "mine.yaml: nested too deeply"),
+        (f"{GOOD}name: {'[' * 5000}", "mine.yaml: lists or sections nested too deeply"),
         (f'{GOOD}name: "a\\ud800"\n', "half of a character"),
         (f"{GOOD}training: {{lr: 0.{'1' * 5000}}}\n", "a number of 5,002 signs; expected at most"),
     ],
