@@ -132,7 +132,7 @@ class PictureReader:
             try:
                 decoded = decode(rows[first + place])
                 if decoded.extremes is None:
-                    images[place] = self._fitted(decoded, self._given)
+                    self._fit(decoded, self._given, images[place])
                 elif decoded.extremes.floats:  # wide ones wait for the rule
                     check_floats(decoded.extremes, self._given.value_range, decoded.name)
                 extremes = decoded.extremes and [decoded.extremes.low, decoded.extremes.high, decoded.extremes.floats]
@@ -182,13 +182,13 @@ class PictureReader:
         """Fill the places that waited for the rule."""
 
         def second(place: int) -> None:
-            reading.images_NCHW[place] = self._fitted(decode(reading.rows[place]), rule)
+            self._fit(decode(reading.rows[place]), rule, reading.images_NCHW[place])
 
         places = [place for place, row in enumerate(reading.rows) if row in reading.wide]
         in_threads(second, places, "reading pictures of more than 8 bits")
 
-    def _fitted(self, decoded: Decoded, rule: PixelRule) -> ByteArray:
-        return fitted(plain(decoded, rule), self._channels, self._size, rule)
+    def _fit(self, decoded: Decoded, rule: PixelRule, image_CHW: ByteArray) -> None:
+        fitted(plain(decoded, rule), self._channels, self._size, rule, out=image_CHW)
 
 
 class Every(Protocol):

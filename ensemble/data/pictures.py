@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from warnings import catch_warnings, filterwarnings
@@ -38,6 +39,7 @@ FORMATS = {
 SUFFIXES = frozenset(FORMATS)
 ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258
 AS_IS = PixelRule()
+_UNSCALED = list(range(256))
 # Pillow keeps the upper byte of 16-bit colours. Unpacked in the other byte order the same file gives the lower bytes.
 _OTHER_ORDER = {
     f"{mode};16{order}": f"{mode};16{other}"
@@ -274,11 +276,11 @@ def plain(decoded: Decoded, rule: PixelRule | None) -> Image:
 def _plain_bytes(picture: Image, rule: PixelRule) -> Image:
     from PIL import Image
 
-    scale = list(rule.to_bytes(np.arange(256, dtype=np.uint8)))
-    scaled = scale != list(range(256))
+    scale = _scale(rule)
+    scaled = scale != _UNSCALED
     if not _has_alpha(picture):
         grey = picture.mode in ("1", "L")
-        opaque = picture.convert("L" if grey else "RGB")
+        opaque = _in_mode(picture, "L" if grey else "RGB")
         return opaque.point(scale * (1 if grey else 3)) if scaled else opaque
     full = picture.convert("RGBA")
     if scaled:
@@ -288,6 +290,17 @@ def _plain_bytes(picture: Image, rule: PixelRule) -> Image:
     alpha = np.asarray(full.getchannel("A"), np.float64) / 255
     ground = _ground(rule, np.asarray(full.convert("L")), alpha)
     return Image.alpha_composite(Image.new("RGBA", full.size, ground), full).convert("RGB")
+
+
+@lru_cache(16)
+def _scale(rule: PixelRule) -> list[int]:
+    """What each of the 256 levels becomes."""
+    return [int(level) for level in rule.to_bytes(np.arange(256, dtype=np.uint8))]
+
+
+def _in_mode(picture: Image, mode: str) -> Image:
+    """The picture itself where it is of that mode: Pillow would copy it."""
+    return picture if picture.mode == mode else picture.convert(mode)
 
 
 def _ground(rule: PixelRule, levels: ByteArray, alpha_HW: DoubleArray) -> str:
@@ -315,7 +328,12 @@ def _by_brightness(decoded: Decoded) -> Image:
 
 
 def fitted(
-    picture: Image, channels: int, size: tuple[int, int], rule: PixelRule | None = AS_IS, inverted: bool = False
+    picture: Image,
+    channels: int,
+    size: tuple[int, int],
+    rule: PixelRule | None = AS_IS,
+    inverted: bool = False,
+    out: ByteArray | None = None,
 ) -> ByteArray:
     """The picture as uint8 [C, H, W], brought to `size` (height, width) as the rule's `resize` says; bilinear.
 
@@ -326,13 +344,13 @@ def fitted(
 
     picture: of mode L or RGB, or any that Pillow converts to them. channels: 1 for grey, 3 for RGB. rule: None for a run
     of an earlier version, which cropped. inverted: the caller turns dark and light round afterwards, so bars are the
-    opposite of the ground.
+    opposite of the ground. out: [C, H, W], where the pixels go and what is returned.
     """
     from PIL import Image, ImageOps
 
     height, width = size
     resize = "crop" if rule is None else rule.resize
-    converted = picture.convert("L" if channels == 1 else "RGB")
+    converted = _in_mode(picture, "L" if channels == 1 else "RGB")
     if converted.size != (width, height):
         if resize == "squash":
             converted = converted.resize((width, height), Image.Resampling.BILINEAR)
@@ -341,8 +359,10 @@ def fitted(
             converted = _padded(converted, width, height, _is_white(converted, rule) != inverted)
         else:
             converted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(converted, np.uint8)
-    return np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1))
+    image_CHW = np.empty((channels, height, width), np.uint8) if out is None else out
+    for channel, band in enumerate(converted.getbands()):  # a band at a time: half the time of an array of colours and its transpose
+        image_CHW[channel] = np.frombuffer(converted.tobytes("raw", band), np.uint8).reshape(height, width)
+    return image_CHW
 
 
 def _padded(picture: Image, width: int, height: int, white: bool) -> Image:
