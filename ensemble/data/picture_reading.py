@@ -32,6 +32,7 @@ from ensemble.types import ByteArray
 
 COLOURS = 3  # channels without data.channels
 WAITING = 16  # pictures that are fetched at a time
+GROUP = 16  # pictures that a thread decodes before it asks for more
 FEW_LEVELS = 48  # of 256: less than so many say that most of the range is empty
 
 T = TypeVar("T")
@@ -209,12 +210,17 @@ def threads(what: str, total: int, waiting: bool = False) -> Iterator[Every]:
     with quiet_decoding(), working(what, total) as done, ThreadPoolExecutor(max_workers=workers) as pool:
 
         def every(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-            def and_count(item: T) -> R:
-                result = function(item)
-                done()
-                return result
+            def and_count(some: Sequence[T]) -> list[R]:
+                results = []
+                for item in some:
+                    results.append(function(item))
+                    done()
+                return results
 
-            return list(pool.map(and_count, items))
+            # Handed out in groups, since a thread costs a small picture's time to be woken; of those waited for one by one.
+            group = 1 if waiting else max(1, min(GROUP, len(items) // (4 * workers)))
+            groups = [items[start : start + group] for start in range(0, len(items), group)]
+            return [result for results in pool.map(and_count, groups) for result in results]
 
         yield every
 
