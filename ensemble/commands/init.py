@@ -44,7 +44,9 @@ def init(source: str, out: Path | None) -> None:
     except FileExistsError as error:
         raise ConfigError(f"{target}: is there already; give another name by --out, or remove it") from error
     except OSError as error:
-        raise ConfigError(f"{target}: cannot be written: {error.strerror or error}; give another place by --out") from error
+        raise ConfigError(
+            f"{target}: cannot be written: {error.strerror or error}; give another place by --out"
+        ) from error
     _write_schema(target.parent / FILE)
     for note in found.notes:
         say(f"note: {note}", err=True)

@@ -155,13 +155,17 @@ class _Builder:
         except (yaml.YAMLError, ValueError, OverflowError) as error:  # such as an escape beyond all characters
             raise ConfigError(f"{self.where}: not valid YAML: {error}; correct it") from error
         except RecursionError as error:
-            raise ConfigError(f"{self.where}: lists or sections nested too deeply; write the values out with fewer levels") from error
+            raise ConfigError(
+                f"{self.where}: lists or sections nested too deeply; write the values out with fewer levels"
+            ) from error
 
     def _build(self, node: yaml.Node, path: KeyPath) -> Any:
         self._nodes += 1
         place = f"{self.where}:{node.start_mark.line + 1}"
         if self._nodes > MAX_NODES:
-            raise ConfigError(f"{place}: more than {MAX_NODES:,} values after expanding aliases (*NAME); use fewer, or write the values out")
+            raise ConfigError(
+                f"{place}: more than {MAX_NODES:,} values after expanding aliases (*NAME); use fewer, or write the values out"
+            )
         if node.tag != _UNTAGGED:
             raise ConfigError(f"{place}: the tag {node.tag} is not allowed; only plain values are read")
         self.lines.setdefault(path, node.start_mark.line + 1)

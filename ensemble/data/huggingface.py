@@ -134,7 +134,9 @@ class HuggingFace(OwnPictures):
         if wrong := [name for name in chosen.values() if name not in splits]:
             raise DataError(f"data.split_map: found {few(wrong)}; expected splits of the set: {few(list(splits))}")
         if "train" not in chosen:
-            raise DataError(f"data.split_map: no split is the part train; give it one of {few(list(splits))}, such as {{train: {next(iter(splits))}}}")
+            raise DataError(
+                f"data.split_map: no split is the part train; give it one of {few(list(splits))}, such as {{train: {next(iter(splits))}}}"
+            )
         if empty := [name for name in chosen.values() if not len(splits[name])]:
             raise DataError(f"{shown(self.path)}: no rows in the split {few(empty)}; leave it out of data.split_map")
         if "test" in chosen and self.test_fraction is not None:
@@ -169,7 +171,9 @@ class HuggingFace(OwnPictures):
         values = sorted(set(training), key=lambda value: (isinstance(value, str), value))
         number = {value: k for k, value in enumerate(values)}
         if strange := sorted({str(value) for value in found if value not in number}):
-            raise DataError(f"{shown(self.path)}: column {self.label_column}: found {few(strange)}, which no row of the training split has; expected classes of the training split")
+            raise DataError(
+                f"{shown(self.path)}: column {self.label_column}: found {few(strange)}, which no row of the training split has; expected classes of the training split"
+            )
         return np.array([number[value] for value in found], np.int64), tuple(map(str, values))
 
     def _pictures(self, name: str, split: Any) -> tuple[str, Any]:

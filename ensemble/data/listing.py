@@ -207,7 +207,9 @@ class Listing:
             )
         for section, rows in self.of_section():
             if all(row in faults for row in rows):
-                raise DataError(f"{section.where}: none of its pictures can be read; repair or remove them. The first: {found[0]}")
+                raise DataError(
+                    f"{section.where}: none of its pictures can be read; repair or remove them. The first: {found[0]}"
+                )
 
     def account(
         self, faults: Mapping[int, str], decoding: Sequence[Remark], test_rows: int, duplicates: Mapping[str, IntArray]

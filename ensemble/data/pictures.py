@@ -360,7 +360,9 @@ def fitted(
         else:
             converted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
     image_CHW = np.empty((channels, height, width), np.uint8) if out is None else out
-    for channel, band in enumerate(converted.getbands()):  # a band at a time: half the time of an array of colours and its transpose
+    for channel, band in enumerate(
+        converted.getbands()
+    ):  # a band at a time: half the time of an array of colours and its transpose
         image_CHW[channel] = np.frombuffer(converted.tobytes("raw", band), np.uint8).reshape(height, width)
     return image_CHW
 

@@ -70,7 +70,9 @@ def look_at(pictures: Sequence[Callable[[], Decoded]]) -> Look:
     good = [each for each in found if isinstance(each, Decoded)]
     bad = [each for each in found if isinstance(each, DataError)]
     if not good:
-        raise DataError(f"none of {len(found)} pictures looked at could be read; repair or remove them. The first: {bad[0]}")
+        raise DataError(
+            f"none of {len(found)} pictures looked at could be read; repair or remove them. The first: {bad[0]}"
+        )
     notes = []
     if bad:
         notes.append(

@@ -36,7 +36,9 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         digest.update(content)
         values.update(_safetensors(file, content) if file.suffix == ".safetensors" else _saved(file, content))
     if sha256 is not None and digest.hexdigest() != sha256:
-        raise ConfigError(f"model.weights: {path}: is another file than it was when the configuration was read; start again, or put the former file back")
+        raise ConfigError(
+            f"model.weights: {path}: is another file than it was when the configuration was read; start again, or put the former file back"
+        )
     tensors = unwrapped({str(name): value for name, value in values.items() if _is_tensor(value)})
     for name, tensor in tensors.items():
         if odd := _odd(tensor):
@@ -51,7 +53,9 @@ def _content(path: Path) -> bytes:
         with open_regular(path) as file:
             return file.read()
     except OSError as error:
-        raise ConfigError(f"model.weights: {path}: cannot be read: {error.strerror}; give a file that this user may read") from error
+        raise ConfigError(
+            f"model.weights: {path}: cannot be read: {error.strerror}; give a file that this user may read"
+        ) from error
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -84,7 +88,9 @@ def _safetensors(path: Path, content: bytes) -> Mapping[str, Any]:
     try:
         tensors: dict[str, Any] = load(content)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise ConfigError(f"model.weights: {path}: is no whole safetensors file: {error}; fetch or write it again") from error
+        raise ConfigError(
+            f"model.weights: {path}: is no whole safetensors file: {error}; fetch or write it again"
+        ) from error
     return tensors
 
 

@@ -124,7 +124,9 @@ def find(code: Mapping[str, str], path: str, key: str = "model.path") -> Callabl
     """
     file, name = parsed_path(path) or ("", "")
     if file not in code:
-        raise ConfigError(f"{key} = {path!r}: the run holds no text of that file; expected one of {', '.join(code) or 'none'}")
+        raise ConfigError(
+            f"{key} = {path!r}: the run holds no text of that file; expected one of {', '.join(code) or 'none'}"
+        )
     try:
         with beside_each_other(code):
             module = importlib.import_module(file.removesuffix(".py"))
@@ -135,7 +137,9 @@ def find(code: Mapping[str, str], path: str, key: str = "model.path") -> Callabl
         known = ", ".join(
             sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         )
-        raise ConfigError(f"{key} {path}: there is no such class or function in {file}; expected one of those it has: {known or 'none'}")
+        raise ConfigError(
+            f"{key} {path}: there is no such class or function in {file}; expected one of those it has: {known or 'none'}"
+        )
     result: Callable[..., Any] = made
     return result
 

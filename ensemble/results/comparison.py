@@ -157,7 +157,9 @@ def _file(path: Path) -> _Source:
         with open_regular(path, f"probabilities as {path.suffix}") as file:
             probs, labels = {".npz": _npz, ".npy": _npy, ".csv": _csv}[path.suffix](path, file)
     except FileNotFoundError as error:
-        raise DataError(f"compare: no file {path}; expected a run, a run and its member (RUN:3), or a file of probabilities (.npz, .npy, .csv)") from error
+        raise DataError(
+            f"compare: no file {path}; expected a run, a run and its member (RUN:3), or a file of probabilities (.npz, .npy, .csv)"
+        ) from error
     except DataError:
         raise
     except Exception as error:  # damaged files make numpy raise nearly anything, MemoryError among it

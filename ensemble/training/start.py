@@ -89,7 +89,9 @@ def _frozen(model: Network, image_shape: ImageShape, num_classes: int) -> frozen
         return frozenset(names) - head_of(model, image_shape, num_classes)
     frozen = frozenset(name for pattern in model.freeze for name in _fitting(pattern, names))
     if frozen.issuperset(name for name, _ in network.named_parameters()):
-        raise ConfigError(f"model.freeze: {', '.join(model.freeze)} fits every weight; nothing would be trained: leave out the patterns of what is to be trained, or use freeze: backbone")
+        raise ConfigError(
+            f"model.freeze: {', '.join(model.freeze)} fits every weight; nothing would be trained: leave out the patterns of what is to be trained, or use freeze: backbone"
+        )
     return frozen
 
 

@@ -190,7 +190,9 @@ def _without_gradient(network: nn.Module, images: Tensor) -> list[str]:
     try:
         answer.square().sum().backward()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
-        raise ConfigError(f"the network has no way back from its answer to its weights, which training needs (detach, no_grad and in-place changes cut it off): {first_line(error)}") from error
+        raise ConfigError(
+            f"the network has no way back from its answer to its weights, which training needs (detach, no_grad and in-place changes cut it off): {first_line(error)}"
+        ) from error
     return [
         name for name, parameter in network.named_parameters() if parameter.requires_grad and parameter.grad is None
     ]

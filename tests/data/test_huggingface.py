@@ -142,7 +142,10 @@ def test_trains_and_resumes(home: Path) -> None:
         ({"image_column": "img"}, r"split train: no column 'img' \(data\.image_column\); found image, label"),
         ({"label_column": "kind"}, r"split train: no column 'kind' \(data\.label_column\)"),
         ({"image_column": "label"}, r"column label: found ClassLabel.*expected pictures"),
-        ({"split_map": {"train": "tran"}}, r"data\.split_map: found tran; expected splits of the set: train, validation, test"),
+        (
+            {"split_map": {"train": "tran"}},
+            r"data\.split_map: found tran; expected splits of the set: train, validation, test",
+        ),
         ({"split_map": {"test": "test"}}, r"data\.split_map: no split is the part train"),
         ({"test_fraction": 0.2}, r"data\.test_fraction: found 0\.2, but the split test is the test part"),
         ({"path": "owner/none"}, r"data\.path: owner/none cannot be opened as a data set"),

@@ -110,7 +110,10 @@ def test_a_stopped_job_can_be_resumed(address: str, tmp_path: Path) -> None:
         "num_members=2",
         "compute.checkpoint_every_s=0.5",
     ]
-    words += ["training.epochs=250", "data.max_train_rows=1000"]  # more than a fast machine trains before the stop arrives
+    words += [
+        "training.epochs=250",
+        "data.max_train_rows=1000",
+    ]  # more than a fast machine trains before the stop arrives
     command = [sys.executable, "-m", "ensemble.launch.submit", "configs/quickstart.yaml", "--address", address, *words]
     client = subprocess.Popen(
         command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
