@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,19 +50,20 @@ def choose_votes(
     One member alone gets only that; more than MOST_FEATURES members x classes are not stacked. Raises PeekingError for test votes.
     """
     require_choosable(votes)
-    chosen = [_vote_temperature(votes, aggregator, weights_M)]
-    if votes.num_members > 1:
-        greedy = greedy_selection(votes, seed)
-        chosen = [
-            _weighted("greedy selection", greedy, votes),
-            _weighted("weights by validation log loss", likelihood_weights(votes), votes),
-            _member_temperatures(votes),
-            *chosen,
-        ]
-        # Folds of less than a row cannot be held out.
-        if votes.num_rows >= FOLDS and votes.num_members * votes.num_classes <= MOST_FEATURES:
-            chosen.append(_stacking(votes, seed))
-    return chosen
+    if votes.num_members == 1:
+        return [_vote_temperature(votes, aggregator, weights_M)]
+    ways: list[Callable[[], ChosenVote]] = [
+        lambda: _weighted("greedy selection", greedy_selection(votes, seed), votes),
+        lambda: _weighted("weights by validation log loss", likelihood_weights(votes), votes),
+        lambda: _member_temperatures(votes),
+        lambda: _vote_temperature(votes, aggregator, weights_M),
+    ]
+    # Folds of less than a row cannot be held out.
+    if votes.num_rows >= FOLDS and votes.num_members * votes.num_classes <= MOST_FEATURES:
+        ways.append(lambda: _stacking(votes, seed))
+    # Beside each other, the longest first: numpy leaves the interpreter to the others while it computes.
+    with ThreadPoolExecutor() as pool:
+        return [begun.result() for begun in reversed([pool.submit(way) for way in reversed(ways)])]
 
 
 def no_better_than_guessing(votes: SplitVotes) -> IntArray:

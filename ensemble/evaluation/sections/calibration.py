@@ -51,6 +51,7 @@ class Calibration(Record):
 @register_section
 class CalibrationSection(EvaluationSection[Calibration]):
     name, title, record = "calibration", "Calibration", Calibration
+    beside = True
 
     def compute(self, votes: JudgedVotes, _chosen: Any) -> Calibration:
         vote, labels_N = votes.vote, votes.test.labels_N
