@@ -5,7 +5,7 @@
 # make check        lint, types, layers
 # make docs         the documentation as a site, build/docs/index.html; a warning is an error
 # make coverage     which lines the quick tests reach, as a table
-# make benchmark    our speed beside Ensemble-PyTorch's (needs the benchmark extra, installed on demand)
+# make benchmark    our speed beside torch-uncertainty, Ensemble-PyTorch, torch.func and a loop by hand (build/peers, installed on demand)
 # make benchmarks   that and every other claim of speed; refreshes docs/results/speed.md
 
 PYTHON ?= python3
@@ -72,10 +72,11 @@ format: install
 	$(BIN)/ruff format .
 
 benchmark: install
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps torchensemble==0.2.0
-	$(BIN)/python -m benchmarks.against_ensemble_pytorch
+	$(BIN)/python -m benchmarks.peers
 
 benchmarks: benchmark
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps torchensemble==0.2.0
+	$(BIN)/python -m benchmarks.against_ensemble_pytorch
 	$(BIN)/python -m benchmarks.speed
 
 requirements: install

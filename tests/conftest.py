@@ -96,6 +96,7 @@ SLOW = (
     "test_gpu_benchmark_runner",
     "test_mapped_runs",
     "test_predictions",
+    "test_peers",
     "test_preloaded",
     "test_python_entrance",
     "test_repeats",
