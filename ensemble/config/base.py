@@ -80,8 +80,8 @@ class Part(Section):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         if not cls.stands_for_all():
             return handler(schema)
-        cls.registry.all()
-        return handler(_union(tuple(cls.choices())).core_schema)
+        names = sorted(name for choice in cls.choices() for name in choice.names())
+        return {"anyOf": [{"enum": names}, handler(_union(tuple(cls.choices())).core_schema)]}
 
 
 def made_by(make: Callable[[Any], Any]) -> CoreSchema:

@@ -63,6 +63,20 @@ def _kind_of(path: KeyPath, _registered: int) -> Kind:
     return "text" if texts and all(a in texts or a is type(None) for a in found) else "yaml"
 
 
+def named_in_full(value: Any, path: KeyPath = ()) -> Any:
+    """A configuration's values with every section that is given by its name alone, such as `model: cnn`, as one with that name."""
+    if isinstance(value, dict):
+        return {key: named_in_full(inner, (*path, key)) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return tuple(named_in_full(inner, (*path, number)) for number, inner in enumerate(value))
+    return {"name": value} if isinstance(value, str) and _is_chosen_by_name(path, Part.registered) else value
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_chosen_by_name(path: KeyPath, _registered: int) -> bool:
+    return any(is_section(a) and issubclass(a, Part) and a.names() for a in annotated(path) if path)
+
+
 def dotted(key: str) -> KeyPath:
     """The path of a dotted key; entries of lists by their numbers."""
     return tuple(int(part) if part.isascii() and part.isdigit() else part for part in key.split("."))

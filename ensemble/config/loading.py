@@ -20,7 +20,7 @@ from ensemble.config.base import Part
 from ensemble.config.data import DataConfig
 from ensemble.config.effects import contradictions
 from ensemble.config.explain import explain
-from ensemble.config.keys import dotted, kind_of
+from ensemble.config.keys import dotted, kind_of, named_in_full
 from ensemble.config.network import Network
 from ensemble.config.schema import Experiment, FailureConfig, SetConfig
 from ensemble.config.secrets import names_secret, secret_in
@@ -81,7 +81,7 @@ def parse_experiment(
     folder: where files are looked for that the configuration names beside it; without it the working directory.
     """
     places = places or {}
-    values = _completed(values, folder)
+    values = _completed(named_in_full(values), folder)
     mistakes = _secrets(values, where, places) or _bad_paths(values, where, places)
     if mistakes:
         raise ConfigError("\n".join(mistakes))
@@ -258,6 +258,11 @@ def apply_override(values: dict[str, Any], places: dict[KeyPath, str], override:
     if any(names_secret(str(part)) for part in path):
         raise ConfigError(f"{where} {_BELONGS_ELSEWHERE}")
     value = parse_value(text, where, kind_of(path), lambda inner: kind_of((*path, *inner)))
+    within = [known for known in places if known[: len(path)] == path and places[known] == COMMAND_LINE]
+    if within and path not in within:
+        raise ConfigError(
+            f"{where}: replaces the whole section, and with it {'.'.join(map(str, within[0]))}, which stands before it on the command line; write {key.strip()} first"
+        )
     put(values, places, path, value, where, COMMAND_LINE)
 
 

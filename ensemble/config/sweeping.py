@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ensemble.config.keys import dotted, kind_of
+from ensemble.config.keys import dotted, kind_of, named_in_full
 from ensemble.config.loading import apply_override, parse_experiment
 from ensemble.config.method import MethodSection
 from ensemble.config.one_spelling import one_spelling
@@ -139,6 +139,7 @@ def load_sweep(path: Path, words: Sequence[str], draw: int | None = None) -> Swe
         else:
             apply_override(values, places, word)
             axes.pop(key, None)
+    values = named_in_full(values)
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
         raise ConfigError(f"seeds: expected a whole number of at least 1, found {seeds!r}")
     if not axes:

@@ -23,7 +23,7 @@ from typing import Any
 import ensemble
 from ensemble.config import load_config, weights_file
 from ensemble.config.data import DataConfig
-from ensemble.config.keys import kind_of
+from ensemble.config.keys import kind_of, named_in_full
 from ensemble.config.loading import apply_override
 from ensemble.config.shipped import find_configuration
 from ensemble.config.yaml_source import read_yaml
@@ -110,7 +110,7 @@ def _values(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
     values = {"name": config.stem, **read_yaml(config, kind_of).values}
     for override in overrides:
         apply_override(values, {}, override)
-    return values
+    return dict(named_in_full(values))
 
 
 def _of(holder: Any, key: str) -> Any:

@@ -56,7 +56,7 @@ def test_a_key_that_this_network_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given_word", "advice"),
     [
-        ("compute=inline", "compute.executor=inline"), ("model=lenet5", "model.name=mlp"), ("training.epoch=3", "training.epochs=3"),
+        ("compute=inline", "compute.executor=inline"), ("training.epoch=3", "training.epochs=3"),
         ("training.learning_rate=0.1", "training.lr=0.1"), ("epochs=3", "training.epochs=3"), ("failures=drop", "failures.policy=drop"),
         ("training.mixup=0.2", "training.augmentation.mixup_alpha=0.2"), ("training.warmup=0.5", "training.warmup_epochs=0.5"),
         ("training.gradient_accumulation_steps=4", "training.accumulation=4"),
