@@ -89,6 +89,7 @@ SLOW = (
     "test_cross_validation_runs",
     "test_examples",
     "test_finished_members",
+    "test_given_probabilities",
     "test_further_sets",
     "test_further_sets_beside",
     "test_given_weights",

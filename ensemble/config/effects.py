@@ -23,7 +23,9 @@ def contradictions(experiment: Experiment) -> list[tuple[str, str]]:
     for name, section in experiment.tracking.sections():
         found += [(f"tracking.{name}.{key}", reason) for key, reason in section.idle_keys()]
     found += experiment.method.idle_keys(experiment.training, experiment.num_members)
-    for number, group in enumerate(experiment.groups):
+    # Those without a network have no keys that could be idle.
+    numbers = [number for number, group in enumerate(experiment.members) if group.model is not None] or [0]
+    for number, group in zip(numbers, experiment.groups, strict=False):
         at = f"members.{number}." if experiment.members else ""
         found += [(f"{at}model.{key}", reason) for key, reason in (*group.model.idle_keys(), *_of_start(group.model))]
         if group.model.freeze == "backbone" and group.training.lr_backbone_factor != 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -12,6 +14,7 @@ from ensemble.config.recipe import TrainingConfig
 
 FINISHED = "-finished"  # ends the names of groups whose members were trained elsewhere, wherever they are shown
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+_LONGEST = 64  # letters of a name
 
 
 class GroupConfig(Section):
@@ -19,7 +22,7 @@ class GroupConfig(Section):
 
     count: int = Field(ge=1, description="members of this kind")
     name: str | None = Field(None, pattern=NAME_PATTERN, description="of the group; without it that of its network")
-    model: Network = Field(description="their network")
+    model: Network | None = Field(None, description="their network; needed unless there is a file of probabilities")
     training: TrainingConfig | None = Field(
         None, description="keys of training that differ from those of the experiment"
     )
@@ -28,9 +31,38 @@ class GroupConfig(Section):
         description="one member that was trained elsewhere: it votes with model.weights as they are, and nothing of it is trained; its name ends in -finished",
     )
 
+    probabilities: str | None = Field(
+        None,
+        description="instead of a network: one member that was trained elsewhere and votes with the class probabilities in this .npz file, beside the configuration or by its path; test_probs [test images, classes] and train_probs [training images, classes] in the data set's order (or, instead of the latter, validation_probs with validation_rows); its name ends in -finished",
+    )
+    probabilities_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of that file; filled in when it is read"
+    )
+
+    @model_validator(mode="after")
+    def _probabilities_alone(self) -> Self:
+        if self.probabilities is None:
+            if self.model is None:
+                raise ValueError("needs a model, or a file of probabilities that votes in place of one")
+            if self.probabilities_sha256 is not None:
+                raise ValueError(
+                    "probabilities_sha256 is filled in from the file that probabilities names; leave it out"
+                )
+            return self
+        idle = {
+            "model": self.model is not None, "training": self.training is not None, "finished": self.finished,
+        }  # fmt: skip
+        if found := [key for key, used in idle.items() if used]:
+            raise ValueError(
+                f"probabilities: {found[0]} has no effect on a member whose votes come from a file; leave one of them out"
+            )
+        if self.count != 1:
+            raise ValueError(f"probabilities: count is {self.count}: all would vote alike; expected 1")
+        return self
+
     @model_validator(mode="after")
     def _finished_as_it_is(self) -> Self:
-        if not self.finished:
+        if not self.finished or self.model is None:
             return self
         if not self.model.has_weights:
             raise ValueError("finished: such a member votes with the weights that it has: give model.weights")
@@ -47,13 +79,38 @@ class GroupConfig(Section):
 
     @property
     def recipe(self) -> str:
-        """The name by which its members are known."""
-        return recipe_of(self.name or self.model.label, self.finished)
+        """The name by which its members are known: without a name that of its network, or of its file."""
+        return recipe_of(self.name or self._label, self.elsewhere)
+
+    @property
+    def elsewhere(self) -> bool:
+        """True for a member that was trained elsewhere, whether its network is known or its votes alone."""
+        return self.finished or self.probabilities is not None
+
+    @property
+    def _label(self) -> str:
+        if self.model is not None:
+            return self.model.label
+        assert self.probabilities is not None, "one of the two is there"
+        return name_of_file(self.probabilities)
+
+
+def name_of_file(probabilities: str) -> str:
+    """What a member is called whose votes come from this file: the file's name, without what a name may not hold."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(probabilities).stem).strip("._-")[:_LONGEST] or "file"
 
 
 def recipe_of(name: str, finished: bool) -> str:
     """The name by which the members of a group are known: its own, marked where they were trained elsewhere."""
     return name + FINISHED if finished and not name.endswith(FINISHED) else name
+
+
+class GivenVotes(Section):
+    """A member without a network: its name, and the file that its votes come from."""
+
+    name: str
+    file: str
+    sha256: str | None
 
 
 class Group(Section):

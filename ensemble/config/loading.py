@@ -16,13 +16,14 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ensemble.config import probabilities_file
 from ensemble.config.base import Part
 from ensemble.config.data import DataConfig
 from ensemble.config.effects import contradictions
 from ensemble.config.explain import explain
 from ensemble.config.keys import dotted, kind_of, named_in_full
 from ensemble.config.network import Network
-from ensemble.config.schema import Experiment, FailureConfig, SetConfig
+from ensemble.config.schema import Experiment, FailureConfig, GroupConfig, SetConfig
 from ensemble.config.secrets import names_secret, secret_in
 from ensemble.config.shipped import find_configuration
 from ensemble.config.tracker import TrackerSection
@@ -128,7 +129,11 @@ def _completed(values: dict[str, Any], folder: Path | None) -> dict[str, Any]:
 
     groups = values.get("members")
     if isinstance(groups, tuple):
-        values = {**values, "members": tuple(completed(group) for group in groups)}
+        with_files = (
+            probabilities_file.complete(group, folder, f"members.{n}") if isinstance(group, dict) else group
+            for n, group in enumerate(groups)
+        )
+        values = {**values, "members": tuple(completed(group) for group in with_files)}
     if isinstance(data := values.get("data"), dict):
         values = {**values, "data": _completed_data(data, folder, "data")}
     evaluation = values.get("evaluation")
@@ -315,11 +320,11 @@ def _origins(experiment: Experiment, places: dict[KeyPath, str]) -> dict[str, st
 
 
 def _filled_in(experiment: Experiment, path: KeyPath) -> bool:
-    """True for a key of a part that its section completed (`Network.complete`): nobody gave it, and it is no default."""
+    """True for a key of a part or a group that was completed (`Network.complete`): nobody gave it, and it is no default."""
     holder: Any = experiment
     for part in path[:-1]:
         holder = holder[part] if isinstance(part, int) else getattr(holder, str(part))
-    if not isinstance(holder, Part):
+    if not isinstance(holder, Part | GroupConfig):
         return False
     key = str(path[-1])
     return bool(getattr(holder, key) != type(holder).model_fields[key].get_default())

@@ -16,7 +16,7 @@ from ensemble.config.base import Section
 from ensemble.config.controls import Control, controls_problem
 from ensemble.config.data import DataConfig
 from ensemble.config.evaluation import EvaluationConfig, SetConfig
-from ensemble.config.groups import NAME_PATTERN, Group, GroupConfig
+from ensemble.config.groups import NAME_PATTERN, GivenVotes, Group, GroupConfig
 from ensemble.config.method import Aggregator, MethodSection
 from ensemble.config.network import Network
 from ensemble.config.recipe import TrainingConfig
@@ -220,7 +220,7 @@ class Experiment(Section):
                 )
             if self.num_members not in (None, count):
                 raise ValueError(f"num_members is {self.num_members}, but the groups under members hold {count}")
-            names = [group.name for group in self.groups]
+            names = [group.recipe for group in self.members]
             if len(set(names)) != len(names):
                 raise ValueError(f"members: two groups have the same name ({', '.join(names)}); give each its own name")
         elif self.model is None or self.num_members is None:
@@ -240,7 +240,9 @@ class Experiment(Section):
             raise ValueError(f"{method.name} needs members of one kind: give model and num_members instead of members")
         if wrong := [group for group in self.members if group.count % method.together]:
             expected = f"expected a multiple of {method.together} in every group"
-            found = "a finished member, which was trained elsewhere" if wrong[0].finished else f"count {wrong[0].count}"
+            found = (
+                "a finished member, which was trained elsewhere" if wrong[0].elsewhere else f"count {wrong[0].count}"
+            )
             raise ValueError(
                 f"members: {wrong[0].recipe} has {found}, but {method.name} trains {method.in_words}: {expected}"
             )
@@ -257,6 +259,22 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _given_votes_fit(self) -> Self:
+        """Of a member without a network only the votes in its file are known."""
+        if not (given := self.given_votes):
+            return self
+        asked = {
+            "evaluation.sets": bool(self.evaluation.sets), "data.calibration_fraction": self.data.calibration_fraction > 0,
+        }  # fmt: skip
+        if found := [key for key, used in asked.items() if used]:
+            raise ValueError(
+                f"{found[0]}: {given[0].name} has no network, only the probabilities in its file, so it cannot vote on further images; leave {found[0]} out, or give the member as a network: model with weights, and finished: true"
+            )
+        if self.evaluation.tta.active and not self.groups:
+            raise ValueError("evaluation.tta has no effect on members whose votes come from files; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _controls_fit(self) -> Self:
         if problem := controls_problem(self):
             raise ValueError(problem)
@@ -264,7 +282,7 @@ class Experiment(Section):
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """The members in order, as groups of one model and recipe each."""
+        """The members that have a network, in order, as groups of one model and recipe each."""
         if not self.members:
             assert self.model is not None
             assert self.num_members is not None
@@ -279,6 +297,26 @@ class Experiment(Section):
                 finished=group.finished,
             )
             for group in self.members
+            if group.model is not None
+        )
+
+    @property
+    def given_votes(self) -> tuple[GivenVotes, ...]:
+        """The members whose votes come from files, in order."""
+        return tuple(
+            GivenVotes(name=group.recipe, file=group.probabilities, sha256=group.probabilities_sha256)
+            for group in self.members
+            if group.probabilities is not None
+        )
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """The name of every member's group."""
+        groups = self.members or self.groups
+        return tuple(
+            group.recipe if isinstance(group, GroupConfig) else group.name
+            for group in groups
+            for _ in range(group.count)
         )
 
     @property
@@ -288,7 +326,7 @@ class Experiment(Section):
 
     @property
     def total_members(self) -> int:
-        return sum(group.count for group in self.groups)
+        return sum(group.count for group in self.members or self.groups)
 
     def group(self, name: str) -> Group:
         """The group of that name."""

@@ -77,8 +77,8 @@ def _run_of(path: Path) -> tuple[Path, str] | None:
     return (places[2], recipe) if known else None
 
 
-def sha256(files: Sequence[Path]) -> str:
-    """The digest of files one after the other. Raises ConfigError where one cannot be read."""
+def sha256(files: Sequence[Path], key: str = "model.weights", expected: str = "a file of weights") -> str:
+    """The digest of files one after the other. key: that names them. Raises ConfigError where one cannot be read."""
     digest = hashlib.sha256()
     for path in files:
         try:
@@ -87,7 +87,7 @@ def sha256(files: Sequence[Path]) -> str:
                     digest.update(part)
         except OSError as error:
             raise ConfigError(
-                f"model.weights: {path}: cannot be read: {error.strerror}; expected a file of weights, beside the configuration or by its whole path"
+                f"{key}: {path}: cannot be read: {error.strerror}; expected {expected}, beside the configuration or by its whole path"
             ) from error
     return digest.hexdigest()
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from ensemble.config import Experiment
 from ensemble.config.controls import WIDTH, control_group
 from ensemble.config.loading import parse_stored
+from ensemble.config.probabilities_file import without_network
 from ensemble.config.schema import Aggregator, aggregator_problem
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import ConfigError, StorageError
@@ -103,7 +104,7 @@ def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool
 
     Members whose stored votes are not finite have none, as in the judgement. Raises StorageError where there is no
     run or a file is damaged, QuorumError when fewer members finished than failures.min_members, ConfigError for a vote that
-    there is not or that the run's method does not have, and for a run that holds code where `trust_code` does not allow to execute it.
+    there is not or that the run's method does not have, for members without a network, and for a run that holds code where `trust_code` does not allow to execute it.
     """
     return vote_of(RunFolder.read(path), aggregator, trust_code)
 
@@ -112,6 +113,8 @@ def vote_of(folder: RunFolder, aggregator: Aggregator | None = None, trust_code:
     """The same of a run that is open already, such as one that has just been trained."""
     path = folder.path
     experiment = parse_stored(folder.config(), str(path / CONFIG))
+    if experiment.given_votes:
+        raise ConfigError(without_network([one.name for one in experiment.given_votes], path, "be cast on new images"))
     if not trust_code and any(group.model.stored_code for group in experiment.groups):
         raise ConfigError(
             f"{path}: the network of this run is Python code that its folder holds (model.code in {CONFIG}), and using it would execute that; read it, then give --trust-code (in Python trust_code=True)"

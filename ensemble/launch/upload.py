@@ -72,20 +72,26 @@ def collect(
     """
     config, here = find_configuration(config), Path.cwd()
     values = _values(config, overrides)
-    models = [m for m in (values.get("model"), *(_of(group, "model") for group in _list(values.get("members")))) if m]
+    groups = _list(values.get("members"))
+    models = [m for m in (values.get("model"), *(_of(group, "model") for group in groups)) if m]
+    votes = [
+        given_path(file, "probabilities") for group in groups if isinstance(file := _of(group, "probabilities"), str)
+    ]
     elsewhere = [w for m in models if (w := _weights(m)) is not None and w.is_absolute()]
+    elsewhere += [file for file in votes if file.is_absolute()]
     if all(path.is_file() for path in elsewhere):
         load_config(config, overrides)  # all mistakes, before anything is sent
     beside = [Path(os.path.abspath(config))]  # noqa: PTH100 - links stay as they are
     for model in models:
         beside += _files_of_model(model, beside[0].parent)
+    beside += [Path(os.path.abspath(beside[0].parent / file)) for file in votes if not file.is_absolute()]  # noqa: PTH100 - as above
     for _, section in _data_sections(values):
         beside += _source(section).files_beside(section, beside[0].parent)
     files = _placed(beside, here)
     place = next(name for name, path in files.items() if path == beside[0])
     given = _given(more, here)
     files |= given
-    there = [f"model.weights: {path}" for path in elsewhere]
+    there = [f"{'probabilities' if path in votes else 'model.weights'}: {path}" for path in elsewhere]
     there += _data(values, here, files, set(given))
     program = _program() if install or _in_repository(here) else {}
     files |= program

@@ -27,7 +27,7 @@ def build_method(
     groups_N: number of each row's group, where rows of a group stay together.
     """
     rows_V = np.empty(0, np.int64) if validation_rows is None else validation_rows
-    job = MethodJob(_recipes(experiment), train_rows, rows_V, labels_N, num_classes, experiment.seed, groups_N)
+    job = MethodJob(experiment.recipes, train_rows, rows_V, labels_N, num_classes, experiment.seed, groups_N)
     method: Method = experiment.method.build(job)
     return method
 
@@ -42,12 +42,7 @@ def check_rows(
     """Raises DataError where the configured method cannot divide these training rows among its members."""
     rows_V, classes = np.empty(0, np.int64), len(class_names)
     job = MethodJob(
-        _recipes(experiment), train_rows, rows_V, labels_N, classes, experiment.seed, groups_N, tuple(class_names)
+        experiment.recipes, train_rows, rows_V, labels_N, classes, experiment.seed, groups_N, tuple(class_names)
     )
     if problem := experiment.method.rows_problem(job):
         raise DataError(f"method {experiment.method.name}: {problem}")
-
-
-def _recipes(experiment: Experiment) -> tuple[str, ...]:
-    """The group name of every member."""
-    return tuple(group.name for group in experiment.groups for _ in range(group.count))

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ensemble.config.data import DataConfig
-from ensemble.config.groups import recipe_of
+from ensemble.config.groups import name_of_file, recipe_of
 from ensemble.config.method import MethodSection
 from ensemble.config.tta import TtaConfig
 from ensemble.data import DATASETS
@@ -66,7 +66,7 @@ def model_card(path: Path) -> str:
         "## Limits",
         _bullets(_limits(run.evaluation, dataset)),
         "## Use",
-        fenced("python", _python(run)),
+        *([] if _without_network(run) else [fenced("python", _python(run))]),
         fenced("sh", "\n".join(f"{command}  # {what}" for command, what in _commands(run))),
     ]
     return "\n\n".join(sections) + "\n"
@@ -100,7 +100,12 @@ def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]
     channels, height, width = dataset["image_shape"]
     counts = {name: sum(m.recipe == name for m in evaluation.members) for name in _recipes(evaluation)}
     parameters = {m.recipe: m.num_parameters for m in evaluation.members}
-    members = [f"{count} x {name} with {parameters[name]:,} parameters each" for name, count in counts.items()]
+    members = [
+        f"{count} x {name} with {parameters[name]:,} parameters each"
+        if parameters[name]
+        else f"{name} without a network"
+        for name, count in counts.items()
+    ]
     method = str(run.config["method"]["name"])
     known = MethodSection.registry.find(method)
     rows = [
@@ -138,10 +143,17 @@ def _start_rows(run: RunFacts) -> Iterator[tuple[str, str]]:
     """What the members of each group began with, and what of it was not trained."""
     groups = run.config.get("members") or [run.config]
     for group in groups:
-        model = group["model"]
-        finished = bool(group.get("finished"))
-        known_as = recipe_of(str(group.get("name") or model["name"]), finished)
+        model, finished = group.get("model"), bool(group.get("finished") or group.get("probabilities"))
+        label = str(model["name"]) if model else name_of_file(str(group["probabilities"]))
+        known_as = recipe_of(str(group.get("name") or label), finished)
         to_whom = f" of {in_markdown(known_as)}" if len(groups) > 1 else ""
+        if not model:
+            digest, file = str(group.get("probabilities_sha256"))[:16], str(group["probabilities"]).rpartition("/")[2]
+            yield (
+                f"votes{to_whom}",
+                f"the probabilities in {in_markdown(file)} (SHA-256 {digest}...), without a network",
+            )
+            continue
         if given := model.get("weights"):
             digest = model.get("weights_sha256")
             known = f" (SHA-256 {digest[:16]}...)" if digest else ""
@@ -194,6 +206,8 @@ def _recipe(run: RunFacts) -> str:
 def _with_names_of_files(holder: dict[str, Any]) -> dict[str, Any]:
     """A run or a group whose weights lay in a file: its name without the folders."""
     model = holder.get("model") or {}
+    if holder.get("probabilities"):
+        return {**holder, "probabilities": Path(holder["probabilities"]).name}
     if not model.get("weights_sha256"):
         return holder
     return {**holder, "model": {**model, "weights": Path(model["weights"]).name}}
@@ -290,10 +304,16 @@ def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
 
 def _commands(run: RunFacts) -> Iterable[tuple[str, str]]:
     path = shell_word(run.place)
-    yield f"ensemble predict {path} IMAGE", "class, probability and every member's vote"
-    yield f"ensemble export {path} --format onnx", "the whole vote as one file"
+    if not _without_network(run):
+        yield f"ensemble predict {path} IMAGE", "class, probability and every member's vote"
+        yield f"ensemble export {path} --format onnx", "the whole vote as one file"
     yield run.commands[0]
     yield run.commands[1]
+
+
+def _without_network(run: RunFacts) -> bool:
+    """Whether a member votes by probabilities from a file, so that nothing can be predicted with the vote."""
+    return any(group.get("probabilities") for group in run.config.get("members") or ())
 
 
 def _python(run: RunFacts) -> str:

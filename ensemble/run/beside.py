@@ -49,7 +49,9 @@ class Beside:
 
         Raises ConfigError where no width has as many parameters as the members have together.
         """
-        recipe, found = self.experiment.groups[0].name, []
+        if not self._wanted:
+            return []
+        recipe, found = self.experiment.groups[0].name, list[Task]()
         indices = {which: index for index, which in self._indices.items()}
         for which in self._wanted:
             if self.folder.has_beside(which):

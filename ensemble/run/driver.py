@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import overload
 
@@ -25,7 +25,7 @@ from ensemble.storage.names import PLAN, ROUNDS
 from ensemble.storage.parsing import checked, json_value
 from ensemble.storage.remedies import unfit
 from ensemble.training import Arrays, Trainer
-from ensemble.types import Checkpoint, Failure, IntArray, MemberResult, MemberSpec, Task
+from ensemble.types import Checkpoint, Failure, IntArray, MemberResult, MemberSpec, Task, Votes
 
 
 class ClosedRounds(RootModel[list[list[int]]]):
@@ -65,7 +65,10 @@ class Driver:
         folder: RunFolder,
         make_executor: MakeExecutor,
         emit: Callable[[Event], None],
+        given_votes: Mapping[str, Votes] | None = None,
     ) -> None:
+        """given_votes: of members that have no network, by recipe."""
+        self._given_votes = given_votes or {}
         self.experiment, self.folder, self.emit = experiment, folder, emit
         self.plan = _stored_plan(experiment, folder)  # of the first start, wherever that was
         self.failures: dict[int, Failure] = {}
@@ -96,7 +99,8 @@ class Driver:
                 closed.append(previous)
                 self.folder.write(ROUNDS, json_bytes(closed))
             wanted = {m.index for m in members} if number == len(closed) else set(closed[number])
-            todo = [task for task in pack(members, self.plan) if self._unfinished(task, wanted)]
+            with_network = [member for member in members if member.recipe not in self._given_votes]
+            todo = [task for task in pack(with_network, self.plan) if self._unfinished(task, wanted)]
             if number == 0:
                 todo += self._beside.tasks(train_rows, shape, num_classes)
                 trainer = trainer.with_own(self._beside.groups)
@@ -104,6 +108,7 @@ class Driver:
                 todo = longest_first(todo, self._beside.group, shape, num_classes)
             if self._executor is None:
                 self._executor = self._start(members, todo, shape, num_classes)
+            self._take_given_votes([member for member in members if member.index in wanted])
             self._round(todo, trainer, arrays)
             previous = sorted(wanted & self.folder.finished())
             self.told.update(previous)
@@ -122,7 +127,7 @@ class Driver:
 
     def _asked(self, method: Method) -> list[MemberSpec]:
         """The members of the next round. Nobody knows which rows finished ones were trained on: none is out of their bags."""
-        finished = {group.name for group in self.experiment.groups if group.finished}
+        finished = {group.recipe for group in self.experiment.members if group.elsewhere}
         return [
             replace(member, vote_rows=np.empty(0, np.int64)) if member.recipe in finished else member
             for member in method.ask()
@@ -193,7 +198,13 @@ class Driver:
         if self._beside.is_one(outcome.task):
             self._beside.store(outcome)
             return
-        new = [result for result in outcome.results if not self.folder.has_member(result.index)]
+        self._keep(outcome.results)
+        if not outcome.failures:
+            self.folder.drop_checkpoints(outcome.task.id)
+
+    def _keep(self, results: Sequence[MemberResult]) -> None:
+        """Store members that are not stored yet, and tell of them."""
+        new = [result for result in results if not self.folder.has_member(result.index)]
         self.folder.save_members(new)
         self.trained += len(new)
         for result in new:
@@ -203,8 +214,16 @@ class Driver:
             self.emit(MemberFinished(
                 result.index, result.recipe, result.num_parameters, result.train_seconds, result.kept_epoch, error
             ))  # fmt: skip
-        if not outcome.failures:
-            self.folder.drop_checkpoints(outcome.task.id)
+
+    def _take_given_votes(self, members: Sequence[MemberSpec]) -> None:
+        """Store the members whose votes came with the configuration: there is nothing to train."""
+        found = [
+            MemberResult(member.index, member.recipe, votes, {}, (), 0, 0.0, 0, 1)
+            for member in members
+            if (votes := self._given_votes.get(member.recipe)) is not None
+        ]
+        if found:
+            self._keep(found)
 
     def _validation_error(self, result: MemberResult) -> float:
         if result.history:

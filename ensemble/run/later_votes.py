@@ -16,6 +16,7 @@ from ensemble.config import Experiment
 from ensemble.config.data import DataConfig
 from ensemble.config.evaluation import TEST
 from ensemble.config.loading import load_sets, parse_stored
+from ensemble.config.probabilities_file import without_network
 from ensemble.config.schema import SetConfig
 from ensemble.data import DATASETS, Dataset
 from ensemble.data.corruptions import RECIPES
@@ -50,6 +51,10 @@ def vote_later(
     """
     stored = RunFolder.read(path)
     experiment = parse_stored(stored.config(), str(path / CONFIG))
+    if experiment.given_votes:
+        raise ConfigError(
+            without_network([one.name for one in experiment.given_votes], path, "be cast on further sets")
+        )
     if not trust_code and any(group.model.stored_code for group in experiment.groups):
         raise ConfigError(
             f"{path}: the network of this run is Python code that its folder holds (model.code in {CONFIG}), and voting would execute that; read it, then give --trust-code"

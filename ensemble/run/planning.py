@@ -80,7 +80,7 @@ def make_plan(experiment: Experiment, device: str, slots: int = 1, card: Card | 
     card: the GPU of the slots, where it is known. Where the experiment's networks were measured on it, their speed there
     decides, and a stack fills no more than a share of its memory.
     """
-    compute, each = experiment.compute, max(1, slots // len(experiment.groups))
+    compute, each = experiment.compute, max(1, slots // max(1, len(experiment.groups)))
     sizes, estimated = {}, []
     for group in experiment.groups:
         count = min(group.count, experiment.method.side_by_side(group.count))

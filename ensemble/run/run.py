@@ -31,7 +31,9 @@ from ensemble.data import (
     normalization,
     split_of,
 )
+from ensemble.data.given_probabilities import read_votes
 from ensemble.data.named_sets import NamedSet, load_named_sets, seen_in_training
+from ensemble.data.regular_files import shown
 from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, Notice, RunFinished, RunStarted
@@ -70,6 +72,7 @@ from ensemble.tracking.base import Composite, Tracker
 from ensemble.tracking.build import require_packages
 from ensemble.tracking.event_log import EventLog
 from ensemble.training import (
+    ELSEWHERE,
     Starts,
     check_network,
     named_class_weights,
@@ -123,7 +126,7 @@ def run_ensemble(
     if (tta := experiment.evaluation.tta).active:
         notices.append(Notice(f"every member votes on {tta.views} views of each image (evaluation.tta)"))
     # Both before there is a folder, which a mistake in them would leave behind.
-    given = _given(experiment, dataset)
+    given = _given(experiment, dataset, split)
     sets = load_named_sets(experiment.evaluation, dataset, split)
     notices += [Notice(line, warning=True) for line in seen_in_training(sets, dataset)]
 
@@ -150,7 +153,7 @@ def run_ensemble(
         evaluation = with_sets(judge_voters(voters), voters, folder)
         _store_judgement(folder, voters, evaluation, dataset.test_images_NCHW[disputed_rows(evaluation)])
         keep_wrong_images(folder, lambda rows: dataset.test_images_NCHW[rows])
-        if experiment.evaluation.time_predictions:
+        if experiment.evaluation.time_predictions and not experiment.given_votes:  # which nobody can predict with
             reason = measure_costs(folder, experiment, evaluation, time.monotonic() - started)
             if reason:
                 emit(Notice(f"what a prediction takes was not measured: {reason}; `ensemble cost` measures it"))
@@ -283,14 +286,14 @@ def train_members(
     Raises StorageError when the folder was begun with other data, QuorumError when the failure policy says stop.
     """
     mean_C, std_C = normalization(dataset, split)
-    given = given or _given(experiment, dataset)
+    given = given or _given(experiment, dataset, split)
     for note in given.notes:
         emit(Notice(note))
     _describe(folder, dataset, split, mean_C, std_C)
     for group, content in given.shared.items():
         if not folder.has(shared_weights(group)):
             folder.write(shared_weights(group), content)
-    driver = Driver(experiment, folder, make_executor, emit)
+    driver = Driver(experiment, folder, make_executor, emit, given.votes)
     method = build_method(
         experiment,
         split.train_rows,
@@ -313,10 +316,18 @@ def train_members(
     return driver
 
 
-def _given(experiment: Experiment, dataset: Dataset) -> Starts:
-    """What the members start from and weigh classes by. Raises ConfigError where that cannot be had or does not fit."""
+def _given(experiment: Experiment, dataset: Dataset, split: Split) -> Starts:
+    """What the members start from and weigh classes by, and the votes of those that have no network.
+
+    Raises ConfigError or DataError where that cannot be had or does not fit.
+    """
     found = starts(experiment.groups, dataset.image_shape, dataset.num_classes)
     found.arrays.update(named_class_weights(experiment.groups, dataset.class_names))
+    for given in experiment.given_votes:
+        found.votes[given.name] = read_votes(given, dataset, split)
+        found.notes.append(
+            f"{given.name}: votes with the probabilities in {shown(Path(given.file))}; {ELSEWHERE}. It has no network: the run cannot predict new images or be exported"
+        )
     return found
 
 

@@ -97,7 +97,9 @@ def vote_on_sets(
     device: "cpu" or "cuda". start_executor: is called when there is anything to vote on. Returns a sentence for each network
     that could not vote; what it is left out of is told by the judgement too.
     """
-    voters = _voters(experiment, folder)
+    voters = (
+        _voters(experiment, folder) if sets else []
+    )  # members without a network cannot vote on further sets, and are refused any
     parts = [part for named in sets for part in _missing_parts(folder, named, voters, emit)]
     _settle_choosing(folder, sets, emit)
     if not parts:

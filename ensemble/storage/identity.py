@@ -71,9 +71,9 @@ def _with_ranks(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _by_digest(values: dict[str, Any]) -> dict[str, Any]:
-    """A file of weights is known by its digest, wherever it lies."""
+    """A file of weights, or of probabilities, is known by its digest, wherever it lies."""
     return {
-        key: None if key.endswith("model.weights") and values.get(f"{key}_sha256") else value
+        key: None if key.endswith(("model.weights", ".probabilities")) and values.get(f"{key}_sha256") else value
         for key, value in values.items()
     }
 

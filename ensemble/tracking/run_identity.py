@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ensemble.config.groups import recipe_of
+from ensemble.config.groups import name_of_file, recipe_of
 from ensemble.config.one_spelling import one_spelling
 from ensemble.config.tta import TtaConfig
 from ensemble.storage.identity import NEUTRAL
@@ -35,9 +35,11 @@ def member_config(config: Mapping[str, Any], index: int, recipe: str) -> dict[st
     """The configuration as one member saw it: of a mixed ensemble only its own group's model and training."""
     mine = {key: value for key, value in config.items() if key != "members"}
     for group in config.get("members") or ():
-        finished = bool(group.get("finished"))
-        if recipe in [recipe_of(name, finished) for name in (group.get("name"), group["model"]["name"]) if name]:
-            mine["model"] = group["model"]
+        model, file = group.get("model"), group.get("probabilities")
+        finished = bool(group.get("finished") or file)
+        label = model["name"] if model else name_of_file(str(file))
+        if recipe in [recipe_of(name, finished) for name in (group.get("name"), label) if name]:
+            mine["model"] = model or {"probabilities": file, "probabilities_sha256": group.get("probabilities_sha256")}
             mine["training"] = group.get("training") or config.get("training")
             break
     return {**mine, "member": index, "recipe": recipe}
@@ -45,6 +47,6 @@ def member_config(config: Mapping[str, Any], index: int, recipe: str) -> dict[st
 
 def tag_names(config: Mapping[str, Any], more: tuple[str, ...]) -> tuple[str, ...]:
     """Method, data set and models of a configuration, then `more`; without repeats."""
-    models = [config["model"]] if config.get("model") else [group["model"] for group in config.get("members") or ()]
+    models = [config["model"]] if config.get("model") else [group.get("model") for group in config.get("members") or ()]
     named = [section["name"] for section in (config.get("method"), config.get("data"), *models) if section]
     return tuple(dict.fromkeys(tag[:MAX_TAG] for tag in (*named, *more) if tag))

@@ -7,6 +7,7 @@ Importing this loads no torch; the first training does.
 
 from ensemble.training.job import Arrays, Job, check_batches, check_precision, device_kind
 from ensemble.training.suitability import (
+    ELSEWHERE,
     Starts,
     check_network,
     check_views_of_features,
@@ -18,6 +19,7 @@ from ensemble.training.suitability import (
 from ensemble.training.trainer import Trainer
 
 __all__ = [
+    "ELSEWHERE",
     "Arrays",
     "Job",
     "Starts",

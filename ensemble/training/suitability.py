@@ -14,6 +14,9 @@ from ensemble.config.network import Network
 from ensemble.config.schema import Experiment
 from ensemble.errors import ConfigError
 from ensemble.training.job import CLASS_WEIGHTS, START, FloatVector
+from ensemble.types import Votes
+
+ELSEWHERE = "trained elsewhere, nobody here knows on which images: of those that are validation or test images of this run its votes say more than of new ones"
 
 
 def check_network(model: Network, image_shape: tuple[int, int, int], num_classes: int, several: bool) -> Iterator[str]:
@@ -50,11 +53,15 @@ def check_views_of_features(experiment: Experiment, image_shape: tuple[int, int,
 
 @dataclass(frozen=True)
 class Starts:
-    """What members start from: as `Arrays` have it, what is worth saying of it, and the files of what each group's have alike."""
+    """What members start from: as `Arrays` have it, what is worth saying of it, and the files of what each group's have alike.
+
+    votes: of members that have no network, by the name of their group.
+    """
 
     arrays: dict[str, npt.NDArray[np.generic]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     shared: dict[str, bytes] = field(default_factory=dict)
+    votes: dict[str, Votes] = field(default_factory=dict)
 
 
 def starts(groups: Iterable[Group], image_shape: tuple[int, int, int], num_classes: int) -> Starts:
@@ -85,10 +92,7 @@ def starts(groups: Iterable[Group], image_shape: tuple[int, int, int], num_class
         if tensors:
             found.arrays[START + group.name] = np.frombuffer(save(tensors), np.uint8)
         if group.finished:
-            said = [
-                *said,
-                "trained elsewhere, nobody here knows on which images: of those that are validation or test images of this run its votes say more than of new ones",
-            ]
+            said = [*said, ELSEWHERE]
         found.notes.extend(f"{group.name}: {note}" for note in said)
         if frozen is not None:
             found.notes.append(f"{group.name}: {frozen}")

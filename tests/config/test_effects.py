@@ -150,6 +150,8 @@ REVIEWED: dict[str, str] = {
     "members": "groups: their keys are those of model and training",
     "members.count": "the number of members; checked against num_members",
     "members.finished": "votes with given weights, refused without: tests/test_finished_members.py",
+    "members.probabilities": "votes as the file says: tests/test_given_probabilities.py",
+    "members.probabilities_sha256": "filled in, and refused where it is not the file's; see members.probabilities",
     "members.name": "the name of a group, and the recipe of its members",
     "method.name": "METHODS above trains every one",
     "method.redraws": "further tries for networks that failed or guess; tests/methods/test_samme.py",

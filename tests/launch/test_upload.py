@@ -134,6 +134,19 @@ def test_weights_of_a_run_s_member_bring_what_is_said_of_them(here: Path) -> Non
     }  # fmt: skip
 
 
+def test_probabilities_of_a_member_lie_beside_the_configuration(here: Path) -> None:
+    groups = [
+        {"count": 1, "model": SMALL["model"]},
+        {"count": 1, "probabilities": "../theirs.npz"},
+        {"count": 1, "name": "more", "probabilities": "/nowhere/here/but/there.npz"},
+    ]
+    (here / "theirs.npz").write_bytes(b"probabilities")
+    write(here / "configs" / "my.yaml", members=groups, model=None, num_members=None)
+    found = collect(Path("configs/my.yaml"))
+    assert set(found.files) == {"configs/my.yaml", "theirs.npz"}
+    assert found.there == ("probabilities: /nowhere/here/but/there.npz",)
+
+
 def test_absolute_paths_are_of_the_cluster(here: Path) -> None:
     weights = "/nowhere/here/but/there.safetensors"
     write(
