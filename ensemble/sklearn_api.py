@@ -30,7 +30,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ensemble.config import Experiment, parse_experiment
 from ensemble.config.data import Layout
-from ensemble.data import Dataset, split_of
+from ensemble.data import Dataset, check_views, split_of
 from ensemble.data.channel_axis import to_channels_first
 from ensemble.data.named_sets import load_named_sets
 from ensemble.errors import ConfigError, DataError
@@ -63,7 +63,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     aggregator: soft, hard, weighted or geometric. validation_fraction: share held back to watch the training and to
     weigh the members. image_shape: (C, H, W) of flat rows that are images. layout: "channels_first" or "channels_last" of
     images with four axes, where their shape does not tell. calibration_fraction: share held back for `predict_sets` and `answers`
-    alone. random_state: as everywhere. folder: keeps
+    alone. tta: keys of `evaluation.tta` (horizontal_flip, shift, crops, crop_area): every network votes on so many views of
+    an image, in fit and in predict alike. random_state: as everywhere. folder: keeps
     the run there, so that an interrupted fit goes on where it was; None trains in a temporary folder.
 
     Attributes: classes_, n_features_in_, ensemble_ (a TrainedEnsemble over the levels), low_ and high_ (the range of
@@ -87,6 +88,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         folder: str | None = None,
         layout: Layout | None = None,
         calibration_fraction: float = 0.0,
+        tta: Mapping[str, Any] | None = None,
     ) -> None:
         self.method = method
         self.num_members = num_members
@@ -103,6 +105,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.folder = folder
         self.layout = layout
         self.calibration_fraction = calibration_fraction
+        self.tta = tta
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train. X: features [N, F], or images [N, H, W], [N, H, W, C] or [N, C, H, W]; y: N labels of any kind.
@@ -120,6 +123,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             dataset = _dataset(self._levels(images), labels_N.astype(np.int64), [str(name) for name in self.classes_])
             with self._root() as root:
                 experiment = self._experiment(root, dataset)
+                _check_tta(experiment, dataset)
                 path = _train(experiment, dataset)
                 from ensemble.inference.trained import load_ensemble
 
@@ -238,6 +242,8 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             "compute": {"executor": "inline", **dict(self.compute or {})},
             "tracking": {"wandb": {"mode": "disabled"}},
         }  # fmt: skip
+        if self.tta:
+            values["evaluation"] = {"tta": dict(self.tta)}
         _check_compute(self.compute or {})
         # Runs of other data or settings lie beside each other, as those of a grid search must.
         digest = hashlib.sha256(repr(_plain(values)).encode())
@@ -296,6 +302,16 @@ def _check_compute(compute: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"compute: {', '.join(wrong)}: EnsembleClassifier trains one task after the other in this process; leave it out, or use `ensemble train` with your data as data.name=arrays"
         )
+
+
+def _check_tta(experiment: Experiment, dataset: Dataset) -> None:
+    """Raises ConfigError for views that cannot be had: of features there are none."""
+    tta = experiment.evaluation.tta
+    if tta.active and dataset.image_shape[1:] == (1, 1):
+        raise ConfigError(
+            "tta: X are features, which have no views; leave tta out, or give images ([N, H, W] and more axes, or image_shape)"
+        )
+    check_views(tta, dataset)
 
 
 def _ignore(_event: Event) -> None:

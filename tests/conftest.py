@@ -107,6 +107,7 @@ SLOW = (
     "test_run_chained_and_boosted",
     "test_skips",
     "test_sklearn_api",
+    "test_sklearn_tta",
     "test_sweep",
     "test_test_time_augmentation",
     "test_tune_gpu",
