@@ -64,6 +64,7 @@ SLOW = (
     "inference/test_predict_command",
     "launch",
     "models/test_own_network",
+    "models/test_built_network",
     "models/test_python_network",
     "native/test_compiling",
     "overview/test_removal",

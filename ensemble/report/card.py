@@ -204,12 +204,12 @@ def _recipe(run: RunFacts) -> str:
 
 
 def _with_names_of_files(holder: dict[str, Any]) -> dict[str, Any]:
-    """A run or a group whose weights lay in a file: its name without the folders."""
-    model = holder.get("model") or {}
+    """A run or a group whose weights lay in a file: its name without the folders. Of a network that was given as it is, its class says enough."""
+    model = {key: value for key, value in (holder.get("model") or {}).items() if key != "built"}
     if holder.get("probabilities"):
         return {**holder, "probabilities": Path(holder["probabilities"]).name}
     if not model.get("weights_sha256"):
-        return holder
+        return {**holder, "model": model} if model else holder
     return {**holder, "model": {**model, "weights": Path(model["weights"]).name}}
 
 

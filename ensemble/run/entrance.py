@@ -8,14 +8,16 @@ run = ensemble.train(model="lenet5", data=(X_train, y_train, X_test, y_test), me
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from pydantic import ValidationError
 
 from ensemble import signals
-from ensemble.config import Experiment, load_config, parse_experiment
+from ensemble.config import Experiment, load_config, parse_experiment, weights_file
 from ensemble.config.base import Section
 from ensemble.config.keys import dotted
 from ensemble.config.loading import put
@@ -49,6 +51,7 @@ def train(
     on_event: Callable[[Event], object] | None = None,
     progress: bool = False,
     model_args: Mapping[str, Any] | None = None,
+    keep_weights: bool = False,
     **keys: Any,
 ) -> Repeats: ...
 @overload
@@ -61,6 +64,7 @@ def train(
     on_event: Callable[[Event], object] | None = None,
     progress: bool = False,
     model_args: Mapping[str, Any] | None = None,
+    keep_weights: bool = False,
     **keys: Any,
 ) -> Run: ...
 def train(
@@ -72,6 +76,7 @@ def train(
     on_event: Callable[[Event], object] | None = None,
     progress: bool = False,
     model_args: Mapping[str, Any] | None = None,
+    keep_weights: bool = False,
     **keys: Any,
 ) -> Run | Repeats:
     """Train what is missing of a run, judge it, and return it. The same call again retrains nothing that is finished.
@@ -79,7 +84,9 @@ def train(
     config: a YAML file as `ensemble train` takes it, or nothing. overrides: values by dotted key, such as
     {"training.epochs": 5}. keys: the sections and keys of a configuration (model, method, training, num_members, name
     ...), laid over the file; a model or method may be given by its name alone, and a model as a class or function of a
-    Python file, which is called with num_classes, in_channels and model_args and gives an nn.Module. data: a section, the name of a data set,
+    Python file, which is called with num_classes, in_channels and model_args and gives an nn.Module, or as an nn.Module that is
+    built: every member draws weights of its own for it, by the reset_parameters of its layers, or with keep_weights starts from
+    those that it has. data: a section, the name of a data set,
     or arrays: (train_images, train_labels) or (train_images, train_labels, test_images, test_labels), with images
     [N, H, W], [N, H, W, C] or [N, C, H, W]; without a test part a share is held back (data.test_fraction); or PyTorch data sets of
     (image, class number): one, a pair (training, test), or {"train": ..., "validation": ..., "test": ...} (see `ensemble.data.map_style`).
@@ -99,14 +106,27 @@ def train(
             'ensemble.train was called by the file of a network or of data while that was executed to build or read them; put the training under `if __name__ == "__main__":`, or the network or data into a file of its own'
         )
     model = keys.get("model")
-    if callable(model) and not isinstance(model, Section):
-        keys["model"] = PythonConfig.of(model, _plain(model_args or {}, ""))
+    built: Any = model if _is_network(model) else None
+    if keep_weights and built is None:
+        raise ConfigError(
+            "keep_weights: has no effect without model=..., a network that is built; a section has model.weights"
+        )
+    if built is not None and model_args is not None:
+        raise ConfigError(
+            "model_args: has no effect on a network that is built; give its class, or a function that makes it"
+        )
+    if built is not None:
+        keys["model"] = _with_keys(PythonConfig.of_network(built, keep_weights), overrides or {})
+    elif callable(model) and not isinstance(model, Section):
+        keys["model"] = _with_keys(PythonConfig.of(model, _plain(model_args or {}, "")), overrides or {})
     elif model_args is not None:
         raise ConfigError(
             "model_args: has no effect without model=..., a class or function; put its keys into the model's section"
         )
     if data is not None:
         keys["data"] = data if arrays is None else {"name": "arrays", "path": GIVEN}
+    if isinstance(keys.get("model"), PythonConfig):  # which has those of the model
+        overrides = {key: value for key, value in (overrides or {}).items() if not _of_model(dotted(key))}
     experiment = _experiment(config, keys, overrides or {})
     listeners = [*trackers, *([_Caller(on_event)] if on_event is not None else [])]
     dataset = None if arrays is None else dataset_of_arrays(arrays, experiment.data, "arrays", GIVEN)
@@ -127,6 +147,32 @@ def _repeated(experiment: Experiment, dataset: Dataset | None, listeners: Sequen
     )
     write_repeats(found.judged, found.folder)
     return Repeats(found.folder, trust_code=True)
+
+
+def _is_network(model: Any) -> bool:
+    """True for an nn.Module; there is none where torch is not loaded yet."""
+    return "torch" in sys.modules and isinstance(model, sys.modules["torch"].nn.Module)
+
+
+def _with_keys(model: PythonConfig, overrides: Mapping[str, Any]) -> PythonConfig:
+    """The section with what overrides say of it, such as model.freeze. Raises ConfigError."""
+    given = {path: value for key, value in overrides.items() if _of_model(path := dotted(key))}
+    if not given:
+        return model
+    values = model.model_dump()
+    for path, value in given.items():
+        put(values, {}, path[1:], _plain(value, ""), ".".join(map(str, path)), "Python")
+    if ("model", "weights") in given:
+        values = dict(weights_file.complete({**values, "weights_sha256": None}, Path.cwd()))
+    try:
+        return PythonConfig.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        raise ConfigError(f"{'.'.join(map(str, ('model', *found['loc'])))}: {found['msg']}") from error
+
+
+def _of_model(path: KeyPath) -> bool:
+    return len(path) > 1 and path[0] == "model"
 
 
 def stop() -> None:

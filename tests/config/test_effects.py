@@ -219,6 +219,7 @@ REVIEWED: dict[str, str] = {
     "model.path": "another network; tests/models/test_python_network.py, as args and code",
     "model.args": "see model.path",
     "model.code": "filled in, and refused where it is not the files'; see model.path",
+    "model.built": "a network given to ensemble.train, refused in files: tests/models/test_built_network.py",
     "model.layers": "a network of its own; tests/models/test_layers_network.py, as all keys of its layers",
 }
 SECTIONS = {"method", "data", "evaluation", "model", "training", "compute", "failures", "tracking", "tracking.mlflow", "tracking.wandb", "training.augmentation",
