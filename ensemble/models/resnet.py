@@ -23,17 +23,30 @@ class ResNetConfig(Network):
     )
 
     width: float = Field(1.0, gt=0, le=4096, description="channels of every layer, as a multiple of the published ones")
+    stochastic_depth: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="probability that the last residual block adds nothing to an image in training; that of the others is in proportion to their depth (Huang et al. 2016)",
+    )
 
     def build(self, image_shape: tuple[int, int, int], num_classes: int) -> nn.Module:
         """Stem `imagenet`: 7x7 stride 2 and pooling; `small`: 3x3 stride 1 and none."""
         from torch import nn
         from torchvision.models import resnet  # slow to import, and most runs need no ResNet
 
+        block, layers = (
+            (resnet.BasicBlock, [2, 2, 2, 2]) if self.name == "resnet18" else (resnet.Bottleneck, [3, 4, 6, 3])
+        )
+        if self.stochastic_depth:
+            from ensemble.models.stochastic_depth import dropping
+
+            block = dropping(block)
         model: nn.Module
         if self.width == 1:
-            model, first = getattr(resnet, self.name)(weights=None, num_classes=num_classes), 64
+            model, first = resnet.ResNet(block, layers, num_classes=num_classes), 64
         else:
-            model, first = _scaled(self.name, self.width, num_classes)
+            model, first = _scaled(block, layers, self.width, num_classes)
         channels = image_shape[0]
         if self.stem == "small":
             model.conv1 = nn.Conv2d(channels, first, 3, padding=1, bias=False)
@@ -41,6 +54,10 @@ class ResNetConfig(Network):
         else:
             model.conv1 = nn.Conv2d(channels, first, 7, stride=2, padding=3, bias=False)
         nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's own stem
+        if self.stochastic_depth:
+            from ensemble.models.stochastic_depth import leave_out
+
+            leave_out([layer for layer in model.modules() if isinstance(layer, block)], self.stochastic_depth)
         return model
 
     def widened(self, factor: float) -> Network:
@@ -59,7 +76,7 @@ class ResNetConfig(Network):
         return 4 if self.name == "resnet18" else 1
 
 
-def _scaled(name: str, width: float, num_classes: int) -> tuple[nn.Module, int]:
+def _scaled(block: Any, layers: list[int], width: float, num_classes: int) -> tuple[nn.Module, int]:
     """The network with other channels, which torchvision has no argument for, and how many its stem makes."""
     from torch import nn
     from torchvision.models import resnet
@@ -73,7 +90,6 @@ def _scaled(name: str, width: float, num_classes: int) -> tuple[nn.Module, int]:
             made: nn.Sequential = super()._make_layer(block, widths([planes], width)[0], *arguments, **more)
             return made
 
-    block, layers = (resnet.BasicBlock, [2, 2, 2, 2]) if name == "resnet18" else (resnet.Bottleneck, [3, 4, 6, 3])
     model = Scaled(block, layers, num_classes=num_classes)
     model.bn1 = nn.BatchNorm2d(first)
     model.fc = nn.Linear(last * block.expansion, num_classes)

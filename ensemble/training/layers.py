@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ensemble.data.counter_random import random_bits
+from ensemble.models.stochastic_depth import StochasticDepth
 from ensemble.native.kernels import Kernels
 from ensemble.training import triton_convolutions
 from ensemble.training.convolutions import ConvolutionShape, by_rows, by_windows
@@ -350,6 +351,22 @@ class StackedDropout(nn.Module):
     def member_state(self, _member: int) -> dict[str, Tensor]:
         """Dropout has no tensors."""
         return {}
+
+
+class StackedStochasticDepth(StackedDropout):
+    """Stochastic depth in which every member draws for itself, with one number per image; addressed as dropout is."""
+
+    def __init__(self, layers: Sequence[StochasticDepth]) -> None:
+        super().__init__([nn.Dropout(layer.p) for layer in layers])
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        x_BK: Tensor = torch.unflatten(x, 1, (self.num_members, -1))
+        first_BK1 = x_BK.flatten(2)[..., :1]  # a place for one number of each image
+        factors_BK1 = self._masks(first_BK1.transpose(0, 1)).transpose(0, 1)
+        scaled: Tensor = x_BK * factors_BK1.view(*factors_BK1.shape, *[1] * (x.dim() - 2))
+        return scaled.flatten(1, 2)
 
 
 def _buffer(buffer: Tensor | None) -> Tensor:

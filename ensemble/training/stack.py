@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ensemble.config.network import Network
 from ensemble.data.counter_random import random_bits
 from ensemble.models import ImageShape, build_model
+from ensemble.models.stochastic_depth import StochasticDepth
 from ensemble.native.kernels import Kernels, load
 from ensemble.training import batch_last
 from ensemble.training.layers import (
@@ -30,6 +31,7 @@ from ensemble.training.layers import (
     StackedDropout,
     StackedLayer,
     StackedLinear,
+    StackedStochasticDepth,
     channels_last,
 )
 from ensemble.training.plain import is_chain, oddity
@@ -41,6 +43,7 @@ _TWINS: dict[type[nn.Module], Callable[[Any], StackedLayer]] = {
     nn.BatchNorm1d: StackedBatchNorm,
     nn.BatchNorm2d: StackedBatchNorm,
     nn.Dropout: StackedDropout,
+    StochasticDepth: StackedStochasticDepth,
 }
 # Layers that treat every channel or element alike: for them K members are just more channels.
 _CHANNELWISE = (
@@ -50,7 +53,7 @@ _CHANNELWISE = (
 )  # fmt: skip
 # Containers whose forward only chains, adds and flattens, so that it works for K members unchanged; torchvision's by their
 # names, since importing it is slow. Anybody else's forward may do what mixes members, such as a mean over channels.
-_CONTAINERS = ("torchvision.ResNet", "torchvision.BasicBlock", "torchvision.Bottleneck")
+_CONTAINERS = ("torchvision.ResNet", "torchvision.BasicBlock", "torchvision.Bottleneck", "ensemble.DroppingBlock")
 
 
 class Stack(nn.Module):

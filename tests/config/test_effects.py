@@ -213,6 +213,7 @@ REVIEWED: dict[str, str] = {
     "tracking.wandb.job_type": "as project",
     "model.name": "another network; tests/models",
     "model.stem": "ResNets are too slow for here; tests/models",
+    "model.stochastic_depth": "ResNets are too slow for here; tests/training/test_stochastic_depth.py",
     "model.architecture": "another network; tests/models/test_libraries.py",
     "model.weights": "a file; tests/test_given_weights.py",
     "model.pretrained": "as weights, of timm; tests/test_given_weights.py",

@@ -99,6 +99,7 @@ RECIPES = {
     "clipping": _trained(gradient_clip_norm=0.5),
     "label smoothing": _trained(label_smoothing=0.1),
     "dropout": Recipe(model={"name": "mlp", "widths": (32, 16), "dropout": 0.3}, quick=True),
+    "stochastic depth": Recipe(model={"name": "resnet18", "stem": "small", "stochastic_depth": 0.3}, shape=(3, 32)),
     "batch norm": Recipe(model={"name": "cnn", "widths": (6, 8), "batch_norm": True}),
     # which weights vote
     "ema": _trained(ema_decay=0.9),
