@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ensemble.config import load_config, parse_experiment
@@ -108,6 +109,10 @@ ALONE: dict[str, tuple[dict[str, Any], Any]] = {
     "training.augmentation.blur_sigma": ({"training.augmentation": {"blur_probability": 1.0}}, 1.0),
     "training.augmentation.randaugment_magnitude": ({"training.augmentation": {"randaugment_operations": 2}}, 20),
     "training.augmentation.horizontal_flip": ({"training.augmentation": {}}, True),
+    "evaluation.tta.shift": ({}, 2),
+    "evaluation.tta.horizontal_flip": ({}, True),
+    "evaluation.tta.crops": ({}, 2),
+    "evaluation.tta.crop_area": ({"evaluation.tta": {"crops": 2}}, 0.3),
     "method.sample_fraction": ({"method": {"name": "bagging"}}, 0.5),
     "method.replacement": ({"method": {"name": "bagging", "sample_fraction": 0.5}}, False),
     "method.error_rows": ({"method": {"name": "adaboost", "error_rows": "training"}}, "out_of_bag"),
@@ -135,13 +140,19 @@ ALONE: dict[str, tuple[dict[str, Any], Any]] = {
     "model.batch_norm": ({"model": {"name": "cnn", "widths": (2,), "fully_connected": ()}}, True),
     "model.fully_connected": ({"model": {"name": "cnn", "widths": (2,), "fully_connected": ()}}, (3,)),
 }  # fmt: skip
+# Keys of images in colour, which are refused for grey ones (tests/data/test_augmentation_check.py).
+OF_COLOURS: dict[str, Any] = {
+    f"training.augmentation.{key}": value
+    for key, value in {"saturation": 0.9, "hue": 0.4, "grey_probability": 1.0}.items()
+}
 # Keys that need no run of this kind, each with the reason.
 REVIEWED: dict[str, str] = {
     **{
         ".".join(key): "no member is trained by it: tests/test_further_sets.py"
         for key in all_keys()
-        if key[0] == "evaluation" and len(key) > 1
+        if key[0] == "evaluation" and len(key) > 1 and key[1:2] != ("tta",)
     },
+    "evaluation.tta": "its keys are among the above",
     "name": "the name of the folder",
     "data.calibration_fraction": "which rows members are fitted to: tests/data/test_splits.py, tests/test_further_sets.py",
     "output_dir": "where the folder lies",
@@ -157,10 +168,6 @@ REVIEWED: dict[str, str] = {
     "method.redraws": "further tries for networks that failed or guess; tests/methods/test_samme.py",
     "method.min_effective_share": "ends a chain whose weights lie on few rows; tests/methods/test_samme.py",
     "method.max_passes": "a limit on how long filters look; tests/methods",
-    **{
-        f"training.augmentation.{key}": "refused for grey images, tests/data/test_augmentation_check.py; of others tests/data/test_photographs.py"
-        for key in ("saturation", "hue", "grey_probability")
-    },
     "data.name": "another data set; each has its own tests in tests/data",
     "data.root": "refused with data sets that are no files",
     "data.path": "refused with other data sets than arrays",
@@ -230,7 +237,7 @@ SECTIONS = {"method", "data", "evaluation", "model", "training", "compute", "fai
 def test_every_key_of_the_schema_is_in_one_of_the_tables() -> None:
     keys = {".".join(key) for key in all_keys()}
     keys -= {key for key in keys if key.startswith(("members.model", "members.training", "model.layers."))}
-    named = {*EVERYWHERE, *ALONE, *REVIEWED, *SECTIONS}
+    named = {*EVERYWHERE, *ALONE, *OF_COLOURS, *REVIEWED, *SECTIONS}
     assert keys - named == set(), "a new key: show that it has an effect, or give the reason why not"
     assert named - keys == set()
     assert not (EVERYWHERE.keys() | ALONE.keys()) & REVIEWED.keys()
@@ -278,6 +285,29 @@ def test_a_key_has_an_effect_or_is_refused_by_its_name(trace: Trace, key: str) -
     if after.startswith("refused"):
         assert key.rpartition(".")[2] in after
     assert not before.startswith("refused"), before
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Bright spots in two colours, each at its own place."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 90, (160, 12, 12, 3)).astype(np.uint8)
+    labels = np.arange(160) % 2
+    for number, label in enumerate(labels):
+        images[number, 3:8, 2 + 3 * label : 7 + 3 * label] = (200, 90, 20) if label else (30, 180, 140)
+    path = tmp_path_factory.mktemp("colours") / "spots.npz"
+    np.savez(path, train_images=images, train_labels=labels, test_images=images[:40], test_labels=labels[:40])
+    return str(path)
+
+
+@pytest.mark.parametrize("key", OF_COLOURS)
+def test_a_key_of_colours_has_an_effect_on_images_in_colour(trace: Trace, coloured: str, key: str) -> None:
+    base = {"data": {"name": "arrays", "path": coloured}, "training.augmentation": {"rotation_degrees": 1.0}}
+    before = outcome_of_base(trace, base)
+    after = outcome(trace, {**base, key: OF_COLOURS[key]})
+    assert not before.startswith("refused")
+    assert not after.startswith("refused")
+    assert after != before, f"{key} has no effect"
 
 
 GOOD: dict[str, Any] = {
