@@ -22,7 +22,7 @@ from ensemble.report.card import model_card
 from ensemble.run.later_votes import vote_later
 from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.storage import RunFolder
-from ensemble.tracking.run_identity import member_config
+from ensemble.tracking.run_identity import member_config, tag_names
 from ensemble.tracking.sentences import describe
 
 CONFIG: dict[str, Any] = {
@@ -132,6 +132,8 @@ def test_it_is_marked_wherever_it_is_shown(
     config = experiment(joined.path, file).model_dump(mode="json")
     assert member_config(config, 2, "forest-finished")["model"]["probabilities"] == str(file)
     assert member_config(config, 0, "mlp")["model"]["name"] == "mlp"
+    assert tag_names(member_config(config, 2, "forest-finished"), ("mine",)) == ("bagging", "digits", "mine")
+    assert tag_names(config, ()) == ("bagging", "digits", "mlp")
     assert "forest-finished" in ensemble.load(joined.path).report().read_text()
 
 
@@ -156,9 +158,11 @@ def test_what_needs_a_network_says_which_member_has_none(joined: RunOutcome, tmp
 
 
 def test_the_run_is_judged_checked_and_compared_as_any_other(joined: RunOutcome) -> None:
-    for command in (["evaluate", str(joined.path), "--all"], ["check", str(joined.path)]):
+    path = str(joined.path)
+    for command in (["evaluate", path, "--all"], ["check", path], ["wandb", path, "--mode", "offline"]):
         said = CliRunner().invoke(main, command)
         assert said.exit_code == 0, said.output
+        assert "ensemble cost" not in said.output, "it would be refused"
     done = CliRunner().invoke(main, ["compare", str(joined.path), f"{joined.path}:2", "--json"])
     assert done.exit_code == 0, done.output
     assert [line["name"] for line in json.loads(done.output)["lines"]][:2] == ["run", "run:2"]

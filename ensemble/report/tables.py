@@ -128,7 +128,8 @@ def _show(
         console.print(marked(f"warning: {line}", "warning:", OPEN))
     folder = shown(path if isinstance(path, str) else address_of(path) or str(path), 4096)
     typed = shlex.quote(folder)
-    if everything and costs is None:
+    networks = all(member.num_parameters for member in evaluation.members)  # others are known by their votes alone
+    if everything and costs is None and networks:
         console.print(Text(f"milliseconds a prediction: ensemble cost {typed}"), soft_wrap=True)
     if not everything:
         console.print(Text(f"more: ensemble evaluate {typed} --all, ensemble report {typed}"), soft_wrap=True)

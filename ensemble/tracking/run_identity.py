@@ -48,5 +48,5 @@ def member_config(config: Mapping[str, Any], index: int, recipe: str) -> dict[st
 def tag_names(config: Mapping[str, Any], more: tuple[str, ...]) -> tuple[str, ...]:
     """Method, data set and models of a configuration, then `more`; without repeats."""
     models = [config["model"]] if config.get("model") else [group.get("model") for group in config.get("members") or ()]
-    named = [section["name"] for section in (config.get("method"), config.get("data"), *models) if section]
+    named = [section.get("name") for section in (config.get("method"), config.get("data"), *models) if section]
     return tuple(dict.fromkeys(tag[:MAX_TAG] for tag in (*named, *more) if tag))
