@@ -44,7 +44,7 @@ def test_a_hint_exists_and_is_not_the_refused_key(tmp_path: Path, override: str)
 
 
 def test_nothing_alike_gives_no_hint(tmp_path: Path) -> None:
-    for key in ("training.stochastic_depth", "training.test_time_flips"):
+    for key in ("training.lookahead", "training.test_time_flips"):
         assert "did you mean" not in refused(tmp_path, f"{key}=1")
 
 
