@@ -252,6 +252,9 @@ def test_whatever_is_no_vote_on_these_images_is_refused_by_name(
             run(experiment(tmp_path, path))
         assert path.name in str(found.value)
         assert not (tmp_path / "run").exists()
+    np.savez(tmp_path / "pickle.npz", **{**arrays, "test_probs": np.array([{}], dtype=object)})
+    with pytest.raises(EnsembleError, match=r"pickle\.npz: cannot be read: Object arrays cannot be loaded"):
+        run(experiment(tmp_path, tmp_path / "pickle.npz"))
     (tmp_path / "text.npz").write_text("not an archive")
     with pytest.raises(EnsembleError, match=r"text\.npz: cannot be read: .*; expected an \.npz file with test_probs"):
         run(experiment(tmp_path, tmp_path / "text.npz"))

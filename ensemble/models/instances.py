@@ -111,7 +111,7 @@ def draw(network: nn.Module, code: Mapping[str, str], required: bool = True) -> 
         place, _, key = name.rpartition(".")
         kind = type(network.get_submodule(place)).__name__
         raise ConfigError(
-            f"model: {key} of {place or 'the network itself'} ({kind}) is drawn anew by no reset_parameters, so a member would have nothing to start from; give {kind} a method reset_parameters that draws it, or start all members from the network's own weights: keep_weights=True"
+            f"model: {key} of {place or 'the network itself'} ({kind}) is drawn anew by no reset_parameters, so a member would have nothing to start from; give {kind} a method reset_parameters that draws it, or make the network in a function of a file and give that (model=make_net), or start all members from the network's own weights (keep_weights=True)"
         )
 
 
