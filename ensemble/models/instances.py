@@ -100,7 +100,7 @@ def draw(network: nn.Module, code: Mapping[str, str], required: bool = True) -> 
                 except Exception as error:  # the layer may be a user's
                     kind = type(layer).__name__
                     raise ConfigError(
-                        f"model: reset_parameters of {kind}: failed: {own_code.told(error, code)}"
+                        f"model: reset_parameters of {kind}: failed: {own_code.told(error, code)}; correct it, or keep_weights=True"
                     ) from error
     for name, parameter in network.named_parameters():
         if parameter.is_meta or not parameter.is_floating_point() or not bool(parameter.isnan().any()):

@@ -109,7 +109,7 @@ def train(
     built: Any = model if _is_network(model) else None
     if keep_weights and built is None:
         raise ConfigError(
-            "keep_weights: has no effect without model=..., a network that is built; a section has model.weights"
+            "keep_weights: has no effect without model=..., a network that is built; leave it out (a section has model.weights)"
         )
     if built is not None and model_args is not None:
         raise ConfigError(
