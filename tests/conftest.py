@@ -49,6 +49,7 @@ SLOW = (
     "data/test_bucket_data",
     "data/test_huggingface",
     "data/test_own_source",
+    "data/test_prepared_arrays",
     "data/test_python_source",
     "data/test_webdataset",
     "docs",

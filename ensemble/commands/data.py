@@ -26,16 +26,14 @@ def prepare(config: Path, overrides: tuple[str, ...]) -> None:
     Values of the file are replaced by KEY=VALUE, for example data.image_size=224.
     """
     from ensemble.config import load_config
-    from ensemble.config.data import OwnPictures
     from ensemble.data import load_dataset
     from ensemble.data.mapped import place_of
 
     wanted = load_config(config, overrides).experiment.data
-    if not wanted.pictures:
-        decoded = sorted(name for name, section in wanted.registry.all().items() if section.pictures)
-        raise ConfigError(f"data.name is {wanted.name}, which is not decoded; expected one of {', '.join(decoded)}")
-    assert isinstance(wanted, OwnPictures), "which have the key storage"
-    if wanted.storage == "memory":
+    if "storage" not in type(wanted).model_fields:
+        kept = sorted(name for name, section in wanted.registry.all().items() if "storage" in section.model_fields)
+        raise ConfigError(f"data.name is {wanted.name}, which is not kept; expected one of {', '.join(kept)}")
+    if wanted.model_dump()["storage"] == "memory":
         raise ConfigError("data.storage is memory, which keeps nothing; leave it out, or set it to mapped")
     dataset = load_dataset(wanted.model_copy(update={"storage": "mapped"}))
     for remark in dataset.account.remarks():
