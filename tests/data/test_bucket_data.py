@@ -178,27 +178,29 @@ def test_a_table_and_its_pictures(s3: S3Server, photos: str, tmp_path: Path) -> 
 def put_arrays(s3: S3Server, beside: Path, seed: int) -> None:
     """The same array file in the bucket and here."""
     content = io.BytesIO()
-    images = np.random.default_rng(seed).integers(0, 4000, (40, 8, 8)).astype(np.uint16)
-    np.savez_compressed(content, train_images=images, train_labels=np.arange(40) % 2)
+    images = np.random.default_rng(seed).integers(0, 4000, (160, 8, 8)).astype(np.uint16)
+    np.savez_compressed(content, train_images=images, train_labels=np.arange(160) % 2)
     (beside / "mine.npz").write_bytes(content.getvalue())
     s3.client().put_object(Bucket=s3.bucket, Key="data/photos/mine.npz", Body=content.getvalue())
     s3.forget()
 
 
 def test_arrays(s3: S3Server, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ensemble.data.shards.BLOCK_BYTES", 500)  # so that the file takes several requests
+    for what in ("shards.BLOCK_BYTES", "stored_arrays.BUFFER_BYTES"):  # so that the file takes several requests
+        monkeypatch.setattr(f"ensemble.data.{what}", 500)
     put_arrays(s3, tmp_path / "photos", 3)
     here = load_dataset(DataConfig(name="arrays", path=str(tmp_path / "photos/mine.npz")))
     far = load_dataset(DataConfig(name="arrays", path=f"{photos}/mine.npz"))
     assert same(far, here)
     assert place_of(far.train_images_NCHW) is not None  # what is far away is fetched once
     parts = -(-(tmp_path / "photos/mine.npz").stat().st_size // 500)
-    assert parts > 5
-    assert s3.methods() == Counter(HEAD=1, GET=parts)  # read twice, since it has wide numbers, and fetched once
+    assert parts > 20
+    assert s3.methods()["HEAD"] == 1
+    assert parts <= s3.methods()["GET"] < 4 * parts  # read twice, since it has wide numbers
     s3.forget()
     assert same(load_dataset(DataConfig(name="arrays", path=f"{photos}/mine.npz")), here)
     assert s3.methods()["HEAD"] == 1
-    assert s3.methods()["GET"] < parts  # its table of contents and its labels
+    assert s3.methods()["GET"] < parts / 2  # its table of contents and its labels
     s3.forget()
     whole = load_dataset(DataConfig(name="arrays", path=f"{photos}/mine.npz", storage="memory"))
     assert same(whole, here)
