@@ -1,4 +1,4 @@
-"""`ensemble data prepare | ls | rm`: pictures that this machine keeps decoded. `main` adds it to the other commands."""
+"""`ensemble data prepare | ls | rm`: images that this machine keeps, decoded from pictures or read from array files. `main` adds it to the other commands."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ensemble.errors import ConfigError
 
 @click.group()
 def data() -> None:
-    """Pictures that this machine keeps decoded, for data.storage mapped."""
+    """Images that this machine keeps decoded, for data.storage mapped."""
 
 
 @data.command()
 @click.argument("config", type=GivenPath(file=False))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def prepare(config: Path, overrides: tuple[str, ...]) -> None:
-    """Decode the pictures of a CONFIG now, once, so that every later start has them; a killed one goes on where it was.
+    """Decode the pictures of a CONFIG, or read its array file, now and once, so that every later start has them; a killed one goes on where it was.
 
     Values of the file are replaced by KEY=VALUE, for example data.image_size=224.
     """
@@ -77,7 +77,7 @@ def list_kept(as_json: bool) -> None:
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option("--all", "everything", is_flag=True, help="All that is listed.")
 def rm(keys: tuple[str, ...], everything: bool) -> None:
-    """Remove what is kept decoded under these KEYS of `ensemble data ls`; the pictures themselves stay."""
+    """Remove what is kept decoded under these KEYS of `ensemble data ls`; the pictures and array files themselves stay."""
     from ensemble.data.prepared import kept, remove
     from ensemble.data.shard_index import remove_indices
 

@@ -101,12 +101,12 @@ def _prepare(folder: PreparedFolder, stored: StoredArrays, outline: Outline) -> 
         with working("looking through the images"):
             count = outline.counts[0]
             remarks = outline.remarks(found, rule, _levels(images["train"][:count]))
-            leave_out = given.duplicates == "leave_out"
-            shared, duplicates = compared(images["train"], count, images["test"], leave_out, shown(stored.path))
+            where, wanted = shown(stored.path), given.duplicates == "leave_out"
+            shared, duplicates = compared(images["train"], count, images["test"], wanted, where)
             files = {part: room.path for part, room in rooms.items()}
-            for part, rows in duplicates.items():
+            for part, left_out in duplicates.items():
                 array = "test" if part == "test" else "train"
-                files[array], images[array] = _without(folder, array, images[array], rows)
+                files[array], images[array] = _without(folder, array, images[array], left_out)
             index: dict[str, Any] = {
                 "sha256": pixels_sha256(images["train"], images["test"]),
                 "rule": rule.to_json(),
@@ -124,7 +124,7 @@ def _prepare(folder: PreparedFolder, stored: StoredArrays, outline: Outline) -> 
 def _fill(
     rooms: Mapping[str, Part], stored: StoredArrays, outline: Outline, rows: int
 ) -> tuple[dict[str, Extremes], PixelRule]:
-    """Read every array, so many rows at a time, and write the rows that an earlier start has not written; returns what values there are, and the rule.
+    """Read every array, so many rows at a time, and write what an earlier start has not written; returns the values' range and the rule.
 
     Everything is read to its end also where rows are there already, or where values are refused: a checksum is of a whole array.
     """
