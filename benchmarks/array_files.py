@@ -3,8 +3,8 @@
 python -m benchmarks.array_files [--images 60000] [--side 96] [--starts 3] [--train] [--types uint8 uint16]
 
 Random images of 3 x SIDE x SIDE, as `numpy.savez` and as `numpy.savez_compressed` (fastest level) write them, are made in a temporary folder that is
-removed. Each start is a process of its own, that reads the data set, its digest and mean and deviation as a run does, or with --train
-a whole `ensemble train` of one small network on few images. Peaks are the largest of samples of /proc/PID/status every 20 ms:
+removed. Each start is a process of its own, that reads the data set, its digest, mean and deviation as a run does, or with --train a
+whole `ensemble train` of one small network on few images. Peaks are the largest of samples of /proc/PID/status every 20 ms:
 RssAnon is what the process has taken itself, VmHWM also counts pages of mapped files, which the system drops when it needs room.
 """
 
@@ -80,7 +80,7 @@ def starts(kind: str, path: Path, count: int, train: bool) -> None:
         if train:
             command = [
                 sys.executable, "-m", "ensemble", "train", "quickstart", f"data={{name: arrays, path: {path}, storage: {storage}}}",
-                "data.max_train_rows=2000", "num_members=1", "training.epochs=1", "model=mlp", f"output_dir={path.parent}/runs",
+                "data.max_train_rows=2000", "num_members=1", "training.epochs=1", "model={name: mlp, widths: [32]}", f"output_dir={path.parent}/runs",
                 f"name=run{time.monotonic_ns()}", "-q",
             ]  # fmt: skip
         said, figures = measured(command)

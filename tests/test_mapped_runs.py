@@ -1,4 +1,4 @@
-"""Whole runs on mapped pictures and arrays: the bits of a run in memory, inline and on Ray, for every network and method that reads images."""
+"""Whole runs on mapped pictures and arrays: the bits of a run in memory, inline and on Ray, for every network and method."""
 
 from __future__ import annotations
 

@@ -114,8 +114,8 @@ class StoredArrays:
         free = available_memory()
         if free is not None and size > free:
             raise DataError(
-                f"{shown(self.path)}: {name} is stored by columns (Fortran's order), which cannot be read in blocks: its {size / 2**30:.1f} GiB "
-                f"are more memory than the {free / 2**30:.1f} GiB that are free; write it with numpy.ascontiguousarray(images)"
+                f"{shown(self.path)}: {name} is stored by columns (Fortran's order), which cannot be read in blocks: its "
+                f"{size / 2**30:.1f} GiB are more memory than the {free / 2**30:.1f} GiB that are free; write it with numpy.ascontiguousarray(images)"
             )
         whole = self.whole(name)
         for start in range(0, len(whole), rows):
