@@ -32,6 +32,7 @@ from ensemble.types import ByteArray, IntArray
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 NEEDED = ("train_images", "train_labels")
+BLOCK_VALUES = 1 << 20  # that are scaled at a time
 OPTIONAL = ("test_images", "test_labels", "val_images", "val_labels", "class_names")
 
 
@@ -80,10 +81,15 @@ def parts_of_arrays(arrays: Arrays, path: Path, config: DataConfig) -> Parts:
 
 
 def scaled(values: npt.NDArray[Any], rule: PixelRule) -> ByteArray:
-    """Values as bytes by the rule of the file."""
-    if values.dtype == np.uint8 and rule.wide_range != BYTES:  # small numbers on the scale of wider ones
-        values = values.astype(np.uint16)
-    return rule.to_bytes(values)
+    """Values as bytes by the rule of the file, [N, C, H, W]; some at a time, since whole numbers are scaled in double precision."""
+    if values.dtype == np.uint8 and rule.wide_range == BYTES:
+        return values
+    levels, rows = np.empty(values.shape, np.uint8), max(1, BLOCK_VALUES // max(1, values[:1].size))
+    for start in range(0, len(values), rows):
+        block = values[start : start + rows]
+        # Small numbers are on the scale of wider ones.
+        levels[start : start + rows] = rule.to_bytes(block.astype(np.uint16) if block.dtype == np.uint8 else block)
+    return levels
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ensemble.config.data import OwnArrays
 from ensemble.data.account import Remark
-from ensemble.data.arrays import Arrays, Outline, is_images, parts_of_arrays, scaled
+from ensemble.data.arrays import BLOCK_VALUES, Arrays, Outline, is_images, parts_of_arrays, scaled
 from ensemble.data.decoding import not_kept
 from ensemble.data.duplicates import compared
 from ensemble.data.own_parts import Parts, pixels_sha256
@@ -32,7 +32,6 @@ from ensemble.outside.memory import available_memory
 from ensemble.types import ByteArray, IntArray
 
 FORMAT = 1  # of prepared folders; a new number where the same arrays would become other bytes
-BLOCK_VALUES = 1 << 20  # that are scaled at a time, in double precision where they are whole numbers
 LEVEL_ROWS = 1024  # images of which the darkest and the brightest level are looked for at a time
 
 
