@@ -131,6 +131,7 @@ SLOW = (
     "training/test_data_parallel_strides",
     "training/test_frozen_features",
     "training/test_placement",
+    "training/test_prediction_memory",
     "training/test_stack_equals_alone",
     "training/test_stochastic_depth",
     "training/test_triton_convolutions",
