@@ -1,4 +1,4 @@
-"""Whole runs on mapped pictures: the bits of a run in memory, inline and on Ray, for every network and method that reads images."""
+"""Whole runs on mapped pictures and arrays: the bits of a run in memory, inline and on Ray, for every network and method."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def run(photos: Path, name: str, storage: str, **keys: Any) -> dict[str, bytes]:
         "baseline": False,
         "training": {"epochs": 2, "batch_size": 8},
     } | keys
+    pictures = {"name": "image_folder", "root": str(photos), "image_size": 28, "channels": 1}
     ensemble.train(
-        data={"name": "image_folder", "root": str(photos), "image_size": 28, "channels": 1, "storage": storage},
+        data={**given.pop("data", pictures), "storage": storage},
         num_members=2, name=name, output_dir=photos.parent / "runs", **{"compute": COMPUTE, **given},
     )  # fmt: skip
     members = photos.parent / "runs" / name / "members"
@@ -72,6 +73,38 @@ def test_a_run_goes_on_with_its_pictures_stored_in_another_way(photos):
     memory = run(photos, "run", "memory")
     (photos.parent / "runs/run/members/0001/weights.safetensors").unlink()  # damaged: it is trained again
     assert run(photos, "run", "mapped") == memory
+
+
+@pytest.fixture
+def arrays(tmp_path: Path) -> dict[str, str]:
+    """The section of an array file with wide whole numbers and a validation part."""
+    generator, parts = np.random.default_rng(1), {}
+    for part, count in (("train", 90), ("val", 18), ("test", 30)):
+        labels = np.arange(count) % 3
+        parts[f"{part}_labels"] = labels
+        parts[f"{part}_images"] = (generator.integers(0, 2000, (count, 28, 28)) + 700 * labels[:, None, None]).astype(
+            np.uint16
+        )
+    np.savez_compressed(tmp_path / "mine.npz", **parts)
+    return {"name": "arrays", "path": str(tmp_path / "mine.npz")}
+
+
+def test_a_mapped_array_file_is_one_in_memory_and_a_run_goes_on_with_either(photos, arrays):
+    memory = run(photos, "memory", "memory", data=arrays)
+    assert kept() == []
+    assert run(photos, "mapped", "mapped", data=arrays) == memory
+    assert [each.complete for each in kept()] == [True]
+    for before, after in (("memory", "mapped"), ("mapped", "auto")):
+        (photos.parent / f"runs/{before}/members/0001/weights.safetensors").unlink()
+        assert run(photos, before, after, data=arrays) == memory
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
+def test_ray_workers_map_the_same_array_file(photos, arrays):
+    expected = run(photos, "memory", "memory", data=arrays)
+    on_ray = run(photos, "ray", "mapped", data=arrays, compute={"executor": "ray", "stack_size": 2, "slots": 1})
+    assert on_ray == expected
+    assert [each.complete for each in kept()] == [True]
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend

@@ -1,4 +1,4 @@
-"""`ensemble data prepare | ls | rm`: pictures that this machine keeps decoded. `main` adds it to the other commands."""
+"""`ensemble data prepare | ls | rm`: images that this machine keeps, decoded from pictures or read from array files. `main` adds it to the other commands."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ from ensemble.errors import ConfigError
 
 @click.group()
 def data() -> None:
-    """Pictures that this machine keeps decoded, for data.storage mapped."""
+    """Images that this machine keeps decoded, for data.storage mapped."""
 
 
 @data.command()
 @click.argument("config", type=GivenPath(file=False))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def prepare(config: Path, overrides: tuple[str, ...]) -> None:
-    """Decode the pictures of a CONFIG now, once, so that every later start has them; a killed one goes on where it was.
+    """Decode the pictures of a CONFIG, or read its array file, now and once, so that every later start has them; a killed one goes on where it was.
 
     Values of the file are replaced by KEY=VALUE, for example data.image_size=224.
     """
     from ensemble.config import load_config
-    from ensemble.config.data import OwnPictures
     from ensemble.data import load_dataset
     from ensemble.data.mapped import place_of
 
     wanted = load_config(config, overrides).experiment.data
-    if not wanted.pictures:
-        decoded = sorted(name for name, section in wanted.registry.all().items() if section.pictures)
-        raise ConfigError(f"data.name is {wanted.name}, which is not decoded; expected one of {', '.join(decoded)}")
-    assert isinstance(wanted, OwnPictures), "which have the key storage"
-    if wanted.storage == "memory":
+    if "storage" not in type(wanted).model_fields:
+        kept = sorted(name for name, section in wanted.registry.all().items() if "storage" in section.model_fields)
+        raise ConfigError(f"data.name is {wanted.name}, which is not kept; expected one of {', '.join(kept)}")
+    if wanted.model_dump()["storage"] == "memory":
         raise ConfigError("data.storage is memory, which keeps nothing; leave it out, or set it to mapped")
     dataset = load_dataset(wanted.model_copy(update={"storage": "mapped"}))
     for remark in dataset.account.remarks():
@@ -79,7 +77,7 @@ def list_kept(as_json: bool) -> None:
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option("--all", "everything", is_flag=True, help="All that is listed.")
 def rm(keys: tuple[str, ...], everything: bool) -> None:
-    """Remove what is kept decoded under these KEYS of `ensemble data ls`; the pictures themselves stay."""
+    """Remove what is kept decoded under these KEYS of `ensemble data ls`; the pictures and array files themselves stay."""
     from ensemble.data.prepared import kept, remove
     from ensemble.data.shard_index import remove_indices
 

@@ -29,6 +29,7 @@ Side = Annotated[int, Field(ge=4, le=4096)]
 Layout = Literal["channels_first", "channels_last"]
 Ground = Literal["white", "black"]
 Duplicates = Literal["tell", "leave_out"]
+Storage = Literal["auto", "memory", "mapped"]
 DEFAULT = "digits"  # of a section without a name
 
 _DATA = "ensemble.data"
@@ -247,7 +248,7 @@ class OwnPictures(OwnImages):
         None,
         description="own pictures: what to do about pictures that cannot be read; skip: go on without them, counted by class; without it stop",
     )
-    storage: Literal["auto", "memory", "mapped"] | None = Field(
+    storage: Storage | None = Field(
         None,
         description="own pictures: memory: decode the pictures at every start; mapped: decode them once into a file of this machine's cache, which may be larger than memory; without it auto: mapped from 64 MiB of decoded images on",
     )

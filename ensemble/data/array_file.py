@@ -2,25 +2,24 @@
 
     numpy.savez("mine.npz", train_images=..., train_labels=..., test_images=..., test_labels=..., class_names=[...])
 
-How they are read is in `arrays`. Nothing is unpickled.
+How they are read is in `arrays`; from a file that may be larger than memory, in `prepared_arrays`. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from ensemble.config.data import OwnArrays, register_data
-from ensemble.data.arrays import NEEDED, Arrays, check_names, parts_of_arrays
+from ensemble.config.data import OwnArrays, Storage, register_data
+from ensemble.data.arrays import is_images
 from ensemble.data.bucket import given_place
 from ensemble.data.dataset import Dataset, dataset_from
+from ensemble.data.decoding import is_mapped
 from ensemble.data.own_parts import Parts
-from ensemble.data.regular_files import open_regular, shown
-from ensemble.errors import ConfigError, DataError, StorageError
+from ensemble.data.prepared_arrays import parts_in_memory, prepared_parts
+from ensemble.data.stored_arrays import StoredArrays
+from ensemble.outside.object_storage import is_address
 
 
 @register_data
@@ -31,40 +30,20 @@ class ArrayFile(OwnArrays):
     needed: ClassVar[str] = "path, the .npz file with train_images and train_labels"
     name: Literal["arrays"]
     path: str = Field(description="arrays: the .npz file with images and labels; or the address of one")
+    storage: Storage | None = Field(
+        None,
+        description="arrays: memory: read the file at every start; mapped: read it once, in blocks, into a file of this machine's cache, one byte per value, which may be larger than memory; without it auto: mapped from 64 MiB of such bytes on",
+    )
 
     def parts(self) -> Parts:
         """Training and test part. Raises DataError naming the file, the array, what was found and expected."""
-        path = given_place(self.path, "data.path")
-        return parts_of_arrays(_read(path), path, self)
+        with StoredArrays(given_place(self.path, "data.path"), whole=self.storage == "memory") as stored:
+            outlines = stored.outlines()
+            wants = sum(array.size for name, array in outlines.items() if is_images(name))
+            if is_mapped(self.storage, wants, far=is_address(self.path)):
+                return prepared_parts(stored, outlines, self, required=self.storage == "mapped")
+            return parts_in_memory(stored, outlines, self)
 
     def build(self) -> Dataset:
         """See DataConfig."""
         return dataset_from(self.path, self.name, self.parts())
-
-
-def _read(path: Path) -> Arrays:
-    expected = f"an .npz file with {', '.join(NEEDED)}"
-    try:
-        with open_regular(path, expected) as file:
-            loaded = np.load(file, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise DataError(f"{shown(path)}: found a single array; expected {expected}")
-            with loaded as archive:
-                arrays = {name: np.asarray(archive[name]) for name in archive.files}
-                arrays |= {name: _column(array) for name, array in arrays.items() if name.endswith("_labels")}
-    except FileNotFoundError as error:
-        raise DataError(f"data.path: no file {shown(path)}; expected {expected}") from error
-    except (DataError, ConfigError, StorageError):
-        raise
-    except Exception as error:  # damaged archives make numpy raise nearly anything, MemoryError among it
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(
-            f"{shown(path)}: cannot be read as .npz of plain arrays: {reason}; write it with numpy.savez, without objects"
-        ) from error
-    check_names(path, arrays)
-    return arrays
-
-
-def _column(labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Labels [N, 1], which some write, as [N]."""
-    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

@@ -35,7 +35,7 @@ def _prepared(place: Place) -> Any:
         dataset = load_dataset(config)
     except DataError as error:
         raise DataError(
-            f"{platform.node()} has no decoded pictures and cannot read them from {where}: {error}; put the folder where "
+            f"{platform.node()} has no decoded pictures and cannot read them from {where}: {error}; put it where "
             "every node sees it under the same path, or set data.storage=memory, which sends the pictures to the nodes"
         ) from error
     images = {"train": dataset.train_images_NCHW, "test": dataset.test_images_NCHW}[place.part]

@@ -165,6 +165,22 @@ def named_object(path: Path) -> bytes | None:
     return content
 
 
+def tree_of_one(path: Path) -> Tree | None:
+    """What `given_place` named as a tree with nothing else in it, by one request; None for a path of this machine.
+
+    Raises FileNotFoundError where there is no such object, ConfigError and StorageError as `tree_at`.
+    """
+    address = _named.get(path)
+    if address is None:
+        return None
+    folder, _, name = address.rpartition("/")
+    storage = ObjectStorage(folder, address, AWAY)
+    facts = storage.facts(name)
+    if facts is None:
+        raise FileNotFoundError(address)
+    return Tree(folder, Path(folder), storage, {name: facts})
+
+
 def trees_of(addresses: Sequence[str], key: str) -> None:
     """List what lies around these addresses of objects: of each bucket the folder that all of them are in."""
     folders: dict[str, list[str]] = {}

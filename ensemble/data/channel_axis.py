@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ensemble.config.data import Layout
@@ -59,6 +58,6 @@ def _images(channels: int, height: int, width: int) -> str:
     return f"{channels} channel{'s' if channels > 1 else ''} of {height}x{width}"
 
 
-def described(images_NCHW: npt.NDArray[np.generic]) -> str:
-    """The shape of images in words."""
-    return _images(*images_NCHW.shape[1:])
+def described(image_shape: tuple[int, int, int]) -> str:
+    """The shape (C, H, W) of images in words."""
+    return _images(*image_shape)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from ensemble.config.data import Storage
 from ensemble.data.account import Remark
 from ensemble.data.duplicates import require_some_left, shared_images
 from ensemble.data.listing import Listing
-from ensemble.data.mapped import Place, map_images
 from ensemble.data.own_parts import Part, Parts, pixels_sha256
 from ensemble.data.picture_reading import InMemory, PictureReader, Room, level_remarks, pixel_remarks, threads
 from ensemble.data.pixel_rule import PixelRule
@@ -28,7 +27,6 @@ from ensemble.data.prepared import PreparedFolder, prepared
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
 from ensemble.outside.memory import available_memory
-from ensemble.outside.object_storage import is_address
 from ensemble.types import ByteArray, IntArray
 
 FORMAT = 3  # of prepared folders; a new number where the same pictures would be decoded to other bytes
@@ -56,8 +54,7 @@ def decoded_parts(listing: Listing) -> Parts:
     """Training and test part of what is listed. Raises DataError naming the pictures at fault, or where there is no room for them."""
     reader, storage = PictureReader(listing.config), listing.config.storage
     wants = len(listing.pictures) * int(np.prod(reader.image_shape))
-    # What is far away is fetched once.
-    if storage == "mapped" or (storage in (None, "auto") and (wants >= MAPPED_FROM or listing.address is not None)):
+    if is_mapped(storage, wants, far=listing.address is not None):
         decoded = _mapped(listing, reader, wants)
     else:
         decoded = _in_memory(listing, reader, wants)
@@ -76,6 +73,19 @@ def decoded_parts(listing: Listing) -> Parts:
         listing.account(decoded.faults, decoded.remarks, len(rows["test"]), decoded.duplicates),
         validation_rows=_validation_rows(listing, decoded.faults, decoded.duplicates),
         groups_N=None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64),
+    )
+
+
+def is_mapped(storage: Storage | None, wants: int, far: bool) -> bool:
+    """Whether images of so many bytes are kept in files. far: they come from object storage, from where they are fetched once."""
+    return storage == "mapped" or (storage in (None, "auto") and (wants >= MAPPED_FROM or far))
+
+
+def not_kept(what: str, error: Exception, wants: int) -> DataError:
+    """What is said where images of so many bytes must be kept, and cannot be. what: the images, in words."""
+    return DataError(
+        f"data.storage is mapped, but {what} cannot be kept: {error}; set ENSEMBLE_CACHE to a folder of yours "
+        f"with {max(1, wants >> 20):,} MiB free, or data.storage=memory"
     )
 
 
@@ -177,10 +187,7 @@ def _mapped(listing: Listing, reader: PictureReader, wants: int) -> _Decoded:
             return _opened(folder, index, listing)
     except (OSError, RuntimeError) as error:
         if listing.config.storage == "mapped":
-            raise DataError(
-                f"data.storage is mapped, but decoded pictures cannot be kept: {error}; set ENSEMBLE_CACHE to a folder of yours "
-                f"with {max(1, wants >> 20):,} MiB free, or data.storage=memory"
-            ) from error
+            raise not_kept("decoded pictures", error, wants) from error
         decoded = _in_memory(listing, reader, wants)
         text = f"the decoded pictures cannot be kept for later starts: {error}; set ENSEMBLE_CACHE to a folder of yours, or data.storage=memory"
         return replace(decoded, remarks=[*decoded.remarks, Remark(text, True)])
@@ -241,19 +248,7 @@ def _prepare(folder: PreparedFolder, listing: Listing, reader: PictureReader) ->
 
 
 def _opened(folder: PreparedFolder, index: dict[str, Any], listing: Listing) -> _Decoded:
-    config = listing.config
-    values = config.model_dump()
-    absolute = {
-        key: values[key] if is_address(values[key]) else os.path.abspath(values[key])  # noqa: PTH100
-        for key in config.places(values)
-    }
-    source = config.model_copy(update={**absolute, "storage": "mapped"}).model_dump_json()
-    images = {
-        name: map_images(
-            Place(os.fspath(folder.path), part["file"], tuple(part["shape"]), source, name, str(index["sha256"]))
-        )
-        for name, part in index["parts"].items()
-    }
+    images = folder.images(index, listing.config)
     faults = {int(row): str(text) for row, text in index["faults"].items()}
     remarks = [Remark(str(text), bool(warning)) for text, warning in index["remarks"]]
     duplicates = {part: np.array(rows, np.int64) for part, rows in index.get("duplicates", {}).items()}

@@ -88,21 +88,33 @@ def looked_through(parts: Parts, leave_out: bool, where: str) -> Parts:
     """
     train, test, validation = parts.train, parts.test, parts.validation_rows
     count = len(train.labels_N) - (0 if validation is None else len(validation))
-    remarks, left_out = [], dict[str, int]()
-    for shared in shared_images(train.images_NCHW, count, test.images_NCHW):
-        own = f"{'test' if shared.part == 'test' else 'training'} row {shared.rows[0]}"
-        remarks.append(shared.remark((own, f"training row {shared.first}"), leave_out))
-        if not leave_out:
-            continue
-        require_some_left(shared, where)
-        left_out[shared.part] = len(shared.rows)
-        if shared.part == "test":
-            test = _less(test, shared.rows)
+    remarks, duplicates = compared(train.images_NCHW, count, test.images_NCHW, leave_out, where)
+    for part, rows in duplicates.items():
+        if part == "test":
+            test = _less(test, rows)
         else:
             assert validation is not None, "a validation part is given"
-            train, validation = _less(train, shared.rows), validation[: len(validation) - len(shared.rows)]
+            train, validation = _less(train, rows), validation[: len(validation) - len(rows)]
+    left_out = {part: len(rows) for part, rows in duplicates.items()}
     account = replace(parts.account, others=(*parts.account.others, *remarks), duplicates=left_out)
     return replace(parts, train=train, test=test, validation_rows=validation, account=account)
+
+
+def compared(
+    train_NCHW: ByteArray, count: int, test_NCHW: ByteArray, leave_out: bool, where: str
+) -> tuple[list[Remark], dict[str, IntArray]]:
+    """What to say of the images that parts share, as `shared_images` finds them, and by part the rows of its array to leave out.
+
+    Raises DataError where nothing would be left of a part.
+    """
+    remarks, duplicates = list[Remark](), dict[str, IntArray]()
+    for shared in shared_images(train_NCHW, count, test_NCHW):
+        own = f"{'test' if shared.part == 'test' else 'training'} row {shared.rows[0]}"
+        remarks.append(shared.remark((own, f"training row {shared.first}"), leave_out))
+        if leave_out:
+            require_some_left(shared, where)
+            duplicates[shared.part] = shared.rows
+    return remarks, duplicates
 
 
 def require_some_left(shared: Shared, where: str) -> None:

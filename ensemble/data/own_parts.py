@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -108,11 +108,3 @@ def _groups_held_back(
             "(data.split_column), another data.test_fraction, or smaller groups"
         )
     return test_N
-
-
-def parts_of(
-    images: npt.NDArray[Any], labels_N: IntArray, test_N: npt.NDArray[np.bool_], files: Sequence[str] = ()
-) -> tuple[Part, Part]:
-    """Training and test part of images [N, C, H, W] that are bytes already. files: of each image, or none."""
-    train, test = (tuple(files[int(n)] for n in np.flatnonzero(own_N)) if files else () for own_N in (~test_N, test_N))
-    return Part(images[~test_N], labels_N[~test_N], train), Part(images[test_N], labels_N[test_N], test)

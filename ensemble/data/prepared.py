@@ -28,9 +28,11 @@ from typing import IO, Any
 import numpy as np
 
 from ensemble.cache import TEMPORARY, is_own, keep_json, own_folder, private
-from ensemble.data.mapped import INDEX
+from ensemble.config.data import DataConfig
+from ensemble.data.mapped import INDEX, Place, map_images
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
+from ensemble.outside.object_storage import is_address
 from ensemble.types import ByteArray, IntArray
 
 ROOM = "pictures"  # in the cache
@@ -43,8 +45,8 @@ Shape = tuple[int, int, int, int]
 class Part:
     """Images that are being decoded. images_NCHW: uint8, on the disk. facts: of the rows that are there, first row first."""
 
-    def __init__(self, folder: Path, name: str, shape: Shape) -> None:
-        """Raises OSError where the disk has no room for it."""
+    def __init__(self, folder: Path, name: str, shape: Shape, shard_rows: int | None = None) -> None:
+        """shard_rows: at a time, at most; without it some MiB of them. Raises OSError where the disk has no room for it."""
         self.path, self._notes = folder / f"{name}{SUFFIX}", folder / f"{name}{NOTES}"
         size = int(np.prod(shape))
         self.facts: list[Any] = _noted(self._notes) if _size(self.path) == size else []
@@ -53,7 +55,7 @@ class Part:
             _reserve(self.path, size)  # or a full disk would end the process with a signal
         self.facts = self.facts[: shape[0]]
         self.images_NCHW: ByteArray = np.memmap(self.path, np.uint8, "r+", shape=shape)
-        self.shard_rows = max(1, SHARD_BYTES // int(np.prod(shape[1:])))
+        self.shard_rows = shard_rows or max(1, SHARD_BYTES // int(np.prod(shape[1:])))
         self._shape, self._shards = shape[1:], 0
         self._buffers: list[ByteArray] = []
         self._threads: ThreadPoolExecutor | None = None
@@ -153,9 +155,9 @@ class PreparedFolder:
             whole = False
         return index if whole else None
 
-    def part(self, name: str, shape: Shape) -> Part:
-        """Room for the images of a part, with what an earlier start has decoded."""
-        return Part(self.path, name, shape)
+    def part(self, name: str, shape: Shape, shard_rows: int | None = None) -> Part:
+        """Room for the images of a part, with what an earlier start has decoded. shard_rows: see Part."""
+        return Part(self.path, name, shape, shard_rows)
 
     def chosen(self, name: str, images: Sequence[ByteArray], source_N: IntArray, row_N: IntArray) -> Path:
         """Write a part anew from rows of others: row row_N[n] of images[source_N[n]] becomes row n."""
@@ -179,6 +181,25 @@ class PreparedFolder:
             if path.name not in named:
                 with suppress(OSError):
                     path.unlink()
+
+    def images(self, index: Mapping[str, Any], config: DataConfig) -> dict[str, ByteArray]:
+        """The images of the parts, mapped. config: of what they were made. Raises OSError where they are not there."""
+        values = config.model_dump()
+        absolute = {
+            key: values[key] if is_address(values[key]) else os.path.abspath(values[key])  # noqa: PTH100
+            for key in config.places(values)
+        }
+        source = config.model_copy(update={**absolute, "storage": "mapped"}).model_dump_json()
+        return {
+            name: map_images(
+                Place(os.fspath(self.path), part["file"], tuple(part["shape"]), source, name, str(index["sha256"]))
+            )
+            for name, part in index["parts"].items()
+        }
+
+    def discard(self) -> None:
+        """Remove what is not complete, so that it takes no room; whoever waits for the folder makes a new one."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def touch(self) -> None:
         """It was used just now."""

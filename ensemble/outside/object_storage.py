@@ -179,6 +179,21 @@ class ObjectStorage:
         except FileNotFoundError:
             return None
 
+    def facts(self, name: str) -> ObjectFacts | None:
+        """What a listing would say of an object; None where there is none. Raises Unreachable."""
+
+        def look() -> ObjectFacts:
+            self._files.invalidate_cache()
+            found: dict[str, Any] = self._files.info(self._place(name))
+            if found.get("type") == "directory":
+                raise FileNotFoundError(name)
+            return ObjectFacts(int(found.get("size") or 0), _identity(found))
+
+        try:
+            return self._request(name, "read", look)
+        except FileNotFoundError:
+            return None
+
     def remove_empty_folders(self, names: Iterable[str]) -> None:
         """Remove folders that hold nothing any more, deepest first. Object storage has none; a folder that holds more stays."""
         for name in sorted(names, key=lambda name: (-name.count("/"), name == "")):

@@ -135,9 +135,26 @@ def predict_logits(stack: Stack, data: Resident, images: Tensor, rows: Tensor | 
     if placement.device.type != "cuda":
         size = min(size, CPU_BATCH if kernels is None else BATCH_LAST_BATCH)
         ask_for(0, size)
-    parts = list(in_batches(logits, count, size))
+    whole = _joined(in_batches(logits, count, size), count)
     stack.train()
-    return torch.cat(parts, dim=1)
+    return whole
+
+
+def _joined(parts: Iterator[Tensor], count: int) -> Tensor:
+    """Batches [K, B, classes] as one tensor for all `count` rows.
+
+    None is kept beside the next: a small block in the room that a batch of images has left makes that room too small for the next
+    batch, and a process that keeps freed memory grew by one batch after the other (docs/log.md).
+    """
+    whole: Tensor | None = None
+    done = 0
+    for part in parts:
+        if whole is None:
+            whole = part.new_empty((part.shape[0], count, part.shape[2]))
+        whole[:, done : done + part.shape[1]] = part
+        done += part.shape[1]
+    assert whole is not None, "there is a batch, if need be of no rows"
+    return whole
 
 
 def in_batches(compute: Callable[[int, int], Tensor], count: int, size: int) -> Iterator[Tensor]:

@@ -51,8 +51,32 @@ def test_prepare_list_and_remove(tmp_path: Path) -> None:
     assert len(list((tmp_path / "photos").rglob("*.png"))) == 20
 
 
+def test_array_files_too(tmp_path: Path) -> None:
+    """As pictures: prepared under the configuration's own `auto`, listed by their file, and removed."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 9, 7), np.uint8)
+    np.savez_compressed("mine.npz", train_images=images, train_labels=np.arange(20) % 2)
+    text = Path("p.yaml").read_text().partition("data:")[0]
+    Path("a.yaml").write_text(f"{text}data: {{name: arrays, path: mine.npz}}\n")
+    first = typed("prepare", "a.yaml")
+    assert first.exit_code == 0, first.stderr
+    assert "4 of the images are held back as the test part" in first.stderr
+    folder = Path(first.stdout.strip())
+    assert typed("prepare", "a.yaml").stdout == first.stdout
+    (listed,) = json.loads(typed("ls", "--json").stdout)
+    assert (listed["key"], listed["shape"], listed["complete"]) == (folder.name, [20, 1, 9, 7], True)
+    assert listed["root"] == str(tmp_path / "mine.npz")
+    assert typed("prepare", "a.yaml", "data.storage=memory").exit_code == 2
+    Path("mine.npz").write_bytes(Path("mine.npz").read_bytes()[:300])
+    broken = typed("prepare", "a.yaml")
+    assert broken.exit_code == 3
+    assert "mine.npz: cannot be read as .npz" in broken.stderr
+    assert typed("rm", folder.name).stdout == f"{folder.name}: removed\n"
+    assert Path("mine.npz").exists()
+    assert typed("ls").stdout == "nothing is kept decoded on this machine\n"
+
+
 @pytest.mark.parametrize(("words", "code", "said"), [
-    (("prepare", "d.yaml"), 2, "data.name is digits, which is not decoded; expected one of huggingface, image_folder, table"),
+    (("prepare", "d.yaml"), 2, "data.name is digits, which is not kept; expected one of arrays, huggingface, image_folder, table"),
     (("prepare", "p.yaml", "data.storage=memory"), 2, "data.storage is memory, which keeps nothing"),
     (("prepare", "p.yaml", "data.root=nowhere"), 3, "no folder nowhere"),
     (("rm",), 2, "give the KEYs to remove, or --all"),

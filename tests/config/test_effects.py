@@ -179,7 +179,7 @@ REVIEWED: dict[str, str] = {
     "data.ground": "refused with data sets that are not one's own",
     "data.duplicates": "which images members are judged by: tests/data/test_duplicates.py",
     "data.on_bad_image": "refused with other data sets than image_folder",
-    "data.storage": "where decoded pictures lie; the same bits, tests/data/test_prepared.py",
+    "data.storage": "where decoded pictures lie; the same bits, tests/data/test_prepared.py and test_prepared_arrays.py",
     "data.image_column": "refused with other data sets than table and huggingface",
     "data.label_column": "refused with other data sets than table and huggingface",
     "data.split_column": "refused with other data sets than table and huggingface",

@@ -178,7 +178,7 @@ def test_files_that_are_none(tmp_path):
         ({"name": "mnist", "path": "x"}, "path has no effect with data set mnist, which takes root"),
         (
             {"name": "arrays", "path": "x", "image_size": 8},
-            "image_size has no effect.*takes path, layout, test_fraction",
+            "image_size has no effect.*takes path, storage, layout, test_fraction",
         ),
         ({"name": "arrays"}, "arrays needs path"),
         ({"name": "image_folder", "root": "x"}, "image_folder needs root.*and image_size"),

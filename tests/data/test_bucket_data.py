@@ -175,14 +175,45 @@ def test_a_table_and_its_pictures(s3: S3Server, photos: str, tmp_path: Path) -> 
         load_dataset(DataConfig(path=f"{photos}/nosuch.csv", **columns))
 
 
-def test_arrays(s3: S3Server, photos: str, tmp_path: Path) -> None:
-    random = np.random.default_rng(3)
+def put_arrays(s3: S3Server, beside: Path, seed: int) -> None:
+    """The same array file in the bucket and here."""
     content = io.BytesIO()
-    np.savez(content, train_images=random.integers(0, 256, (12, 8, 8), np.uint8), train_labels=np.arange(12) % 2)
-    (tmp_path / "photos/mine.npz").write_bytes(content.getvalue())
+    images = np.random.default_rng(seed).integers(0, 4000, (160, 8, 8)).astype(np.uint16)
+    np.savez_compressed(content, train_images=images, train_labels=np.arange(160) % 2)
+    (beside / "mine.npz").write_bytes(content.getvalue())
     s3.client().put_object(Bucket=s3.bucket, Key="data/photos/mine.npz", Body=content.getvalue())
+    s3.forget()
+
+
+def test_arrays(s3: S3Server, photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for what in ("shards.BLOCK_BYTES", "stored_arrays.BUFFER_BYTES"):  # so that the file takes several requests
+        monkeypatch.setattr(f"ensemble.data.{what}", 500)
+    put_arrays(s3, tmp_path / "photos", 3)
+    here = load_dataset(DataConfig(name="arrays", path=str(tmp_path / "photos/mine.npz")))
     far = load_dataset(DataConfig(name="arrays", path=f"{photos}/mine.npz"))
-    assert same(far, load_dataset(DataConfig(name="arrays", path=str(tmp_path / "photos/mine.npz"))))
+    assert same(far, here)
+    assert place_of(far.train_images_NCHW) is not None  # what is far away is fetched once
+    parts = -(-(tmp_path / "photos/mine.npz").stat().st_size // 500)
+    assert parts > 20
+    assert s3.methods()["HEAD"] == 1
+    assert parts <= s3.methods()["GET"] < 4 * parts  # read twice, since it has wide numbers
+    s3.forget()
+    assert same(load_dataset(DataConfig(name="arrays", path=f"{photos}/mine.npz")), here)
+    assert s3.methods()["HEAD"] == 1
+    assert s3.methods()["GET"] < parts / 2  # its table of contents and its labels
+    s3.forget()
+    whole = load_dataset(DataConfig(name="arrays", path=f"{photos}/mine.npz", storage="memory"))
+    assert same(whole, here)
+    assert place_of(whole.train_images_NCHW) is None
+    assert s3.methods()["GET"] == 1
+    put_arrays(s3, tmp_path / "photos", 4)
+    changed = load_dataset(DataConfig(name="arrays", path=f"{photos}/mine.npz"))  # another ETag
+    assert not same(changed, here)
+    assert same(changed, load_dataset(DataConfig(name="arrays", path=str(tmp_path / "photos/mine.npz"))))
+
+
+def test_arrays_that_cannot_be_had(s3: S3Server, photos: str, tmp_path: Path) -> None:
+    put_arrays(s3, tmp_path / "photos", 3)
     with pytest.raises(DataError, match=rf"data.path: no file {photos}/nosuch.npz"):
         load_dataset(DataConfig(name="arrays", path=f"{photos}/nosuch.npz"))
     s3.mood = lambda _method, _path: 403

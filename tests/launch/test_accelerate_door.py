@@ -80,6 +80,36 @@ LAUNCHERS = {
 }
 
 
+def test_ranks_map_an_array_file(home: Path) -> None:
+    """No pixel goes through torch's store; the bits are those of one process with the file in memory."""
+    random = np.random.default_rng(0)
+    labels = np.arange(400) % 4
+    images = (random.integers(0, 150, (400, 3, 9, 9)) + 20 * labels[:, None, None, None]).astype(np.uint8)
+    np.savez_compressed(home / "mine.npz", train_images=images, train_labels=labels)
+    data = (f"data={{name: arrays, path: {home / 'mine.npz'}}}", f"output_dir={home}")
+    cache = {"ENSEMBLE_CACHE": str(home / "cache")}
+    alone = started(
+        str(BIN / "ensemble"),
+        "train",
+        str(home / "one.yaml"),
+        *data,
+        "data.storage=memory",
+        "name=arrays",
+        "-q",
+        **cache,
+    )
+    assert alone.returncode == 0, alone.stderr
+    first, *words = LAUNCHERS["torchrun"]
+    done = started(
+        str(BIN / first), *words, "-m", "ensemble.launch.accelerate_run", str(home / "one.yaml"), *data, "data.storage=mapped",
+        "name=mapped_arrays", **cache,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert digests(home / "mapped_arrays") == digests(home / "arrays")
+    assert len(processes_that_trained(home / "mapped_arrays")) == 2
+    assert len(list((home / "cache/pictures").glob("*/index.json"))) == 1
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_ranks_train_all_of_mnist(launcher: str, home: Path, mnist_root: Path) -> None:
     """55 MB of arrays and 432 kB of rows per member: more than torch's store takes at a time (8 MiB)."""
