@@ -115,7 +115,7 @@ def _row(data: Any, part: str, row: int) -> tuple[npt.NDArray[Any], int]:
         found = data[row]
     except Exception as error:  # the data set is not ours
         raise DataError(
-            f"data ({part}), row {row}: reading it failed: {type(error).__name__}: {error}; the data set must give every row"
+            f"data ({part}), row {row}: cannot be read, and the data set must give every row: {type(error).__name__}: {error}"
         ) from error
     if isinstance(found, Mapping):  # of Hugging Face's data sets
         found = [found[key] for key in ("image", "img", "label") if key in found]

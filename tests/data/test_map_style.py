@@ -158,7 +158,10 @@ def test_failing_and_empty_data_sets_are_named():
         def __getitem__(self, row: int) -> Any:
             raise OSError("disk gone")
 
-    with pytest.raises(DataError, match=r"data \(test\), row 0: reading it failed: OSError: disk gone"):
+    with pytest.raises(
+        DataError,
+        match=r"data \(test\), row 0: cannot be read, and the data set must give every row: OSError: disk gone",
+    ):
         arrays_of(rows_as("pictures"), Failing([1]))
     with pytest.raises(ConfigError, match="found data sets by the names train, val; expected train"):
         ensemble.train(data={"train": rows_as("pictures"), "val": rows_as("pictures")})

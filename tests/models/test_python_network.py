@@ -245,7 +245,7 @@ def test_only_what_is_imported_is_taken_and_names_stay_apart(home: Path, monkeyp
         ({"path": "gone.py:Net"}, "gone.py: cannot be read: No such file or directory"),
         ({"path": "bad.py:Net"}, "bad.py:2: is no Python"),
         ({"path": "latin.py:Net"}, "latin.py: is no UTF-8 text"),
-        ({"path": "my_nets.py:Nett"}, "there is no such class or function in my_nets.py; it has Net, broken, chain"),
+        ({"path": "my_nets.py:Nett"}, "there is no such class or function in my_nets.py; expected one of those it has: Net, broken, chain"),
         ({"path": "unused.py:Net"}, "executing the file failed: unused.py:1: ZeroDivisionError"),
         ({"path": "my_nets.py:broken"}, "my_nets.py:broken(num_classes=10, in_channels=1): failed: my_nets.py:44: ZeroDivisionError"),
         ({"path": "my_nets.py:Net", "args": {"wide": 3}}, "unexpected keyword argument 'wide'"),
