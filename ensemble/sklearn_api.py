@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -113,8 +113,16 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises ValueError for settings and data that cannot mean anything; warns of members that failed.
         """
         X, y = validate_data(self, X, y, allow_nd=True, dtype="numeric")
-        check_classification_targets(y)
-        self.classes_, labels_N = np.unique(y, return_inverse=True)
+        if self.layout not in (None, *get_args(Layout)):
+            raise ValueError(f"layout={self.layout!r}: expected one of {', '.join(get_args(Layout))}, or None")
+        try:
+            check_classification_targets(y)
+            self.classes_, labels_N = np.unique(y, return_inverse=True)
+        except TypeError as error:  # of values that have no order
+            kinds = ", ".join(sorted({type(label).__name__ for label in y}))
+            raise ValueError(
+                f"y: found labels of several types ({kinds}); expected numbers or texts, all of one kind"
+            ) from error
         if len(self.classes_) < 2:
             raise ValueError(f"y: found only one class ({self.classes_[0]}); expected at least two classes")
         try:
@@ -192,7 +200,22 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if images.shape[1:] != self.ensemble_.image_shape:
             found, expected = (list(shape) for shape in (images.shape[1:], self.ensemble_.image_shape))
             raise ValueError(f"X: found images of {found} (channels, height, width); expected {expected}, as in fit")
+        self._warn_of_another_scale(images)
         return self._levels(images)
+
+    def _warn_of_another_scale(self, images_NCHW: AnyArray) -> None:
+        """Warns of fractions of 1 where bytes, or numbers far larger, were fitted: they would all be nearly one level."""
+        low, high = (0.0, 255.0) if self.low_ is None or self.high_ is None else (self.low_[0], self.high_[0])
+        if self.low_ is not None and len(self.low_) > 1:  # features, of which each has a range of its own
+            return
+        inside = images_NCHW.dtype.kind == "f" and images_NCHW.min() >= 0 and images_NCHW.max() <= 1
+        if inside and high - low >= 2 * FEW_LEVELS and (images_NCHW % 1 != 0).any():
+            warnings.warn(
+                f"X: found values from {images_NCHW.min():g} to {images_NCHW.max():g}, but those of fit were from {low:g} to {high:g}; "
+                "scale them as for fit",
+                UserWarning,
+                stacklevel=4,
+            )
 
     def _are_images(self, X: AnyArray) -> bool:
         return X.ndim > 2 or self.image_shape is not None

@@ -13,6 +13,8 @@ from click.testing import CliRunner
 
 from ensemble.commands.main import main
 from ensemble.config import parse_experiment
+from ensemble.config.schema import DataConfig
+from ensemble.data import load_dataset
 from ensemble.errors import ConfigError, DataError
 from ensemble.executors.inline import InlineExecutor
 from ensemble.results.comparison import compare_items
@@ -113,6 +115,79 @@ def test_bad_files_are_named_with_the_remedy(run: Path, votes: Any, tmp_path: Pa
         compare_items([str(bad), str(bad)])
     with pytest.raises(DataError, match=r"no file .*absent\.npy"):
         compare_items([str(run), str(tmp_path / "absent.npy")])
+
+
+def test_remedies_for_rows_that_are_no_probabilities_make_some(run: Path, votes: Any, tmp_path: Path) -> None:
+    one = votes[0][0]
+    divided = r"divide each row by its sum before saving"
+    for array, remedy in (
+        (one * 100, divided),
+        (one * 2, divided),
+        (np.log(one + 1e-9), "apply softmax"),
+        (np.full_like(one, np.inf), "diverged"),
+    ):
+        np.save(tmp_path / "odd.npy", array)
+        with pytest.raises(DataError, match=remedy):
+            compare_items([str(run), str(tmp_path / "odd.npy")])
+        if remedy == divided:
+            np.save(tmp_path / "odd.npy", array / array.sum(axis=1, keepdims=True))
+            assert compare_items([str(run), str(tmp_path / "odd.npy")]).lines[1].nll is not None
+
+
+@pytest.mark.parametrize("content", ["hello", "", "p0,p1\n.5,.5\n", b"\x80\x04.", b"\x00\xff\x13\xfe" * 9], ids=repr)
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_what_is_no_file_of_numpy_is_said_in_words_about_the_file(
+    run: Path, tmp_path: Path, content: str | bytes, suffix: str
+) -> None:
+    path = tmp_path / f"other{suffix}"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    for words in ([str(run), str(path)], None):
+        with pytest.raises(
+            DataError, match=r"other\.np.: cannot be read.*it is (text|an empty file|a pickle|no file of numpy)"
+        ) as error:
+            compare_items(words) if words else load_dataset(DataConfig(name="arrays", path=str(path)))
+        assert not any(word in str(error.value) for word in ("allow_pickle", "unsafely", "No data left"))
+
+
+def test_objects_in_arrays_are_never_opened(run: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "o.npy", np.array([None] * 4, object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"it holds Python objects, which are never opened"):
+        compare_items([str(run), str(tmp_path / "o.npy")])
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda text: text,
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("\n", "\r\n"),
+        lambda text: "\n".join(",".join(f'"{value}"' for value in line.split(",")) for line in text.splitlines()),
+        lambda text: text.replace(",", " , "),
+        lambda text: text + "\n\n# made by a program\n",
+    ],
+    ids=["plain", "mark", "windows", "quoted", "blanks", "remarks"],
+)
+def test_every_spelling_of_a_csv_is_the_same_line(run: Path, votes: Any, tmp_path: Path, form: Any) -> None:
+    probs_MNK, labels_N = votes
+    write_csv(tmp_path / "plain.csv", probs_MNK[0], labels_N)
+    (tmp_path / "other.csv").write_bytes(form((tmp_path / "plain.csv").read_text()).encode())
+    first, second = compare_items([str(tmp_path / "plain.csv"), str(tmp_path / "other.csv")]).lines[:2]
+    assert (first.wrong, first.nll) == (second.wrong, second.nll)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("p0,p1\n.5,.5\n60%,.4\n", r"line 3, column p0: found '60%'; expected a number"),
+    ("p0,p1\n.5,.5\n\n,1\n", r"line 4, column p0: found nothing"),
+    ('p0,p1\n"0,5",.5\n', r"line 2, column p0: found '0,5'; expected a number; write a point"),
+    ("p0,p1\n.5,.5\n.5\n", r"line 3 has 1 values, the first line 2; expected as many"),
+    ("p0;p1\n.5;.5\n", r"separated by ';': save it with commas"),
+    ("p0\tp1\n.5\t.5\n", r"separated by '\\t': save it with commas"),
+    ("p0,p1\n.5,'\ud800'\n".encode("utf-16", "surrogatepass"), "no UTF-8"),
+], ids=repr)  # fmt: skip
+def test_odd_lines_of_a_csv_are_named(run: Path, tmp_path: Path, text: str | bytes, said: str) -> None:
+    (tmp_path / "bad.csv").write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(DataError, match=rf"bad\.csv.*{said}"):
+        compare_items([str(run), str(tmp_path / "bad.csv")])
 
 
 def test_words_that_mean_nothing(run: Path) -> None:

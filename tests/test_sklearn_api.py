@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 
 import numpy as np
 import pytest
@@ -144,6 +145,30 @@ def test_hot_pixels_in_many_images_are_told_of():
     sparse = np.zeros((50, 1, 20, 20))
     sparse[:, 0, 3, 3] = 1e6
     assert _range(sparse, images=True)[1] == 1e6  # few different values: nothing is lost
+
+
+@pytest.mark.parametrize("fitted", [np.uint8, np.float64])
+def test_fractions_of_what_was_fitted_are_told_of(fitted):
+    images = np.random.default_rng(0).integers(0, 256, (60, 6, 6)).astype(fitted)
+    classifier = EnsembleClassifier(num_members=1, epochs=1, random_state=0).fit(images, np.arange(60) % 2)
+    with pytest.warns(UserWarning, match=r"found values from 0 to 1, but those of fit were from 0 to 255; scale them"):
+        classifier.predict(images / 255)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for same in (images, images.astype(np.float32), images[:3] * 0, (images > 99) * 1.0):
+            classifier.predict(same)
+
+
+@pytest.mark.parametrize("shape", [(12, 4), (12, 4, 4), (12, 4, 4, 3)])
+def test_a_layout_that_there_is_not_is_refused_whatever_the_data(shape):
+    with pytest.raises(ValueError, match=r"layout='last': expected one of channels_first, channels_last, or None"):
+        EnsembleClassifier(layout="last").fit(np.zeros(shape), np.arange(12) % 2)
+
+
+def test_labels_of_several_types_are_named():
+    labels = np.array([1 if i % 2 else "a" for i in range(12)], object)
+    with pytest.raises(ValueError, match=r"y: .*(int, str|string and number)"):
+        EnsembleClassifier().fit(np.zeros((12, 4)), labels)
 
 
 def test_axes_are_asked_for_and_kept():

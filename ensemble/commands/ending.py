@@ -54,7 +54,10 @@ class PoliteGroup(click.Group):
 
             near = _OTHER_WORDS.get(args[0]) or closest(args[0], self.list_commands(ctx))
             if near in self.list_commands(ctx):
-                error.message += f" Did you mean `{ctx.command_path} {near}`?"  # type: ignore[misc]  # as below
+                said = f"{error.message} Did you mean `{ctx.command_path} {near}`?"
+                raise click.UsageError(
+                    said, ctx
+                ) from error  # without click's own suggestions, which would say it twice
             raise
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:

@@ -153,7 +153,7 @@ def _line(details: ErrorDetails, where: str, places: dict[KeyPath, str]) -> str:
     if kind == "tuple_type":
         return f"{place}: {key} = {shown(value)}: expected a list; write {list_spelling(path, value, place == COMMAND_LINE)}"
     others = "".join(f", or {form}" for form in context.get("or", ()))
-    return f"{place}: {key} = {shown(value)}: expected {_expectation(kind, context, details['msg'], value)}{others}{_as_list(path, value, place, context)}"
+    return f"{place}: {key} = {shown(value)}: expected {_expectation(kind, context, details['msg'], value)}{others}{_a_list(path, place, context)}"
 
 
 def _as_list(path: KeyPath, value: Any, place: str, context: dict[str, Any]) -> str:
@@ -161,6 +161,14 @@ def _as_list(path: KeyPath, value: Any, place: str, context: dict[str, Any]) -> 
     if _FORMS["tuple"] not in context.get("or", ()) or isinstance(value, list | tuple | dict):
         return ""
     return f": {list_spelling(path, value, place == COMMAND_LINE)}"
+
+
+def _a_list(path: KeyPath, place: str, context: dict[str, Any]) -> str:
+    """An example of the list that a key of sizes takes as well; not of the value, which would be as wrong within it."""
+    if _FORMS["tuple"] not in context.get("or", ()) or path[-1:] != ("image_size",):
+        return ""
+    key = ".".join(map(str, path))
+    return f": {key}=[160,224]" if place == COMMAND_LINE else f": {key}: [160, 224]"
 
 
 def shown(value: Any) -> str:

@@ -65,8 +65,8 @@ def _same_classes(root: Path | None, train_root: Path, train: dict[str, Path]) -
     found = _by_name(root)
     if unknown := sorted(name for name in found if _read_as(name) not in known):
         raise DataError(
-            f"{shown(root)}: found classes that {shown(train_root)} does not have: {few(unknown)}; expected only "
-            f"{few(list(train))}"
+            f"{shown(root)}: found classes that {shown(train_root)} does not have: {few([f'{name!r}' for name in unknown])}; "
+            f"expected only {few([f'{name!r}' for name in train])}; rename these folders, or remove them"
         )
     if not found:
         raise DataError(f"{shown(root)}: found no folders; expected one per class, with pictures in them")

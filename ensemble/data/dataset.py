@@ -11,7 +11,7 @@ loader process and no image library between them and the network. The arrays are
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from ensemble.config.data import DataConfig
 from ensemble.data.account import Account
 from ensemble.data.arrays import Arrays, check_names, parts_of_arrays
+from ensemble.data.class_spelling import spelling_remarks
 from ensemble.data.map_style import given_arrays
 from ensemble.data.mapped import place_of, remembered
 from ensemble.data.own_parts import Parts, pixels_sha256
@@ -98,7 +99,8 @@ def dataset_from(written: str, source: str, parts: Parts) -> Dataset:
 
 
 def dataset_of_parts(name: str, parts: Parts) -> Dataset:
-    """A data set of somebody's own. Whether flips keep a class only they can know."""
+    """A data set of somebody's own. Whether flips keep a class only they can know. Raises DataError for class names that read the same."""
+    said = spelling_remarks(name, parts.class_names)
     return Dataset(
         name=name,
         train_images_NCHW=shared_array(parts.train.images_NCHW),
@@ -108,7 +110,7 @@ def dataset_of_parts(name: str, parts: Parts) -> Dataset:
         class_names=parts.class_names,
         flippable=True,
         pixels=parts.pixels,
-        account=parts.account,
+        account=replace(parts.account, others=(*parts.account.others, *said)),
         train_files=parts.train.files,
         test_files=parts.test.files,
         validation_rows=parts.validation_rows,

@@ -19,6 +19,7 @@ from ensemble.config.groups import GivenVotes
 from ensemble.config.probabilities_file import EXPECTED, ROWS, TEST, TRAIN, VALIDATION
 from ensemble.config.weights_file import sha256
 from ensemble.data.dataset import Dataset
+from ensemble.data.numpy_file import load_numpy, reason_of
 from ensemble.data.regular_files import open_regular, shown
 from ensemble.data.split import Split
 from ensemble.errors import DataError
@@ -70,7 +71,7 @@ def _arrays(path: Path) -> dict[str, Array]:
     wanted = (TEST, TRAIN, VALIDATION, ROWS, *_LABELS.values())
     try:
         with open_regular(path, EXPECTED) as file:
-            loaded = np.load(file, allow_pickle=False)
+            loaded = load_numpy(file)
             if not isinstance(loaded, np.lib.npyio.NpzFile):
                 raise DataError(f"{shown(path)}: found a single array; expected {EXPECTED}")
             with loaded as archive:
@@ -79,8 +80,7 @@ def _arrays(path: Path) -> dict[str, Array]:
     except DataError:
         raise
     except Exception as error:  # damaged files make numpy raise nearly anything, MemoryError among it
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{shown(path)}: cannot be read: {reason}; expected {EXPECTED}") from error
+        raise DataError(f"{shown(path)}: cannot be read: {reason_of(error)}; expected {EXPECTED}") from error
 
 
 def _missing(path: Path, name: str, arrays: Mapping[str, Array]) -> DataError:

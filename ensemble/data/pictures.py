@@ -93,6 +93,7 @@ def decode(source: Path | bytes, name: str = "") -> Decoded:
     Raises DataError when it cannot be read as a picture of the formats that SUFFIXES stand for.
     """
     from PIL import UnidentifiedImageError
+    from PIL.Image import MAX_IMAGE_PIXELS, DecompressionBombError
 
     name = name or ("picture" if isinstance(source, bytes) else shown(source))
     try:
@@ -104,6 +105,10 @@ def decode(source: Path | bytes, name: str = "") -> Decoded:
         raise DataError(f"{name}: no such file; expected a picture or a folder of pictures") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: found {_content(source)}; expected {', '.join(sorted(SUFFIXES))}") from error
+    except DecompressionBombError as error:
+        raise DataError(
+            f"{name}: found more than {2 * (MAX_IMAGE_PIXELS or 0):,} pixels, which take too much memory; make the picture smaller"
+        ) from error
     except Exception as error:  # damaged files make Pillow raise nearly anything: struct.error, TypeError, MemoryError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: cannot be read as a picture: {reason}; save it again, or leave it out") from error

@@ -17,7 +17,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ensemble.cache import is_own, keep_json, own_folder
 from ensemble.data.picture_tree import HIDDEN
@@ -26,7 +26,7 @@ from ensemble.data.shards import Shard, ShardFile
 from ensemble.errors import DataError
 from ensemble.outside import names
 
-FORMAT = 1  # of the kept index
+FORMAT = 2  # of the kept index
 ROOM = "shards"  # in the cache
 PICKLES = frozenset({"pyd", "pkl", "pickle", "pth", "pt"})
 MOST_LABEL_BYTES = 1 << 20
@@ -169,12 +169,18 @@ class _Indexing:
                     archive.members = []  # type: ignore[attr-defined]  # or all of them would be kept
                 file.seek(archive.offset)
                 end = file.read(512)
+                behind = _behind(file)
         except tarfile.TarError as error:
             return f"cannot be read as a tar archive: {error}", False
         except (ValueError, EOFError, OverflowError) as error:  # headers that mean nothing
             return f"cannot be read as a tar archive: {type(error).__name__}: {error}", False
         if end.strip(b"\0"):
             return f"is damaged at byte {archive.offset:,}, where a header should be", False
+        if behind is not None:
+            return (
+                f"goes on at byte {behind:,}, behind its end, where no program reads on: archives are joined by "
+                "`tar --concatenate`, not by `cat`"
+            ), False
         return "", len(end) < 512
 
     def _take(self, member: tarfile.TarInfo, archive: tarfile.TarFile) -> None:
@@ -267,7 +273,7 @@ class _Indexing:
             return Fault(
                 parts.first,
                 "without a picture",
-                f"no picture belongs to it; expected one of {', '.join(sorted(SUFFIXES))} beside {shown}",
+                f"no picture belongs to it{self._instead(parts.first)}; expected one of {', '.join(sorted(SUFFIXES))} beside {shown}",
             )
         if not parts.labels:
             return Fault(parts.first, f"without {wanted}", f"no {wanted} belongs to it (data.label_from)")
@@ -279,3 +285,22 @@ class _Indexing:
                 f"{len(parts.pictures)} pictures belong to one key, {found}; expected one",
             )
         return Sample(*parts.pictures[0], parts.labels[0])
+
+    def _instead(self, member: str) -> str:
+        """What is there of the same key and is not read, such as a link, which has no content of its own."""
+        key = _key(member)
+        found = next(((name, reason) for name, reason in self._left_out if _key(name) == key), None)
+        return "" if found is None else f", since {names.shown(found[0])} is left out ({found[1]})"
+
+
+def _key(member: str) -> str:
+    folder, slash, last = member.rpartition("/")
+    return folder + slash + last.partition(".")[0]
+
+
+def _behind(file: BinaryIO) -> int | None:
+    """Where something other than zeros begins in the rest of a file; None where nothing does."""
+    while content := file.read(HEADERS_AT_ONCE):
+        if rest := content.lstrip(b"\0"):
+            return file.tell() - len(rest)
+    return None

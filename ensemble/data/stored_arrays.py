@@ -25,6 +25,7 @@ from numpy.lib import format as npy
 from ensemble.data.arrays import NEEDED, Arrays, check_names, is_images
 from ensemble.data.bucket import address_of, tree_of_one
 from ensemble.data.listing import PictureFiles
+from ensemble.data.numpy_file import load_numpy, reason_of
 from ensemble.data.regular_files import open_regular, shown
 from ensemble.data.shards import Blocks, FarShard, ShardFile
 from ensemble.errors import ConfigError, DataError, StorageError
@@ -157,9 +158,8 @@ class StoredArrays:
         except (DataError, ConfigError, StorageError):
             raise
         except Exception as error:  # damaged archives make numpy raise nearly anything, MemoryError among it
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise DataError(
-                f"{shown(self.path)}: cannot be read as .npz of plain arrays: {reason}; write it with numpy.savez, without objects"
+                f"{shown(self.path)}: cannot be read as .npz of plain arrays: {reason_of(error)}; write it with numpy.savez, without objects"
             ) from error
 
 
@@ -179,4 +179,4 @@ def _archive(file: IO[bytes], path: Path) -> Any:
     file.seek(0)
     if start == npy.MAGIC_PREFIX:
         raise DataError(f"{shown(path)}: found a single array; expected {EXPECTED}")
-    return np.load(file, allow_pickle=False)
+    return load_numpy(file)

@@ -154,23 +154,26 @@ def _read(path: Path, wanted: dict[str, str]) -> dict[str, list[str]]:
         raise DataError(f"{shown(path)}: found two columns {few(twice)}; expected each name once")
     for key, column in wanted.items():
         if column not in names:
-            apart = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), None)
+            apart = next((mark for mark in ",;\t|" if len(names) == 1 and mark in names[0]), None)
             hint = (
-                f"; the columns seem to be separated by {apart!r}: save it with commas, or with tabs as .tsv"
+                f"the columns seem to be separated by {apart!r}: save it with commas as .csv, or with tabs as .tsv"
                 if apart
-                else ""
+                else f"set data.{key} to one of them, or write the names of the columns into the first line"
             )
             raise DataError(
-                f"{shown(path)}: no column {column!r} (data.{key}); found {few([repr(name) for name in names], 12)}{hint}"
+                f"{shown(path)}: no column {column!r} (data.{key}); found {few([repr(name) for name in names], 12)}; {hint}"
             )
     if not rows:
         raise DataError(f"{shown(path)}: found no rows; expected {EXPECTED}")
     found = {key: [row[names.index(column)] for row in rows] for key, column in wanted.items()}
     for key, column in wanted.items():
         if odd := next((value for value in found[key] if isinstance(value, dict | list | bytes)), None):
+            inside = (
+                "; pictures that lie in the table itself must be written into files" if key == "image_column" else ""
+            )
+            kind = {"dict": "nested", "list": "list"}.get(type(odd).__name__, "bytes")
             raise DataError(
-                f"{shown(path)}: column {column}: found {type(odd).__name__} values; expected texts or numbers (data.{key}); pictures that lie in the "
-                "table itself must be written into files"
+                f"{shown(path)}: column {column}: found {kind} values; expected texts or numbers (data.{key}){inside}"
             )
     return {key: [_as_text(value) for value in values] for key, values in found.items()}
 
@@ -182,10 +185,17 @@ def _text(path: Path, content: bytes, delimiter: str) -> tuple[list[str], list[S
         raise DataError(
             f"{shown(path)}: found bytes that are no UTF-8 ({error.reason} at byte {error.start:,}); save it as UTF-8"
         ) from error
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    lines: list[Sequence[Any]] = []
+    ended = 0  # the line that the last row ends in
     try:
-        lines: list[Sequence[Any]] = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+        for line in reader:
+            lines.append(line)
+            ended = reader.line_num
     except csv.Error as error:
-        raise DataError(f"{shown(path)}: cannot be read as a table: {error}; correct that line") from error
+        raise DataError(
+            f"{shown(path)}: cannot be read as a table from line {ended + 1:,} on: {_odd_row(error)}; correct that line"
+        ) from error
     if not lines:
         raise DataError(f"{shown(path)}: found an empty file; expected {EXPECTED}")
     names, rows = [str(name).strip() for name in lines[0]], [line for line in lines[1:] if line]
@@ -197,6 +207,16 @@ def _text(path: Path, content: bytes, delimiter: str) -> tuple[list[str], list[S
     return names, rows
 
 
+def _odd_row(error: csv.Error) -> str:
+    """Why a row cannot be read, in words."""
+    text = str(error)
+    if "unexpected end" in text:
+        return "a quote is opened and never closed"
+    if "field limit" in text:
+        return f"a value is longer than {csv.field_size_limit():,} characters, or a quote is opened and not closed"
+    return text
+
+
 def _parquet(path: Path, content: bytes) -> tuple[list[str], list[Sequence[Any]]]:
     try:
         import pyarrow
@@ -206,12 +226,17 @@ def _parquet(path: Path, content: bytes) -> tuple[list[str], list[Sequence[Any]]
             f"{shown(path)}: Parquet is read by pyarrow: pip install pyarrow, or save the table as .csv"
         ) from error
     try:
+        names = list(parquet.read_schema(pyarrow.BufferReader(content)).names)
+        if twice := [name for name, count in Counter(names).items() if count > 1]:  # of which it would read none
+            raise DataError(f"{shown(path)}: found two columns {few(twice)}; expected each name once")
         table = parquet.read_table(pyarrow.BufferReader(content))
+        columns = [column.to_pylist() for column in table.columns]  # texts are decoded only here
+    except DataError:
+        raise
     except Exception as error:  # damaged files make pyarrow raise several kinds
         reason = " ".join(str(error).split())
         raise DataError(f"{shown(path)}: cannot be read as Parquet: {reason}; write it again") from error
-    columns = [column.to_pylist() for column in table.columns]
-    return list(table.column_names), list(zip(*columns, strict=True))
+    return names, list(zip(*columns, strict=True))
 
 
 def _as_text(value: object) -> str:

@@ -33,6 +33,7 @@ def difference_interval(
 
     Rows are drawn again among those of their class, both predictions together (Efron and Tibshirani 1993, chapter 8.3). Only
     three things can be drawn of a row, that either or neither prediction alone is wrong, so a draw of a class is a multinomial.
+    Undefined where all draws are alike: rows that differ in nothing say nothing about how much others would.
     """
     present = np.unique(labels_N)
     if not len(present):
@@ -46,6 +47,8 @@ def difference_interval(
         counts = [int((own & wrong_N & ~other_N).sum()), int((own & ~wrong_N & other_N).sum())]
         tables = generator.multinomial(rows, np.array([*counts, rows - sum(counts)]) / rows, DRAWS)
         drawn += (tables[:, 0] - tables[:, 1]) / (rows * len(present))
+    if drawn.min() == drawn.max():
+        return UNDEFINED
     tail = (1 - confidence) / 2
     return Interval(*(float(end) for end in np.quantile(drawn, [tail, 1 - tail])))
 

@@ -209,15 +209,15 @@ class ClassResult(Record):
 class Balance(Record):
     """Balanced errors (means over the classes) on test of the headline vote and of the member that validation picks.
 
-    difference = vote - member, its interval by a bootstrap within each class. classes: those with rows; largest and smallest:
+    difference = vote - member, its interval by a bootstrap within each class (NaN where the two err alike). classes: those with rows; largest and smallest:
     rows of those; worst: the class with the highest error of the vote.
     """
 
     vote_error: float
     member_error: float
     difference: float
-    difference_lower: float
-    difference_upper: float
+    difference_lower: Number
+    difference_upper: Number
     classes: int
     largest: int
     smallest: int

@@ -5,6 +5,8 @@ How single numbers are written is `ensemble.evaluation.written`'s business; its 
 
 from __future__ import annotations
 
+import math
+
 from ensemble.evaluation.power import needed_rows
 from ensemble.evaluation.records import Balance, Evaluation, LeaderboardRow
 from ensemble.evaluation.shown_sections import section_lines, section_problems
@@ -115,11 +117,18 @@ def unequal(evaluation: Evaluation) -> bool:
     return balance is not None and balance.classes > 1 and balance.largest > UNEQUAL * balance.smallest
 
 
+def balance_interval(balance: Balance) -> str:
+    """The interval of the difference of balanced errors, or why there is none."""
+    if math.isnan(balance.difference_lower):
+        return "no interval, since the two err alike in every class"
+    return f"95 % bootstrap interval {points(balance.difference_lower)} to {points(balance.difference_upper)}"
+
+
 def _balance(evaluation: Evaluation, balance: Balance) -> str:
     worst = next(result for result in evaluation.classes if result.name == balance.worst)
     compared = (
         f" against {percent(balance.member_error)} % of the single model, a difference of {points(balance.difference)} points "
-        f"(95 % bootstrap interval {points(balance.difference_lower)} to {points(balance.difference_upper)})"
+        f"({balance_interval(balance)})"
         if len(evaluation.members) > 1
         else ""
     )

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
+from ensemble.data.numpy_file import load_numpy, reason_of
 from ensemble.data.regular_files import open_regular
 from ensemble.errors import ConfigError, DataError
 from ensemble.evaluation.aggregation import decide
@@ -31,6 +32,7 @@ from ensemble.evaluation.equivalent_size import calibrated_log_likelihood
 from ensemble.evaluation.metrics import error_rate
 from ensemble.outside.object_storage import is_address
 from ensemble.outside.paths import given_path
+from ensemble.results.foreign_csv import read_probabilities
 from ensemble.results.further_sets import votes_on
 from ensemble.results.judging import find_run
 from ensemble.results.voters import load_voters
@@ -164,7 +166,7 @@ def _file(path: Path) -> _Source:
         raise
     except Exception as error:  # damaged files make numpy raise nearly anything, MemoryError among it
         raise DataError(
-            f"{path}: cannot be read: {_reason(error)}; expected probabilities as {path.suffix}, see ensemble compare --help"
+            f"{path}: cannot be read: {reason_of(error)}; expected probabilities as {path.suffix}, see ensemble compare --help"
         ) from error
     probs_MNK = probs[None] if probs.ndim == 2 else probs
     _check_probabilities(path, probs_MNK)
@@ -176,12 +178,8 @@ def _file(path: Path) -> _Source:
     return _Source(str(path), (system,), labels_N, None)
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _npz(path: Path, file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    loaded = np.load(file, allow_pickle=False)
+    loaded = load_numpy(file)
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise DataError(f"{path}: found a single array; expected an .npz file with test_probs")
     with loaded as archive:
@@ -191,29 +189,14 @@ def _npz(path: Path, file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any]
 
 
 def _npy(path: Path, file: BinaryIO) -> tuple[npt.NDArray[Any], None]:
-    loaded = np.load(file, allow_pickle=False)
+    loaded = load_numpy(file)
     if isinstance(loaded, np.lib.npyio.NpzFile):
         raise DataError(f"{path}: found an archive of arrays; expected a single array, or the name ending in .npz")
     return loaded, None
 
 
 def _csv(path: Path, file: BinaryIO) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
-    first, *rows = file.read().decode("utf-8-sig").splitlines() or [""]
-    header = [name.strip() for name in first.split(",")]
-    wanted = [f"p{k}" for k in range(len(header) - ("label" in header))]
-    if len(wanted) < 2 or sorted(header) != sorted([*wanted, *(["label"] if "label" in header else [])]):
-        raise DataError(
-            f"{path}: the first line is {','.join(header)[:80]}; expected the columns p0,p1,... and, if wanted, label"
-        )
-    if not any(row.partition("#")[0].strip() for row in rows):
-        raise DataError(f"{path}: found no rows below the first line; expected one row of probabilities per test image")
-    table = np.loadtxt(rows, delimiter=",", ndmin=2, dtype=np.float64)
-    if table.shape[1] != len(header):
-        raise DataError(
-            f"{path}: the rows have {table.shape[1]} columns, the first line has {len(header)}; expected as many"
-        )
-    probs = table[:, [header.index(name) for name in wanted]]
-    return probs, table[:, header.index("label")] if "label" in header else None
+    return read_probabilities(path, file.read())
 
 
 def _check_probabilities(path: Path, probs_MNK: npt.NDArray[Any]) -> None:
@@ -229,8 +212,17 @@ def _check_probabilities(path: Path, probs_MNK: npt.NDArray[Any]) -> None:
         m, n = bad[0]
         row = ", ".join(f"{value:.4g}" for value in probs_MNK[m, n][:10])
         raise DataError(
-            f"{path}: {len(bad):,} rows are no probabilities, the first is row {n}: {row} (sum {probs_MNK[m, n].sum():.4g}); expected numbers of at least 0 that sum to 1: apply softmax before saving"
+            f"{path}: {len(bad):,} rows are no probabilities, the first is row {n}: {row} (sum {probs_MNK[m, n].sum():.4g}); expected numbers of at least 0 that sum to 1: {_remedy(probs_MNK)}"
         )
+
+
+def _remedy(values_MNK: npt.NDArray[Any]) -> str:
+    """What makes probabilities of such values."""
+    if not np.isfinite(values_MNK).all():
+        return "NaN and infinity come from a network that diverged, or from rows without an answer; leave those out"
+    if (values_MNK >= 0).all() and (values_MNK.sum(axis=2) > 0).all():
+        return "divide each row by its sum before saving"
+    return "apply softmax before saving"
 
 
 def _check_labels(path: Path, labels: npt.NDArray[Any], classes: int | None) -> IntArray:
@@ -252,7 +244,7 @@ def _check_labels(path: Path, labels: npt.NDArray[Any], classes: int | None) -> 
 def _labels_file(path: Path) -> IntArray:
     try:
         with open_regular(path, "the true classes as .npy or .npz") as file:
-            loaded = np.load(file, allow_pickle=False)
+            loaded = load_numpy(file)
             labels = loaded["test_labels"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
     except FileNotFoundError as error:
         raise DataError(f"--labels: no file {path}; expected the true classes of the images as .npy or .npz") from error
@@ -260,7 +252,7 @@ def _labels_file(path: Path) -> IntArray:
         raise
     except Exception as error:  # as above
         raise DataError(
-            f"--labels {path}: cannot be read: {_reason(error)}; expected .npy, or .npz with the array test_labels"
+            f"--labels {path}: cannot be read: {reason_of(error)}; expected .npy, or .npz with the array test_labels"
         ) from error
     return _check_labels(path, labels, None)
 

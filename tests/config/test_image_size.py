@@ -69,16 +69,19 @@ def test_on_the_command_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ("3", "data.image_size = 3: expected at least 4, or a list"),
-        ("5000", "data.image_size = 5000: expected at most 4096, or a list"),
-        ("20.5", "data.image_size = 20.5: expected a whole number, or a list"),
-        ("large", "data.image_size = 'large': expected a whole number, or a list"),
-        ("true", "data.image_size = true: expected a whole number, or a list"),
+        ("3", "data.image_size = 3: expected at least 4, or a list: data.image_size: [160, 224]"),
+        ("5000", "data.image_size = 5000: expected at most 4096, or a list: data.image_size: [160, 224]"),
+        ("20.5", "data.image_size = 20.5: expected a whole number, or a list: data.image_size: [160, 224]"),
+        ("large", "data.image_size = 'large': expected a whole number, or a list: data.image_size: [160, 224]"),
+        ("true", "data.image_size = true: expected a whole number, or a list: data.image_size: [160, 224]"),
         ("[3, 20]", "data.image_size.0 = 3: expected at least 4"),
         ("[20, 4097]", "data.image_size.1 = 4097: expected at most 4096"),
         ("[20, 28, 3]", "data.image_size = [20, 28, 3]: expected at most 2 entries, found 3"),
         ("[20]", "data.image_size.1: missing"),
-        ("{height: 20}", 'data.image_size = {"height": 20}: expected a whole number, or a list'),
+        (
+            "{height: 20}",
+            'data.image_size = {"height": 20}: expected a whole number, or a list: data.image_size: [160, 224]',
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_key(tmp_path: Path, size: str, message: str) -> None:

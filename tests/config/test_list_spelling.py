@@ -90,7 +90,9 @@ def test_one_value_for_a_list(tmp_path: Path, path: tuple[str | int, ...], model
     assert spelled, text
     (override,) = shlex.split(spelled[1])
     assert override.startswith(f"{key}=[")
-    if "..." not in override:
+    if path[-1] == "image_size":  # the value is as wrong within a list, so that an example stands there
+        assert override == f"{key}=[160,224]"
+    elif "..." not in override:
         assert override == f"{key}=[{value}]".replace("{fog: [1]}", "fog")
     assert "expected a list" not in message(tmp_path, *begun(path, model), override.replace(", ...", ""))
 

@@ -187,3 +187,12 @@ def test_no_picture_starts_a_program(tmp_path, monkeypatch):
         for source in (path, EPS):
             with pytest.raises(DataError, match="found no picture of a format that is read here"):
                 open_picture(source)
+
+
+@pytest.mark.parametrize("sides", [(20_000, 20_000), (1, 400_000_000 // 8)])
+def test_a_picture_of_too_many_pixels_is_to_be_made_smaller(sides, tmp_path, monkeypatch):
+    """Saving it again, the remedy for damaged ones, would not help."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000_000)
+    Image.new("1", sides).save(tmp_path / "large.png")
+    with pytest.raises(DataError, match=r"large\.png: found more than 40,000,000 pixels.*make the picture smaller"):
+        open_picture(tmp_path / "large.png")

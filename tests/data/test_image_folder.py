@@ -138,5 +138,5 @@ def test_classes_only_in_the_test_part_are_refused(tmp_path):
     write_pictures(tmp_path / "train")
     write_pictures(tmp_path / "test", per_class=1)
     (tmp_path / "test" / "red").rename(tmp_path / "test" / "rde")
-    with pytest.raises(DataError, match="does not have: rde"):
+    with pytest.raises(DataError, match=r"does not have: 'rde'; expected only .*; rename these folders"):
         load_dataset(folder(tmp_path))

@@ -243,7 +243,13 @@ ODD = {  # content of the table -> what is said, with keys of the configuration
         "found m in rows for validation or test",
         {"split_column": "part"},
     ),
-    odd('file,class|"a.png,y|'): ("cannot be read as a table", {}),
+    odd('file,class|"a.png,y|'): ("cannot be read as a table from line 2 on: a quote is opened and never closed", {}),
+    odd('file,class|a.png,y|b.png,y|"c.png,n|d.png,n|'): ("from line 4 on: a quote is opened and never closed", {}),
+    odd(f"file,class|a.png,y|b.png,{'n' * 140_000}|"): (
+        "from line 3 on: a value is longer than 131,072 characters",
+        {},
+    ),
+    odd("File,Class|a.png,y|"): ("found 'File', 'Class'; set data.image_column to one of them", {}),
     odd("file;class|a.png;y|"): ("seem to be separated by ';'", {}),
     odd("file,class|a.png,y|b\0.png,n|"): (r"column file: found a NUL character in 1 rows \(row 2\)", {}),
     "file,class\na.png,Käse\n".encode("latin-1"): ("no UTF-8", {}),
@@ -260,6 +266,7 @@ def test_odd_tables_are_named(content, tmp_path):
 
 @pytest.mark.parametrize(("name", "content", "expected"), [
     ("labels.xlsx", b"PK", "found the ending '.xlsx'"), ("labels.parquet", b"PAR1 no", "cannot be read as Parquet"),
+    ("labels.tsv", b"file,class\na.png,y\n", r"seem to be separated by ','.*as \.csv"),
 ])  # fmt: skip
 def test_other_files_are_no_tables(name, content, expected, tmp_path):
     (tmp_path / name).write_bytes(content)
@@ -275,7 +282,41 @@ def test_pictures_inside_of_a_parquet_table_are_named(tmp_path):
 
     rows = [{"bytes": b"x", "path": "a.png"}] * 4
     parquet.write_table(pyarrow.table({"file": rows, "class": list("ynyn")}), tmp_path / "labels.parquet")
-    with pytest.raises(DataError, match=r"column file: found dict values; expected texts.*written into files"):
+    with pytest.raises(DataError, match=r"column file: found nested values; expected texts.*written into files"):
+        load_dataset(config(tmp_path / "labels.parquet"))
+
+
+def test_every_damaged_byte_of_a_parquet_table_is_a_data_error(tmp_path):
+    """Texts in it may be no UTF-8, which is found only when they are read."""
+    import pyarrow
+    from pyarrow import parquet
+
+    files = pictures(tmp_path, 20)
+    parquet.write_table(
+        pyarrow.table({"file": files, "class": ["yn"[i % 2] for i in range(20)]}),
+        tmp_path / "labels.parquet",
+        compression="none",
+    )
+    content = (tmp_path / "labels.parquet").read_bytes()
+    refused = 0
+    for place in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 0xFF
+        (tmp_path / "labels.parquet").write_bytes(damaged)
+        try:
+            load_dataset(config(tmp_path / "labels.parquet"))
+        except DataError:
+            refused += 1
+    assert refused > 10
+
+
+def test_two_columns_of_one_name_in_parquet_are_named(tmp_path):
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table([["a.png"] * 4, list("ynyn"), list("ynyn")], names=["file", "class", "class"])
+    parquet.write_table(table, tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match="found two columns class; expected each name once"):
         load_dataset(config(tmp_path / "labels.parquet"))
 
 

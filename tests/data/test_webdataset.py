@@ -360,3 +360,32 @@ def test_kept_indices_are_listed_and_removed(shards: Path) -> None:
     assert "indices of 4 shards: removed" in removed.stdout
     assert kept_indices().count == 0
     loaded(shards)
+
+
+@pytest.mark.parametrize("other", ["archive", "text"])
+def test_what_lies_behind_the_end_of_an_archive_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """Archives joined by cat: every program stops at the first end, so half of the samples would be missing without a word."""
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "cache"))
+    first = shard(tmp_path / "a-0.tar", [part for n in range(8) for part in sample(f"{n}", n, n % 2)])
+    second = shard(tmp_path / "b-0.tar", [part for n in range(8) for part in sample(f"more{n}", 50 + n, n % 2)])
+    end = first.stat().st_size
+    with first.open("ab") as file:
+        file.write(b"\0" * 512 + (second.read_bytes() if other == "archive" else b"note"))
+    with pytest.raises(DataError, match=rf"a-0\.tar goes on at byte {end + 512:,}, behind its end.*tar --concatenate"):
+        loaded(tmp_path, urls="a-*.tar")
+    data = loaded(tmp_path, urls="a-*.tar", on_bad_image="skip")
+    assert len(data.train_labels_N) + len(data.test_labels_N) == 8
+    assert "goes on at byte" in " ".join(remark.text for remark in data.account.remarks() if remark.warning)
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(tarfile.SYMTYPE, "link"), (tarfile.LNKTYPE, "link"), (tarfile.FIFOTYPE, "no regular file")])  # fmt: skip
+def test_a_label_whose_picture_is_a_link_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes, reason: str
+) -> None:
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "cache"))
+    good = [part for n in range(8) for part in sample(f"{n}", n, n % 2)]
+    shard(tmp_path / "a-0.tar", [*good, member("x.png", b"", kind), member("x.cls", "1")])
+    with pytest.raises(DataError, match=rf"x\.cls: no picture belongs to it, since x\.png is left out \({reason}\)"):
+        loaded(tmp_path, urls="a-*.tar")

@@ -70,4 +70,15 @@ def test_the_record_names_the_worst_class_and_the_sizes() -> None:
     assert balance.difference == balance.vote_error - balance.member_error
     assert balance.difference_lower <= balance.difference <= balance.difference_upper
     same = balance_of(classes, classes, labels, results, 0)
-    assert (same.difference, same.difference_lower, same.difference_upper) == (0, 0, 0)
+    assert same.difference == 0
+    assert np.isnan([same.difference_lower, same.difference_upper]).all(), "all draws are alike"
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 5])
+def test_predictions_that_err_alike_have_no_interval(wrong: int) -> None:
+    """Every draw of them is the same, whatever few images there are: 0 to 0 would be a claim that nothing bears."""
+    labels = np.arange(12) % 3
+    classes = np.where(np.arange(12) < wrong, (labels + 1) % 3, labels)
+    assert np.isnan(difference_interval(classes, classes, labels, 0)).all()
+    others = np.where(np.arange(12) == 11, (labels + 1) % 3, classes)
+    assert np.isfinite(difference_interval(classes, others, labels, 0)).all(), "one image tells them apart"
