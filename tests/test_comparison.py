@@ -175,6 +175,15 @@ def test_every_spelling_of_a_csv_is_the_same_line(run: Path, votes: Any, tmp_pat
     assert (first.wrong, first.nll) == (second.wrong, second.nll)
 
 
+def test_endings_in_capitals_are_the_same_files(run: Path, votes: Any, tmp_path: Path) -> None:
+    probs_MNK, labels_N = votes
+    np.savez(tmp_path / "a.npz", test_probs=probs_MNK[0])
+    (tmp_path / "a.npz").rename(tmp_path / "A.NPZ")
+    write_csv(tmp_path / "A.CSV", probs_MNK[0], labels_N)
+    lines = compare_items([str(run), str(tmp_path / "A.NPZ"), str(tmp_path / "A.CSV")]).lines
+    assert lines[1].wrong == lines[2].wrong
+
+
 @pytest.mark.parametrize(("text", "said"), [
     ("p0,p1\n.5,.5\n60%,.4\n", r"line 3, column p0: found '60%'; expected a number"),
     ("p0,p1\n.5,.5\n\n,1\n", r"line 4, column p0: found nothing"),

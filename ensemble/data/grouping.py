@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from ensemble.config.data import DataConfig
 from ensemble.types import IntArray
 
 
@@ -37,3 +38,8 @@ def lacking(labels_N: IntArray, taken_N: npt.NDArray[np.bool_], classes: int) ->
     """The classes that have no row among those that were taken, or none among the others."""
     inside, outside = (np.bincount(labels_N[own_N], minlength=classes) for own_N in (taken_N, ~taken_N))
     return [k for k in range(classes) if not inside[k] or not outside[k]]
+
+
+def grouped(config: DataConfig) -> bool:
+    """True where the configuration names groups; else rows are kept together because they are of one file."""
+    return getattr(config, "group_column", None) is not None

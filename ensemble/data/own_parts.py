@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ensemble.config.data import DataConfig
 from ensemble.data.account import Account
-from ensemble.data.grouping import lacking, whole_groups
+from ensemble.data.grouping import grouped, lacking, whole_groups
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import DataError
 from ensemble.types import ByteArray, IntArray
@@ -73,7 +73,7 @@ def held_back(
             f"{', '.join(rare[:5])}; expected at least 3 of each. Add images, or give a test part of your own"
         )
     if groups is not None:
-        return _groups_held_back(labels_N, groups, class_names, fraction)
+        return _groups_held_back(labels_N, groups, class_names, fraction, grouped(config))
     digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
     ranks = np.array([int.from_bytes(digest[:7], "big") for digest in digests], np.int64)
     test_N = np.zeros(len(names), bool)
@@ -94,7 +94,7 @@ def pixels_sha256(*parts_NCHW: ByteArray) -> str:
 
 
 def _groups_held_back(
-    labels_N: IntArray, groups: Sequence[str], class_names: Sequence[str], fraction: float
+    labels_N: IntArray, groups: Sequence[str], class_names: Sequence[str], fraction: float, named: bool
 ) -> npt.NDArray[np.bool_]:
     names, groups_N = np.unique(groups, return_inverse=True)
     digests = [hashlib.sha256(str(name).encode("utf-8", "surrogateescape")).digest() for name in names]
@@ -102,9 +102,15 @@ def _groups_held_back(
     counts_K = np.bincount(labels_N, minlength=len(class_names))
     test_N = whole_groups(labels_N, groups_N, order_G, np.maximum(np.round(fraction * counts_K), 1).astype(np.int64))
     if lost := lacking(labels_N, test_N, len(class_names)):
+        count = len(set(np.asarray(groups_N)[labels_N == lost[0]].tolist()))
+        if not named:
+            raise DataError(
+                f"data.image_column: files stand in several rows, which stay together, and no way was found to hold back a test part and "
+                f"keep every class in both parts: {class_names[lost[0]]} is in {count} files; check that the column names the pictures, "
+                "or give a test part (data.split_column)"
+            )
         raise DataError(
             f"data.group_column: no way was found to hold back whole groups as a test part and keep every class in both parts: "
-            f"{class_names[lost[0]]} is in {len(set(np.asarray(groups_N)[labels_N == lost[0]].tolist()))} groups; give a test part "
-            "(data.split_column), another data.test_fraction, or smaller groups"
+            f"{class_names[lost[0]]} is in {count} groups; give a test part (data.split_column), another data.test_fraction, or smaller groups"
         )
     return test_N

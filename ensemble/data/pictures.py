@@ -102,7 +102,8 @@ def decode(source: Path | bytes, name: str = "") -> Decoded:
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{name}: no such file; expected a picture or a folder of pictures") from error
+        hint = "; write folders with / instead of \\" if "\\" in name else ""
+        raise DataError(f"{name}: no such file; expected a picture or a folder of pictures{hint}") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: found {_content(source)}; expected {', '.join(sorted(SUFFIXES))}") from error
     except DecompressionBombError as error:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ensemble import seeding
 from ensemble.config.data import DataConfig
-from ensemble.data.grouping import lacking, whole_groups
+from ensemble.data.grouping import grouped, lacking, whole_groups
 from ensemble.data.picture_tree import few
 from ensemble.errors import DataError
 from ensemble.types import IntArray
@@ -103,7 +103,8 @@ def _given_or_grouped(
     else:
         return None
     if lost := lacking(labels_N, chosen_N, num_classes):
-        what = "the given validation part" if validation_rows is not None else "whole groups (data.group_column)"
+        together = "whole groups (data.group_column)" if grouped(config) else "all rows of a file together"
+        what = "the given validation part" if validation_rows is not None else together
         raise DataError(
             f"data set {config.name}: training and validation each need an image of every class, but with {what} one of them has "
             f"none of {few([names[k] for k in lost])}; add images of these classes, or divide the data in another way"
@@ -130,8 +131,8 @@ def _calibration_groups(
     chosen_N = whole_groups(labels_N, groups_N, order_G, wanted_K.astype(np.int64))
     if lost := lacking(labels_N[~taken_N], chosen_N[~taken_N], num_classes):
         raise DataError(
-            f"data set {config.name}: training and calibration each need an image of every class, but with whole groups "
-            f"(data.group_column) one of them has none of {few([names[k] for k in lost])}; add images of these classes, or leave "
+            f"data set {config.name}: training and calibration each need an image of every class, but with "
+            f"{'whole groups (data.group_column)' if grouped(config) else 'all rows of a file together'} one of them has none of {few([names[k] for k in lost])}; add images of these classes, or leave "
             "data.calibration_fraction out"
         )
     return chosen_N

@@ -174,7 +174,10 @@ def doubt_note(answers: Sequence[Answer], doubt: float) -> str | None:
     if not count:
         return None
     which = f"{count} of {len(answers)} answers are" if len(answers) > 1 else "the answer is"
-    return f"{which} doubtful: the vote is less sure of them than of {percent(1 - doubt)} of its validation images (--doubt {doubt:g})"
+    if doubt == 1:
+        return f"{which} doubtful, as all are called that are less sure than the surest of its validation images (--doubt 1)"
+    them = "them" if count > 1 else "it"
+    return f"{which} doubtful: the vote is less sure of {them} than of {percent(1 - doubt)} of its validation images (--doubt {doubt:g})"
 
 
 def answers_text(answers: Sequence[Answer], doubt: float = DOUBT) -> str:

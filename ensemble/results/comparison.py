@@ -105,7 +105,7 @@ def _source(item: str, root: Path, on: str | None) -> _Source:
         run, _, which = item.rpartition(":") if _OF_ADDRESS.search(item) else (item, "", "")
         return _run(item, RunFolder.read(find_run(run, root)), which, on)
     path = given_path(item, "ITEM")
-    if path.suffix in SUFFIXES and not is_file(path / MANIFEST):
+    if path.suffix.lower() in SUFFIXES and not is_file(path / MANIFEST):
         return _file(path)
     run, _, which = (item, "", "") if find_run(item, root).is_dir() else item.rpartition(":")
     if (not run and not which) or not find_run(run or item, root).is_dir():
@@ -157,7 +157,7 @@ def _file(path: Path) -> _Source:
     """A file of probabilities. Raises DataError naming the file, what was found and what was expected."""
     try:
         with open_regular(path, f"probabilities as {path.suffix}") as file:
-            probs, labels = {".npz": _npz, ".npy": _npy, ".csv": _csv}[path.suffix](path, file)
+            probs, labels = {".npz": _npz, ".npy": _npy, ".csv": _csv}[path.suffix.lower()](path, file)
     except FileNotFoundError as error:
         raise DataError(
             f"compare: no file {path}; expected a run, a run and its member (RUN:3), or a file of probabilities (.npz, .npy, .csv)"

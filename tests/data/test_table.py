@@ -337,6 +337,23 @@ def test_groups_that_leave_a_class_to_one_side_are_refused(tmp_path):
         load_dataset(config(path, group_column="patient"))
 
 
+@pytest.mark.parametrize("fraction", [0.2, 0.5])
+def test_rows_that_cannot_be_divided_by_file_name_no_key_of_groups(fraction, tmp_path):
+    """As with a wrong image_column: the same few values in all rows."""
+    files = pictures(tmp_path, 2)
+    path = write(tmp_path / "labels.csv", [[files[i % 2], "yn"[i % 2], "", ""] for i in range(24)])
+    with pytest.raises(DataError, match=r"data\.image_column: files stand in several rows.* in 1 files") as error:
+        load_dataset(config(path, test_fraction=fraction))
+    assert "group" not in str(error.value)
+
+
+def test_names_with_backslashes_say_how_folders_are_written(tmp_path):
+    files = [file.replace("/", "\\") for file in pictures(tmp_path, 20)]
+    path = write(tmp_path / "labels.csv", rows_of(files))
+    with pytest.raises(DataError, match=r"(?s)20 of 20 pictures cannot be used.*no such file.*write folders with /"):
+        load_dataset(config(path))
+
+
 def test_the_keys_of_a_table_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"needs path.*image_column and label_column"):
         DataConfig(name="table", path="labels.csv", image_size=8)
