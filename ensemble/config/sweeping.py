@@ -225,16 +225,22 @@ def _settings(axes: Mapping[str, tuple[Any, ...]], draw: int | None, seed: int) 
 
 
 def _setting(values: dict[str, Any]) -> Setting:
-    label = " ".join(f"{key.rpartition('.')[2]}={_text(value)}" for key, value in values.items())
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", label.replace(" ", "_")).strip("-_.")[:50] or "setting"
+    label, spelled = (
+        " ".join(f"{key.rpartition('.')[2]}={_text(value, as_typed)}" for key, value in values.items())
+        for as_typed in (True, False)
+    )
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", spelled.replace(" ", "_")).strip("-_.")[:50] or "setting"
     return Setting(label, name, values)
 
 
-def _text(value: Any) -> str:
+def _text(value: Any, as_typed: bool = True) -> str:
+    """A value of an axis. as_typed: as one types it, null and true; folders keep the names that they had before, with None and True."""
     if isinstance(value, dict):
-        return ",".join(str(value[key]) if key == "name" else f"{key}:{_text(value[key])}" for key in value)
+        return ",".join(str(value[key]) if key == "name" else f"{key}:{_text(value[key], as_typed)}" for key in value)
     if isinstance(value, tuple):
-        return "[" + ",".join(map(_text, value)) + "]"
+        return "[" + ",".join(_text(entry, as_typed) for entry in value) + "]"
+    if as_typed and (value is None or isinstance(value, bool)):
+        return "null" if value is None else str(value).lower()
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)  # two values are never written alike
     return str(value)

@@ -39,6 +39,12 @@ class DatasetFacts(Stored):
     pictures: PictureFacts | None = None
 
     @model_validator(mode="after")
+    def _classes_once(self) -> Self:
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("class_names has a name more than once; expected each class once")
+        return self
+
+    @model_validator(mode="after")
     def _one_statistic_per_channel(self) -> Self:
         for name in ("mean", "std"):
             values = getattr(self, name)

@@ -123,3 +123,15 @@ def test_values_that_differ_are_written_differently(base: Path) -> None:
 def test_screening_an_axis_of_epochs_is_refused(base: Path) -> None:
     with pytest.raises(ConfigError, match=r"training.epochs, which is an axis"):
         load_sweep(base, ["training.epochs=1,2"]).shortened(1)
+
+
+def test_settings_are_written_as_they_are_typed_and_folders_keep_their_names(base: Path) -> None:
+    plan = load_sweep(base, ["data.max_train_rows=null,100", "baseline=true,false"])
+    assert [setting.label for setting in plan.settings] == [
+        f"max_train_rows={rows} baseline={flag}" for rows in ("null", "100") for flag in ("true", "false")
+    ]
+    assert plan.settings[0].name == "max_train_rows-None_baseline-True"
+    for setting in plan.settings:
+        words = dict(word.split("=") for word in setting.label.split())
+        again = load_sweep(base, [f"data.max_train_rows={words['max_train_rows']},77", f"baseline={words['baseline']}"])
+        assert again.settings[0].values["data.max_train_rows"] == setting.values["data.max_train_rows"]

@@ -214,6 +214,19 @@ def test_files_of_another_member_are_refused(run: Path, relist: Relist) -> None:
     assert call("check", "runs/d").exit_code == 0
 
 
+def test_one_name_for_two_classes_is_refused_by_every_command(run: Path, relist: Relist) -> None:
+    """Else an answer would name a class that nobody can tell from another."""
+    facts = json.loads((run / "dataset.json").read_text())
+    facts["class_names"][0] = facts["class_names"][1]
+    (run / "dataset.json").write_text(json.dumps(facts))
+    relist(run, "dataset.json")
+    for words in (("predict", "runs/d", "x.png"), ("check", "runs/d"), ("card", "runs/d"), ("evaluate", "runs/d")):
+        result = call(*words)
+        assert result.exit_code == 6, said(result)
+        assert "dataset.json" in said(result)
+        assert "class_names has a name more than once" in said(result)
+
+
 def test_names_that_leave_the_folder_and_lost_names_are_damage(run: Path) -> None:
     path = run / "manifest.json"
     sound = json.loads(path.read_text())

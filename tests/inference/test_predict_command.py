@@ -247,6 +247,15 @@ def test_doubtful_answers_are_those_less_sure_than_a_share_of_the_validation_ima
     assert (
         f"note: {sum(doubtful)} of 40 answers are doubtful: the vote is less sure of them than of 70.0 %" in done.stderr
     )
+    least = tmp_path / f"{doubtful.index(True):02d}.png"
+    assert (
+        "note: the answer is doubtful: the vote is less sure of it than of 70.0 %"
+        in ask(least, "--no-invert", "--doubt", "0.3").stderr
+    )
+    assert (
+        "less sure than the surest of its validation images (--doubt 1)"
+        in ask(least, "--no-invert", "--doubt", "1").stderr
+    )
     calm = ask(tmp_path, "--no-invert", "--doubt", "0")
     assert " doubtful" not in calm.output
     assert ask(tmp_path, "--doubt", "2").exit_code == 2
