@@ -100,21 +100,37 @@ def _meant(found: list[ErrorDetails]) -> Iterator[ErrorDetails]:
         for details in found
         if _form_at(details["loc"]) == len(details["loc"]) - 1
     }
+    words = {  # that may stand for a number
+        details["loc"][:at]: str(details.get("ctx", {}).get("expected", ""))
+        for details in found
+        if details["type"] == "literal_error" and (at := _form_at(details["loc"])) is not None
+    }
     for details in found:
         at = _form_at(details["loc"])
+        if details["type"] == "too_short" and any(_within(other["loc"], details["loc"]) for other in found):
+            continue  # it counts the entries without mistakes
         if at is None:
             yield details
             continue
         key, form = details["loc"][:at], _form(details["loc"][at])
         value = given.get(key)
-        single = next((name for name in _SINGLE if name in tried[key]), "")
+        singles = [name for name in _SINGLE if name in tried[key]]
+        if len(singles) > 1 and isinstance(value, int | float) and not isinstance(value, bool):
+            singles.reverse()  # a number was meant as one
+        single = next(iter(singles), "")
         wanted = "dict" if isinstance(value, dict) else "tuple" if isinstance(value, list | tuple) else single
         if form != (wanted if wanted in tried[key] else single):
             continue
         context = dict(details.get("ctx", {}))
         if form == single:
-            context["or"] = [words for name, words in _FORMS.items() if name in tried[key]]
+            context["or"] = [form_words for name, form_words in _FORMS.items() if name in tried[key]]
+            if len(singles) > 1:
+                context["or"].insert(0, "a whole number" if single == "literal" else words.get(key, ""))
         yield cast("ErrorDetails", {**details, "loc": (*key, *details["loc"][at + 1 :]), "ctx": context})
+
+
+def _within(location: tuple[str | int, ...], outer: tuple[str | int, ...]) -> bool:
+    return len(location) > len(outer) and location[: len(outer)] == outer
 
 
 _SINGLE = ("literal", "constrained-int")  # forms of one value
@@ -142,7 +158,8 @@ def _line(details: ErrorDetails, where: str, places: dict[KeyPath, str]) -> str:
         return f"{place}: {key}: missing, and it has no default"
     if kind in ("literal_error", "union_tag_invalid"):
         choices, value = _choices(context), value if kind == "literal_error" else _tag_or(value)
-        named = f"{key}.name" if kind == "union_tag_invalid" else key
+        tag = str(context.get("discriminator", "name")).strip("'")
+        named = f"{key}.{tag}" if kind == "union_tag_invalid" else key
         expected = ", ".join([*choices, *(f"or {form}" for form in context.get("or", ()))])
         near = _nearest(value if isinstance(value, str) else "", choices)
         return f"{place}: {named} = {shown(value)}: expected one of {expected}{near or _as_list(path, value, place, context)}{_in_a_file(value, choices)}"

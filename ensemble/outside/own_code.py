@@ -166,6 +166,9 @@ def beside_each_other(code: Mapping[str, str]) -> Iterator[None]:
         _State.executing += 1
         try:
             yield
+        except SystemExit as error:  # else a command would end here as if it had done its work
+            text = f"it ends the program (sys.exit({'' if error.code is None else repr(error.code)})); leave that out"
+            raise RuntimeError(text).with_traceback(error.__traceback__) from error
         finally:
             _State.executing -= 1
             sys.meta_path.remove(finder)

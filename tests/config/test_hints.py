@@ -94,6 +94,12 @@ def test_edits() -> None:
         ("model.freeze=backbon", "= 'backbon': expected one of none, backbone, or a list; did you mean backbone?"),
         ("model.freeze={a: 1}", '= {"a": 1}: expected one of none, backbone, or a list'),
         ("model.freeze=[[a]]", 'model.freeze.0 = ["a"]: expected text'),
+        ("model={name: layers, layers: [{kind: conv, channels: -1}]}", "model.layers.0.channels = -1: expected at least 1, or 'classes'"),
+        ("model={name: layers, layers: [{kind: conv, channels: 1.5}]}", "model.layers.0.channels = 1.5: expected a whole number, or 'classes'"),
+        ("model={name: layers, layers: [{kind: conv, channels: class}]}", "= 'class': expected one of classes, or a whole number"),
+        ("model={name: layers, layers: [{kind: pool}]}", "model.layers.0.kind = 'pool': expected one of conv, max_pool, average_pool, linear"),
+        ("model={name: layers, layers: [{kind: conv}]}", "model.layers.0.channels: missing, and it has no default"),
+        ("model={name: layers, layers: []}", "model.layers = []: expected at least 1 entry, found 0"),
     ],
 )  # fmt: skip
 def test_of_a_key_with_several_forms_only_the_one_that_was_given_is_explained(
