@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +65,9 @@ def _write_schema(path: Path) -> None:
 
 
 def _plain(name: str) -> str:
-    """A name that runs and files can have."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip("._-")[:60] or "mine"
+    """A name that runs and files can have: letters without their accents, and no other signs."""
+    letters = "".join(sign for sign in unicodedata.normalize("NFKD", name) if not unicodedata.combining(sign))
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", letters).strip("._-")[:60] or "mine"
 
 
 def configuration(found: Survey, target: Path) -> str:

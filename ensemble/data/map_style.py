@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ensemble.data.given_array import as_array
 from ensemble.errors import ConfigError, DataError
 from ensemble.outside.long_work import working
 from ensemble.types import IntArray
@@ -40,7 +41,7 @@ def given_arrays(data: Any, where: str) -> dict[str, npt.NDArray[Any]] | None:
         return arrays_of(data)
     if isinstance(data, Mapping):
         if "train_images" in data:
-            return {str(name): np.asarray(array) for name, array in data.items()}
+            return {str(name): as_array(array, str(name)) for name, array in data.items()}
         if "train" not in data and not any(map(is_map_style, data.values())):
             return None
         if "train" not in data or set(data) - set(PARTS):
@@ -57,7 +58,7 @@ def given_arrays(data: Any, where: str) -> dict[str, npt.NDArray[Any]] | None:
             f"{where}: found {len(data)} arrays; expected (train_images, train_labels) or (train_images, train_labels, test_images, test_labels)"
         )
     names = ("train_images", "train_labels", "test_images", "test_labels")
-    return {name: np.asarray(array) for name, array in zip(names, data, strict=False)}
+    return {name: as_array(array, name) for name, array in zip(names, data, strict=False)}
 
 
 def arrays_of(train: Any, test: Any = None, validation: Any = None) -> dict[str, npt.NDArray[Any]]:
@@ -78,7 +79,10 @@ def _of_parts(data: Mapping[str, Any], where: str) -> dict[str, npt.NDArray[Any]
         if is_map_style(part):
             images, labels_N = _read(part, name)
         elif isinstance(part, tuple | list) and len(part) == 2:
-            images, labels_N = map(np.asarray, part)
+            images, labels_N = (
+                as_array(each, f"{where}: {what} of {name}")
+                for each, what in zip(part, ("images", "labels"), strict=True)
+            )
         else:
             raise ConfigError(f"{where}: {name}: found {type(part).__name__}; expected {EXPECTED}, or (images, labels)")
         arrays[f"{PARTS[name]}_images"], arrays[f"{PARTS[name]}_labels"] = images, labels_N

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ensemble.data.given_array import as_array
 from ensemble.data.pixel_rule import BYTES, Extremes, PixelRule
 from ensemble.errors import DataError
 
@@ -18,7 +19,7 @@ def as_batch(images: Any, image_shape: tuple[int, int, int], rule: PixelRule | N
     numbers in 0..255, or floats in [0, 1]. image_shape: the (C, H, W) of the run. rule: the run's own, which may have
     another range of wider whole numbers, or one of all. Raises DataError for other shapes, types and ranges.
     """
-    array = np.asarray(images)
+    array = as_array(images, "images")
     channels, height, width = image_shape
     if array.ndim == 3 and channels == 1 and array.shape[1:] == (height, width):
         array = array[:, None]

@@ -153,6 +153,12 @@ def test_any_name_of_a_folder(name: str, here: Path) -> None:
     assert (experiment.data.root, experiment.data.image_size) == (name, 8)
 
 
+@pytest.mark.parametrize(("name", "plain"), [("\u00fcn\u00ef", "uni"), ("u\u0308ni\u0308", "uni"), ("caf\u00e9 2", "cafe_2"), ("\u65e5\u672c", "mine")])  # fmt: skip
+def test_letters_with_accents_stay_letters(name: str, plain: str, here: Path) -> None:
+    pictures(here / name, 2, 4, (9, 9))
+    assert written(init(name)).name == plain
+
+
 @pytest.mark.parametrize("name", DATASETS)
 def test_every_named_set(name: str) -> None:
     experiment = written(init(name))

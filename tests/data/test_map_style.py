@@ -15,6 +15,7 @@ from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 import ensemble
 from ensemble.data.map_style import arrays_of, is_map_style
 from ensemble.errors import ConfigError, DataError
+from ensemble.inference.images import as_batch
 
 LABELS_N = np.arange(40) % 3
 IMAGES_NHWC = np.random.default_rng(0).integers(0, 256, (40, 8, 10, 3)).astype(np.uint8)
@@ -165,3 +166,25 @@ def test_failing_and_empty_data_sets_are_named():
         arrays_of(rows_as("pictures"), Failing([1]))
     with pytest.raises(ConfigError, match="found data sets by the names train, val; expected train"):
         ensemble.train(data={"train": rows_as("pictures"), "val": rows_as("pictures")})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([np.zeros((8, 8)), np.zeros((9, 9))], "found entries of several shapes; expected one shape for all"),
+        ([[1, 2], [3]], "found entries of several shapes"),
+        (torch.zeros(2, 8, 8, requires_grad=True), "no array can be made of it: .*requires grad"),
+    ],
+    ids=["images of two sizes", "ragged lists", "a tensor with gradients"],
+)
+def test_what_is_no_array_is_named(given, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for data in (
+        {"train_images": given, "train_labels": [0, 1]},
+        (given, [0, 1]),
+        {"train": (given, [0, 1])},
+    ):
+        with pytest.raises(DataError, match=rf"(train_images|images of train): {said}"):
+            ensemble.train(data=data)
+    with pytest.raises(DataError, match=rf"images: {said}"):
+        as_batch(given, (1, 8, 8))
