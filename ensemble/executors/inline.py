@@ -10,6 +10,7 @@ from ensemble import signals
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wanted, always
 from ensemble.executors.diagnosis import breaks_process, explain, failure_kind, is_out_of_memory
+from ensemble.outside import own_code
 from ensemble.types import Task
 
 
@@ -42,7 +43,8 @@ def train_here(task: Task, train: Train, arrays: Arrays, emit: Emit) -> Outcome 
     """
     collector, started = Collector(task, emit), time.monotonic()
     try:
-        collector.take_all(train(task, arrays))
+        with own_code.staying():
+            collector.take_all(train(task, arrays))
     except Exception as error:
         record_failure(error, collector, started)
     return None if collector.stopped else collector.outcome()

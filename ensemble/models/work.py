@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError
 from ensemble.models import build_model
+from ensemble.outside import own_code
 
 _MANY_WEIGHTS = 30_000_000
 _MANY_PIXELS = 300 * 300
@@ -104,7 +105,7 @@ def _pass_one(
                 for layer in network.modules():
                     if isinstance(layer, kinds) and not list(layer.children()):
                         layer.register_forward_hook(note)
-                with torch.no_grad():
+                with torch.no_grad(), own_code.staying():
                     answer = network(torch.zeros(1, *image_shape))
                 if not isinstance(answer, Tensor):
                     raise ConfigError(

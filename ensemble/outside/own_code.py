@@ -31,6 +31,10 @@ _PATH = re.compile(r"(?P<file>[A-Za-z_]\w*\.py):(?P<name>[A-Za-z_]\w*)", re.ASCI
 _importing = threading.RLock()
 
 
+class EndsProgramError(RuntimeError):
+    """A user's code called sys.exit."""
+
+
 class _State:
     executing = 0
 
@@ -156,6 +160,16 @@ def told(error: BaseException, code: Mapping[str, str]) -> str:
 
 
 @contextmanager
+def staying() -> Iterator[None]:
+    """Inside, a user's code cannot end the program, which would look as if its work were done. Raises EndsProgramError instead."""
+    try:
+        yield
+    except SystemExit as error:
+        text = f"it ends the program (sys.exit({'' if error.code is None else repr(error.code)})); leave that out"
+        raise EndsProgramError(text).with_traceback(error.__traceback__) from error
+
+
+@contextmanager
 def beside_each_other(code: Mapping[str, str]) -> Iterator[None]:
     """Inside, these files are modules by their names; what had such a name before has it again afterwards."""
     with _importing:
@@ -165,10 +179,8 @@ def beside_each_other(code: Mapping[str, str]) -> Iterator[None]:
         sys.meta_path.insert(0, finder)
         _State.executing += 1
         try:
-            yield
-        except SystemExit as error:  # else a command would end here as if it had done its work
-            text = f"it ends the program (sys.exit({'' if error.code is None else repr(error.code)})); leave that out"
-            raise RuntimeError(text).with_traceback(error.__traceback__) from error
+            with staying():
+                yield
         finally:
             _State.executing -= 1
             sys.meta_path.remove(finder)

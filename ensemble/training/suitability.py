@@ -13,6 +13,7 @@ from ensemble.config.groups import Group
 from ensemble.config.network import Network
 from ensemble.config.schema import Experiment
 from ensemble.errors import ConfigError
+from ensemble.outside import own_code
 from ensemble.training.job import CLASS_WEIGHTS, START, FloatVector
 from ensemble.types import Votes
 
@@ -28,8 +29,14 @@ def check_network(model: Network, image_shape: tuple[int, int, int], num_classes
     from ensemble.training.trial import check, obstacles
 
     multiply_adds(model, image_shape, num_classes)  # which builds it too, and explains whatever a user's code raises
-    yield from check(model, image_shape, num_classes)
-    if several and (found := obstacles(model, image_shape, num_classes)):
+    try:
+        with own_code.staying():
+            said = check(model, image_shape, num_classes)
+            found = obstacles(model, image_shape, num_classes) if several else ()
+    except own_code.EndsProgramError as error:
+        raise ConfigError(f"model {model.name}: asked for images, {error}") from error
+    yield from said
+    if found:
         yield f"members are trained one by one, since {', '.join(found)} cannot be stacked"
 
 

@@ -52,3 +52,25 @@ def test_nor_does_the_table_of_layers(file: str) -> None:
     done = CliRunner().invoke(main, ["models", f"{file}:make"])
     assert done.exit_code == 2, done.output
     assert "it ends the program" in done.output
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 4, 8, 16, 32])
+def test_nor_does_a_network_that_ends_the_program_when_it_is_asked(after: int, tmp_path: Path) -> None:
+    """At whichever call: while it is looked at, tried, compared with others, or trained."""
+    (tmp_path / "net.py").write_text(
+        "import sys, torch\n"
+        "calls = []\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, num_classes, in_channels):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(784 * in_channels, num_classes)\n"
+        "    def forward(self, images):\n"
+        "        calls.append(None)\n"
+        f"        if len(calls) > {after}:\n"
+        "            sys.exit(0)\n"
+        "        return self.layer(images.flatten(1))\n"
+    )
+    words = ["train", "own.yaml", "-q", "model={name: python, path: 'net.py:Net'}", "num_members=2"]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code in (2, 5), done.output
+    assert "it ends the program (sys.exit(0))" in " ".join(done.output.split())
