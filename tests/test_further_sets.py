@@ -570,9 +570,15 @@ def test_votes_are_forgotten_on_request_and_not_replaced_without(finished, tmp_p
         name for name in set_files(finished.path) if name.split("/")[1] in ("calibration", "changed")
     }
     assert (
-        "no votes on such a set; there are calibration, changed"
+        "--forget x: no votes on such a set; there are changed\n"
         in invoke(main, ["evaluate", path, "--forget", "x"]).stderr
     )
+    for own in ("calibration", "test"):  # of the run itself: without them it could promise nothing any more
+        kept = set_files(outcome.path)
+        refused = invoke(main, ["evaluate", path, "--forget", "changed", "--forget", own])
+        assert refused.exit_code == 2
+        assert f"--forget {own}: no votes on such a set; there are changed" in refused.stderr
+        assert set_files(outcome.path) == kept, "the other set is not removed either"
     done = invoke(main, ["evaluate", path, "--forget", "changed", "--on", str(other)])
     assert done.exit_code == 0, done.output
     assert "Unknown, changed" in done.output

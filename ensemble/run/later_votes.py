@@ -14,7 +14,7 @@ import numpy as np
 
 from ensemble.config import Experiment
 from ensemble.config.data import DataConfig
-from ensemble.config.evaluation import TEST
+from ensemble.config.evaluation import RESERVED, TEST
 from ensemble.config.loading import load_sets, parse_stored
 from ensemble.config.probabilities_file import without_network
 from ensemble.config.schema import SetConfig
@@ -116,11 +116,11 @@ def forget_sets(path: Path, names: Sequence[str]) -> None:
     stored = RunFolder.read(path)
     with RunFolder.open(path.absolute().parent, path.absolute().name, stored.config(), stored.plan()) as folder:
         store = SetStore(folder)
-        for name in names:
-            if name not in store.names():
-                raise ConfigError(
-                    f"--forget {name}: no votes on such a set; there are {', '.join(store.names()) or 'none'}"
-                )
+        further = [name for name in store.names() if name not in RESERVED]  # not what belongs to the run itself
+        for name in names:  # all of them, before any is removed
+            if name not in further:
+                raise ConfigError(f"--forget {name}: no votes on such a set; there are {', '.join(further) or 'none'}")
+        for name in dict.fromkeys(names):
             store.forget(name)
         left = [store.facts(name).kind for name in store.names()]
         if "known" in left and "unknown" not in left:
