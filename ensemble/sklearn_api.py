@@ -32,6 +32,7 @@ from ensemble.config import Experiment, parse_experiment
 from ensemble.config.data import Layout
 from ensemble.data import Dataset, check_views, split_of
 from ensemble.data.channel_axis import to_channels_first
+from ensemble.data.fitted_range import FEW_LEVELS, fitted_range
 from ensemble.data.named_sets import load_named_sets
 from ensemble.errors import ConfigError, DataError
 from ensemble.events import Event
@@ -49,9 +50,6 @@ from ensemble.types import ByteArray, DoubleArray
 
 AnyArray = npt.NDArray[Any]
 DEFAULT_MODEL = {"name": "mlp", "widths": (64,)}
-TAILS = (0.5, 99.5)  # percentiles that become 0 and 255
-OUTLYING = 4  # so many times the range of the other images is an outlier's
-FEW_LEVELS = 16
 
 
 class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no annotations
@@ -127,7 +125,7 @@ class EnsembleClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise ValueError(f"y: found only one class ({self.classes_[0]}); expected at least two classes")
         try:
             images, self.layout_ = self._as_images(X, self.layout)
-            self.low_, self.high_ = _range(images, self._are_images(X))
+            self.low_, self.high_ = fitted_range(images, self._are_images(X))
             dataset = _dataset(self._levels(images), labels_N.astype(np.int64), [str(name) for name in self.classes_])
             with self._root() as root:
                 experiment = self._experiment(root, dataset)
@@ -339,60 +337,6 @@ def _check_tta(experiment: Experiment, dataset: Dataset) -> None:
 
 def _ignore(_event: Event) -> None:
     """Nobody listens."""
-
-
-def _range(images_NCHW: AnyArray, images: bool) -> tuple[DoubleArray | None, DoubleArray | None]:
-    """Lower and upper bound, [F] of features or [1] of images; None for bytes, which are levels already."""
-    if images_NCHW.dtype == np.uint8:
-        return None, None
-    if images:
-        low, high = _image_range(images_NCHW)
-        return np.array([low]), np.array([high])
-    X = images_NCHW[:, :, 0, 0]
-    low_F, high_F = np.percentile(X.astype(np.float64), TAILS, axis=0)
-    flat = high_F <= low_F  # nearly constant: whatever differs still shows
-    return np.where(flat, X.min(axis=0), low_F), np.where(flat, X.max(axis=0), high_F)
-
-
-def _image_range(images_NCHW: AnyArray) -> tuple[float, float]:
-    """The smallest and the largest value of all pixels, but for those of a few images with outliers.
-
-    An outlier is a value of at most one image in 200 (and of at most one in smaller sets) that alone would make the
-    range OUTLYING times as wide: one hot pixel would leave a few levels to all others. Warns of it, and of levels that
-    are lost in other ways.
-    """
-    lowest, highest = (np.sort(extreme(images_NCHW, axis=(1, 2, 3)).astype(np.float64)) for extreme in (np.min, np.max))
-    low, high = float(lowest[0]), float(highest[-1])
-    few = max(1, len(images_NCHW) // 200)
-    if len(images_NCHW) > 2 * few:
-        inner_low, inner_high = float(lowest[few]), float(highest[-1 - few])
-        if inner_high > inner_low and high - low > OUTLYING * (inner_high - inner_low):
-            warnings.warn(
-                f"X: pixels from {low:g} to {high:g}, but of all except {few} image(s) from {inner_low:g} to {inner_high:g}: "
-                "what lies beyond is cut off",
-                UserWarning,
-                stacklevel=5,
-            )
-            return inner_low, inner_high
-    _warn_of_lost_levels(images_NCHW, low, high)
-    return low, high
-
-
-def _warn_of_lost_levels(images_NCHW: AnyArray, low: float, high: float) -> None:
-    """Warns when nearly all pixels, different as they are, become the same few of 256 levels."""
-    if high <= low:
-        return
-    step = max(1, images_NCHW.size // 100_000)
-    values = images_NCHW.reshape(-1)[::step].astype(np.float64)
-    inner = np.sort(values)[len(values) // 200 : len(values) - len(values) // 200]
-    levels = np.unique(((inner - low) / (high - low) * 255).round())
-    if len(levels) < FEW_LEVELS and len(np.unique(inner)) > 4 * len(levels):
-        warnings.warn(
-            f"X: 99 % of the pixels lie between {inner[0]:g} and {inner[-1]:g} and become {len(levels)} of 256 levels, "
-            f"because others reach from {low:g} to {high:g}; cut these off before fitting",
-            UserWarning,
-            stacklevel=6,
-        )
 
 
 def _dataset(images_NCHW: ByteArray, labels_N: npt.NDArray[np.int64], class_names: list[str]) -> Dataset:

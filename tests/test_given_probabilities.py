@@ -239,6 +239,7 @@ def test_whatever_is_no_vote_on_these_images_is_refused_by_name(
         ({**arrays, "test_probs": test.argmax(1)}, r"looks like class numbers; expected the probability of every class"),
         ({**arrays, "test_probs": (test > 0.5).astype(int)}, r"test_probs is int64 of shape 355x10; expected floats"),
         ({**arrays, "test_probs": np.log(test)}, r"355 rows are no probabilities.*look like logits: apply softmax"),
+        ({**arrays, "test_probs": test * 100}, r"355 rows are no probabilities.*sum 100.*divide each row by its sum"),
         ({**arrays, "test_probs": test * 0.9}, r"355 rows are no probabilities.*sum 0\.9.*divide each row by its sum"),
         (broken(arrays, "train_probs", (7, 2), np.nan), r"train_probs: 1 rows hold numbers that are not finite.* row 7:"),
         (broken(arrays, "test_probs", (3, 0), -0.2), r"test_probs: 1 rows are no probabilities, the first is row 3: -0\.2"),
@@ -253,7 +254,7 @@ def test_whatever_is_no_vote_on_these_images_is_refused_by_name(
         assert path.name in str(found.value)
         assert not (tmp_path / "run").exists()
     np.savez(tmp_path / "pickle.npz", **{**arrays, "test_probs": np.array([{}], dtype=object)})
-    with pytest.raises(EnsembleError, match=r"pickle\.npz: cannot be read: Object arrays cannot be loaded"):
+    with pytest.raises(EnsembleError, match=r"pickle\.npz: cannot be read: it holds Python objects"):
         run(experiment(tmp_path, tmp_path / "pickle.npz"))
     (tmp_path / "text.npz").write_text("not an archive")
     with pytest.raises(EnsembleError, match=r"text\.npz: cannot be read: .*; expected an \.npz file with test_probs"):

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ensemble import EnsembleClassifier, load_ensemble
-from ensemble.sklearn_api import _range
+from ensemble.data.fitted_range import fitted_range
 from ensemble.storage import RunFolder
 
 
@@ -115,7 +115,7 @@ def test_values_beyond_what_was_fitted_are_cut_off(fitted_as, asked_as, scale, s
     images[:, 0, 0], images[:, 0, 1] = 0, 255
     classifier = EnsembleClassifier()
     first = images.astype(fitted_as)[:, None]
-    classifier.low_, classifier.high_ = _range(first, images=True)
+    classifier.low_, classifier.high_ = fitted_range(first, images=True)
     asked = images * scale + shift
     if asked_as == "uint8":
         asked = asked.clip(0, 255)
@@ -128,11 +128,11 @@ def test_values_beyond_what_was_fitted_are_cut_off(fitted_as, asked_as, scale, s
 @pytest.mark.parametrize("hot", [1e6, -1e6])
 def test_one_hot_pixel_does_no_harm(count, hot):
     images = np.random.default_rng(0).random((count, 1, 6, 6)) * 16
-    low, high = _range(images, images=True)
+    low, high = fitted_range(images, images=True)
     assert (low[0], high[0]) == (images.min(), images.max())
     images[count // 2, 0, 3, 3] = hot
     with pytest.warns(UserWarning, match=r"what lies beyond is cut off"):
-        low, high = _range(images, images=True)
+        low, high = fitted_range(images, images=True)
     assert -0.5 < low[0] < 1
     assert 15 < high[0] < 16.5
 
@@ -141,10 +141,10 @@ def test_hot_pixels_in_many_images_are_told_of():
     images = np.random.default_rng(0).random((50, 1, 20, 20)) * 16
     images[:, 0, 3, 3] = 1e6
     with pytest.warns(UserWarning, match=r"99 % of the pixels lie between .* and become 1 of 256 levels"):
-        _range(images, images=True)
+        fitted_range(images, images=True)
     sparse = np.zeros((50, 1, 20, 20))
     sparse[:, 0, 3, 3] = 1e6
-    assert _range(sparse, images=True)[1] == 1e6  # few different values: nothing is lost
+    assert fitted_range(sparse, images=True)[1] == 1e6  # few different values: nothing is lost
 
 
 @pytest.mark.parametrize("fitted", [np.uint8, np.float64])

@@ -129,15 +129,21 @@ def _require_probabilities(what: str, probs_NK: Array) -> None:
     fits_N = (probs_NK >= 0).all(axis=1) & (np.abs(sums_N - 1.0) <= SUM_TOLERANCE)
     if len(bad := np.flatnonzero(~fits_N)):
         first = bad[0]
-        logits = bool((probs_NK < 0).any() or (probs_NK > 1 + SUM_TOLERANCE).any())
-        remedy = (
-            "these look like logits: apply softmax before saving"
-            if logits
-            else "divide each row by its sum before saving"
-        )
         raise DataError(
-            f"{what}: {len(bad):,} rows are no probabilities, the first is row {first}: {_row(probs_NK[first])} (sum {sums_N[first]:.4g}); expected numbers of at least 0 that sum to 1; {remedy}"
+            f"{what}: {len(bad):,} rows are no probabilities, the first is row {first}: {_row(probs_NK[first])} (sum {sums_N[first]:.4g}); expected numbers of at least 0 that sum to 1; {remedy_of(probs_NK)}"
         )
+
+
+def remedy_of(values_NK: Array) -> str:
+    """What makes probabilities [..., classes] of finite numbers that are none.
+
+    Numbers of at least 0 are shares that were scaled, such as per cent, where the rows have one sum, or none is above 1.
+    """
+    sums = values_NK.sum(axis=-1, dtype=np.float64)
+    one_sum = float(np.ptp(sums)) <= SUM_TOLERANCE * float(np.abs(sums).max())
+    if (values_NK >= 0).all() and (sums > 0).all() and (one_sum or (values_NK <= 1 + SUM_TOLERANCE).all()):
+        return "divide each row by its sum before saving"
+    return "these look like logits: apply softmax before saving"
 
 
 def _row(values: Array) -> str:

@@ -102,14 +102,12 @@ def decode(source: Path | bytes, name: str = "") -> Decoded:
     except DataError:
         raise
     except FileNotFoundError as error:
-        hint = "; write folders with / instead of \\" if "\\" in name else ""
+        hint = "; write folders with / instead of \\" * ("\\" in name)
         raise DataError(f"{name}: no such file; expected a picture or a folder of pictures{hint}") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name}: found {_content(source)}; expected {', '.join(sorted(SUFFIXES))}") from error
     except DecompressionBombError as error:
-        raise DataError(
-            f"{name}: found more than {2 * (MAX_IMAGE_PIXELS or 0):,} pixels, which take too much memory; make the picture smaller"
-        ) from error
+        raise DataError(f"{name}: found more than {2 * (MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller") from error
     except Exception as error:  # damaged files make Pillow raise nearly anything: struct.error, TypeError, MemoryError
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{name}: cannot be read as a picture: {reason}; save it again, or leave it out") from error

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
+from ensemble.data.given_probabilities import remedy_of
 from ensemble.data.numpy_file import load_numpy, reason_of
 from ensemble.data.regular_files import open_regular
 from ensemble.errors import ConfigError, DataError
@@ -220,9 +221,7 @@ def _remedy(values_MNK: npt.NDArray[Any]) -> str:
     """What makes probabilities of such values."""
     if not np.isfinite(values_MNK).all():
         return "NaN and infinity come from a network that diverged, or from rows without an answer; leave those out"
-    if (values_MNK >= 0).all() and (values_MNK.sum(axis=2) > 0).all():
-        return "divide each row by its sum before saving"
-    return "apply softmax before saving"
+    return remedy_of(values_MNK)
 
 
 def _check_labels(path: Path, labels: npt.NDArray[Any], classes: int | None) -> IntArray:

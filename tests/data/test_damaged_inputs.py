@@ -194,5 +194,5 @@ def test_a_picture_of_too_many_pixels_is_to_be_made_smaller(sides, tmp_path, mon
     """Saving it again, the remedy for damaged ones, would not help."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20_000_000)
     Image.new("1", sides).save(tmp_path / "large.png")
-    with pytest.raises(DataError, match=r"large\.png: found more than 40,000,000 pixels.*make the picture smaller"):
+    with pytest.raises(DataError, match=r"large\.png: found more than 40,000,000 pixels.*make it smaller"):
         open_picture(tmp_path / "large.png")
