@@ -17,13 +17,13 @@ from ensemble.config import Experiment, load_config, parse_experiment
 from ensemble.data import Dataset, load_dataset, split_of
 from ensemble.errors import ConfigError, EnsembleError
 from ensemble.events import Event, MemberFinished, Notice
-from ensemble.executors import InlineExecutor
 from ensemble.report.card import model_card
 from ensemble.run.later_votes import vote_later
-from ensemble.run.run import RunOutcome, run_ensemble
+from ensemble.run.run import RunOutcome
 from ensemble.storage import RunFolder
 from ensemble.tracking.run_identity import member_config, tag_names
 from ensemble.tracking.sentences import describe
+from tests.test_finished_members import run
 
 CONFIG: dict[str, Any] = {
     "name": "run", "seed": 3, "method": {"name": "bagging"}, "data": {"name": "digits"},
@@ -39,17 +39,6 @@ def experiment(root: Path, file: Path, **changes: Any) -> Experiment:
         {"count": 1, "name": "forest", "probabilities": str(file)},
     )
     return parse_experiment({**CONFIG, "members": groups, "output_dir": str(root), **changes})
-
-
-def run(config: Experiment, heard: list[Event] | None = None) -> RunOutcome:
-    class Ear:
-        def handle(self, event: Event, _time: float) -> None:
-            if heard is not None:
-                heard.append(event)
-
-        def close(self, _finished: bool) -> None: ...
-
-    return run_ensemble(config, lambda *_: InlineExecutor(), lambda _: [Ear()])
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -103,6 +104,14 @@ def name_of_file(probabilities: str) -> str:
 def recipe_of(name: str, finished: bool) -> str:
     """The name by which the members of a group are known: its own, marked where they were trained elsewhere."""
     return name + FINISHED if finished and not name.endswith(FINISHED) else name
+
+
+def stored_groups(config: Mapping[str, Any]) -> Iterator[tuple[range, Mapping[str, Any]]]:
+    """The groups under `members` of a stored configuration, plain values, each with the numbers of its members."""
+    first = 0
+    for group in config.get("members") or ():
+        yield range(first, first + int(group["count"])), group
+        first += int(group["count"])
 
 
 class GivenVotes(Section):

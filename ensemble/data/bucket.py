@@ -155,13 +155,12 @@ def named_object(path: Path) -> bytes | None:
 
     Raises FileNotFoundError where there is no such object, ConfigError and StorageError as `tree_at`.
     """
-    address = _named.get(path)
-    if address is None:
+    if (place := _place_of(path)) is None:
         return None
-    folder, _, name = address.rpartition("/")
-    content = ObjectStorage(folder, address, AWAY).read(name)
+    storage, _, name = place
+    content = storage.read(name)
     if content is None:
-        raise FileNotFoundError(address)
+        raise FileNotFoundError(_named[path])
     return content
 
 
@@ -170,15 +169,22 @@ def tree_of_one(path: Path) -> Tree | None:
 
     Raises FileNotFoundError where there is no such object, ConfigError and StorageError as `tree_at`.
     """
+    if (place := _place_of(path)) is None:
+        return None
+    storage, folder, name = place
+    facts = storage.facts(name)
+    if facts is None:
+        raise FileNotFoundError(_named[path])
+    return Tree(folder, Path(folder), storage, {name: facts})
+
+
+def _place_of(path: Path) -> tuple[ObjectStorage, str, str] | None:
+    """Where an object lies that `given_place` named: its storage, the address of its folder, and its name there."""
     address = _named.get(path)
     if address is None:
         return None
     folder, _, name = address.rpartition("/")
-    storage = ObjectStorage(folder, address, AWAY)
-    facts = storage.facts(name)
-    if facts is None:
-        raise FileNotFoundError(address)
-    return Tree(folder, Path(folder), storage, {name: facts})
+    return ObjectStorage(folder, address, AWAY), folder, name
 
 
 def trees_of(addresses: Sequence[str], key: str) -> None:

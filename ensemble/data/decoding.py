@@ -21,7 +21,15 @@ from ensemble.data.account import Remark
 from ensemble.data.duplicates import require_some_left, shared_images
 from ensemble.data.listing import Listing
 from ensemble.data.own_parts import Part, Parts, pixels_sha256
-from ensemble.data.picture_reading import InMemory, PictureReader, Room, level_remarks, pixel_remarks, threads
+from ensemble.data.picture_reading import (
+    InMemory,
+    PictureReader,
+    Room,
+    level_remarks,
+    levels_of,
+    pixel_remarks,
+    threads,
+)
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.prepared import PreparedFolder, prepared
 from ensemble.errors import DataError
@@ -131,7 +139,7 @@ def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose
         else choose(name, sources, source_N[rows[name]], row_N[rows[name]])
         for number, name in enumerate(expected)
     }
-    remarks = [*pixel_remarks(rule, list(readings.values())), *level_remarks(*_levels(images["train"]))]
+    remarks = [*pixel_remarks(rule, list(readings.values())), *level_remarks(*levels_of(images["train"]))]
     validation = listing.validation_rows(faults)
     count = len(rows["train"]) - (0 if validation is None else len(validation))
     leave_out, duplicates = listing.config.duplicates == "leave_out", dict[str, IntArray]()
@@ -146,12 +154,6 @@ def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose
         if len(own) < len(rows[name]):
             images[name] = choose(name, sources, source_N[own], row_N[own])
     return _Decoded(images, faults, rule, remarks, duplicates)
-
-
-def _levels(images_NCHW: ByteArray) -> tuple[int, int]:
-    """The darkest and the brightest level of all."""
-    parts = [images_NCHW[start : start + 1024] for start in range(0, len(images_NCHW), 1024)]
-    return min(int(part.min()) for part in parts), max(int(part.max()) for part in parts)
 
 
 def _in_memory(listing: Listing, reader: PictureReader, wants: int) -> _Decoded:

@@ -33,6 +33,7 @@ from ensemble.types import ByteArray
 COLOURS = 3  # channels without data.channels
 WAITING = 16  # pictures that are fetched at a time
 GROUP = 16  # pictures that a thread decodes before it asks for more
+LEVEL_ROWS = 1024  # images whose levels are looked at a time
 FEW_LEVELS = 48  # of 256: less than so many say that most of the range is empty
 
 T = TypeVar("T")
@@ -263,6 +264,12 @@ def range_remark(what: str, found: Extremes, rule: PixelRule, dtype: npt.DTypeLi
     if rule.exceeded(found, np.dtype(dtype)):
         return Remark(f"{text}; those beyond are cut off: set data.value_range=[LOW,HIGH] to keep them", True)
     return Remark(f"{text} (data.value_range)")
+
+
+def levels_of(images_NCHW: ByteArray) -> tuple[int, int]:
+    """The darkest and the brightest level of all; of mapped images some at a time."""
+    blocks = [images_NCHW[start : start + LEVEL_ROWS] for start in range(0, len(images_NCHW), LEVEL_ROWS)]
+    return min(int(block.min()) for block in blocks), max(int(block.max()) for block in blocks)
 
 
 def level_remarks(low: int, high: int) -> list[Remark]:

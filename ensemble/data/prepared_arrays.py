@@ -22,6 +22,7 @@ from ensemble.data.arrays import BLOCK_VALUES, Arrays, Outline, is_images, parts
 from ensemble.data.decoding import not_kept
 from ensemble.data.duplicates import compared
 from ensemble.data.own_parts import Parts, pixels_sha256
+from ensemble.data.picture_reading import levels_of
 from ensemble.data.pixel_rule import Extremes, PixelRule
 from ensemble.data.prepared import Part, PreparedFolder, prepared
 from ensemble.data.regular_files import shown
@@ -32,7 +33,6 @@ from ensemble.outside.memory import available_memory
 from ensemble.types import ByteArray, IntArray
 
 FORMAT = 1  # of prepared folders; a new number where the same arrays would become other bytes
-LEVEL_ROWS = 1024  # images of which the darkest and the brightest level are looked for at a time
 
 
 def parts_in_memory(stored: StoredArrays, outlines: Arrays, config: OwnArrays) -> Parts:
@@ -99,7 +99,7 @@ def _prepare(folder: PreparedFolder, stored: StoredArrays, outline: Outline) -> 
         images = {part: room.images_NCHW for part, room in rooms.items()}
         with working("looking through the images"):
             count = outline.counts[0]
-            remarks = outline.remarks(found, rule, _levels(images["train"][:count]))
+            remarks = outline.remarks(found, rule, levels_of(images["train"][:count]))
             where, wanted = shown(stored.path), given.duplicates == "leave_out"
             shared, duplicates = compared(images["train"], count, images["test"], wanted, where)
             files = {part: room.path for part, room in rooms.items()}
@@ -205,11 +205,6 @@ class _Sequel:
         if count := len(pixels) - skipped:
             self._room.shard(count)[...] = pixels[skipped:]
             self._room.add([1] * count)
-
-
-def _levels(images_NCHW: ByteArray) -> tuple[int, int]:
-    blocks = [images_NCHW[start : start + LEVEL_ROWS] for start in range(0, len(images_NCHW), LEVEL_ROWS)]
-    return min(int(block.min()) for block in blocks), max(int(block.max()) for block in blocks)
 
 
 def _without(folder: PreparedFolder, part: str, images: ByteArray, rows: IntArray) -> tuple[Path, ByteArray]:

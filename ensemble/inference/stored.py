@@ -109,16 +109,24 @@ def read_vote(path: Path, aggregator: Aggregator | None = None, trust_code: bool
     return vote_of(RunFolder.read(path), aggregator, trust_code)
 
 
+def require_networks(experiment: Experiment, run: Path, wanted: str, trust_code: bool) -> None:
+    """Raises ConfigError where a member has no network, or building one would execute what the run's folder holds, unasked.
+
+    wanted: what the vote could not do, such as "be cast on new images".
+    """
+    if experiment.given_votes:
+        raise ConfigError(without_network([one.name for one in experiment.given_votes], run, wanted))
+    if not trust_code and any(group.model.stored_code for group in experiment.groups):
+        raise ConfigError(
+            f"{run}: the network of this run is Python code that its folder holds (model.code and model.built in {CONFIG}), and using it would execute that; read it, then give --trust-code (in Python trust_code=True)"
+        )
+
+
 def vote_of(folder: RunFolder, aggregator: Aggregator | None = None, trust_code: bool = False) -> StoredVote:
     """The same of a run that is open already, such as one that has just been trained."""
     path = folder.path
     experiment = parse_stored(folder.config(), str(path / CONFIG))
-    if experiment.given_votes:
-        raise ConfigError(without_network([one.name for one in experiment.given_votes], path, "be cast on new images"))
-    if not trust_code and any(group.model.stored_code for group in experiment.groups):
-        raise ConfigError(
-            f"{path}: the network of this run is Python code that its folder holds (model.code in {CONFIG}), and using it would execute that; read it, then give --trust-code (in Python trust_code=True)"
-        )
+    require_networks(experiment, path, "be cast on new images", trust_code)
     described = _described(folder)
     voters = load_voters(folder, calibration=False).finite()
     chosen: Aggregator = aggregator or experiment.aggregator

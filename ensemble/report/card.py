@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from ensemble.config.data import DataConfig
-from ensemble.config.groups import name_of_file, recipe_of
+from ensemble.config.groups import stored_groups
 from ensemble.config.method import MethodSection
 from ensemble.config.tta import TtaConfig
 from ensemble.data import DATASETS
@@ -141,12 +141,14 @@ def _view_rows(run: RunFacts) -> Iterator[tuple[str, str]]:
 
 def _start_rows(run: RunFacts) -> Iterator[tuple[str, str]]:
     """What the members of each group began with, and what of it was not trained."""
-    groups = run.config.get("members") or [run.config]
-    for group in groups:
-        model, finished = group.get("model"), bool(group.get("finished") or group.get("probabilities"))
-        label = str(model["name"]) if model else name_of_file(str(group["probabilities"]))
-        known_as = recipe_of(str(group.get("name") or label), finished)
-        to_whom = f" of {in_markdown(known_as)}" if len(groups) > 1 else ""
+    groups = list(stored_groups(run.config)) or [(range(0), run.config)]
+    recipes = {member.index: member.recipe for member in run.evaluation.members}
+    for members, group in groups:
+        model, finished = group.get("model"), bool(group.get("finished"))
+        known_as = next((recipes[index] for index in members if index in recipes), None)
+        if known_as is None and len(groups) > 1:
+            continue  # none of them votes
+        to_whom = f" of {in_markdown(str(known_as))}" if len(groups) > 1 else ""
         if not model:
             digest, file = str(group.get("probabilities_sha256"))[:16], str(group["probabilities"]).rpartition("/")[2]
             yield (

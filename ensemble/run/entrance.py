@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ensemble import signals
 from ensemble.config import Experiment, load_config, parse_experiment, weights_file
 from ensemble.config.base import Section
-from ensemble.config.keys import dotted
+from ensemble.config.keys import dotted, named_in_full
 from ensemble.config.loading import put
 from ensemble.config.yaml_source import KeyPath
 from ensemble.data import Dataset
@@ -243,8 +243,7 @@ def _leaves(keys: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
 
 def _plain(value: Any, key: str) -> Any:
     """A value as the schema takes it: tuples for lists, plain numbers, texts for paths, sections for names of parts."""
-    if key in ("model", "method", "data"):
-        value = _section(value)
+    value = named_in_full(value, dotted(key)) if key else value
     if isinstance(value, Mapping):
         return {name: _plain(inner, "") for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -252,8 +251,3 @@ def _plain(value: Any, key: str) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return os.fspath(value) if isinstance(value, os.PathLike) else value
-
-
-def _section(value: Any) -> Any:
-    """A section that is given by its name alone, as a mapping of its keys."""
-    return {"name": value} if isinstance(value, str) else value

@@ -16,7 +16,6 @@ from ensemble.config import Experiment
 from ensemble.config.data import DataConfig
 from ensemble.config.evaluation import RESERVED, TEST
 from ensemble.config.loading import load_sets, parse_stored
-from ensemble.config.probabilities_file import without_network
 from ensemble.config.schema import SetConfig
 from ensemble.data import DATASETS, Dataset
 from ensemble.data.corruptions import RECIPES
@@ -26,6 +25,7 @@ from ensemble.errors import ConfigError, EnsembleError, StorageError
 from ensemble.events import Event, Notice
 from ensemble.executors import Executor, build_executor
 from ensemble.executors.choose import planned_device
+from ensemble.inference.stored import require_networks
 from ensemble.results.run_data import load_run_data, require_trust
 from ensemble.run.planning import training_work
 from ensemble.run.set_voting import vote_on_sets
@@ -51,14 +51,7 @@ def vote_later(
     """
     stored = RunFolder.read(path)
     experiment = parse_stored(stored.config(), str(path / CONFIG))
-    if experiment.given_votes:
-        raise ConfigError(
-            without_network([one.name for one in experiment.given_votes], path, "be cast on further sets")
-        )
-    if not trust_code and any(group.model.stored_code for group in experiment.groups):
-        raise ConfigError(
-            f"{path}: the network of this run is Python code that its folder holds (model.code in {CONFIG}), and voting would execute that; read it, then give --trust-code"
-        )
+    require_networks(experiment, path, "be cast on further sets", trust_code)
     compute = experiment.compute.model_copy(update={"executor": executor or _alone(experiment), "parallel": "members"})
     experiment = experiment.model_copy(update={"compute": compute})
     wanted = [one for name in names for one in sets_of(name, experiment, stored.dataset().class_names)]

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ensemble.config.groups import name_of_file, recipe_of
+from ensemble.config.groups import stored_groups
 from ensemble.config.one_spelling import one_spelling
 from ensemble.config.tta import TtaConfig
 from ensemble.storage.identity import NEUTRAL
@@ -34,14 +34,11 @@ def _binding(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def member_config(config: Mapping[str, Any], index: int, recipe: str) -> dict[str, Any]:
     """The configuration as one member saw it: of a mixed ensemble only its own group's model and training."""
     mine = {key: value for key, value in config.items() if key != "members"}
-    for group in config.get("members") or ():
-        model, file = group.get("model"), group.get("probabilities")
-        finished = bool(group.get("finished") or file)
-        label = model["name"] if model else name_of_file(str(file))
-        if recipe in [recipe_of(name, finished) for name in (group.get("name"), label) if name]:
-            mine["model"] = model or {"probabilities": file, "probabilities_sha256": group.get("probabilities_sha256")}
+    for members, group in stored_groups(config):
+        if index in members:
+            votes = {key: group.get(key) for key in ("probabilities", "probabilities_sha256")}
+            mine["model"] = group.get("model") or votes
             mine["training"] = group.get("training") or config.get("training")
-            break
     return {**mine, "member": index, "recipe": recipe}
 
 

@@ -20,14 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ensemble.native.kernels import LANES, WIDTHS, Kernels, Layer, Passes
-from ensemble.training.layers import (
-    StackedBatchNorm,
-    StackedConv2d,
-    StackedDropout,
-    StackedLayer,
-    StackedLinear,
-    StackedStochasticDepth,
-)
+from ensemble.training.layers import StackedBatchNorm, StackedConv2d, StackedDropout, StackedLayer, StackedLinear
 from ensemble.training.plain import is_chain, oddity
 
 # Up to so many maps these kernels are the quicker ones, for one network and for several (docs/log.md).
@@ -92,8 +85,6 @@ def _known(layer: nn.Module) -> bool:
     if not all(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
         return False  # these kernels always go back through all layers, and take a batch norm's own batch in training
     match layer:
-        case StackedStochasticDepth():  # of residual blocks, which are no chains
-            return False
         case StackedConv2d():
             rows, columns = layer.weight.shape[2:]
             padding = layer.padding

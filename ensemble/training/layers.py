@@ -299,15 +299,15 @@ class BatchPlace:
     kernels: Kernels | None = None
 
 
-class StackedDropout(nn.Module):
-    """Dropout in which every member has its own masks.
+class StackedDraws(nn.Module):
+    """What leaves things out at random in training, every member by draws of its own: dropout and stochastic depth.
 
-    A mask is a function of the layer's key for the member and the epoch, and of the image's position in the epoch: the
+    A draw is a function of the layer's key for the member and the epoch, and of the image's position in the epoch: the
     same for a member alone and in a stack, on one rank and on several, after a resume and inside a CUDA graph. Every
     number takes 16 random bits, so p is rounded to a multiple of 2^-16.
     """
 
-    def __init__(self, layers: Sequence[nn.Dropout]) -> None:
+    def __init__(self, layers: Sequence[nn.Dropout | StochasticDepth]) -> None:
         super().__init__()
         self.num_members, self.p = len(layers), layers[0].p
         self._kept = round((1 - self.p) * 2**16)  # of 2^16
@@ -315,21 +315,7 @@ class StackedDropout(nn.Module):
         self.place: BatchPlace | None = None  # set by Stack.place_dropout
         self.calls = 0  # of this batch: a layer that a network calls twice draws twice
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.p == 0:
-            return x
-        x_BK: Tensor = torch.unflatten(x, 1, (self.num_members, -1))
-        masked: Tensor = x_BK * self._masks(x_BK.transpose(0, 1)).transpose(0, 1)
-        return masked.flatten(1, 2)
-
-    def batch_last(self, x: Tensor, rows: int) -> Tensor:
-        """The same of the first `rows` images of x [K, ..., B], with the same masks; the others become zero."""
-        if not self.training or self.p == 0:
-            return x
-        masks = self._masks(x[..., :rows].movedim(-1, 1)).movedim(1, -1)
-        return x * F.pad(masks, (0, x.shape[-1] - rows))
-
-    def _masks(self, x_KB: Tensor) -> Tensor:
+    def factors(self, x_KB: Tensor) -> Tensor:
         """Numbers to multiply [K, B, ...] with: 0, or 1 over the share that is kept."""
         place = self.place
         assert place is not None, "dropout was not told where the batch lies"
@@ -349,22 +335,37 @@ class StackedDropout(nn.Module):
         return kept.to(x_KB.dtype).mul_(2**16 / self._kept).reshape(x_KB.shape)
 
     def member_state(self, _member: int) -> dict[str, Tensor]:
-        """Dropout has no tensors."""
+        """It has no tensors."""
         return {}
 
 
-class StackedStochasticDepth(StackedDropout):
-    """Stochastic depth in which every member draws for itself, with one number per image; addressed as dropout is."""
+class StackedDropout(StackedDraws):
+    """Dropout: a number for every value."""
 
-    def __init__(self, layers: Sequence[StochasticDepth]) -> None:
-        super().__init__([nn.Dropout(layer.p) for layer in layers])
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        x_BK: Tensor = torch.unflatten(x, 1, (self.num_members, -1))
+        masked: Tensor = x_BK * self.factors(x_BK.transpose(0, 1)).transpose(0, 1)
+        return masked.flatten(1, 2)
+
+    def batch_last(self, x: Tensor, rows: int) -> Tensor:
+        """The same of the first `rows` images of x [K, ..., B], with the same masks; the others become zero."""
+        if not self.training or self.p == 0:
+            return x
+        masks = self.factors(x[..., :rows].movedim(-1, 1)).movedim(1, -1)
+        return x * F.pad(masks, (0, x.shape[-1] - rows))
+
+
+class StackedStochasticDepth(StackedDraws):
+    """Stochastic depth: a number for every image."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
         x_BK: Tensor = torch.unflatten(x, 1, (self.num_members, -1))
         first_BK1 = x_BK.flatten(2)[..., :1]  # a place for one number of each image
-        factors_BK1 = self._masks(first_BK1.transpose(0, 1)).transpose(0, 1)
+        factors_BK1 = self.factors(first_BK1.transpose(0, 1)).transpose(0, 1)
         scaled: Tensor = x_BK * factors_BK1.view(*factors_BK1.shape, *[1] * (x.dim() - 2))
         return scaled.flatten(1, 2)
 
@@ -374,4 +375,4 @@ def _buffer(buffer: Tensor | None) -> Tensor:
     return buffer
 
 
-StackedLayer = StackedConv2d | StackedLinear | StackedBatchNorm | StackedDropout
+StackedLayer = StackedConv2d | StackedLinear | StackedBatchNorm | StackedDraws

@@ -28,6 +28,7 @@ from ensemble.training.layers import (
     BatchPlace,
     StackedBatchNorm,
     StackedConv2d,
+    StackedDraws,
     StackedDropout,
     StackedLayer,
     StackedLinear,
@@ -205,9 +206,9 @@ class Stack(nn.Module):
             yield tensor.unsqueeze(0)
 
     @property
-    def dropout(self) -> list[StackedDropout]:
+    def dropout(self) -> list[StackedDraws]:
         """The layers that draw masks, in their order."""
-        return [layer for _, layer in self.stacked_layers() if isinstance(layer, StackedDropout) and layer.p > 0]
+        return [layer for _, layer in self.stacked_layers() if isinstance(layer, StackedDraws) and layer.p > 0]
 
     def seed_dropout(self, keys_K: Tensor) -> None:
         """Give every dropout layer its keys for the coming epoch, made of the members' keys (int64 [K])."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError, first_line
 from ensemble.models import ImageShape, num_parameters
-from ensemble.training.layers import StackedDropout
+from ensemble.training.layers import StackedDraws
 from ensemble.training.remembered import once_per_network
 from ensemble.training.stack import Stack, build_seeded, unstackable
 
@@ -105,7 +105,7 @@ def draws_itself(model: Network, image_shape: ImageShape, num_classes: int) -> b
 
 def _without_dropout(stack: Stack) -> None:
     for layer in stack.modules():
-        if isinstance(layer, StackedDropout):
+        if isinstance(layer, StackedDraws):
             layer.p = 0.0
 
 

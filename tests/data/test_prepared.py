@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from ensemble.data.arriving import absent, present
 from ensemble.data.mapped import Absent, place_of, will_need
 from ensemble.data.prepared import kept, remove
 from ensemble.errors import DataError
+from tests.data.no_room import read_without_room
 
 SIDE = 16
 
@@ -286,6 +285,7 @@ import ensemble.data.listing as reading
 import ensemble.data.prepared as prepared
 from ensemble.config.schema import DataConfig
 from ensemble.data import images_digest, load_dataset
+from tests.data.no_room import read_without_room
 prepared.SHARD_BYTES, prepared.NOTE_EVERY_S = 5 * 3 * 16 * 16, 0.0
 plain, log = reading.decode, open(sys.argv[2], "a", buffering=1)
 def decode(source, name=""):
@@ -396,26 +396,11 @@ def test_asking_for_rows_changes_nothing(tmp_path):
     np.testing.assert_array_equal(images, before)
 
 
-def _without_room(root: str, storage: str, answers: multiprocessing.Queue[str]) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
-    try:
-        data = load_dataset(config(Path(root), storage))
-        told = any("cannot be kept for later starts" in remark.text for remark in data.account.remarks())
-        answers.put(f"read {place_of(data.train_images_NCHW)} {told}")
-    except DataError as error:
-        answers.put(str(error))
-
-
 @pytest.mark.parametrize("storage", ["mapped", "auto"])
 def test_no_room_for_decoded_pictures(storage, tmp_path, cache, monkeypatch):
     monkeypatch.setattr("ensemble.data.decoding.MAPPED_FROM", 1)
     write(tmp_path / "photos")
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    process = context.Process(target=_without_room, args=(str(tmp_path / "photos"), storage, answers))
-    process.start()
-    answer = answers.get(timeout=60)
-    process.join()
+    answer = read_without_room(config(tmp_path / "photos", storage), 5_000)
     if storage == "auto":
         assert answer == "read None True"
     else:

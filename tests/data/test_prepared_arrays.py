@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import pickle
-import resource
 import signal
 import subprocess
 import sys
@@ -30,6 +28,7 @@ from ensemble.data.prepared import kept, remove
 from ensemble.data.stored_arrays import StoredArrays
 from ensemble.errors import DataError
 from tests.amounts import examples
+from tests.data.no_room import read_without_room
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 3, 6, 5)).astype(np.uint8)
 LABELS = np.arange(60) % 4
@@ -447,26 +446,11 @@ def test_another_machine_without_this_file_says_so(fault, tmp_path):
         present({"train_images": pickle.loads(content)})
 
 
-def _without_room(path: str, storage: str, answers: multiprocessing.Queue[str]) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, 3_000))
-    try:
-        data = load_dataset(config(Path(path), storage))
-        told = any("cannot be kept for later starts" in remark.text for remark in data.account.remarks())
-        answers.put(f"read {place_of(data.train_images_NCHW)} {told}")
-    except DataError as error:
-        answers.put(str(error))
-
-
 @pytest.mark.parametrize("storage", ["mapped", "auto"])
 def test_no_room_in_the_cache(storage, tmp_path, cache, monkeypatch):
     monkeypatch.setattr("ensemble.data.decoding.MAPPED_FROM", 1)
     path = written(tmp_path / "mine.npz", IMAGES, "test given")
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    process = context.Process(target=_without_room, args=(str(path), storage, answers))
-    process.start()
-    answer = answers.get(timeout=60)
-    process.join()
+    answer = read_without_room(config(path, storage), 3_000)
     if storage == "auto":
         assert answer == "read None True"
     else:

@@ -157,6 +157,18 @@ def test_a_member_of_a_mixed_ensemble_shows_its_own_model_and_training():
     assert projection.handle(epoch(2, 1), T0)[0].tags == ("bagging", "mnist", "resnet18")
 
 
+def test_a_member_whose_network_has_another_name_than_its_section_has_its_model() -> None:
+    """Groups without a name are called by their function or architecture: the model's section is python, or torchvision."""
+    models = [
+        {"name": "python", "path": "nets.py:make_net"},
+        {"name": "torchvision", "architecture": "resnet18"},
+        {"name": "mlp"},
+    ]
+    mixed = {**CONFIG, "model": None, "members": [{"name": None, "count": 2, "model": model} for model in models]}
+    for index, recipe in enumerate(("make_net", "make_net", "resnet18", "resnet18", "mlp", "mlp")):
+        assert member_config(mixed, index, recipe)["model"] == models[index // 2]
+
+
 def test_views_at_test_time_are_another_run_and_a_run_without_them_keeps_its_hash() -> None:
     before = {key: value for key, value in CONFIG.items() if key != "evaluation"}
     for none in ({}, {"sets": []}, {"sets": [], "tta": {"shift": 0, "crops": 0}}):
