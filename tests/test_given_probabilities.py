@@ -18,6 +18,7 @@ from ensemble.data import Dataset, load_dataset, split_of
 from ensemble.errors import ConfigError, EnsembleError
 from ensemble.events import Event, MemberFinished, Notice
 from ensemble.report.card import model_card
+from ensemble.report.html import write_report
 from ensemble.run.later_votes import vote_later
 from ensemble.run.run import RunOutcome
 from ensemble.storage import RunFolder
@@ -95,6 +96,20 @@ def test_it_votes_as_its_file_says(joined: RunOutcome, arrays: Arrays) -> None:
     wrong = (mean_NK.argmax(1) != labels.test_labels_N).mean()
     assert joined.evaluation.verdict.vote_error == pytest.approx(float(wrong))
     assert joined.trained == 3
+
+
+def test_nobody_knows_its_parameters(joined: RunOutcome, tmp_path: Path) -> None:
+    """Nor those of a line that needs it: no 0, and no sum of the others. No page proposes to measure its predictions."""
+    rows = {row.name: row for row in joined.evaluation.leaderboard}
+    assert not joined.evaluation.can_predict
+    assert rows["member 0 (mlp)"].num_parameters > 0
+    for name in ("soft vote", "mean member", "member 2 (forest-finished)"):
+        assert np.isnan(rows[name].num_parameters), name
+    stored = json.loads((joined.path / "evaluation.json").read_text())["leaderboard"]
+    assert [row["num_parameters"] for row in stored if row["name"] == "soft vote"] == [None]
+    page = write_report([joined.path], tmp_path / "page.html").read_text()
+    assert "ensemble cost" not in page
+    assert "| parameters in all | - |" in model_card(joined.path)
 
 
 def test_it_is_marked_wherever_it_is_shown(

@@ -72,7 +72,9 @@ class Judge:
             nll=vote_log_loss(test, labels),
             brier=brier_score(test.probs_NK, labels),
             ece=expected_calibration_error(bins),
-            num_parameters=sum(member.num_parameters for member in members),
+            num_parameters=sum(member.num_parameters for member in members)
+            if all(member.num_parameters for member in members)
+            else NAN,
             train_seconds=float(sum(member.train_seconds for member in members) if seconds is None else seconds),
             p_value=mcnemar_exact(only_this, only_best) if tested else NAN,
             p_holm=NAN,

@@ -25,7 +25,7 @@ class Record:
 
 @dataclass(frozen=True)
 class MemberFacts(Record):
-    """What is known of a member besides its votes."""
+    """What is known of a member besides its votes. num_parameters: 0 where it has no network, only its votes from a file."""
 
     index: int
     recipe: str

@@ -82,7 +82,7 @@ class LeaderboardRow(Record):
     member: index of the single member, None for votes and the mean. wrong: test rows in error.
     lower, upper: Wilson's interval of test_error; for the mean member Student's t interval over at least three members.
     nll: NaN for votes that count votes: the shares of a hard vote are no probabilities.
-    num_parameters: what the line needs to predict. train_seconds: what was spent to have it.
+    num_parameters: what the line needs to predict; NaN where one of its members has no network. train_seconds: what was spent to have it.
     p_value: exact McNemar test on the test rows against the best member by validation; NaN where there is nothing to
         test: that member itself, the mean, and the oracle, which was picked by the very figures a test would use.
     p_holm: p_value adjusted over all lines tested, except the headline, whose test was planned before looking.
@@ -307,6 +307,11 @@ class Evaluation(Shown, Record):
     def headline(self) -> LeaderboardRow:
         """The line of the vote the run was asked for."""
         return next(row for row in self.leaderboard if row.headline)
+
+    @property
+    def can_predict(self) -> bool:
+        """False where a member is known by its votes alone, so that nobody can ask the vote about another image."""
+        return all(member.num_parameters for member in self.members)
 
     def section(self, name: str) -> Any:
         """The record of a section, wherever it lies; None where this judgement has none of that name."""

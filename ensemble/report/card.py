@@ -122,7 +122,7 @@ def _model_rows(run: RunFacts, dataset: dict[str, Any]) -> list[tuple[str, str]]
         *_start_rows(run),
         ("output", f"a probability for each of {len(evaluation.class_names)} classes"),
         ("classes", _class_list(evaluation.class_names)),
-        ("parameters in all", f"{sum(m.num_parameters for m in evaluation.members):,}"),
+        ("parameters in all", wording.count(evaluation.headline.num_parameters)),
     ]
 
 

@@ -128,8 +128,7 @@ def _show(
         console.print(marked(f"warning: {line}", "warning:", OPEN))
     folder = shown(path if isinstance(path, str) else address_of(path) or str(path), 4096)
     typed = shlex.quote(folder)
-    networks = all(member.num_parameters for member in evaluation.members)  # others are known by their votes alone
-    if everything and costs is None and networks:
+    if everything and costs is None and evaluation.can_predict:
         console.print(Text(f"milliseconds a prediction: ensemble cost {typed}"), soft_wrap=True)
     if not everything:
         console.print(Text(f"more: ensemble evaluate {typed} --all, ensemble report {typed}"), soft_wrap=True)
@@ -231,7 +230,7 @@ def _cost_columns(costs: LineCosts) -> tuple[Column, Column]:
 
 
 def _one_size(evaluation: Evaluation) -> bool:
-    return len({member.num_parameters for member in evaluation.members}) == 1
+    return evaluation.can_predict and len({member.num_parameters for member in evaluation.members}) == 1
 
 
 def _title(evaluation: Evaluation) -> str:

@@ -34,6 +34,8 @@ __all__ = [
 
 def large_count(value: float) -> str:
     """A count in little space: millions with two digits."""
+    if math.isnan(value):
+        return NONE
     return f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value:,.0f}"
 
 

@@ -259,7 +259,7 @@ class Projection:
             )
             status = "finished" if done else "failed" if failed else "unfinished"
             kept = (
-                (done.kept_epoch, done.validation_error, done.num_parameters, done.train_seconds)
+                (done.kept_epoch, done.validation_error, done.num_parameters or None, done.train_seconds)
                 if done
                 else (None,) * 4
             )
@@ -372,6 +372,6 @@ def _end_figures(event: MemberFinished | MemberFailed, member: _Member) -> dict[
         "kept/epoch": event.kept_epoch,
         "kept/validation_error": event.validation_error,
         **losses,
-        "num_parameters": event.num_parameters,
+        "num_parameters": event.num_parameters or None,  # 0 of a member without a network
         "train_seconds": event.train_seconds,
     }
