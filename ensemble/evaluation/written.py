@@ -11,6 +11,7 @@ import math
 
 NONE = "-"
 ALPHA = 0.05
+_MOST_DIGITS = 9  # of points: a share of 100 billion images
 
 
 def percent(fraction: float, digits: int = 2) -> str:
@@ -37,8 +38,10 @@ def points(difference: float) -> str:
     """A difference of rates in percentage points with its sign; more digits where two would round it to 0."""
     if math.isnan(difference):
         return NONE
+    if round(100 * difference, _MOST_DIGITS) == 0:  # what the adding of many numbers leaves of 0
+        difference = 0.0
     digits = 2
-    while difference != 0 and digits < 9 and round(100 * difference, digits) == 0:
+    while difference != 0 and round(100 * difference, digits) == 0:
         digits += 1
     return f"{100 * difference + 0.0:+.{digits}f}"
 

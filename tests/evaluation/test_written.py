@@ -67,3 +67,9 @@ def test_by_hand():
     ]
     assert [points(x) for x in (0.0, -0.0467, -0.0000021)] == ["+0.00", "-4.67", "-0.0002"]
     assert {f(math.nan) for f in (percent, points, loss, p_value)} == {"-"}
+
+
+@pytest.mark.parametrize("rest", [0.0, 4.3e-19, -4.3e-19, 2e-12])
+def test_what_rounding_leaves_of_nothing_is_nothing(rest: float) -> None:
+    assert points(rest) == "+0.00"
+    assert points(1e-9 + rest) == "+0.0000001"
