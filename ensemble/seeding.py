@@ -23,6 +23,7 @@ class Purpose(IntEnum):
     FILTER = 6
     BLEND = 7
     FOLDS = 9  # its member is the number of a repeat
+    HEAD = 10  # the first weights of a last layer that alone is trained
 
 
 _SPLIT = 5

@@ -22,6 +22,7 @@ from ensemble.config.recipe import TrainingConfig
 from ensemble.data.mapped import place_of
 from ensemble.models import ImageShape
 from ensemble.seeding import Purpose, member_seed
+from ensemble.training.drawn_heads import drawn_heads
 from ensemble.training.job import Arrays, Job
 from ensemble.training.placement import Placement
 from ensemble.training.plain import oddity
@@ -145,10 +146,9 @@ def head_to_train(task: Task, job: Job, arrays: Arrays, ranks: int) -> str | Non
         return None
     if (head := head_layer(job.group, shape, job.num_classes)) is None:
         return None
-    layer = build_seeded(job.group.model, shape, job.num_classes, 0).get_submodule(head)
-    assert isinstance(layer, nn.Linear), "the last layer is linear"
+    (first,) = drawn_heads(job.group.model, shape, job.num_classes, [0])
     count = len(arrays["train_images"]) + len(arrays["test_images"])
-    return head if 4 * count * layer.in_features <= MOST_BYTES else None
+    return head if 4 * count * first[f"{head}.weight"].shape[1] <= MOST_BYTES else None
 
 
 def on_features(
@@ -165,11 +165,8 @@ def on_features(
     """
     _, channels, height, width = data.train_images.shape
     network = (job.group.model, (channels, height, width), job.num_classes)
-    seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in members]
-    layers = [
-        layer for seed in seeds if isinstance(layer := build_seeded(*network, seed).get_submodule(head), nn.Linear)
-    ]
-    assert len(layers) == len(seeds), "the last layer is linear"
+    seeds = [member_seed(job.seed, member.index, Purpose.HEAD) for member in members]
+    layers = [_last_layer(head, drawn) for drawn in drawn_heads(*network, seeds)]
     whole, backbone = _loaded(head, *network, given)
     key = _key(job, data, backbone, placement)
     if _Kept.key != key:
@@ -214,15 +211,19 @@ def voting_stack(
         return None
     whole = Stack.build(group.model, image_shape, num_classes, [0])
     whole.load_member_state(0, dict(first))
-    layers = []
-    for state in states:
-        weight, bias = state[f"{head}.weight"], state.get(f"{head}.bias")
-        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-        layer.load_state_dict({"weight": weight} if bias is None else {"weight": weight, "bias": bias})
-        layers.append(layer)
+    layers = [_last_layer(head, state) for state in states]
     parent, _, leaf = head.rpartition(".")
     setattr(whole.network.get_submodule(parent), leaf, stack_modules(layers))
     return Stack(whole.network, len(states))
+
+
+def _last_layer(head: str, state: Mapping[str, Tensor]) -> nn.Linear:
+    """Of the tensors of a whole network."""
+    weight, bias = state[f"{head}.weight"], state.get(f"{head}.bias")
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta", dtype=weight.dtype)
+    own = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+    layer.load_state_dict({name: tensor.clone() for name, tensor in own.items()}, assign=True)
+    return layer
 
 
 class _Kept:

@@ -30,6 +30,7 @@ from ensemble.training.checkpoint import capture
 from ensemble.training.class_balance import logit_offsets
 from ensemble.training.cuda_graph import GraphedStep, StepTable, capture_on_gpu
 from ensemble.training.cuda_graph import obstacle as obstacle_to_capture
+from ensemble.training.drawn_heads import draw_heads
 from ensemble.training.filtering import filtered_set
 from ensemble.training.frozen_features import HeadStack, head_to_train, on_features
 from ensemble.training.gradient_sums import settle_sums
@@ -118,6 +119,7 @@ class StackRun:
             return
         seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in self.members]
         self.stack = Stack.build(job.group.model, image_shape, job.num_classes, seeds).to(device)
+        draw_heads(self.stack, parts, job, self.members, image_shape)
         self._load_starts(given)
         self.stack.freeze(parts.frozen)
 

@@ -3,7 +3,8 @@
     tensors, notes = starting_tensors(model, (3, 32, 32), 10)     # in the driver: what every member begins with
     parts = trained(group, (3, 32, 32), 10)                       # which parameters are the head, which are frozen
 
-The last layer (the head) is told by its shapes: it is what grows with the number of classes.
+The last layer (the head) is told by its shapes: it is what grows with the number of classes. Where a network is for one number of
+classes alone, it is the layer that is called last.
 """
 
 from __future__ import annotations
@@ -24,40 +25,68 @@ from ensemble.models import ImageShape
 from ensemble.models.stored_weights import read_weights
 from ensemble.training.remembered import once_per_network
 from ensemble.training.stack import build_seeded
+from ensemble.training.undrawn import undrawn
 
 _SHOWN = 6  # names in a message
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Names as in the network's state_dict: those of the head, and those of parameters and statistics that stay as they are."""
+    """Names as in the network's state_dict: those of the head, and those of parameters and statistics that stay as they are.
+
+    head_alone: nothing but the head is trained. Its first weights are then drawn from a stream of their own.
+    """
 
     head: frozenset[str] = frozenset()
     frozen: frozenset[str] = frozenset()
+    head_alone: bool = False
 
 
 @once_per_network
 def head_of(model: Network, image_shape: ImageShape, num_classes: int) -> frozenset[str]:
-    """Names of the tensors whose shapes depend on the number of classes; empty where none do, or that cannot be tried."""
-    shapes = _shapes(build_seeded(model, image_shape, num_classes, 0))
+    """Names of the tensors whose shapes depend on the number of classes; empty where there is no such layer.
+
+    A network that is built for this number of classes alone has as its last layer the one that is called last, where that has as
+    many outputs.
+    """
+    shapes = _shapes(undrawn(model, image_shape, num_classes))
     try:
-        wider = _shapes(build_seeded(model, image_shape, num_classes + 1, 0))
-    except ConfigError:  # a network for this number of classes alone
-        return frozenset()
+        wider = _shapes(undrawn(model, image_shape, num_classes + 1))
+    except ConfigError:
+        wider = shapes
+    if wider == shapes:
+        return _called_last(model, image_shape, num_classes)
     return frozenset(name for name, shape in shapes.items() if wider.get(name) != shape)
+
+
+def _called_last(model: Network, image_shape: ImageShape, num_classes: int) -> frozenset[str]:
+    network = build_seeded(model, image_shape, num_classes, 0).eval()
+    called: list[str] = []
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.register_forward_hook(lambda _layer, _given, _answer, name=name: called.append(name))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            network(torch.zeros(2, *image_shape))
+    except Exception:  # the network is a user's
+        return frozenset()
+    if not called or not called[-1]:
+        return frozenset()
+    own = {name: shape for name, shape in _shapes(network).items() if name.startswith(f"{called[-1]}.")}
+    return frozenset(own) if all(shape[:1] == (num_classes,) for shape in own.values()) else frozenset()
 
 
 def told_of_frozen(group: Group, image_shape: ImageShape, num_classes: int) -> str | None:
     """How many parameters are not trained, in words; None where all are."""
     if not (frozen := trained(group, image_shape, num_classes).frozen):
         return None
-    network = build_seeded(group.model, image_shape, num_classes, 0)
+    network = undrawn(group.model, image_shape, num_classes)
     sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
     still = sum(size for name, size in sizes.items() if name in frozen)
     said = f"{still:,} of {sum(sizes.values()):,} parameters stay as they are (model.freeze)"
     if group.model.has_weights:
         return said
-    other, mine = build_seeded(group.model, image_shape, num_classes, 1).state_dict(), network.state_dict()
+    mine, other = (build_seeded(group.model, image_shape, num_classes, seed).state_dict() for seed in range(2))
     drawn = any(not torch.equal(mine[name], other[name]) for name in frozen)
     return f"{said}, which each member has drawn at random: the network loads none of them" if drawn else said
 
@@ -74,14 +103,14 @@ def trained(group: Group, image_shape: ImageShape, num_classes: int) -> Trained:
     if not head and (model.freeze == "backbone" or group.training.lr_backbone_factor != 1):
         key = "model.freeze" if model.freeze == "backbone" else "training.lr_backbone_factor"
         raise ConfigError(
-            f"{key}: no layer of {group.name} depends on the number of classes, so it has no last layer that backbone would leave out; give model.freeze the names of layers, such as [conv1, layer1.*]"
+            f"{key}: {group.name} has no last layer that backbone would leave out: none depends on the number of classes, and the one that is called last has other outputs than {num_classes} classes; give model.freeze the names of layers, such as [conv1, layer1.*]"
         )
-    return Trained(head, _frozen(model, image_shape, num_classes))
+    return Trained(head, _frozen(model, image_shape, num_classes), _head_alone(model, image_shape, num_classes))
 
 
 @once_per_network
 def _frozen(model: Network, image_shape: ImageShape, num_classes: int) -> frozenset[str]:
-    network = build_seeded(model, image_shape, num_classes, 0)
+    network = undrawn(model, image_shape, num_classes)
     names = list(network.state_dict())
     if model.freeze == "none":
         return frozenset()
@@ -93,6 +122,13 @@ def _frozen(model: Network, image_shape: ImageShape, num_classes: int) -> frozen
             f"model.freeze: {', '.join(model.freeze)} fits every weight; nothing would be trained: leave out the patterns of what is to be trained, or use freeze: backbone"
         )
     return frozen
+
+
+@once_per_network
+def _head_alone(model: Network, image_shape: ImageShape, num_classes: int) -> bool:
+    head, frozen = head_of(model, image_shape, num_classes), _frozen(model, image_shape, num_classes)
+    names = undrawn(model, image_shape, num_classes).state_dict()
+    return bool(head) and bool(frozen) and frozen.issuperset(names.keys() - head)
 
 
 def _fitting(pattern: str, names: Sequence[str]) -> list[str]:
@@ -121,7 +157,7 @@ def starting_tensors(
         given = read_weights(Path(model.weights), model.weights_sha256)
     if given is None:
         return None
-    network = build_seeded(model, image_shape, num_classes, 0)
+    network = undrawn(model, image_shape, num_classes)
     expected, head = network.state_dict(), head_of(model, image_shape, num_classes)
     what, notes, taken = f"model.weights: {model.weights}", [], {}
     first = _first_convolution(network, image_shape[0])

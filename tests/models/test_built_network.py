@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 import ensemble
@@ -181,6 +182,23 @@ def test_members_start_from_the_weights_it_has(home: Path) -> None:
     weights = RunFolder.read(frozen.path).load_weights(0)
     assert weights["0.weight"].tobytes() == network.state_dict()["0.weight"].numpy().tobytes()
     assert np.abs(weights["4.weight"] - network.state_dict()["4.weight"].numpy()).max() > 1e-3
+
+
+@pytest.mark.parametrize("keys", [{}, {"model.new_head": True}])
+def test_its_backbone_can_be_frozen(home: Path, keys: dict[str, Any]) -> None:
+    """Of a network for one number of classes the last layer is the one that is called last."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(784, 9), nn.Tanh(), nn.Linear(9, 10))
+    given = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    run = ensemble.train(
+        model=network, keep_weights=True, name="frozen", overrides={"model.freeze": "backbone", **keys}, **KEYS
+    )
+    assert "frozen layers are computed once" in (run.path / "events.jsonl").read_text()
+    (shared,) = (load_file(path) for path in (run.path / "shared").iterdir())
+    np.testing.assert_array_equal(shared["1.weight"], given["1.weight"].numpy())
+    heads = [load_file(run.path / f"members/000{k}/weights.safetensors")["3.weight"] for k in range(3)]
+    assert not np.array_equal(heads[0], heads[1])
+    far = np.linalg.norm(heads[0] - given["3.weight"].numpy()) / float(given["3.weight"].norm())
+    assert (far > 1) == bool(keys), far
 
 
 def test_weights_that_nothing_draws_are_named(home: Path) -> None:

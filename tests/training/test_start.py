@@ -55,6 +55,55 @@ def test_the_last_layer_is_what_grows_with_the_classes(model: dict[str, Any]) ->
     assert head_of(section(**model), SHAPE, 10) == {f"{last}.weight", f"{last}.bias"}
 
 
+FIXED = """
+import torch
+from torch import nn
+class Fixed(nn.Module):
+    def __init__(self, num_classes, in_channels, own=10):
+        super().__init__()
+        self.head, self.body, self.own = nn.Linear(6, 10), nn.Linear(784, 6), own
+    def forward(self, x):
+        return self.head(self.body(x.flatten(1)).tanh())
+class Only(Fixed):
+    def __init__(self, num_classes, in_channels):
+        if num_classes != 10:
+            raise ValueError("ten digits")
+        super().__init__(num_classes, in_channels)
+class AnotherLast(Fixed):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(num_classes, in_channels)
+        self.mixed = nn.Linear(10, 12)
+    def forward(self, x):
+        return self.mixed(super().forward(x))[:, :10]
+class Unlike(Fixed):
+    def forward(self, x):
+        return self.body(x)
+class Failing(Fixed):
+    def forward(self, x):
+        raise RuntimeError("not today")
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "head"), [("Fixed", "head"), ("Only", "head"), ("AnotherLast", None), ("Unlike", None), ("Failing", None)]
+)
+def test_the_last_layer_of_a_network_for_these_classes_alone_is_called_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, head: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nets.py").write_text(FIXED)
+    python = Network.registry.find("python")
+    assert python is not None
+    model = section(**python.complete({"name": "python", "path": f"nets.py:{kind}"}, tmp_path))
+    assert head_of(model, SHAPE, 10) == (frozenset() if head is None else {f"{head}.weight", f"{head}.bias"})
+    if head is None:
+        message = "has no last layer that backbone would leave out"
+        frozen = model.model_copy(update={"freeze": "backbone"})
+        group = experiment({"name": "lenet5"}).groups[0].model_copy(update={"model": frozen})
+        with pytest.raises(ConfigError, match=message):
+            trained(group, SHAPE, 10)
+
+
 def test_files_of_weights_are_read_by_what_they_hold(tmp_path: Path) -> None:
     tensors = weights_of(CNN, SHAPE, 10)
     save_file(tensors, tmp_path / "a.safetensors")
