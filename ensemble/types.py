@@ -157,6 +157,7 @@ class MemberResult:
     train_seconds: this member's equal share of its stack's training time.
     kept_epoch: the epoch whose weights voted (the last one, or the best on validation).
     facts: further figures of this member, by name. device: where it was trained, by name; empty in older folders.
+    shared_parameters: how many of the parameters all members of its group share.
     """
 
     index: int
@@ -170,6 +171,7 @@ class MemberResult:
     stack_size: int
     facts: Mapping[str, float] = field(default_factory=dict)
     device: str = ""
+    shared_parameters: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

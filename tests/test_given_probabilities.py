@@ -172,16 +172,16 @@ def test_the_run_is_judged_checked_and_compared_as_any_other(joined: RunOutcome)
     assert [line["name"] for line in json.loads(done.output)["lines"]][:2] == ["run", "run:2"]
 
 
-def test_the_digest_of_its_file_binds_the_run(
-    joined: RunOutcome, root: Path, file: Path, arrays: Arrays, tmp_path: Path
-) -> None:
-    before = (joined.path / "members/0002/votes.npz").read_bytes()
+def test_the_digest_of_its_file_binds_the_run(joined: RunOutcome, file: Path, arrays: Arrays, tmp_path: Path) -> None:
+    root = tmp_path / "runs"  # a copy, since the run names the file of its last start
+    shutil.copytree(joined.path, root / "run")
+    before = (root / "run/members/0002/votes.npz").read_bytes()
     shutil.copy(file, tmp_path / "copy.npz")
     assert run(experiment(root, tmp_path / "copy.npz")).trained == 0, "wherever it lies"
     np.savez(tmp_path / "other.npz", **{**arrays, "test_probs": arrays["test_probs"][:, ::-1]})
     with pytest.raises(ConfigError, match=r"members\.1\.probabilities_sha256: .* in the folder, .* now"):
         run(experiment(root, tmp_path / "other.npz"))
-    assert (joined.path / "members/0002/votes.npz").read_bytes() == before
+    assert (root / "run/members/0002/votes.npz").read_bytes() == before
 
 
 def test_a_damaged_one_is_taken_from_its_file_again(root: Path, file: Path, tmp_path: Path) -> None:

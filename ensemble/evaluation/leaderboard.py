@@ -18,6 +18,7 @@ from ensemble.evaluation.balance import balanced_error
 from ensemble.evaluation.calibration import confidence_of, equal_width_bins, expected_calibration_error
 from ensemble.evaluation.label_review import ReviewedLabels
 from ensemble.evaluation.metrics import brier_score, error_rate, vote_log_loss
+from ensemble.evaluation.record_base import parameters_of
 from ensemble.evaluation.records import Kind, LeaderboardRow, MemberFacts
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.statistics import holm, mcnemar_exact, mean_interval, wilson_interval
@@ -72,9 +73,7 @@ class Judge:
             nll=vote_log_loss(test, labels),
             brier=brier_score(test.probs_NK, labels),
             ece=expected_calibration_error(bins),
-            num_parameters=sum(member.num_parameters for member in members)
-            if all(member.num_parameters for member in members)
-            else NAN,
+            num_parameters=parameters_of(members),
             train_seconds=float(sum(member.train_seconds for member in members) if seconds is None else seconds),
             p_value=mcnemar_exact(only_this, only_best) if tested else NAN,
             p_holm=NAN,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -25,10 +27,22 @@ class Record:
 
 @dataclass(frozen=True)
 class MemberFacts(Record):
-    """What is known of a member besides its votes. num_parameters: 0 where it has no network, only its votes from a file."""
+    """What is known of a member besides its votes. num_parameters: 0 where it has no network, only its votes from a file.
+
+    shared_parameters: how many of them all members of its recipe share, as those of a frozen backbone.
+    """
 
     index: int
     recipe: str
     num_parameters: int
     train_seconds: Number
     kept_epoch: int
+    shared_parameters: int = 0
+
+
+def parameters_of(members: Sequence[MemberFacts]) -> float:
+    """What all of these need to predict, what they share counted once; NaN where one of them has no network."""
+    if not all(member.num_parameters for member in members):
+        return math.nan
+    own = sum(member.num_parameters - member.shared_parameters for member in members)
+    return own + sum({member.recipe: member.shared_parameters for member in members}.values())

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ensemble.evaluation.record_base import parameters_of
 from ensemble.evaluation.records import Evaluation
 from ensemble.inference.stored import alone, beside
 from ensemble.inference.trained import TrainedEnsemble
@@ -105,14 +106,16 @@ class _Asked:
 
 def _asked(trained: TrainedEnsemble, evaluation: Evaluation) -> list[_Asked]:
     vote, count, reference = trained.vote, len(trained.vote.members), evaluation.verdict.member
-    parameters = {member.index: int(member.num_parameters) for member in evaluation.members}
+    facts = {member.index: member for member in evaluation.members}
     name = f"{vote.aggregator} vote of {count} members" if count > 1 else "the one member"
-    needed = sum(parameters[index] for index in trained.member_indices)
-    found = [_Asked(name, "vote", trained, trained.member_indices, needed)]
+    needed = parameters_of([facts[index] for index in trained.member_indices])
+    found = [_Asked(name, "vote", trained, trained.member_indices, int(needed))]
     single = next((member for member in vote.members if member.index == reference), None)
     if count > 1 and single is not None:
         network = TrainedEnsemble(alone(vote, single), trained.device.type)
-        found.append(_Asked(f"member {reference} alone", "member", network, (reference,), parameters[reference]))
+        found.append(
+            _Asked(f"member {reference} alone", "member", network, (reference,), facts[reference].num_parameters)
+        )
     for kind in BESIDE:
         other = beside(vote, kind)
         row = next((row for row in evaluation.leaderboard if row.kind == kind), None)

@@ -125,7 +125,8 @@ def _grouped(vote: StoredVote) -> list[list[StoredMember]]:
 
 def _stack(vote: StoredVote, members: Sequence[StoredMember]) -> Stack:
     group, shape, classes = vote.experiment.group(members[0].recipe), vote.image_shape, len(vote.class_names)
-    states = [{name: torch.from_numpy(array.copy()) for name, array in m.weights.items()} for m in members]
+    copies = {id(array): torch.from_numpy(array.copy()) for m in members for array in m.weights.values()}  # once each
+    states = [{name: copies[id(array)] for name, array in m.weights.items()} for m in members]
     expected = Stack.build(group.model, shape, classes, [0]).member_state(0)
     for member, state in zip(members, states, strict=True):
         _require_fit(member, state, expected)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -135,6 +135,7 @@ def vote_of(folder: RunFolder, aggregator: Aggregator | None = None, trust_code:
     assert described.image_shape is not None, "looked for before"
     channels, height, width = described.image_shape
     weights_M = voters.vote_weights(chosen)
+    shared: dict[str, dict[str, Any]] = {}
     return StoredVote(
         folder=path,
         experiment=experiment,
@@ -143,7 +144,7 @@ def vote_of(folder: RunFolder, aggregator: Aggregator | None = None, trust_code:
         image_shape=(channels, height, width),
         mean_C=np.asarray(described.mean, np.float32),
         std_C=np.asarray(described.std, np.float32),
-        members=tuple(_member(folder, member, experiment) for member in voters.members),
+        members=tuple(_member(folder, member, experiment, shared) for member in voters.members),
         aggregator=chosen,
         weights_M=weights_M,
         stack_sizes=_stack_sizes(folder, experiment),
@@ -198,11 +199,13 @@ def _described(folder: RunFolder) -> DatasetFacts:
     return described
 
 
-def _member(folder: RunFolder, member: MemberResult, experiment: Experiment) -> StoredMember:
+def _member(
+    folder: RunFolder, member: MemberResult, experiment: Experiment, shared: dict[str, dict[str, Any]] | None = None
+) -> StoredMember:
     place = folder.path / member_folder(member.index)
     if member.recipe not in [group.name for group in experiment.groups]:
         raise unfit(place / MEMBER, f"of the recipe {member.recipe!r}, which {CONFIG} does not have")
-    return StoredMember(member.index, member.recipe, folder.load_weights(member.index), place / WEIGHTS)
+    return StoredMember(member.index, member.recipe, folder.load_weights(member.index, shared), place / WEIGHTS)
 
 
 def _stack_sizes(folder: RunFolder, experiment: Experiment) -> dict[str, int]:

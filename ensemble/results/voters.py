@@ -86,7 +86,9 @@ class Voters:
 
 def facts_of(member: MemberResult) -> MemberFacts:
     """What is known of a member besides its votes."""
-    return MemberFacts(member.index, member.recipe, member.num_parameters, member.train_seconds, member.kept_epoch)
+    return MemberFacts(
+        member.index, member.recipe, member.num_parameters, member.train_seconds, member.kept_epoch, member.shared_parameters,
+    )  # fmt: skip
 
 
 def load_voters(folder: RunFolder, at_least: int | None = None, calibration: bool = True) -> Voters:

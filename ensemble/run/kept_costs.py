@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ensemble.config import Experiment
 from ensemble.errors import EnsembleError
+from ensemble.evaluation.record_base import parameters_of
 from ensemble.evaluation.records import Evaluation
 from ensemble.events import Event, TaskStarted
 from ensemble.report.tables import leaderboard_csv
@@ -40,9 +41,9 @@ def measure_costs(folder: RunFolder, experiment: Experiment, evaluation: Evaluat
     known = costs_of(folder, evaluation)
     if known is not None and known.vote is not None:
         return ""
-    parameters = sum(member.num_parameters for member in evaluation.members)
+    parameters = parameters_of(evaluation.members)
     if parameters > MOST_PARAMETERS:
-        return f"{parameters:,} parameters vote, and more than {MOST_PARAMETERS:,} are not read for it"
+        return f"{parameters:,.0f} parameters vote, and more than {MOST_PARAMETERS:,} are not read for it"
     from ensemble.inference.cost import Patience, measure, to_store
     from ensemble.inference.stored import vote_of
     from ensemble.inference.trained import TrainedEnsemble

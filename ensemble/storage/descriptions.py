@@ -94,6 +94,7 @@ class MemberFile(Stored):
     facts: dict[str, float] = Field(default_factory=dict)
     device: str = ""
     files_sha256: dict[str, str] = Field(default_factory=dict)
+    shared_parameters: Index = 0
 
 
 class AskedSchedule(Stored):

@@ -94,6 +94,7 @@ def member_contents(result: MemberResult) -> dict[str, bytes]:
         "index": result.index, "recipe": result.recipe, "num_parameters": result.num_parameters,
         "train_seconds": result.train_seconds, "kept_epoch": result.kept_epoch, "stack_size": result.stack_size,
         "facts": dict(result.facts), "device": result.device,
+        **({"shared_parameters": result.shared_parameters} if result.shared_parameters else {}),
         "files_sha256": {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()},
     }  # fmt: skip
     return {**contents, MEMBER: json_bytes(facts)}

@@ -300,15 +300,19 @@ class RunFolder(ListedFolder):
             stack_size=facts.stack_size,
             facts=facts.facts,
             device=facts.device,
+            shared_parameters=facts.shared_parameters,
         )
 
     def recipe(self, index: int) -> str:
         """The name of the group that a member is of."""
         return self._member(index).recipe
 
-    def load_weights(self, index: int) -> dict[str, Any]:
-        """A member's tensors as numpy arrays, named as in its network's state_dict."""
-        return self._weights(member_folder(index), self._member(index))
+    def load_weights(self, index: int, shared: dict[str, dict[str, Any]] | None = None) -> dict[str, Any]:
+        """A member's tensors as numpy arrays, named as in its network's state_dict.
+
+        shared: what was read before of the tensors that the members of a recipe share, by recipe; completed here, and not copied.
+        """
+        return self._weights(member_folder(index), self._member(index), shared)
 
     # The networks that do not vote: "baseline", "longer", "wider" (`names.BESIDE`)
 
@@ -340,12 +344,14 @@ class RunFolder(ListedFolder):
         name = f"{member_folder(index)}/{MEMBER}"
         return parse_member(self.read_bytes(name), self.path / name, index)
 
-    def _weights(self, folder: str, facts: MemberFile) -> dict[str, Any]:
+    def _weights(
+        self, folder: str, facts: MemberFile, known: dict[str, dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
         path, content = self._own(folder, facts, WEIGHTS)
-        shared, own = shared_weights(facts.recipe), parse_weights(content, path)
-        if not self.has(shared):
-            return own
-        return {**parse_weights(self.read_bytes(shared), self.path / shared), **own}
+        name, known = shared_weights(facts.recipe), {} if known is None else known
+        if facts.recipe not in known:
+            known[facts.recipe] = parse_weights(self.read_bytes(name), self.path / name) if self.has(name) else {}
+        return {**known[facts.recipe], **parse_weights(content, path)}
 
     def _own(self, folder: str, facts: MemberFile, file: str) -> tuple[Path, bytes]:
         """Path and content of one of a member's files, which must be the one it was stored with."""

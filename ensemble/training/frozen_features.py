@@ -46,11 +46,11 @@ class HeadStack(Stack):
 
     def __init__(self, layers: Sequence[nn.Linear], head: str, backbone: Mapping[str, Tensor], shared: int) -> None:
         super().__init__(nn.Sequential(nn.Flatten(), stack_modules(layers)), len(layers))
-        self._head, self._backbone, self._shared = head, dict(backbone), shared
+        self._head, self._backbone, self.shared_parameters = head, dict(backbone), shared
 
     @property
     def parameters_per_member(self) -> int:
-        return self._shared + super().parameters_per_member
+        return self.shared_parameters + super().parameters_per_member
 
     def member_state(self, member: int) -> dict[str, Tensor]:
         """Of the whole network."""
@@ -207,7 +207,7 @@ def voting_stack(
     head = head_layer(group, image_shape, num_classes)
     first = states[0]
     rest = [name for name in first if not name.startswith(f"{head}.")]
-    if head is None or not all(torch.equal(first[name], other[name]) for other in states[1:] for name in rest):
+    if head is None or not all(_same(first[name], other[name]) for other in states[1:] for name in rest):
         return None
     whole = Stack.build(group.model, image_shape, num_classes, [0])
     whole.load_member_state(0, dict(first))
@@ -215,6 +215,10 @@ def voting_stack(
     parent, _, leaf = head.rpartition(".")
     setattr(whole.network.get_submodule(parent), leaf, stack_modules(layers))
     return Stack(whole.network, len(states))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one is other or torch.equal(one, other)
 
 
 def _last_layer(head: str, state: Mapping[str, Tensor]) -> nn.Linear:

@@ -65,7 +65,10 @@ class Stack(nn.Module):
     one_vs_all: votes are its sigmoids divided by their sum instead of its softmax, see `losses.voting_logits`.
     draws_itself: a single member whose network draws random numbers by other means than dropout layers (`trial`); torch's
     generators then start from the member, the epoch and the batch, and are left as they were.
+    shared_parameters: how many numbers of each member are the same ones, kept once.
     """
+
+    shared_parameters = 0
 
     def __init__(self, network: nn.Module, num_members: int) -> None:
         super().__init__()
@@ -172,7 +175,7 @@ class Stack(nn.Module):
     @torch.no_grad()
     def load_member_state(self, member: int, state: dict[str, Tensor]) -> None:
         """Overwrite one member's tensors with those of `state`. Raises KeyError for a missing name."""
-        for name, tensor in self.member_state(member).items():
+        for name, tensor in self.own_state(member).items():
             tensor.copy_(state[name])
 
     @property

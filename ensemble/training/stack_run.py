@@ -396,5 +396,5 @@ class StackRun:
                 Votes(votes[0][k].numpy().copy(), votes[1][k].numpy().copy(), member.vote_rows, votes[2 + k].numpy().copy()),
                 {name: next(weights).numpy().copy() for name in states[k]}, tuple(self.state.histories[k]), parameters,
                 self.state.seconds / len(self.members), self.keeper.kept_epoch(k), len(self.members),
-                self.filtered[k].facts() if self.filtered else {}, self.placement.device_name,
+                self.filtered[k].facts() if self.filtered else {}, self.placement.device_name, self.stack.shared_parameters,
             )  # fmt: skip

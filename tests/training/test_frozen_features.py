@@ -61,6 +61,8 @@ def test_members_are_those_of_whole_networks(
         mine = on_features[index]
         assert set(mine.weights) == {f"{head}.weight", f"{head}.bias"}
         assert mine.num_parameters == member.num_parameters
+        assert mine.shared_parameters == mine.num_parameters - sum(array.size for array in mine.weights.values())
+        assert member.shared_parameters == 0  # trained whole, each has a copy of its own
         for name, array in member.weights.items():
             if name in mine.weights:
                 np.testing.assert_allclose(mine.weights[name], array, rtol=1e-3, atol=1e-4)
@@ -207,6 +209,12 @@ def test_a_run_keeps_the_backbone_once_and_every_door_finds_it(tmp_path: Path, m
     own = load_file(folder / "members/0003/weights.safetensors")
     shared = load_file(folder / "shared/cnn.safetensors")
     assert set(own) == {"11.weight", "11.bias"}
+    backbone = sum(array.size for name, array in shared.items() if "running" not in name and "num_batches" not in name)
+    head = sum(array.size for array in own.values())
+    lines = json.loads((folder / "evaluation.json").read_text())["leaderboard"]
+    (single,) = [line["num_parameters"] for line in lines if line["kind"] == "best_member"]
+    (vote,) = [line["num_parameters"] for line in lines if line["headline"]]
+    assert (single, vote) == (backbone + head, backbone + 6 * head)  # the vote computes what is shared once
     assert not set(own) & set(shared)
     loaded = ensemble.load(folder)
     from ensemble.config.schema import DataConfig
