@@ -36,6 +36,7 @@ FIGURES = {
     "steps": ("K=64 graph", "ms_per_member_epoch"),
     "convolutions": ("small K=3 float32", "tflop_per_s"),
     "vmap": ("vmap eager", "ms_per_member_epoch"),
+    "mapped": ("K=2", "ms_per_member_epoch"),
     "resnet18": ("plain eager", "s_per_epoch"),
     "ensemble_pytorch": ("ours K=3", "ms_per_member_epoch"),
     "kernels": ("64 LeNet-5, eager", "device_ms"),

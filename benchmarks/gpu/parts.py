@@ -30,6 +30,7 @@ _PARTS: tuple[tuple[str, float, float, str], ...] = (
     ("steps", 170, 30, "LeNet-5, batch 128: graph and eager, convolution variants, precisions, 1 to 256 members"),
     ("convolutions", 150, 20, "every convolution variant, layer by layer, as replays of a CUDA graph, with its error"),
     ("vmap", 80, 20, "64 LeNet-5 with torch.func.vmap, eager, as a CUDA graph and compiled, beside ours"),
+    ("mapped", 60, 20, "ShuffleNet, whose layers have no K-fold form: one by one, and as one by torch.func"),
     ("resnet18", 120, 30, "ResNet-18, bf16, 50,000 images of CIFAR-10's size: ours, a plain loop, the loop compiled"),
     ("ensemble_pytorch", 80, 25, "LeNet-5 with Ensemble-PyTorch, images from torchvision and resident, beside ours"),
     ("kernels", 60, 20, "profile: which kernels take the time of a step, and how much of it the GPU is busy"),

@@ -38,6 +38,20 @@ class StochasticDepth(nn.Module):
         return f"p={self.p:g}"
 
 
+def by_image(layer: nn.Module) -> StochasticDepth | None:
+    """A layer as one of ours where it is torchvision's or timm's and does the same; None for any other."""
+    kind = f"{type(layer).__module__}.{type(layer).__name__}"
+    if type(layer) is StochasticDepth:
+        p = layer.p
+    elif kind == "torchvision.ops.stochastic_depth.StochasticDepth" and layer.mode == "row":
+        p = float(layer.p)  # type: ignore[arg-type]
+    elif kind == "timm.layers.drop.DropPath" and layer.scale_by_keep:
+        p = float(layer.drop_prob or 0)  # type: ignore[arg-type]
+    else:
+        return None
+    return StochasticDepth(p) if p < 1 else None
+
+
 @cache
 def dropping(block: type[nn.Module]) -> type[nn.Module]:
     """torchvision's block with a layer `drop` behind its branch; the names of its weights stay."""

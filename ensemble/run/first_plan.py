@@ -56,7 +56,7 @@ def complete_plan(experiment: Experiment, dataset: Dataset, device: str, slots: 
         if shares_features(group, shape, classes):
             sizes[group.name] = group.count
         elif group.model.foreign:
-            sizes[group.name] = largest_stack(group.model, shape, classes, sizes[group.name])
+            sizes[group.name] = largest_stack(group.model, shape, classes, sizes[group.name], device)
     plan = replace(plan, stack_sizes=sizes)
     if experiment.compute.kernels == "auto" and card is not None:
         return replace(plan, ways=stored_kernels(plan, experiment, card, shape, classes))

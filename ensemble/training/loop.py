@@ -20,12 +20,13 @@ import torch
 from ensemble.data.arriving import absent, present
 from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.native.kernels import obstacle
+from ensemble.training import mapped
 from ensemble.training.checkpoint import fits, outdated, restore
 from ensemble.training.frozen_features import head_to_train
 from ensemble.training.job import Arrays, Job
 from ensemble.training.placement import Placement
 from ensemble.training.stack_run import PULSE_S, StackRun
-from ensemble.training.trial import obstacles
+from ensemble.training.trial import maps, obstacles
 from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Stopped, Task
 
 Item = Event | Pulse | Checkpoint | Stopped | MemberResult | Failure
@@ -84,7 +85,11 @@ def _clear_frames(error: BaseException | None) -> None:
 def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) -> Iterator[Item]:
     image_shape = arrays["train_images"].shape[1:]
     whole = len(task.members) > 1 and head_to_train(task, job, arrays, placement.ranks) is None
-    found = obstacles(job.group.model, image_shape, job.num_classes) if whole else ()
+    network = (job.group.model, image_shape, job.num_classes)
+    found = obstacles(*network) if whole else ()
+    if found and placement.device.type in mapped.DEVICES and placement.ranks == 1 and maps(*network):
+        yield Notice(f"{task.id}: computed as one network by torch.func, since {', '.join(found)} cannot be stacked")
+        found = ()
     if found:
         yield Notice(f"{task.id}: trained one by one, since {', '.join(found)} cannot be stacked")
         for member in task.members:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ensemble.config.network import Network
 from ensemble.data.counter_random import random_bits
 from ensemble.models import ImageShape, build_model
-from ensemble.models.stochastic_depth import StochasticDepth
+from ensemble.models.stochastic_depth import by_image
 from ensemble.native.kernels import Kernels, load
 from ensemble.training import batch_last
 from ensemble.training.layers import (
@@ -35,6 +35,7 @@ from ensemble.training.layers import (
     StackedStochasticDepth,
     channels_last,
 )
+from ensemble.training.mapped import map_modules, through
 from ensemble.training.plain import is_chain, oddity
 from ensemble.training.remembered import once_per_network
 
@@ -44,7 +45,6 @@ _TWINS: dict[type[nn.Module], Callable[[Any], StackedLayer]] = {
     nn.BatchNorm1d: StackedBatchNorm,
     nn.BatchNorm2d: StackedBatchNorm,
     nn.Dropout: StackedDropout,
-    StochasticDepth: StackedStochasticDepth,
 }
 # Layers that treat every channel or element alike: for them K members are just more channels.
 _CHANNELWISE = (
@@ -66,13 +66,14 @@ class Stack(nn.Module):
     draws_itself: a single member whose network draws random numbers by other means than dropout layers (`trial`); torch's
     generators then start from the member, the epoch and the batch, and are left as they were.
     shared_parameters: how many numbers of each member are the same ones, kept once.
+    mapped: the network's layers are plain ones whose tensors are [K, ...], see `mapped`, with the names that a member alone has.
     """
 
     shared_parameters = 0
 
-    def __init__(self, network: nn.Module, num_members: int) -> None:
+    def __init__(self, network: nn.Module, num_members: int, mapped: frozenset[str] | None = None) -> None:
         super().__init__()
-        self.network, self.num_members = network, num_members
+        self.network, self.num_members, self.mapped = network, num_members, mapped
         self.batch_last = False
         self.evaluation_rows: int | None = None
         self.one_vs_all = False
@@ -91,10 +92,11 @@ class Stack(nn.Module):
             tensors = {
                 key: tensor for key, tensor in {**layer._parameters, **layer._buffers}.items() if tensor is not None
             }
+            named = {key: f"{place}.{key}" if place else key for key in tensors}
             own = {
-                key: f"{place}.{key}" if place else key
-                for key in tensors
-                if key not in layer._non_persistent_buffers_set
+                key: name
+                for key, name in named.items()
+                if key not in layer._non_persistent_buffers_set and self._has(name)
             }
             for key, name in own.items():
                 if name in names and isinstance(tensors[key], nn.Parameter):
@@ -124,6 +126,15 @@ class Stack(nn.Module):
             return cls(members[0], 1)
         return cls(stack_modules(members), len(members))
 
+    @classmethod
+    def build_mapped(
+        cls, config: Network, image_shape: ImageShape, num_classes: int, init_seeds: Sequence[int]
+    ) -> Stack:
+        """The same of networks of any make, see `mapped`."""
+        members = [build_seeded(config, image_shape, num_classes, seed) for seed in init_seeds]
+        alone = cls.build(config, image_shape, num_classes, init_seeds[:1])
+        return cls(map_modules(members), len(members), frozenset(alone.member_state(0)))
+
     @property
     def kernels(self) -> Kernels | None:
         """Those that compute this stack; None where PyTorch does."""
@@ -135,6 +146,8 @@ class Stack(nn.Module):
         rows: the images are x [K, C, H, W, filled], as the kernels have them (see `batch_last`), the first so many.
         """
         count = x.shape[-4] if rows is None else rows
+        if self.mapped is not None:
+            return through(self.network, x)
         kernels = self.kernels if self.batch_last and batch_last.worthwhile(count) else None
         if kernels is not None:
             x = batch_last.turned(x, self.num_members, kernels) if rows is None else x
@@ -166,7 +179,8 @@ class Stack(nn.Module):
             if isinstance(layer, StackedLayer)
             for key, tensor in layer.member_state(member).items()
         }
-        return {**state, **dict(self._lone_tensors())}
+        lone = {name: tensor[member] for name, tensor in self._lone_tensors() if self._has(name)}
+        return {**state, **lone}
 
     def own_state(self, member: int) -> dict[str, Tensor]:
         """The same without what all members of the group have alike, where that is kept once."""
@@ -193,12 +207,16 @@ class Stack(nn.Module):
         """Every layer under every name that it has: state_dict names a layer in two places twice."""
         yield from self.network.named_modules(remove_duplicate=False)
 
+    def _has(self, name: str) -> bool:
+        return self.mapped is None or name in self.mapped
+
     def _lone_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Tensors of layers without a K-fold twin: they exist only where one member is trained alone."""
+        """Tensors of layers without a K-fold twin as [K, ...]: of mapped networks, or where one member is trained alone."""
         for name, module in self._places():
             if not isinstance(module, StackedLayer):
                 for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-                    yield f"{name}.{key}" if name else key, tensor.detach()
+                    own = tensor.detach()
+                    yield f"{name}.{key}" if name else key, own.unsqueeze(0) if self.mapped is None else own
 
     def member_tensors(self) -> Iterator[Tensor]:
         """Every parameter and buffer as [K, ...]: a view whose first axis is the member."""
@@ -206,7 +224,7 @@ class Stack(nn.Module):
             for tensor in (*layer.parameters(recurse=False), *layer.buffers(recurse=False)):
                 yield per_member(tensor.detach(), self.num_members)
         for _, tensor in self._lone_tensors():
-            yield tensor.unsqueeze(0)
+            yield tensor
 
     @property
     def dropout(self) -> list[StackedDraws]:
@@ -223,7 +241,7 @@ class Stack(nn.Module):
             if layer.keys_K is None:
                 layer.keys_K = keys
             else:
-                layer.keys_K.copy_(keys)  # in its place, where a CUDA graph reads it
+                layer.keys_K.copy_(keys.view_as(layer.keys_K))  # in its place, where a CUDA graph reads it
 
     def place_dropout(self, place: BatchPlace) -> None:
         """Tell every dropout layer where the coming batch lies in the epoch."""
@@ -237,6 +255,14 @@ def per_member(tensor: Tensor, num_members: int) -> Tensor:
     """A stacked tensor ([K, ...] or [K*C, ...]) as a view [K, rest ...]."""
     view: Tensor = torch.unflatten(tensor, 0, (num_members, -1))
     return view
+
+
+def _twin_of(layer: nn.Module) -> Callable[[Any], StackedLayer] | None:
+    """What makes the K-fold form of layers such as this one; None where there is none."""
+    if (make := _TWINS.get(type(layer))) is not None:
+        return make
+    depth = by_image(layer)
+    return None if depth is None else lambda layers: StackedStochasticDepth([depth] * len(layers))
 
 
 def unstackable(module: nn.Module, any_container: bool = False) -> list[str]:
@@ -255,7 +281,7 @@ def unstackable(module: nn.Module, any_container: bool = False) -> list[str]:
             found.append(f"{name or 'the network itself'} ({what} {reason})")
         elif any(id(parameter) in tied for parameter in child.parameters(recurse=False)):
             found.append(f"{name} ({what} with weights of another layer)")
-        elif type(child) not in _TWINS and type(child) not in _CHANNELWISE:
+        elif _twin_of(child) is None and type(child) not in _CHANNELWISE:
             holds_layers = any(True for _ in child.children()) and not [*child.buffers(recurse=False)]
             known = _is_container(child) or (any_container and holds_layers)
             if not known or list(child.parameters(recurse=False)):
@@ -287,7 +313,7 @@ def stack_modules(members: Sequence[nn.Module]) -> nn.Module:
     network, tied = members[0] if len(members) == 1 else copy.deepcopy(members[0]), _tied(members[0])
     twins: dict[int, StackedLayer] = {}
     for name, module in list(members[0].named_modules(remove_duplicate=False)):
-        make = _TWINS.get(type(module))
+        make = _twin_of(module)
         if make is None or oddity(module) or any(id(p) in tied for p in module.parameters(recurse=False)):
             continue
         if id(module) not in twins:

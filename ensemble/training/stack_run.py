@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ensemble import signals
 from ensemble.config.recipe import PlateauConfig
@@ -48,7 +49,7 @@ from ensemble.training.schedules import Plateau, rate
 from ensemble.training.stack import Stack
 from ensemble.training.start import Trained, trained
 from ensemble.training.state import TrainingState
-from ensemble.training.trial import draws_itself
+from ensemble.training.trial import build_stack, draws_itself
 from ensemble.training.validating import validation_of
 from ensemble.training.ways import choose
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, Pulse, Stopped, Task, Votes
@@ -118,7 +119,7 @@ class StackRun:
             self._load_starts(given)
             return
         seeds = [member_seed(job.seed, member.index, Purpose.INIT) for member in self.members]
-        self.stack = Stack.build(job.group.model, image_shape, job.num_classes, seeds).to(device)
+        self.stack = build_stack(job.group.model, image_shape, job.num_classes, seeds).to(device)
         draw_heads(self.stack, parts, job, self.members, image_shape)
         self._load_starts(given)
         self.stack.freeze(parts.frozen)
@@ -172,7 +173,7 @@ class StackRun:
 
     def _least_rows(self) -> int:
         """How many images a batch needs at least."""
-        if not any(isinstance(layer, StackedBatchNorm) for layer in self.stack.network.modules()):
+        if not any(isinstance(layer, StackedBatchNorm | _BatchNorm) for layer in self.stack.network.modules()):
             return 1
         channels, height, width = self.data.train_images.shape[1:]
         shape = channels, height, width

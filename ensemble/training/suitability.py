@@ -37,7 +37,10 @@ def check_network(model: Network, image_shape: tuple[int, int, int], num_classes
         raise ConfigError(f"model {model.name}: asked for images, {error}") from error
     yield from said
     if found:
-        yield f"members are trained one by one, since {', '.join(found)} cannot be stacked"
+        yield (
+            f"members are trained one by one, since {', '.join(found)} cannot be stacked; a GPU computes them as one by torch.func, "
+            "where that gives the same"
+        )
 
 
 def shares_features(group: Group, image_shape: tuple[int, int, int], num_classes: int) -> bool:
@@ -125,8 +128,16 @@ def named_class_weights(groups: Iterable[Group], class_names: Sequence[str]) -> 
     return arrays
 
 
-def largest_stack(model: Network, image_shape: tuple[int, int, int], num_classes: int, wanted: int) -> int:
-    """How many members can be computed as one network: as many as wanted, or 1 where a layer has no K-fold form."""
-    from ensemble.training.trial import obstacles
+def largest_stack(
+    model: Network, image_shape: tuple[int, int, int], num_classes: int, wanted: int, device: str = "cpu"
+) -> int:
+    """How many members can be computed as one network: as many as wanted, or 1 where a layer has no K-fold form.
 
-    return 1 if wanted > 1 and obstacles(model, image_shape, num_classes) else wanted
+    On a GPU ("cuda") torch.func computes those as one all the same, where that gives what each gives alone.
+    """
+    from ensemble.training.mapped import DEVICES
+    from ensemble.training.trial import maps, obstacles
+
+    if wanted <= 1 or not obstacles(model, image_shape, num_classes):
+        return wanted
+    return wanted if device in DEVICES and maps(model, image_shape, num_classes) else 1

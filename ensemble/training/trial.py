@@ -11,7 +11,7 @@ sequence.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,9 @@ from ensemble.models import ImageShape, num_parameters
 from ensemble.training.layers import StackedDraws
 from ensemble.training.remembered import once_per_network
 from ensemble.training.stack import Stack, build_seeded, unstackable
+from ensemble.training.undrawn import undrawn
 
+_Build = Callable[[Network, ImageShape, int, Sequence[int]], Stack]
 _ROWS = 4  # two would be 1 and -1 behind a batch norm over maps of one pixel
 _LARGEST = 15_000_000  # parameters up to which stacking is tried: larger networks occupy a device alone
 _TOLERANCE = 1e-8  # of numbers of the size of 1, in float64
@@ -37,8 +39,23 @@ def obstacles(model: Network, image_shape: ImageShape, num_classes: int) -> tupl
         return tuple(found)
     if num_parameters(network) > _LARGEST:
         return (f"the network of {num_parameters(network):,} parameters, which occupies a device alone,",)
-    difference = _differs(model, image_shape, num_classes)
+    difference = _differs(model, image_shape, num_classes, Stack.build)
     return () if difference is None else (difference,)
+
+
+@once_per_network
+def maps(model: Network, image_shape: ImageShape, num_classes: int) -> bool:
+    """Whether members of a network that has obstacles can be computed as one by torch.func all the same."""
+    if num_parameters(undrawn(model, image_shape, num_classes)) > _LARGEST:
+        return False
+    return _differs(model, image_shape, num_classes, Stack.build_mapped) is None
+
+
+def build_stack(model: Network, image_shape: ImageShape, num_classes: int, seeds: Sequence[int]) -> Stack:
+    """Members as one network: layer by layer where every layer has a K-fold twin, else by torch.func."""
+    layer_by_layer = len(seeds) == 1 or not obstacles(model, image_shape, num_classes)
+    build = Stack.build if layer_by_layer else Stack.build_mapped
+    return build(model, image_shape, num_classes, seeds)
 
 
 def check(model: Network, image_shape: ImageShape, num_classes: int) -> list[str]:
@@ -109,18 +126,23 @@ def _without_dropout(stack: Stack) -> None:
             layer.p = 0.0
 
 
-def _differs(model: Network, image_shape: ImageShape, num_classes: int) -> str | None:
+def _differs(model: Network, image_shape: ImageShape, num_classes: int, build: _Build) -> str | None:
     """What is wrong with two members as one network, in words; None where outputs and gradients are those of each alone."""
     if draws_itself(model, image_shape, num_classes):
         return "the network, which draws random numbers by itself,"
     for training in (False, True):
-        if difference := _differs_while(training, model, image_shape, num_classes):
+        if difference := _differs_while(training, model, image_shape, num_classes, build):
             return difference
     return None
 
 
-def _differs_while(training: bool, model: Network, image_shape: ImageShape, num_classes: int) -> str | None:
-    stack = Stack.build(model, image_shape, num_classes, [0, 1]).double().train(training)
+def _differs_while(
+    training: bool, model: Network, image_shape: ImageShape, num_classes: int, build: _Build
+) -> str | None:
+    try:
+        stack = build(model, image_shape, num_classes, [0, 1]).double().train(training)
+    except Exception as error:  # the network is a user's
+        return f"the network as two ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
     _without_dropout(stack)
     images = _images(image_shape, torch.float64)
     factors = torch.linspace(-1, 1, _ROWS * num_classes, dtype=torch.float64).view(_ROWS, num_classes)
@@ -144,6 +166,9 @@ def _differs_while(training: bool, model: Network, image_shape: ImageShape, num_
                 return "the network as two, which has other gradients"
             if mine is not None and not _close(mine.flatten(), theirs.reshape(2, -1)[member]):
                 return "the network as two, which has other gradients"
+        after = stack.member_state(member)
+        if not all(_close(tensor, after[name]) for name, tensor in alone.member_state(0).items()):
+            return "the network as two, which keeps other statistics"
     return None
 
 

@@ -100,7 +100,7 @@ def choose(stack: Stack, job: Job, placement: Placement) -> list[str]:
 
     Returns sentences as `use` does.
     """
-    plain = placement.device.type == "cpu" and job.compute.precision == "float32"
+    plain = placement.device.type == "cpu" and job.compute.precision == "float32" and stack.mapped is None
     if placement.ranks > 1 and any(isinstance(layer, StackedBatchNorm) for layer in stack.network.modules()):
         plain = False  # those kernels see the batch of one rank
     by_rule = plain and job.compute.kernels != "torch" and suits(stack.network)

@@ -67,6 +67,8 @@ RECIPES = {
     "1 resnet18 bf16": Recipe(
         model={"name": "resnet18", "stem": "small"}, count=1, shape=(3, 32), compute={"precision": "bf16"}
     ),
+    "by torch.func": Recipe(model={"name": "torchvision", "architecture": "shufflenet_v2_x0_5"}, shape=(3, 32), quick=True),
+    "by torch.func, dropout": Recipe(model={"name": "torchvision", "architecture": "squeezenet1_1"}, shape=(3, 32)),
     "rgb": Recipe(shape=(3, 32), quick=True),
     "rgb cnn": Recipe(model={"name": "cnn", "widths": (8, 16)}, shape=(3, 32)),
     # precision

@@ -14,7 +14,7 @@ from torchvision.models import resnet
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError
 from ensemble.models import build_model
-from ensemble.models.stochastic_depth import StochasticDepth
+from ensemble.models.stochastic_depth import StochasticDepth, by_image
 from ensemble.training import Trainer
 from ensemble.training.cuda_graph import GraphedStep
 from ensemble.training.job import Job
@@ -22,11 +22,12 @@ from ensemble.training.layers import BatchPlace, StackedStochasticDepth
 from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack, build_seeded
 from ensemble.training.stack_run import StackRun
+from ensemble.training.trial import draws_itself
 from ensemble.types import Checkpoint, EpochRecord, Task
 from tests.training.helpers import experiment, results, specs, train
 
 MODEL = {"name": "resnet18", "stem": "small", "stochastic_depth": 0.6}
-SMALL = (1, 14, 14)
+SMALL, SHAPE = (1, 14, 14), (1, 48, 48)
 
 
 def section(**changes: Any) -> Network:
@@ -177,3 +178,56 @@ def test_a_stack_has_its_layers_among_those_that_draw() -> None:
 def test_shares_that_leave_nothing_are_refused(value: float) -> None:
     with pytest.raises(ConfigError, match=r"model\.stochastic_depth"):
         section(stochastic_depth=value)
+
+
+def _of_libraries() -> list[tuple[nn.Module, float | None]]:
+    from timm.layers import DropPath
+    from torchvision.ops import StochasticDepth as OfTorchvision
+
+    return [
+        (StochasticDepth(0.25), 0.25), (OfTorchvision(0.25, "row"), 0.25), (DropPath(0.25), 0.25), (DropPath(0.0), 0.0),
+        (OfTorchvision(0.25, "batch"), None),  # one draw for the whole batch
+        (DropPath(0.25, scale_by_keep=False), None),  # another function
+        (OfTorchvision(1.0, "row"), None), (nn.Dropout(0.25), None), (nn.Identity(), None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_layers_of_libraries_that_do_the_same_are_known(number: int) -> None:
+    layer, p = _of_libraries()[number]
+    found = by_image(layer)
+    assert (None if found is None else found.p) == p
+    if found is None or p == 0:
+        return
+    # The same distribution: whole images are left out, the others are scaled; in evaluation nothing happens.
+    images = torch.ones(4000, 3, 2, 2)
+    for one in (layer, found):
+        one.train()
+        factors = one(images)
+        assert set(factors.flatten(1).std(1).tolist()) == {0.0}
+        kept = factors[:, 0, 0, 0]
+        torch.testing.assert_close(kept[kept > 0].unique(), torch.tensor([1 / (1 - 0.25)]))
+        assert abs(float((kept > 0).float().mean()) - 0.75) < 0.04
+        torch.testing.assert_close(one.eval()(images), images)
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_members_of_such_networks_draw_as_alone(library: str, arrays: dict[str, Any]) -> None:
+    """By member, epoch and image: a member in a stack has the draws that it has alone, and a run can be repeated."""
+    architecture = {"torchvision": "efficientnet_b0", "timm": "efficientnet_lite0"}[library]
+    args = {} if library == "torchvision" else {"drop_path_rate": 0.3}
+    model = experiment({"name": library, "architecture": architecture, "args": args}).groups[0].model
+    assert not draws_itself(model, SHAPE, 10)
+    images = torch.rand(2, *SHAPE)
+
+    def answers(members: list[int]) -> torch.Tensor:
+        stack = Stack.build(model, SHAPE, 10, members).train()
+        assert sum(isinstance(layer, StackedStochasticDepth) for layer in stack.dropout) > 3
+        stack.seed_dropout(torch.tensor([100 + member for member in members]))
+        stack.place_dropout(BatchPlace(8, 2))
+        return stack(images).detach()
+
+    if library == "torchvision":
+        torch.testing.assert_close(answers([1, 2])[:, 1], answers([2])[:, 0], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(answers([2]), answers([2]), rtol=0, atol=0)
+    assert not torch.equal(answers([2]), answers([3]))
