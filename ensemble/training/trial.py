@@ -157,18 +157,18 @@ def _differs_while(
         answer_BKC = alone(images)
         (answer_BKC * factors.unsqueeze(1)).sum().backward()
         if not _close(answer_BKC[:, 0], together_BKC[:, member]):
-            return "the network as two, which computes something else"
+            return "the network as two, which computes something else,"
         of_stack = {name: (layer, key) for name, layer, key in _weights(stack)}
         for name, layer, key in _weights(alone):
             wide, key = of_stack[name]
             mine, theirs = getattr(layer, key).grad, getattr(wide, key).grad
             if (mine is None) != (theirs is None):
-                return "the network as two, which has other gradients"
+                return "the network as two, which has other gradients,"
             if mine is not None and not _close(mine.flatten(), theirs.reshape(2, -1)[member]):
-                return "the network as two, which has other gradients"
+                return "the network as two, which has other gradients,"
         after = stack.member_state(member)
         if not all(_close(tensor, after[name]) for name, tensor in alone.member_state(0).items()):
-            return "the network as two, which keeps other statistics"
+            return "the network as two, which keeps other statistics,"
     return None
 
 
