@@ -83,14 +83,14 @@ def _scaled(block: Any, layers: list[int], width: float, num_classes: int) -> tu
 
     first, last = widths((64, 512), width)
 
-    class Scaled(resnet.ResNet):  # type: ignore[misc]  # torchvision has no types
+    class ScaledResNet(resnet.ResNet):  # type: ignore[misc]  # torchvision has no types
         def _make_layer(self, block: Any, planes: int, *arguments: Any, **more: Any) -> nn.Sequential:
             if planes == 64:  # the first of the four, behind the stem
                 self.inplanes = first
             made: nn.Sequential = super()._make_layer(block, widths([planes], width)[0], *arguments, **more)
             return made
 
-    model = Scaled(block, layers, num_classes=num_classes)
+    model = ScaledResNet(block, layers, num_classes=num_classes)
     model.bn1 = nn.BatchNorm2d(first)
     model.fc = nn.Linear(last * block.expansion, num_classes)
     return model, first
