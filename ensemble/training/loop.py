@@ -20,6 +20,7 @@ import torch
 from ensemble.data.arriving import absent, present
 from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.native.kernels import obstacle
+from ensemble.outside import own_code
 from ensemble.training import mapped
 from ensemble.training.checkpoint import fits, outdated, restore
 from ensemble.training.frozen_features import head_to_train
@@ -37,12 +38,14 @@ def train_task(task: Task, job: Job, arrays: Arrays) -> Iterator[Item]:
 
     In between come Checkpoints, one every compute.checkpoint_every_s; a task that has one goes on from there. A process
     that is asked to stop (`signals.requested`) ends with a Checkpoint and Stopped. Raises
-    ComputeError when the device asked for is not there, ConfigError when the images do not fit the network.
+    ComputeError when the device asked for is not there, ConfigError when the images do not fit the network,
+    EndsProgramError where a user's code would end the process.
     """
     placement = Placement.create(job.compute)
     try:
         arrays = yield from present_arrays(task, arrays)
-        yield from _train_placed(task, job, arrays, placement)
+        with own_code.staying():  # or a worker would be gone without a word
+            yield from _train_placed(task, job, arrays, placement)
     except Exception as error:
         _clear_frames(error)
         raise

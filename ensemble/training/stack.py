@@ -54,7 +54,13 @@ _CHANNELWISE = (
 )  # fmt: skip
 # Containers whose forward only chains, adds and flattens, so that it works for K members unchanged; torchvision's by their
 # names, since importing it is slow. Anybody else's forward may do what mixes members, such as a mean over channels.
-_CONTAINERS = ("torchvision.ResNet", "torchvision.BasicBlock", "torchvision.Bottleneck", "ensemble.DroppingBlock", "ensemble.ScaledResNet")
+_CONTAINERS = (
+    "torchvision.ResNet",
+    "torchvision.BasicBlock",
+    "torchvision.Bottleneck",
+    "ensemble.DroppingBlock",
+    "ensemble.ScaledResNet",
+)
 
 
 class Stack(nn.Module):

@@ -65,7 +65,9 @@ def test_batch_norm(kernels: str, arrays: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("width", [1.0, 0.3])
 def test_residual_network(width: float, arrays: dict[str, Any]) -> None:
-    config = experiment({"name": "resnet18", "stem": "small", "width": width}, optimizer="sgd", lr=0.01, epochs=1, batch_size=130)
+    config = experiment(
+        {"name": "resnet18", "stem": "small", "width": width}, optimizer="sgd", lr=0.01, epochs=1, batch_size=130
+    )
     compare(config, arrays_small(arrays), weights=5e-3, votes=2e-2)
     assert results(train(config, specs([0, 1]), arrays_small(arrays)))[0].stack_size == 2
 

@@ -13,6 +13,7 @@ from torch import nn
 from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError
 from ensemble.models import build_model
+from ensemble.outside.own_code import EndsProgramError
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training import batch_last, check_network
 from ensemble.training.layers import pool_before_bias
@@ -439,3 +440,21 @@ def test_kernels_for_narrow_networks_compute_what_was_written(kind: str, tmp_pat
         stack.batch_last = False
         pool_before_bias(stack.network)
         torch.testing.assert_close(stack(images)[:, -1].detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_code_that_would_end_a_worker_fails_its_task(tmp_path: Path, arrays: dict[str, Any]) -> None:
+    """On every executor: what a worker hands back is an error with its reason, not a process that is gone."""
+    ending = """
+class Ending(nn.Module):
+    def __init__(self, c, k):
+        super().__init__()
+        self.last, self.calls = nn.Linear(784, k), 0
+    def forward(self, x):
+        self.calls += self.training
+        if self.calls > 4:
+            raise SystemExit(0)
+        return self.last(x.flatten(1))
+"""
+    config = section("Ending(c, k)", tmp_path, ending)
+    with pytest.raises(EndsProgramError, match=r"ends the program \(sys\.exit\(0\)\); leave that out"):
+        train(config, specs([0]), arrays)
