@@ -44,5 +44,7 @@ def parameters_of(members: Sequence[MemberFacts]) -> float:
     """What all of these need to predict, what they share counted once; NaN where one of them has no network."""
     if not all(member.num_parameters for member in members):
         return math.nan
-    own = sum(member.num_parameters - member.shared_parameters for member in members)
-    return own + sum({member.recipe: member.shared_parameters for member in members}.values())
+    shared: dict[str, int] = {}  # members of earlier versions say nothing of it
+    for member in members:
+        shared[member.recipe] = max(member.shared_parameters, shared.get(member.recipe, 0))
+    return sum(shared.values()) + sum(member.num_parameters - shared[member.recipe] for member in members)

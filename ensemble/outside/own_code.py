@@ -159,12 +159,22 @@ def told(error: BaseException, code: Mapping[str, str]) -> str:
     return f"{places[-1] if places else ''}{type(error).__name__}: {error}"
 
 
+def _of_ray(error: SystemExit) -> bool:
+    """Whether Ray's handler of signals raised it, in whatever line the process was."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] == "ray"
+
+
 @contextmanager
 def staying() -> Iterator[None]:
     """Inside, a user's code cannot end the program, which would look as if its work were done. Raises EndsProgramError instead."""
     try:
         yield
     except SystemExit as error:
+        if _of_ray(error):
+            raise
         text = f"it ends the program (sys.exit({'' if error.code is None else repr(error.code)})); leave that out"
         raise EndsProgramError(text).with_traceback(error.__traceback__) from error
 

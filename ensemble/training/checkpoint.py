@@ -19,8 +19,8 @@ from ensemble.training.state import TrainingState
 from ensemble.types import Task
 
 # How augmentations and dropout masks were drawn. 1 (then not written): by generators, whose states were stored too.
-# 2: by counters, see ensemble/data/counter_random.py.
-_DRAWS = 2
+# 2: by counters, see ensemble/data/counter_random.py. 3: stochastic depth of libraries, too.
+_DRAWS = 3
 _STATE = "state"  # the name under which the plain values stand
 
 
@@ -40,9 +40,18 @@ def fits(content: bytes | None, task: Task) -> bool:
     return content is not None and _plain(load(content))["members"] == [member.index for member in task.members]
 
 
-def outdated(content: bytes) -> bool:
-    """Whether a checkpoint is of a version that drew augmentations and dropout masks otherwise than this one."""
-    return bool(_plain(load(content)).get("draws", 1) != _DRAWS)
+def of_one(content: bytes, task: Task) -> bool:
+    """Whether a checkpoint is of one of a task's several members, which were trained one by one before."""
+    found = _plain(load(content))["members"]
+    return len(task.members) > 1 and len(found) == 1 and found[0] in [member.index for member in task.members]
+
+
+def outdated(content: bytes, depth_of_library: bool = False) -> bool:
+    """Whether a checkpoint is of a version that drew augmentations and dropout masks otherwise than this one.
+
+    depth_of_library: the network is not ours and has stochastic depth.
+    """
+    return int(_plain(load(content)).get("draws", 1)) < (_DRAWS if depth_of_library else 2)
 
 
 def restore(state: TrainingState, content: bytes, task_id: str, ranks: int = 1) -> None:

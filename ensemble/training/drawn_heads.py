@@ -3,12 +3,14 @@
     heads = drawn_heads(model, (3, 224, 224), 10, seeds)       # one {name: tensor} per seed
 
 Where only the last layer is trained, it is all that a member draws. A network is built in which nothing is drawn but tensors of
-the last layer's shapes; what is done to these is noted, and done again for every seed, in microseconds.
+the last layer's shapes; what is done to these is noted, and done again for every seed, in microseconds. Where that cannot be
+done again (weights that are copied, or made of what the network answers), each seed's network is built.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +34,7 @@ def drawn_heads(
     """The last layer's tensors by their names in the whole network, one dict for every seed."""
     steps = _steps(model, image_shape, num_classes)
     if steps is None:
-        return [_built(model, image_shape, num_classes, seed)[0] for seed in seeds]
+        return [_built(model, image_shape, num_classes, seed, nullcontext()) for seed in seeds]
     return [steps.done(seed) for seed in seeds]
 
 
@@ -74,17 +76,12 @@ class _Steps:
 
 
 def _built(
-    model: Network, image_shape: ImageShape, num_classes: int, seed: int
-) -> tuple[dict[str, Tensor], DrawnAlone | None]:
-    """The last layer, and what made it; None where the network has to be drawn whole for that."""
+    model: Network, image_shape: ImageShape, num_classes: int, seed: int, mode: AbstractContextManager[object]
+) -> dict[str, Tensor]:
     names = head_of(model, image_shape, num_classes)
-    mode: DrawnAlone | None
-    try:
-        with (mode := DrawnAlone(_shapes(model, image_shape, num_classes))):
-            network = build_seeded(model, image_shape, num_classes, seed)
-    except Exception:  # it looks at weights that were not drawn
-        network, mode = build_seeded(model, image_shape, num_classes, seed), None
-    return {name: tensor.detach() for name, tensor in network.state_dict().items() if name in names}, mode
+    with mode:
+        network = build_seeded(model, image_shape, num_classes, seed)
+    return {name: tensor.detach() for name, tensor in network.state_dict().items() if name in names}
 
 
 @once_per_network
@@ -96,14 +93,17 @@ def _shapes(model: Network, image_shape: ImageShape, num_classes: int) -> frozen
 
 @once_per_network
 def _steps(model: Network, image_shape: ImageShape, num_classes: int) -> _Steps | None:
-    """What makes a last layer; None where that does not give, for two seeds, what building gives."""
-    head, mode = _built(model, image_shape, num_classes, 1)
-    if mode is None:
+    """What makes a last layer; None where that does not give, for two seeds, what such a building gives."""
+    alone = _shapes(model, image_shape, num_classes)
+    try:
+        head = _built(model, image_shape, num_classes, 1, noting := DrawnAlone(alone))
+        expected = {seed: _built(model, image_shape, num_classes, seed, DrawnAlone(alone)) for seed in (1, 2)}
+    except Exception:  # it looks at weights that were not drawn
         return None
     places: dict[int, int] = {}
     steps: list[_Step] = []
     empty: list[Tensor] = []
-    for operation, (tensor, *more), named in mode.noted:
+    for operation, (tensor, *more), named in noting.noted:
         if any(isinstance(value, Tensor | torch.Generator) for value in [*more, *named.values()]):
             return None
         if tensor.data_ptr() not in places:
@@ -113,9 +113,10 @@ def _steps(model: Network, image_shape: ImageShape, num_classes: int) -> _Steps 
     if not all(tensor.data_ptr() in places for tensor in head.values()):
         return None
     found = _Steps(tuple(steps), tuple(empty), {name: places[tensor.data_ptr()] for name, tensor in head.items()})
-    for seed in (1, 2):
-        expected = _built(model, image_shape, num_classes, seed)[0]
-        again = found.done(seed)
-        if not all(torch.equal(again[name], tensor) for name, tensor in expected.items()):
-            return None
-    return found
+    agree = all(
+        torch.equal(again[name], tensor)
+        for seed, tensors in expected.items()
+        if (again := found.done(seed))
+        for name, tensor in tensors.items()
+    )
+    return found if agree else None

@@ -67,7 +67,8 @@ def head_layer(group: Group, image_shape: ImageShape, num_classes: int) -> str |
     if model.freeze == "none" or group.training.augmentation.active:
         return None
     parts = trained(group, image_shape, num_classes)
-    return _head_layer(model, image_shape, num_classes) if parts.head else None
+    all_of_it = parts.head and not parts.head & parts.frozen
+    return _head_layer(model, image_shape, num_classes) if all_of_it else None
 
 
 @once_per_network

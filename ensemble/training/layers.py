@@ -309,11 +309,15 @@ class StackedDraws(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Dropout | StochasticDepth]) -> None:
         super().__init__()
-        self.num_members, self.p = len(layers), layers[0].p
-        self._kept = round((1 - self.p) * 2**16)  # of 2^16
+        self.num_members = len(layers)
+        self.leave_out(layers[0].p)
         self.keys_K: Tensor | None = None  # set by Stack.seed_dropout
         self.place: BatchPlace | None = None  # set by Stack.place_dropout
         self.calls = 0  # of this batch: a layer that a network calls twice draws twice
+
+    def leave_out(self, p: float) -> None:
+        """Set which share is left out."""
+        self.p, self._kept = p, round((1 - p) * 2**16)  # of 2^16
 
     def factors(self, x_KB: Tensor) -> Tensor:
         """Numbers to multiply [K, B, ...] with: 0, or 1 over the share that is kept."""

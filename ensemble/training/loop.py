@@ -22,9 +22,10 @@ from ensemble.events import EpochFinished, Event, Notice, TaskStarted
 from ensemble.native.kernels import obstacle
 from ensemble.outside import own_code
 from ensemble.training import mapped
-from ensemble.training.checkpoint import fits, outdated, restore
+from ensemble.training.checkpoint import fits, of_one, outdated, restore
 from ensemble.training.frozen_features import head_to_train
 from ensemble.training.job import Arrays, Job
+from ensemble.training.layers import StackedStochasticDepth
 from ensemble.training.placement import Placement
 from ensemble.training.stack_run import PULSE_S, StackRun
 from ensemble.training.trial import maps, obstacles
@@ -104,8 +105,11 @@ def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) ->
                 if isinstance(item, Stopped):
                     return
             free_memory(placement)
-    else:
-        yield from _train_stack(task, job, arrays, placement)
+        return
+    if task.checkpoint is not None and of_one(task.checkpoint, task):
+        yield Notice(f"{task.id}: starts again, since its members were trained one by one before")
+        task = replace(task, checkpoint=None)
+    yield from _train_stack(task, job, arrays, placement)
 
 
 def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> Iterator[Item]:
@@ -122,7 +126,8 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
     if run.no_graph:
         yield Notice(f"trained without a CUDA graph: {run.no_graph}")
     draws = recipe.augmentation.active or run.stack.dropout
-    if task.checkpoint is not None and draws and outdated(task.checkpoint):
+    depth = job.group.model.foreign and any(isinstance(layer, StackedStochasticDepth) for layer in run.stack.dropout)
+    if task.checkpoint is not None and draws and outdated(task.checkpoint, depth):
         yield Notice(
             f"{task.id}: starts again, since its checkpoint is of a version with other augmentations and dropout masks"
         )

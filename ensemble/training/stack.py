@@ -259,7 +259,8 @@ class Stack(nn.Module):
 
 def per_member(tensor: Tensor, num_members: int) -> Tensor:
     """A stacked tensor ([K, ...] or [K*C, ...]) as a view [K, rest ...]."""
-    view: Tensor = torch.unflatten(tensor, 0, (num_members, -1))
+    whole = tensor if tensor.dim() else tensor.unsqueeze(0)  # a scale, of a member alone
+    view: Tensor = torch.unflatten(whole, 0, (num_members, -1))
     return view
 
 
@@ -340,10 +341,22 @@ def _twins_suit(config: Network, image_shape: ImageShape, num_classes: int) -> b
     with torch.no_grad():
         expected = plain.eval()(images)
         try:
-            found = stack_modules([twins]).eval()(images)
+            stack = Stack(stack_modules([twins]), 1).eval()
+            found = stack.network(images)
+            if stack.dropout:  # which want a row for every image: somebody may lay windows side by side
+                leave_out_half(stack.train(), [0], len(images))
+                stack.network(images)
             return found.shape == expected.shape and bool(torch.allclose(found, expected, 1e-3, 1e-4))
         except Exception:  # the network is a user's
             return False
+
+
+def leave_out_half(stack: Stack, keys: Sequence[int], rows: int) -> None:
+    """For a trial: layers that draw leave out half of what they see, by draws of the members' keys, for batches of so many images."""
+    for layer in stack.dropout:
+        layer.leave_out(0.5)
+    stack.seed_dropout(torch.tensor(keys))
+    stack.place_dropout(BatchPlace(0, rows))
 
 
 def build_seeded(config: Network, image_shape: ImageShape, num_classes: int, seed: int) -> nn.Module:

@@ -72,8 +72,11 @@ def _called_last(model: Network, image_shape: ImageShape, num_classes: int) -> f
         return frozenset()
     if not called or not called[-1]:
         return frozenset()
-    own = {name: shape for name, shape in _shapes(network).items() if name.startswith(f"{called[-1]}.")}
-    return frozenset(own) if all(shape[:1] == (num_classes,) for shape in own.values()) else frozenset()
+    own = {id(tensor): tensor for tensor in network.get_submodule(called[-1]).parameters()}
+    if any(tensor.shape[:1] != (num_classes,) for tensor in own.values()):
+        return frozenset()
+    everywhere = network.named_parameters(remove_duplicate=False)  # the layer may have a second name
+    return frozenset(name for name, tensor in everywhere if id(tensor) in own)
 
 
 def told_of_frozen(group: Group, image_shape: ImageShape, num_classes: int) -> str | None:

@@ -21,7 +21,7 @@ from ensemble.errors import ConfigError, first_line
 from ensemble.models import ImageShape, num_parameters
 from ensemble.training.layers import StackedDraws
 from ensemble.training.remembered import once_per_network
-from ensemble.training.stack import Stack, build_seeded, unstackable
+from ensemble.training.stack import Stack, build_seeded, leave_out_half, unstackable
 from ensemble.training.undrawn import undrawn
 
 _Build = Callable[[Network, ImageShape, int, Sequence[int]], Stack]
@@ -130,41 +130,41 @@ def _differs(model: Network, image_shape: ImageShape, num_classes: int, build: _
     """What is wrong with two members as one network, in words; None where outputs and gradients are those of each alone."""
     if draws_itself(model, image_shape, num_classes):
         return "the network, which draws random numbers by itself,"
-    for training in (False, True):
-        if difference := _differs_while(training, model, image_shape, num_classes, build):
+    for key in (None, 1, 2):  # in evaluation, and in training with different draws
+        if difference := _differs_with(key, model, image_shape, num_classes, build):
             return difference
     return None
 
 
-def _differs_while(
-    training: bool, model: Network, image_shape: ImageShape, num_classes: int, build: _Build
+def _differs_with(
+    key: int | None, model: Network, image_shape: ImageShape, num_classes: int, build: _Build
 ) -> str | None:
     try:
-        stack = build(model, image_shape, num_classes, [0, 1]).double().train(training)
+        stack = build(model, image_shape, num_classes, [0, 1]).double()
+        _set_mode(stack, key, [0, 1])
     except Exception as error:  # the network is a user's
         return f"the network as two ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
-    _without_dropout(stack)
     images = _images(image_shape, torch.float64)
     factors = torch.linspace(-1, 1, _ROWS * num_classes, dtype=torch.float64).view(_ROWS, num_classes)
     try:
-        together_BKC = stack(images)
+        # In training every member has images of its own.
+        together_BKC = stack(images if key is None else images.expand(2, *images.shape))
         (together_BKC * factors.unsqueeze(1)).sum().backward()
     except Exception as error:  # the network is a user's
         return f"the network as two ({type(error).__name__}: {' '.join(str(error).split())[:120]})"
     for member in range(2):
-        alone = Stack.build(model, image_shape, num_classes, [member]).double().train(training)
-        _without_dropout(alone)
+        alone = Stack.build(model, image_shape, num_classes, [member]).double()
+        _set_mode(alone, key, [member])
         answer_BKC = alone(images)
         (answer_BKC * factors.unsqueeze(1)).sum().backward()
         if not _close(answer_BKC[:, 0], together_BKC[:, member]):
             return "the network as two, which computes something else,"
-        of_stack = {name: (layer, key) for name, layer, key in _weights(stack)}
-        for name, layer, key in _weights(alone):
-            wide, key = of_stack[name]
-            mine, theirs = getattr(layer, key).grad, getattr(wide, key).grad
+        of_stack = dict(_weights(stack))
+        for name, weight in _weights(alone):
+            mine, theirs = weight.grad, of_stack[name].grad
             if (mine is None) != (theirs is None):
                 return "the network as two, which has other gradients,"
-            if mine is not None and not _close(mine.flatten(), theirs.reshape(2, -1)[member]):
+            if mine is not None and theirs is not None and not _close(mine.flatten(), theirs.reshape(2, -1)[member]):
                 return "the network as two, which has other gradients,"
         after = stack.member_state(member)
         if not all(_close(tensor, after[name]) for name, tensor in alone.member_state(0).items()):
@@ -172,16 +172,25 @@ def _differs_while(
     return None
 
 
-def _weights(stack: Stack) -> list[tuple[str, nn.Module, str]]:
+def _set_mode(stack: Stack, key: int | None, members: Sequence[int]) -> None:
+    """Evaluation without a key, else training in which layers that draw leave out half, by draws of the key."""
+    stack.train(key is not None)
+    if key is not None:
+        leave_out_half(stack, [1000 * key + member for member in members], _ROWS)
+
+
+def _weights(stack: Stack) -> list[tuple[str, nn.Parameter]]:
     return [
-        (f"{name}.{key}", layer, key)
+        (f"{name}.{key}", weight)
         for name, layer in stack.network.named_modules()
-        for key, _ in layer.named_parameters(recurse=False)
+        for key, weight in layer.named_parameters(recurse=False)
     ]
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and bool(((a - b).abs() <= _TOLERANCE * (1 + b.abs())).all())
+    if a.shape != b.shape or not a.is_floating_point():
+        return torch.equal(a, b)
+    return bool(((a == b) | ((a - b).abs() <= _TOLERANCE * (1 + b.abs()))).all())  # a mask may hold -inf
 
 
 def _images(image_shape: ImageShape, dtype: torch.dtype) -> Tensor:

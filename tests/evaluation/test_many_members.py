@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ensemble.evaluation.evaluate import evaluate
+from ensemble.evaluation.record_base import parameters_of
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.sections import diversity
 from ensemble.evaluation.sections.diversity import MATRIX_MEMBERS
@@ -52,3 +53,11 @@ def test_of_very_many_members_as_many_at_equal_distances_are_paired(monkeypatch:
 def test_size_grows_with_members_not_with_pairs() -> None:
     few, many = (len(json.dumps(judged(count).to_json())) for count in (200, 800))
     assert many < 4.5 * few
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_what_members_share_is_counted_once(order: tuple[int, ...]) -> None:
+    """In any order, also where a member of an earlier version says nothing of it; without a network nobody knows."""
+    facts = [MemberFacts(0, "a", 110, 1.0, 1, 100), MemberFacts(1, "a", 110, 1.0, 1), MemberFacts(2, "b", 7, 1.0, 1)]
+    assert parameters_of([facts[k] for k in order]) == 100 + 10 + 10 + 7
+    assert np.isnan(parameters_of([*facts, MemberFacts(3, "c", 0, 0.0, 0)]))

@@ -17,7 +17,7 @@ from ensemble.config import Experiment
 from ensemble.errors import StorageError
 from ensemble.events import EpochFinished, Notice
 from ensemble.training import Trainer, stack_run
-from ensemble.training.checkpoint import fits
+from ensemble.training.checkpoint import fits, outdated
 from ensemble.types import Checkpoint, MemberSpec, Stopped, Task
 from tests.training.helpers import experiment, results, specs
 
@@ -183,9 +183,18 @@ def test_a_checkpoint_of_a_version_with_other_draws_starts_again(
     newer = [item for item in whole if isinstance(item, Checkpoint)][4].content
     tensors = load(newer)
     state = json.loads(bytes(tensors["state"].numpy()))
-    assert state.pop("draws") == 2
+    assert state.pop("draws") == 3
     tensors["state"] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
     again = run(config, replace(stack([0]), checkpoint=save(tensors)), arrays)
     assert any("starts again" in item.message for item in again if isinstance(item, Notice))
     assert results(again)[0].votes.test_NK.tobytes() == results(whole)[0].votes.test_NK.tobytes()
     assert len([item for item in again if isinstance(item, Checkpoint)]) == 18
+
+
+@pytest.mark.parametrize(("draws", "of_library", "expected"), [
+    (None, False, True), (2, False, False), (3, False, False), (None, True, True), (2, True, True), (3, True, False),
+])  # fmt: skip
+def test_which_versions_drew_otherwise(draws: int | None, of_library: bool, expected: bool) -> None:
+    """Stochastic depth of somebody else's network has had draws of its own place since the third."""
+    state = json.dumps({} if draws is None else {"draws": draws}).encode()
+    assert outdated(save({"state": torch.frombuffer(bytearray(state), dtype=torch.uint8)}), of_library) == expected

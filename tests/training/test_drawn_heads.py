@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ import torch
 from ensemble.config.network import Network
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training import drawn_heads, frozen_features
-from ensemble.training.drawn_heads import _built, _steps
+from ensemble.training.drawn_heads import _built, _shapes, _steps
 from ensemble.training.frozen_features import HeadStack
 from ensemble.training.stack import build_seeded
 from ensemble.training.start import head_of, trained
 from ensemble.training.suitability import starts
+from ensemble.training.undrawn import DrawnAlone
 from tests.training.helpers import arrays as arrays
 from tests.training.helpers import experiment, specs
 from tests.training.test_cuda_graph import run_of
@@ -33,6 +35,7 @@ HABITS = {
     "copied": ("self.head.weight.data.copy_(torch.rand(num_classes, 6))", False),
     "orthogonal": ("nn.init.orthogonal_(self.head.weight)", False),
     "looks_at_its_weights": ("assert self.body.weight.std() > 0", False),
+    "scaled_by_its_answer": ("self.head.weight.data.div_(self(torch.rand(4, 1, 28, 28)).std())", False),
     "a_second_layer_of_its_shape": ("self.body = nn.Sequential(self.body, nn.Linear(6, num_classes), nn.Linear(num_classes, 6))", True),
 }  # fmt: skip
 NET = """
@@ -67,12 +70,14 @@ def case(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_they_are_those_of_a_network_in_which_nothing_else_is_drawn(case: tuple[Any, bool]) -> None:
+    """Or, where that cannot be done again without building it, of the network as it is."""
     (model, shape), again = case
     assert (_steps(model, shape, 10) is not None) == again
     seeds = [5, 2**40, 7]
     found = drawn_heads.drawn_heads(model, shape, 10, seeds)
     for seed, layer in zip(seeds, found, strict=True):
-        expected, _ = _built(model, shape, 10, seed)
+        alone = DrawnAlone(_shapes(model, shape, 10)) if again else nullcontext()  # else the whole network is drawn
+        expected = _built(model, shape, 10, seed, alone)
         assert set(layer) == set(expected) == head_of(model, shape, 10)
         for name, tensor in expected.items():
             torch.testing.assert_close(layer[name], tensor, rtol=0, atol=0)

@@ -98,6 +98,8 @@ def test_which_networks_it_suits(tmp_path: Path, model: dict[str, Any], more: di
         names = [name for name in weights_of(model, shape, 10) if not name.startswith(f"{head}.")]
         assert head_layer(experiment({**model, **given, "freeze": tuple(names)}).groups[0], shape, 10) == head
         assert head_layer(experiment({**model, **given, "freeze": tuple(names[1:])}).groups[0], shape, 10) is None
+        part_of_it = {**model, **given, "freeze": (*names, f"{head}.bias")}
+        assert head_layer(experiment(part_of_it).groups[0], shape, 10) is None
 
 
 def test_a_network_that_looks_at_its_last_layer_s_answer_is_trained_whole(

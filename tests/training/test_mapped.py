@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ensemble.config import Experiment, parse_experiment
+from ensemble.errors import StorageError
 from ensemble.events import Notice
 from ensemble.training import Trainer, mapped
 from ensemble.training.stack import Stack
@@ -166,3 +167,22 @@ def test_ranks_that_share_batches_and_single_members_do_without(tmp_path: Path) 
     model = branches(tmp_path, 0.0).groups[0].model
     assert build_stack(model, SHAPE, 10, [0]).mapped is None
     assert largest_stack(model, SHAPE, 10, 1, "cuda") == 1
+
+
+def test_a_task_whose_members_were_trained_one_by_one_starts_again(
+    tmp_path: Path, arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an earlier version, or on another device; what is of other members altogether stays an error."""
+    config = branches(tmp_path, 0.0)
+    trainer, name = Trainer.create(config, "cpu", 10), config.groups[0].name
+    task = Task("task", name, specs([0, 1], recipe=name))
+    state = next(item for item in trainer(task, arrays) if isinstance(item, Checkpoint))
+    monkeypatch.setattr(mapped, "DEVICES", ("cpu",))
+    expected = results(list(trainer(task, arrays)))
+    items = list(trainer(replace(task, checkpoint=state.content), arrays))
+    assert any("were trained one by one before" in item.message for item in items if isinstance(item, Notice))
+    for index, member in results(items).items():
+        np.testing.assert_array_equal(member.votes.test_NK, expected[index].votes.test_NK)
+    others = Task("task", name, specs([2, 3], recipe=name), state.content)
+    with pytest.raises(StorageError, match="of members"):
+        list(trainer(others, arrays))

@@ -64,6 +64,12 @@ class Fixed(nn.Module):
         self.head, self.body, self.own = nn.Linear(6, 10), nn.Linear(784, 6), own
     def forward(self, x):
         return self.head(self.body(x.flatten(1)).tanh())
+class Twice(Fixed):
+    def __init__(self, num_classes, in_channels):
+        super().__init__(num_classes, in_channels)
+        self.whole = nn.Sequential(nn.Flatten(), self.body, nn.Tanh(), self.head)
+    def forward(self, x):
+        return self.whole(x)
 class Only(Fixed):
     def __init__(self, num_classes, in_channels):
         if num_classes != 10:
@@ -85,7 +91,15 @@ class Failing(Fixed):
 
 
 @pytest.mark.parametrize(
-    ("kind", "head"), [("Fixed", "head"), ("Only", "head"), ("AnotherLast", None), ("Unlike", None), ("Failing", None)]
+    ("kind", "head"),
+    [
+        ("Fixed", "head"),
+        ("Only", "head"),
+        ("Twice", "head"),
+        ("AnotherLast", None),
+        ("Unlike", None),
+        ("Failing", None),
+    ],
 )
 def test_the_last_layer_of_a_network_for_these_classes_alone_is_called_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, head: str | None
@@ -95,7 +109,8 @@ def test_the_last_layer_of_a_network_for_these_classes_alone_is_called_last(
     python = Network.registry.find("python")
     assert python is not None
     model = section(**python.complete({"name": "python", "path": f"nets.py:{kind}"}, tmp_path))
-    assert head_of(model, SHAPE, 10) == (frozenset() if head is None else {f"{head}.weight", f"{head}.bias"})
+    names = {None: [], "head": ["head", "whole.3"] if kind == "Twice" else ["head"]}[head]
+    assert head_of(model, SHAPE, 10) == {f"{name}.{key}" for name in names for key in ("weight", "bias")}
     if head is None:
         message = "has no last layer that backbone would leave out"
         frozen = model.model_copy(update={"freeze": "backbone"})

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,12 +14,12 @@ from torch import nn
 from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError
 from ensemble.models import build_model
-from ensemble.outside.own_code import EndsProgramError
+from ensemble.outside.own_code import EndsProgramError, staying
 from ensemble.seeding import Purpose, member_seed
-from ensemble.training import batch_last, check_network
+from ensemble.training import batch_last, check_network, mapped
 from ensemble.training.layers import pool_before_bias
 from ensemble.training.stack import Stack
-from ensemble.training.trial import draws_itself, obstacles
+from ensemble.training.trial import draws_itself, maps, obstacles
 from tests.training.helpers import results, specs, train
 
 HEAD = "import torch\nfrom torch import nn\nfrom torch.nn import functional as F\n\n"
@@ -458,3 +459,88 @@ class Ending(nn.Module):
     config = section("Ending(c, k)", tmp_path, ending)
     with pytest.raises(EndsProgramError, match=r"ends the program \(sys\.exit\(0\)\); leave that out"):
         train(config, specs([0]), arrays)
+
+
+def test_a_signal_that_ray_answers_is_nobody_s_code() -> None:
+    """Ray's handler ends a worker by SystemExit, in whatever line that is: its task is tried again elsewhere."""
+    of_ray: dict[str, Any] = {"__name__": "ray._private.worker"}
+    exec("def handler():\n    raise SystemExit(1)", of_ray)
+    with pytest.raises(SystemExit), staying():
+        of_ray["handler"]()
+    with pytest.raises(EndsProgramError), staying():
+        raise SystemExit(1)
+
+
+FOLDED = """
+class Folded(nn.Module):
+    def __init__(self, c, k, drop):
+        super().__init__()
+        self.body, self.head, self.drop = nn.Linear(14, 14), nn.Linear(14, k), drop
+    def forward(self, x):
+        rows = len(x)
+        x = x.reshape(-1, 14)
+        x = x + self.drop(self.body(x).tanh())
+        return self.head(x.view(rows, -1, 14).mean(1))
+
+class ChannelsLast(nn.Module):
+    def __init__(self, c, k, drop):
+        super().__init__()
+        self.stem, self.body, self.drop = nn.Conv2d(c, 6, 3, 2, 1), nn.Conv2d(6, 6, 1), drop
+        self.pool, self.flat, self.head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, k)
+    def forward(self, x):
+        x = self.stem(x).permute(0, 2, 3, 1)
+        x = x + self.drop(self.body(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.head(self.flat(self.pool(x.permute(0, 3, 1, 2))))
+
+def depth():
+    from torchvision.ops import StochasticDepth
+    return StochasticDepth(0.3, "row")
+"""
+
+
+@pytest.mark.parametrize("drop", ["nn.Dropout(0.3)", "depth()"])
+@pytest.mark.parametrize("shape", ["Folded", "ChannelsLast"])
+def test_layers_that_draw_for_anything_but_images_train_as_they_were_written(
+    shape: str, drop: str, tmp_path: Path, arrays: dict[str, Any]
+) -> None:
+    """Windows that lie beside each other in the batch, and an axis that is no channel: no draw of one member is another's."""
+    config = section(f"{shape}(c, k, {drop})", tmp_path, FOLDED)
+    model = config.groups[0].model
+    assert obstacles(model, SHAPE, 10)
+    stack = Stack.build(model, SHAPE, 10, [0])
+    assert bool(stack.dropout) == (shape == "ChannelsLast")
+    together = results(train(config, specs([0, 1]), arrays))
+    alone = results(train(config, specs([1]), arrays))[1]
+    for name, array in alone.weights.items():
+        np.testing.assert_array_equal(together[1].weights[name], array)
+
+
+MASKED = """
+class Masked(nn.Module):
+    def __init__(self, c, k, endless):
+        super().__init__()
+        self.embed, self.attend = nn.Linear(28, 8), nn.MultiheadAttention(8, 2, batch_first=True)
+        mask = torch.triu(torch.ones(28, 28), 1).bool()
+        self.register_buffer("mask", torch.zeros(28, 28).masked_fill(mask, float("-inf")) if endless else mask)
+        self.scale, self.head = nn.Parameter(torch.tensor(1.0)), nn.Linear(8, k)
+    def forward(self, x):
+        x = self.embed(x.flatten(1, 2)) * self.scale
+        return self.head(self.attend(x, x, x, attn_mask=self.mask, need_weights=False)[0].mean(1))
+"""
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_masks_and_scales_are_no_obstacle_to_torch_func(
+    endless: bool, tmp_path: Path, arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Truth values and -inf in a buffer, a parameter without axes; clipped and averaged, together as alone."""
+    config = section(f"Masked(c, k, {endless})", tmp_path, MASKED)
+    recipe = config.training.model_copy(update={"gradient_clip_norm": 0.5, "ema_decay": 0.9, "optimizer": "sgd"})
+    config = config.model_copy(update={"training": recipe})
+    assert maps(config.groups[0].model, SHAPE, 10)
+    monkeypatch.setattr(mapped, "DEVICES", ("cpu",))
+    together = results(train(config, specs([0, 1]), arrays))
+    assert together[1].stack_size == 2
+    alone = results(train(config, specs([1]), arrays))[1]
+    for name, array in alone.weights.items():
+        np.testing.assert_allclose(together[1].weights[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
