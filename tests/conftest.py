@@ -6,6 +6,7 @@ import atexit
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 steady_environment.install()
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup, which the commands of the tests would inherit
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 PROCESS_GIB = 6  # what one process that runs tests may come to need, with the processes that it starts
 
