@@ -26,8 +26,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 steady_environment.install()
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup, which the commands of the tests would inherit
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # as under nohup: commands that tests start would inherit that
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 PROCESS_GIB = 6  # what one process that runs tests may come to need, with the processes that it starts
 
