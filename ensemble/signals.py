@@ -104,6 +104,11 @@ def start_deaf(thread: threading.Thread) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def be_deaf() -> None:
+    """The same, said in a thread of a pool, as its initializer."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
 def signalled(number: int) -> None:
     """As if the signal had come to Python's handler: for one that was taken from the queue of blocked signals."""
     _handle(number, None)

@@ -52,7 +52,7 @@ def run_interruptibly(call: Callable[[], object], patience_s: float = math.inf, 
     with _signals_queued(groups):
         if _State.calls is None:
             _State.calls = SimpleQueue()
-            threading.Thread(target=_make_calls, args=(_State.calls,), daemon=True).start()
+            signals.start_deaf(threading.Thread(target=_make_calls, args=(_State.calls,), daemon=True))
         _State.calls.put((call, done))
         deadline = time.monotonic() + patience_s
         asked_before = signals.requested()  # then this call is the way out
@@ -93,7 +93,7 @@ def answer_within(call: Callable[[], _Answer], seconds: float) -> _Answer:
         except BaseException as error:  # raised where somebody waits for it
             done.set_exception(error)
 
-    threading.Thread(target=ask, daemon=True).start()
+    signals.start_deaf(threading.Thread(target=ask, daemon=True))
     asked_before, deadline = signals.requested(), time.monotonic() + seconds
     while not wait([done], timeout=_LOOK_AGAIN_S).done:
         if time.monotonic() > deadline or (signals.requested() and not asked_before):

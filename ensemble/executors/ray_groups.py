@@ -176,7 +176,7 @@ class _Group:
         self.ended, self.heard = threading.Event(), False
         self._error: BaseException | None = None
         self.started = time.monotonic()
-        threading.Thread(target=self._fit, daemon=True).start()
+        signals.start_deaf(threading.Thread(target=self._fit, daemon=True))
 
     def _fit(self) -> None:
         try:

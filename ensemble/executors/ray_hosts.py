@@ -18,6 +18,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from ensemble import signals
+
 _LOOK_EVERY_S = 5.0
 _CONNECT_S = 2.0
 _MISSES = 2  # looks in a row
@@ -58,7 +60,7 @@ class HostWatch:
 
     def start(self) -> None:
         """Begin to watch."""
-        threading.Thread(target=self._watch, daemon=True).start()
+        signals.start_deaf(threading.Thread(target=self._watch, daemon=True))
 
     def stop(self) -> None:
         """End with the next look."""

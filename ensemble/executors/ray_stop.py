@@ -52,7 +52,7 @@ def stops_by(key: str) -> Iterator[None]:
                         signals.ask()
                 return
 
-    threading.Thread(target=look, daemon=True).start()
+    signals.start_deaf(threading.Thread(target=look, daemon=True))
     try:
         yield
     finally:

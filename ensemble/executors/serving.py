@@ -178,7 +178,7 @@ def _watching(look: Callable[[], None]) -> Iterator[None]:
             return
 
     thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
+    signals.start_deaf(thread)
     try:
         yield
     finally:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ensemble import signals
 from ensemble.native.compiling import compiled
 
 LANES = 16  # the batch axis is a multiple of it
@@ -300,7 +301,7 @@ def _at(tensor: Tensor | None) -> int | None:
 
 @functools.cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="kernel")
+    return ThreadPoolExecutor(count, "kernel", signals.be_deaf)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
+from ensemble import signals
 from ensemble.errors import ConfigError
 from ensemble.events import Event
 from ensemble.tracking.metrics import Figures, Metric
@@ -45,7 +46,7 @@ class MetricsEndpoint:
             ) from error
         self.port = self._server.server_port
         self._closed = False
-        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
+        signals.start_deaf(threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True))
 
     @property
     def url(self) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from ensemble import signals
 from ensemble.config.tracker import TrackerJob
 from ensemble.errors import EnsembleError
 from ensemble.events import Event, RunFinished, RunStarted
@@ -84,7 +85,7 @@ class ProjectedTracker:
         vote = vote_so_far(folder, experiment.get("aggregator"), self._miss)
         self._projection = Projection(name, experiment, shown, vote)
         self._thread = threading.Thread(target=self._work, name=f"sink-{title}", daemon=True)
-        self._thread.start()
+        signals.start_deaf(self._thread)
 
     def handle(self, event: Event, time: float) -> None:
         """Pass the event on; returns at once."""

@@ -9,6 +9,7 @@ import sys
 import threading
 from typing import Any
 
+from ensemble import signals
 from ensemble.events import Event, RunStarted
 from ensemble.tracking.metrics import Figures, Metric
 
@@ -34,7 +35,7 @@ class RayMetrics:
         self._figures.update(event, time)
         if isinstance(event, RunStarted) and event.executor == "ray" and not self._exports:
             self._exports = True
-            threading.Thread(target=self._repeat, name="ray-metrics", daemon=True).start()
+            signals.start_deaf(threading.Thread(target=self._repeat, name="ray-metrics", daemon=True))
 
     def close(self, ok: bool) -> None:  # noqa: ARG002 - it ends the same way either way
         """Hand over the last values; the connection is the executor's."""

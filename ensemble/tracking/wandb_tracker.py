@@ -22,6 +22,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
+from ensemble import signals
 from ensemble.data.showing import viewable
 from ensemble.errors import EnsembleError, StorageError
 from ensemble.events import Event, RunFinished, RunStarted, to_json
@@ -169,9 +170,9 @@ class WandbTracker:
         self._records.put(setup)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        threading.Thread(target=self._write, args=(self._process.stdin,), daemon=True).start()
+        signals.start_deaf(threading.Thread(target=self._write, args=(self._process.stdin,), daemon=True))
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
-        self._reader.start()
+        signals.start_deaf(self._reader)
         for time, event, stands in marked_attempts(earlier):
             self._records.put({"earlier": True, "stands": stands, "time": time, "event": to_json(event)})
 

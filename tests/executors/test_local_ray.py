@@ -182,3 +182,42 @@ def test_a_node_that_does_not_start_in_time_is_told_as_such(monkeypatch: pytest.
         ray_cluster.connect(None)
     assert folders
     assert not folders[0].exists()
+
+
+# Ray's end puts SIGTERM back to what ends a process at once; our handler is there again a second later.
+LEAVING = """
+import signal
+import sys
+from pathlib import Path
+import ray
+from ensemble.commands.main import main
+
+leave = ray.shutdown
+
+def looked_at(*arguments, **more):
+    leave(*arguments, **more)
+    hearing = []
+    for task in Path("/proc/self/task").iterdir():
+        facts = dict(line.split(":\\t", 1) for line in (task / "status").read_text().splitlines() if ":\\t" in line)
+        if not int(facts["SigBlk"], 16) >> (signal.SIGTERM - 1) & 1:
+            hearing.append(facts["Name"])
+    print("hear SIGTERM:", hearing, file=sys.stderr, flush=True)
+
+ray.shutdown = looked_at
+main()
+"""
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are read from /proc")
+def test_no_thread_is_ended_by_a_signal_while_ray_leaves(tmp_path: Path) -> None:
+    """The main thread alone takes signals, from the queue, where every other one has them blocked."""
+    words = [
+        "train", "quickstart", "num_members=2", "training.epochs=1", "compute.executor=ray", "compute.device=cpu",
+        "tracking.wandb.mode=offline", f"output_dir={tmp_path}",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING, *words], capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "hear SIGTERM: []" in done.stderr, done.stderr[-2000:]
