@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError
-from ensemble.models import ImageShape, build_model, num_parameters
+from ensemble.models import ImageShape, num_parameters
+from ensemble.models.undrawn import undrawn
 
 _WIDEST = 1024.0  # times the network's own width, at which the search gives up
 _DIGITS = 6  # of the factor; widths that differ by less are the same whole numbers of channels
@@ -58,10 +57,5 @@ def as_large_as(network: Network, parameters: int, image_shape: ImageShape, num_
 
 
 def count_parameters(network: Network, image_shape: ImageShape, num_classes: int) -> int:
-    """Trainable parameters of a network for these images; nothing is drawn where torch's meta device can build it."""
-    try:
-        with torch.device("meta"):
-            return num_parameters(build_model(network, image_shape, num_classes))
-    except (RuntimeError, NotImplementedError):  # the network may be a user's, and look at its numbers
-        with torch.random.fork_rng(devices=[]):
-            return num_parameters(build_model(network, image_shape, num_classes))
+    """Trainable parameters of a network for these images; see `undrawn`."""
+    return num_parameters(undrawn(network, image_shape, num_classes))

@@ -16,15 +16,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ensemble.config.network import Network
 from ensemble.models import ImageShape
+from ensemble.models.undrawn import undrawn
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.job import Job
 from ensemble.training.remembered import once_per_network
 from ensemble.training.stack import Stack, build_seeded
 from ensemble.training.start import Trained, head_of
-from ensemble.training.undrawn import DrawnAlone, undrawn
 from ensemble.types import MemberSpec
 
 
@@ -73,6 +74,30 @@ class _Steps:
             for step in self.steps:
                 step.operation(tensors[step.place], *step.arguments, **step.named)
         return {name: tensors[place] for name, place in self.places.items()}
+
+
+class DrawnAlone(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Inside, random numbers are drawn into tensors of these shapes only; others are 0.
+
+    noted: what was done in place to tensors of these shapes, as (operation, arguments with the tensor first, named arguments).
+    """
+
+    def __init__(self, shapes: frozenset[torch.Size] = frozenset()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._shapes = shapes
+        self.noted: list[tuple[Callable[..., Any], tuple[Any, ...], Mapping[str, Any]]] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        named = dict(kwargs or {})
+        first = func._schema.arguments[0] if func._schema.arguments else None
+        if first is not None and first.alias_info is not None and first.alias_info.is_write:
+            if args[0].shape in self._shapes:
+                self.noted.append((func, args, named))  # with the tensor, so that its memory is not another's later
+            elif torch.Tag.nondeterministic_seeded in func.tags:
+                return torch.ops.aten.zero_.default(args[0])  # a network may look at its weights: always the same ones
+        return func(*args, **named)
 
 
 def _built(

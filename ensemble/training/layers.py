@@ -265,6 +265,14 @@ class StackedBatchNorm(nn.Module):
         return {name: getattr(self, name).view(self.num_members, -1)[member] for name in names}
 
 
+BATCH_NORMS = (
+    StackedBatchNorm,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+)  # also of networks without K-fold layers
+
+
 def sum_over_ranks(tensor: Tensor) -> Tensor:
     """The sum over all processes of the default process group; gradients are summed in the same way."""
     summed: Tensor = _SumOverRanks.apply(tensor)

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ensemble import signals
 from ensemble.config.recipe import PlateauConfig
@@ -38,7 +37,7 @@ from ensemble.training.gradient_sums import settle_sums
 from ensemble.training.host_copy import on_host
 from ensemble.training.job import Arrays, Job, given_class_weights, given_start
 from ensemble.training.keeper import Keeper
-from ensemble.training.layers import StackedBatchNorm
+from ensemble.training.layers import BATCH_NORMS
 from ensemble.training.losses import sample_losses
 from ensemble.training.optimizers import FACTOR, MemberRates, build_optimizer, clip_gradients
 from ensemble.training.placement import Placement
@@ -173,7 +172,7 @@ class StackRun:
 
     def _least_rows(self) -> int:
         """How many images a batch needs at least."""
-        if not any(isinstance(layer, StackedBatchNorm | _BatchNorm) for layer in self.stack.network.modules()):
+        if not any(isinstance(layer, BATCH_NORMS) for layer in self.stack.network.modules()):
             return 1
         channels, height, width = self.data.train_images.shape[1:]
         shape = channels, height, width

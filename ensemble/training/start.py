@@ -23,9 +23,9 @@ from ensemble.config.network import Network
 from ensemble.errors import ConfigError
 from ensemble.models import ImageShape
 from ensemble.models.stored_weights import read_weights
+from ensemble.models.undrawn import undrawn
 from ensemble.training.remembered import once_per_network
 from ensemble.training.stack import build_seeded
-from ensemble.training.undrawn import undrawn
 
 _SHOWN = 6  # names in a message
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from ensemble.config.network import Network
 from ensemble.errors import ConfigError, first_line
 from ensemble.models import ImageShape, num_parameters
+from ensemble.models.undrawn import undrawn
 from ensemble.training.layers import StackedDraws
 from ensemble.training.remembered import once_per_network
 from ensemble.training.stack import Stack, build_seeded, leave_out_half, unstackable
-from ensemble.training.undrawn import undrawn
 
 _Build = Callable[[Network, ImageShape, int, Sequence[int]], Stack]
 _ROWS = 4  # two would be 1 and -1 behind a batch norm over maps of one pixel

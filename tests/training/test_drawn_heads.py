@@ -13,12 +13,11 @@ import torch
 from ensemble.config.network import Network
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training import drawn_heads, frozen_features
-from ensemble.training.drawn_heads import _built, _shapes, _steps
+from ensemble.training.drawn_heads import DrawnAlone, _built, _shapes, _steps
 from ensemble.training.frozen_features import HeadStack
 from ensemble.training.stack import build_seeded
 from ensemble.training.start import head_of, trained
 from ensemble.training.suitability import starts
-from ensemble.training.undrawn import DrawnAlone
 from tests.training.helpers import arrays as arrays
 from tests.training.helpers import experiment, specs
 from tests.training.test_cuda_graph import run_of
