@@ -202,7 +202,7 @@ def ending_process() -> Iterator[None]:
 
 
 def never_wait() -> None:
-    """A native call was given up: Python's own end of the process would wait for it."""
+    """End with `leave`: a native call was given up, or a native thread lives on, and Python's own end would hang or abort."""
     _State.stuck = True
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import yaml
 
+from ensemble import signals
 from ensemble.config import Experiment, load_config
 from ensemble.errors import ComputeError, ConfigError, first_line
 from ensemble.launch.training import guarded, train_and_print
@@ -53,14 +54,17 @@ def main() -> int:
 
     if rank > 0:
         serve()
+        leave_world()
         return 0
     alone = launcher_variables.world_size() == 1  # a launcher was asked for one process
     compute = experiment.compute
     executor = InlineExecutor() if alone else LaunchedExecutor(compute.parallel == "data", compute.hang_timeout_s)
     try:
-        return train_and_print(experiment, lambda _run: lambda _device, _tasks, _images: KeptOpen(executor))
+        code = train_and_print(experiment, lambda _run: lambda _device, _tasks, _images: KeptOpen(executor))
     finally:
         executor.close()
+    leave_world()
+    return code
 
 
 def join(experiment: Experiment) -> int:
@@ -109,6 +113,19 @@ def join(experiment: Experiment) -> int:
             "this is a single process; expected a world that a launcher started. Use: ensemble train CONFIG, or: torchrun --nproc-per-node 2 -m ensemble.launch.accelerate_run CONFIG"
         )
     return int(state.process_index)
+
+
+def leave_world() -> None:
+    """Take down the group of processes, and end this one without Python's own end.
+
+    DistributedDataParallel keeps Gloo's threads alive, and one that lets go of its last sum of gradients while Python
+    ends aborts the process (exit code -6) after all is done.
+    """
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    signals.never_wait()
 
 
 def choose_interface(world: int) -> None:

@@ -18,18 +18,21 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from ensemble.config import parse_experiment
+from ensemble.launch.accelerate_run import leave_world
+from ensemble.signals import ending_process
 from ensemble.training.stack import Stack
 
 warnings.simplefilter("error")
 rank, path = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method="file://" + path, rank=rank, world_size=2)
-values = {"name": "t", "num_members": 2, "method": {"name": "deep_ensemble"}, "model": {"name": "cnn", "widths": (8, 16)}}
-stack = Stack.build(parse_experiment(values).groups[0].model, (1, 12, 12), 10, [0, 1])
-model = DistributedDataParallel(stack)
-for step in range(2):
-    model(torch.randn(6, 1, 12, 12)).square().sum().backward()
-print("done", [tuple(p.grad.stride()) == tuple(p.stride()) for p in stack.parameters()])
-dist.destroy_process_group()
+with ending_process():
+    dist.init_process_group("gloo", init_method="file://" + path, rank=rank, world_size=2)
+    values = {"name": "t", "num_members": 2, "method": {"name": "deep_ensemble"}, "model": {"name": "cnn", "widths": (8, 16)}}
+    stack = Stack.build(parse_experiment(values).groups[0].model, (1, 12, 12), 10, [0, 1])
+    model = DistributedDataParallel(stack)
+    for step in range(2):
+        model(torch.randn(6, 1, 12, 12)).square().sum().backward()
+    print("done", [tuple(p.grad.stride()) == tuple(p.stride()) for p in stack.parameters()])
+    leave_world()  # Python's own end would abort in one of ten processes
 """
 
 
