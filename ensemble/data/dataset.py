@@ -24,8 +24,9 @@ from ensemble.data.arrays import Arrays, check_names, parts_of_arrays
 from ensemble.data.class_spelling import spelling_remarks
 from ensemble.data.map_style import given_arrays
 from ensemble.data.mapped import place_of, remembered
-from ensemble.data.own_parts import Parts, pixels_sha256
+from ensemble.data.own_parts import Parts
 from ensemble.data.pixel_rule import PixelRule
+from ensemble.data.pixels_digest import pixels_sha256
 from ensemble.data.regular_files import shown
 from ensemble.data.split import Split, split_rows
 from ensemble.errors import DataError

@@ -20,7 +20,7 @@ from ensemble.config.data import Storage
 from ensemble.data.account import Remark
 from ensemble.data.duplicates import require_some_left, shared_images
 from ensemble.data.listing import Listing
-from ensemble.data.own_parts import Part, Parts, pixels_sha256
+from ensemble.data.own_parts import Part, Parts
 from ensemble.data.picture_reading import (
     InMemory,
     PictureReader,
@@ -31,6 +31,7 @@ from ensemble.data.picture_reading import (
     threads,
 )
 from ensemble.data.pixel_rule import PixelRule
+from ensemble.data.pixels_digest import pixels_sha256
 from ensemble.data.prepared import PreparedFolder, prepared
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
@@ -48,7 +49,8 @@ Choose = Callable[[str, Sequence[ByteArray], IntArray, IntArray], ByteArray]
 class _Decoded:
     """The images of both parts, and what was found on the way. faults: row of the listing -> what is wrong with the file.
 
-    duplicates: by part the rows that are left out because they are training images too.
+    duplicates: by part the rows that are left out because they are training images too. as_written: True when every image is as its
+    room got it, none was filled in later and no row was left out.
     """
 
     images_NCHW: Mapping[str, ByteArray]
@@ -56,6 +58,7 @@ class _Decoded:
     rule: PixelRule
     remarks: Sequence[Remark]
     duplicates: Mapping[str, IntArray] = field(default_factory=dict)
+    as_written: bool = False
 
 
 def decoded_parts(listing: Listing) -> Parts:
@@ -153,7 +156,8 @@ def _decode(listing: Listing, reader: PictureReader, make_room: MakeRoom, choose
     for name, own in _without(rows, duplicates).items():
         if len(own) < len(rows[name]):
             images[name] = choose(name, sources, source_N[own], row_N[own])
-    return _Decoded(images, faults, rule, remarks, duplicates)
+    as_written = not wide and all(images[name] is read.images_NCHW for name, read in readings.items())
+    return _Decoded(images, faults, rule, remarks, duplicates, as_written)
 
 
 def _in_memory(listing: Listing, reader: PictureReader, wants: int) -> _Decoded:
@@ -235,8 +239,10 @@ def _prepare(folder: PreparedFolder, listing: Listing, reader: PictureReader) ->
         images = {name: part for name, part in decoded.images_NCHW.items() if isinstance(part, np.memmap)}
         for part in images.values():
             part.flush()  # wide ones were filled in after the last note
+        shapes = {name: part.shape for name, part in images.items()}
+        on_the_way = folder.digest.sha256(shapes) if decoded.as_written else None
         index = {
-            "sha256": pixels_sha256(*images.values()),
+            "sha256": on_the_way or pixels_sha256(*images.values()),
             "rule": decoded.rule.to_json(),
             "remarks": [[remark.text, remark.warning] for remark in decoded.remarks],
             "faults": {str(row): text for row, text in decoded.faults.items()},

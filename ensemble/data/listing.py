@@ -243,6 +243,9 @@ class Listing:
 
 def below(path: Path, root: Path) -> str:
     """A path as seen from a folder, or whole where it lies elsewhere."""
+    text, folder = os.fspath(path), f"{os.fspath(root)}/"
+    if text.startswith(folder):  # a tenth of pathlib's time, which is felt with 100,000 pictures
+        return text[len(folder) :]
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     return address_of(path) or path.as_posix()

@@ -23,8 +23,8 @@ from ensemble.config.schema import EvaluationConfig, SetConfig
 from ensemble.data.corruptions import RECIPES, Corruption, problem_with
 from ensemble.data.dataset import Dataset, load_dataset
 from ensemble.data.duplicates import same_images
-from ensemble.data.own_parts import pixels_sha256
 from ensemble.data.picture_tree import few
+from ensemble.data.pixels_digest import pixels_sha256
 from ensemble.data.published_corruptions import published_parts
 from ensemble.data.reshaping import reshaped
 from ensemble.data.split import Split

@@ -84,15 +84,6 @@ def held_back(
     return test_N
 
 
-def pixels_sha256(*parts_NCHW: ByteArray) -> str:
-    """SHA-256 of all pixels of these images, and of their shapes."""
-    digest = hashlib.sha256()
-    for images_NCHW in parts_NCHW:
-        digest.update(repr(images_NCHW.shape).encode())
-        digest.update(images_NCHW.reshape(-1).data)
-    return digest.hexdigest()
-
-
 def _groups_held_back(
     labels_N: IntArray, groups: Sequence[str], class_names: Sequence[str], fraction: float, named: bool
 ) -> npt.NDArray[np.bool_]:

@@ -33,7 +33,7 @@ from ensemble.types import ByteArray
 COLOURS = 3  # channels without data.channels
 WAITING = 16  # pictures that are fetched at a time
 GROUP = 16  # pictures that a thread decodes before it asks for more
-LEVEL_ROWS = 1024  # images whose levels are looked at a time
+LEVEL_ROWS = 64  # images whose levels are looked at a time
 FEW_LEVELS = 48  # of 256: less than so many say that most of the range is empty
 
 T = TypeVar("T")
@@ -267,9 +267,14 @@ def range_remark(what: str, found: Extremes, rule: PixelRule, dtype: npt.DTypeLi
 
 
 def levels_of(images_NCHW: ByteArray) -> tuple[int, int]:
-    """The darkest and the brightest level of all; of mapped images some at a time."""
-    blocks = [images_NCHW[start : start + LEVEL_ROWS] for start in range(0, len(images_NCHW), LEVEL_ROWS)]
-    return min(int(block.min()) for block in blocks), max(int(block.max()) for block in blocks)
+    """The darkest and the brightest level, of as many images as it takes to see that they are not few (FEW_LEVELS), or of all."""
+    low, high = 255, 0
+    for start in range(0, len(images_NCHW), LEVEL_ROWS):
+        block = images_NCHW[start : start + LEVEL_ROWS]
+        low, high = min(low, int(block.min())), max(high, int(block.max()))
+        if high - low >= FEW_LEVELS:
+            break
+    return low, high
 
 
 def level_remarks(low: int, high: int) -> list[Remark]:

@@ -30,6 +30,7 @@ import numpy as np
 from ensemble.cache import TEMPORARY, is_own, keep_json, own_folder, private
 from ensemble.config.data import DataConfig
 from ensemble.data.mapped import INDEX, Place, map_images
+from ensemble.data.pixels_digest import DigestOnTheWay
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
 from ensemble.outside.object_storage import is_address
@@ -45,8 +46,11 @@ Shape = tuple[int, int, int, int]
 class Part:
     """Images that are being decoded. images_NCHW: uint8, on the disk. facts: of the rows that are there, first row first."""
 
-    def __init__(self, folder: Path, name: str, shape: Shape, shard_rows: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, name: str, shape: Shape, digest: DigestOnTheWay, shard_rows: int | None = None
+    ) -> None:
         """shard_rows: at a time, at most; without it some MiB of them. Raises OSError where the disk has no room for it."""
+        self._name, self._digest = name, digest
         self.path, self._notes = folder / f"{name}{SUFFIX}", folder / f"{name}{NOTES}"
         size = int(np.prod(shape))
         self.facts: list[Any] = _noted(self._notes) if _size(self.path) == size else []
@@ -60,6 +64,7 @@ class Part:
         self._buffers: list[ByteArray] = []
         self._threads: ThreadPoolExecutor | None = None
         self._writing: Future[None] | None = None
+        self._digesting: Future[None] | None = None
         self._noting: Future[None] | None = None
         self._unnoted: list[Any] = []  # facts of rows that were written since the last note
         self._noted_at = time.monotonic()
@@ -73,10 +78,11 @@ class Part:
     def add(self, facts: Sequence[Any]) -> None:
         """The rows of the shard are complete; facts: a JSON value of each. The next shard may be filled while they are written."""
         filled, first = self.shard(len(facts)), len(self.facts)
-        self._threads = self._threads or ThreadPoolExecutor(2, "pictures")
-        if self._writing is not None:
-            self._writing.result()
+        self._threads = self._threads or ThreadPoolExecutor(3, "pictures")
+        self._wait_for_shard()
         self._writing = self._threads.submit(self._write, first, filled, list(facts))
+        shape, earlier = self.images_NCHW.shape, self.images_NCHW[:first]
+        self._digesting = self._threads.submit(self._digest.add, self._name, shape, earlier, filled)
         self.facts += facts
         self._shards += 1
         if time.monotonic() - self._noted_at >= NOTE_EVERY_S and (self._noting is None or self._noting.done()):
@@ -100,14 +106,19 @@ class Part:
         if self._threads is None:
             return
         try:
-            if self._writing is not None:
-                self._writing.result()
+            self._wait_for_shard()
             self._begin_note(self._threads)
             if self._noting is not None:
                 self._noting.result()
         finally:
             self._threads.shutdown()
             self._buffers.clear()
+
+    def _wait_for_shard(self) -> None:
+        """The buffer of the shard before is free again."""
+        for under_way in (self._writing, self._digesting):
+            if under_way is not None:
+                under_way.result()
 
     def _write(self, first: int, rows: ByteArray, facts: Sequence[Any]) -> None:
         with self.path.open("rb+", buffering=0) as file:
@@ -140,6 +151,7 @@ class PreparedFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.digest = DigestOnTheWay()  # of what is written to parts
 
     def finished(self) -> dict[str, Any] | None:
         """The index of a folder that is complete."""
@@ -157,7 +169,7 @@ class PreparedFolder:
 
     def part(self, name: str, shape: Shape, shard_rows: int | None = None) -> Part:
         """Room for the images of a part, with what an earlier start has decoded. shard_rows: see Part."""
-        return Part(self.path, name, shape, shard_rows)
+        return Part(self.path, name, shape, self.digest, shard_rows)
 
     def chosen(self, name: str, images: Sequence[ByteArray], source_N: IntArray, row_N: IntArray) -> Path:
         """Write a part anew from rows of others: row row_N[n] of images[source_N[n]] becomes row n."""

@@ -21,9 +21,10 @@ from ensemble.data.account import Remark
 from ensemble.data.arrays import BLOCK_VALUES, Arrays, Outline, is_images, parts_of_arrays, scaled
 from ensemble.data.decoding import not_kept
 from ensemble.data.duplicates import compared
-from ensemble.data.own_parts import Parts, pixels_sha256
+from ensemble.data.own_parts import Parts
 from ensemble.data.picture_reading import levels_of
 from ensemble.data.pixel_rule import Extremes, PixelRule
+from ensemble.data.pixels_digest import pixels_sha256
 from ensemble.data.prepared import Part, PreparedFolder, prepared
 from ensemble.data.regular_files import shown
 from ensemble.data.stored_arrays import StoredArrays

@@ -102,6 +102,12 @@ def wide_and_transparent(root: Path) -> dict[str, object]:
     return {"ground": "black"}
 
 
+def some_twice(root: Path) -> dict[str, object]:
+    given_parts(root)
+    (root / "test/c/twice.png").write_bytes((root / "train/a/02.png").read_bytes())
+    return {"duplicates": "leave_out"}
+
+
 def few_levels(root: Path) -> dict[str, object]:
     for name in "ab":
         (root / name).mkdir(parents=True)
@@ -110,7 +116,7 @@ def few_levels(root: Path) -> dict[str, object]:
     return {}
 
 
-KINDS = (given_parts, divided, damaged_and_divided, damaged_parts, wide_and_transparent, few_levels)
+KINDS = (given_parts, divided, damaged_and_divided, damaged_parts, wide_and_transparent, some_twice, few_levels)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -303,10 +309,12 @@ def slowly(root: Path, log: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["killed", "killed in a note"])
-def test_a_killed_preparation_goes_on_where_it_was(cut, tmp_path, cache):
+@pytest.mark.parametrize("damaged", [False, True], ids=["all whole", "one damaged"])
+def test_a_killed_preparation_goes_on_where_it_was(damaged, cut, tmp_path, cache):
     photos, log = tmp_path / "photos", tmp_path / "log"
     write(photos, count=20)
-    (photos / "b" / "07.png").write_bytes(b"no picture")
+    if damaged:
+        (photos / "b" / "07.png").write_bytes(b"no picture")
     process = slowly(photos, log)
     while len(list(cache.glob("pictures/*/train.notes"))) == 0 or len(log.read_text().splitlines()) < 25:
         assert process.poll() is None, "it ended before it was killed"
