@@ -46,7 +46,9 @@ class TaskStarted:
 class EpochFinished:
     """One member ended one epoch. Epochs count from 1; losses in nats; `seconds` is the member's share of its stack.
 
-    images: training images that it saw; None in logs of earlier versions.
+    images: training images that it saw. cpu_cores, memory_bytes: cores that the process which trains it has kept busy since
+    its last epoch, and the memory it has now; gpu_memory_bytes, gpu_percent: of its GPU. None where that is not known, as in
+    logs of earlier versions.
     """
 
     member: int
@@ -61,6 +63,10 @@ class EpochFinished:
     test_loss: float | None = None
     test_error: float | None = None
     images: int | None = None
+    cpu_cores: float | None = None
+    memory_bytes: int | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_percent: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

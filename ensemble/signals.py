@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, NoReturn
 
 from ensemble.errors import EXIT_DEGRADED, EXIT_INTERRUPTED
@@ -33,7 +34,8 @@ GRACE_S = 12.0  # for the tasks under way to hand in their checkpoints; launcher
 # Signals within this long are one stop told several times: `timeout` and a terminal signal a process and its group,
 # and torchrun passes on what its processes have got already.
 _ONE_STOP_S = 1.0
-_AFTER_FINALIZER_S = 0.02
+_COMES_AGAIN_S = 0.02
+_OWN_FILES = os.path.join(os.path.dirname(__file__), "")  # noqa: PTH118, PTH120  # pathlib is not quick to import
 
 
 class _State:
@@ -41,7 +43,8 @@ class _State:
     stops = 0  # how often a stop was asked for, at least _ONE_STOP_S apart
     last = 0.0
     deferring = 0
-    lost = False  # the KeyboardInterrupt was raised where Python raises nothing
+    waits = False  # the KeyboardInterrupt could not be raised where the signal came, and will be in a moment
+    sent = False  # the signal that comes now is our own, for that
     stuck = False  # a native call was given up
     hook_before: Callable[[Any], object] = sys.__unraisablehook__
 
@@ -63,24 +66,30 @@ def _unraisable(what: Any) -> None:
     if not (issubclass(what.exc_type, KeyboardInterrupt) and requested()):
         _State.hook_before(what)
         return
-    _State.lost = True
+    _come_again()
+
+
+def _come_again() -> None:
+    """Have the signal that is being handled come once more, in a moment."""
+    _State.waits = True
     # No threading.Thread, which takes locks that this very thread may hold.
     _thread.start_new_thread(_signal_again, (threading.main_thread().ident,))
 
 
 def _signal_again(main: int | None) -> None:
     assert main is not None, "the main thread runs"
-    time.sleep(_AFTER_FINALIZER_S)
+    time.sleep(_COMES_AGAIN_S)
+    _State.sent = True
     with suppress(ProcessLookupError):
         signal.pthread_kill(main, signal.SIGTERM)
 
 
-def _handle(_signal: int, _frame: Any) -> None:
+def _handle(_signal: int, frame: FrameType | None) -> None:
     signal.alarm(0)  # of Ray's native handler: see executors/native_calls.py
-    if _State.lost:  # the same stop once more
-        _State.lost = False
-        if not _State.deferring:
-            raise KeyboardInterrupt
+    if _State.sent:  # the same stop once more
+        waits, _State.sent, _State.waits = _State.waits, False, False
+        if waits and not _State.deferring:
+            _raise(frame)
         return
     now = time.monotonic()
     again = _State.asked is not None and now - _State.last < _ONE_STOP_S
@@ -90,9 +99,30 @@ def _handle(_signal: int, _frame: Any) -> None:
     ask()
     _State.stops += 1
     if not _State.deferring:
-        raise KeyboardInterrupt
+        _raise(frame)
     if _State.stops > 2:
         leave(EXIT_INTERRUPTED)
+
+
+def _raise(frame: FrameType | None) -> None:
+    """Raise the KeyboardInterrupt; where code of others is being imported, as soon as that is done, unless a second signal came.
+
+    Native code that runs Python while it is loaded, as PyTorch's does, aborts the process where that raises.
+    """
+    if _State.stops < 2 and _is_importing(frame):
+        _come_again()
+        return
+    _State.waits = False
+    raise KeyboardInterrupt
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    """True where an import, which code of this program may have begun, is nearer to this frame than any code of this program."""
+    while frame is not None and not frame.f_code.co_filename.startswith(_OWN_FILES):
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def start_deaf(thread: threading.Thread) -> None:
@@ -121,7 +151,7 @@ def ask() -> None:
 
 def clear() -> None:
     """Forget that a stop was asked for."""
-    _State.asked, _State.stops = None, 0
+    _State.asked, _State.stops, _State.waits = None, 0, False
 
 
 def requested() -> bool:

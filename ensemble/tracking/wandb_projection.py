@@ -349,7 +349,13 @@ def _row(id: str, time: float, event: EpochFinished) -> Row:
         "train/lr": event.lr,
         "train/epoch_seconds": event.seconds,
     }
-    return Row(id, event.epoch, time, values)
+    worker = {
+        "worker/cpu_cores": event.cpu_cores,
+        "worker/memory_bytes": event.memory_bytes,
+        "worker/gpu_memory_bytes": event.gpu_memory_bytes,
+        "worker/gpu_percent": event.gpu_percent,
+    }
+    return Row(id, event.epoch, time, values | {name: value for name, value in worker.items() if value is not None})
 
 
 def _end_figures(event: MemberFinished | MemberFailed, member: _Member) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from ensemble.training.layers import StackedStochasticDepth
 from ensemble.training.placement import Placement
 from ensemble.training.stack_run import PULSE_S, StackRun
 from ensemble.training.trial import maps, obstacles
+from ensemble.training.usage import Usage, Used
 from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, Stopped, Task
 
 Item = Event | Pulse | Checkpoint | Stopped | MemberResult | Failure
@@ -133,7 +134,9 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
         )
     elif task.checkpoint is not None:
         restore(run.state, task.checkpoint, task.id, placement.ranks)
+    usage = Usage(placement.device)
     for epoch in range(run.state.epoch, job.group.epochs):
+        used: Used | None = None
         for found in run.train_epoch(epoch):
             if isinstance(found, Checkpoint | Pulse | Notice):
                 yield found
@@ -142,10 +145,12 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
                 yield found
                 return
             member, record = found
+            used = used or usage.since_last()  # of the stack's epoch, which all of its members share
             yield EpochFinished(
                 members[member].index, record.epoch, recipe.epochs, record.train_loss,
                 record.validation_loss, record.validation_error, record.lr, record.seconds,
                 record.train_error, record.test_loss, record.test_error, run.batches.rows_per_epoch,
+                used.cpu_cores, used.memory_bytes, used.gpu_memory_bytes, used.gpu_percent,
             )  # fmt: skip
         if not any(run.trains):
             break

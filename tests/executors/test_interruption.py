@@ -262,3 +262,61 @@ def test_what_else_finalizers_raise_is_still_shown() -> None:
     program = "from ensemble import signals\nsignals.install()\nclass F:\n    def __del__(self): 1 // 0\nF()\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=25, check=False)
     assert "ZeroDivisionError" in done.stderr
+
+
+# PyTorch runs Python from native code while it is loaded, and aborts where that raises.
+IMPORTING = """
+import os, sys, time
+from pathlib import Path
+from ensemble import signals
+sys.path.insert(0, os.getcwd())
+Path("slow.py").write_text("import time\\nprint('loading', flush=True)\\n"
+    "end = time.monotonic() + 3\\nwhile time.monotonic() < end: time.sleep(0.01)\\nprint('loaded', flush=True)\\n")
+with signals.ending_process():
+    signals.install()
+    import slow
+    print("imported", flush=True)
+    try:
+        time.sleep(20)
+        print("slept", flush=True)
+    except KeyboardInterrupt:
+        print("raised", flush=True)
+        raise
+"""
+# Here the program's own code is what runs, in whatever it was imported.
+IMPORTED = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, os.getcwd())
+Path("script.py").write_text("import time\\nfrom ensemble import signals\\n"
+    "from ensemble.executors.native_calls import run_interruptibly\\nwith signals.ending_process():\\n"
+    "    signals.install()\\n    print('loading', flush=True)\\n    run_interruptibly(lambda: time.sleep(20))\\n")
+import script
+"""
+
+
+def _stopped_while_loading(program: str, folder: Path, times: int) -> tuple[int, str, float]:
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=folder, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    began = time.monotonic()
+    for again in range(times):
+        if again:
+            time.sleep(signals._ONE_STOP_S + 0.1)
+        process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[0]
+    return process.returncode, said, time.monotonic() - began
+
+
+def test_an_import_is_finished_before_a_signal_is_answered(tmp_path: Path) -> None:
+    assert _stopped_while_loading(IMPORTING, tmp_path, 1)[:2] == (75, "loaded\nimported\nraised\n")
+
+
+def test_a_second_signal_does_not_wait_for_an_import(tmp_path: Path) -> None:
+    assert _stopped_while_loading(IMPORTING, tmp_path, 2)[:2] == (75, "")
+
+
+def test_own_code_that_an_import_runs_is_interrupted(tmp_path: Path) -> None:
+    code, said, seconds = _stopped_while_loading(IMPORTED, tmp_path, 1)
+    assert (code, said) == (75, "")
+    assert seconds < 10

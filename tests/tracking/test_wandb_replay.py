@@ -35,7 +35,7 @@ def figures(run: RunFile) -> tuple[list[dict[str, object]], dict[str, object]]:
         return {
             name: value
             for name, value in plain(row).items()
-            if not name.endswith(TIMES) and isinstance(value, int | float)
+            if not name.endswith(TIMES) and not name.startswith("worker/") and isinstance(value, int | float)
         }
 
     return [kept(row) for row in run.history], kept(run.summary)

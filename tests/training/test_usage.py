@@ -1,0 +1,58 @@
+"""What a training process takes of its machine, as events and dashboards tell it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import torch
+
+from ensemble.training.usage import Usage, resident_bytes
+
+
+def busy(seconds: float) -> None:
+    """Compute for so much CPU time, however long that takes on a busy machine."""
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+def test_cores_are_those_that_were_busy_since_the_last_time():
+    usage = Usage(torch.device("cpu"))
+    started = time.monotonic()
+    busy(0.3)
+    first = usage.since_last()
+    wall = time.monotonic() - started
+    assert first.cpu_cores is not None
+    assert 0.8 * 0.3 / wall <= first.cpu_cores <= 1.3
+    time.sleep(0.5)
+    second = usage.since_last()
+    assert second.cpu_cores is not None
+    assert second.cpu_cores < first.cpu_cores
+    assert (first.gpu_memory_bytes, first.gpu_percent) == (None, None)
+
+
+def test_memory_is_what_is_resident():
+    before = resident_bytes()
+    assert before is not None
+    held = np.ones(200 << 20, np.uint8)
+    after = resident_bytes()
+    assert after is not None
+    assert 150 << 20 < after - before < 300 << 20
+    assert held.nbytes < after < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_card_that_does_not_say_is_asked_once(monkeypatch):
+    asked: list[object] = []
+
+    def utilization(device: object) -> int:
+        asked.append(device)
+        raise ModuleNotFoundError("nvidia-ml-py does not seem to be installed")
+
+    monkeypatch.setattr(torch.cuda, "utilization", utilization)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5)
+    usage = Usage(torch.device("cuda", 0))
+    found = [usage.since_last() for _ in range(3)]
+    assert [(used.gpu_memory_bytes, used.gpu_percent) for used in found] == [(5, None)] * 3
+    assert asked == [torch.device("cuda", 0)]
