@@ -6,6 +6,7 @@ import os
 import time
 
 import numpy as np
+import pytest
 import torch
 
 from ensemble.training.usage import Usage, resident_bytes
@@ -18,7 +19,7 @@ def busy(seconds: float) -> None:
         pass
 
 
-def test_cores_are_those_that_were_busy_since_the_last_time():
+def test_cores_are_those_that_were_busy_since_the_last_time() -> None:
     usage = Usage(torch.device("cpu"))
     started = time.monotonic()
     busy(0.3)
@@ -33,7 +34,7 @@ def test_cores_are_those_that_were_busy_since_the_last_time():
     assert (first.gpu_memory_bytes, first.gpu_percent) == (None, None)
 
 
-def test_memory_is_what_is_resident():
+def test_memory_is_what_is_resident() -> None:
     before = resident_bytes()
     assert before is not None
     held = np.ones(200 << 20, np.uint8)
@@ -43,7 +44,7 @@ def test_memory_is_what_is_resident():
     assert held.nbytes < after < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_card_that_does_not_say_is_asked_once(monkeypatch):
+def test_a_card_that_does_not_say_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
 
     def utilization(device: object) -> int:
