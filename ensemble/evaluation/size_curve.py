@@ -18,6 +18,7 @@ from ensemble.types import DoubleArray, IntArray
 # Subsets voted in all; more orders than this buys a smoother band nobody can see.
 SUBSET_BUDGET = 400
 ALL_SIZES_UP_TO = 16
+BLOCK = 64  # members that are left out at a time
 
 
 class CurvePoint(NamedTuple):
@@ -75,13 +76,18 @@ def contested_rows(aggregator: Aggregator, votes: SplitVotes, weights_M: AnyFloa
 def subset_wrong(contested: Contested, chosen_SM: DoubleArray) -> IntArray:
     """Rows that the vote of each of S subsets gets wrong; subsets are given as 0/1 rows over the members."""
     members, classes, rows = contested.scores_MKC.shape
-    sums = chosen_SM / chosen_SM.sum(axis=1, keepdims=True) @ contested.scores_MKC.reshape(members, -1)
-    sums_SKC = sums.reshape(len(chosen_SM), classes, rows)
+    means = chosen_SM / chosen_SM.sum(axis=1, keepdims=True) @ contested.scores_MKC.reshape(members, -1)
+    return _wrong(contested, means.reshape(len(chosen_SM), classes, rows))
+
+
+def _wrong(contested: Contested, means_SKC: DoubleArray) -> IntArray:
+    """Rows that votes with these mean scores get wrong."""
+    classes = means_SKC.shape[1]
     # The rule of `aggregation.decide_scores`: of the classes tied for the first place, the lowest.
-    enough_SC = sums_SKC.max(axis=1) - TIE_TOLERANCE
+    enough_SC = means_SKC.max(axis=1) - TIE_TOLERANCE
     chosen_SC = np.full(enough_SC.shape, classes - 1)
     for k in range(classes - 2, -1, -1):
-        np.copyto(chosen_SC, k, where=sums_SKC[:, k] >= enough_SC)
+        np.copyto(chosen_SC, k, where=means_SKC[:, k] >= enough_SC)
     wrong_S: IntArray = (chosen_SC != contested.labels_C).sum(axis=1) + contested.unanimous_wrong
     return wrong_S
 
@@ -112,10 +118,14 @@ def size_curve(contested: Contested, seed: int) -> tuple[CurvePoint, ...]:
 
 def leave_one_out_gains(contested: Contested) -> DoubleArray:
     """By how much the error would grow without each member, shape (M,); negative: better without. NaN for M = 1."""
-    members = len(contested.scores_MKC)
+    scores_MKC = contested.scores_MKC
+    members = len(scores_MKC)
     if members == 1:
         return np.full(1, np.nan)
-    without = 1.0 - np.eye(members)
-    wrong = subset_wrong(contested, np.vstack([np.ones((1, members)), without]))
-    gains: DoubleArray = (wrong[1:] - wrong[0]) / contested.num_rows
+    total_KC = scores_MKC.sum(axis=0)
+    whole = _wrong(contested, total_KC[None] / members)
+    # All but one as the sum of all less that one: the work and the memory of a product of subsets grow with the square.
+    blocks = [scores_MKC[first : first + BLOCK] for first in range(0, members, BLOCK)]
+    wrong_M = np.concatenate([_wrong(contested, (total_KC - block_BKC) / (members - 1)) for block_BKC in blocks])
+    gains: DoubleArray = (wrong_M - whole) / contested.num_rows
     return gains

@@ -58,6 +58,8 @@ class SplitVotes:
 
     def members(self, positions: Sequence[int]) -> SplitVotes:
         """The same rows, with only the members at these positions."""
+        if list(positions) == list(range(self.num_members)):
+            return self
         return SplitVotes(self.split, self.probs_MNK[list(positions)], self.labels_N)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from itertools import combinations
 
 import numpy as np
@@ -75,6 +76,26 @@ def test_leave_one_out_against_brute_force(make_ensemble, name):
     for m in range(5):
         others = [other for other in range(5) if other != m]
         assert gains[m] == pytest.approx(brute_force(name, votes, others) - everybody)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_leave_one_out_of_many_is_that_of_the_product_of_subsets(make_ensemble, name):
+    """Across the blocks in which members are left out."""
+    votes = make_ensemble(members=150, rows=200, skill=1.0).test
+    contested = contested_rows(name, votes, weights_for(name, 150))
+    wrong = subset_wrong(contested, np.vstack([np.ones(150), 1.0 - np.eye(150)]))
+    assert len(np.unique(wrong)) > 2
+    np.testing.assert_array_equal(leave_one_out_gains(contested), (wrong[1:] - wrong[0]) / 200)
+
+
+def test_leave_one_out_takes_memory_for_a_block_alone(make_ensemble):
+    """Not of members by members: of 10,000 such a matrix has 800 MB."""
+    contested = contested_rows("soft", make_ensemble(members=1500, rows=40, skill=1.0).test)
+    tracemalloc.start()
+    leave_one_out_gains(contested)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 64 * contested.scores_MKC[0].nbytes + 1_000_000
 
 
 def test_one_member_alone(make_ensemble):
