@@ -187,8 +187,13 @@ def _mapped(listing: Listing, reader: PictureReader, wants: int) -> _Decoded:
     try:
         with prepared(_key(listing, reader), listing.origin) as folder:
             index = folder.finished()
-            if index is None or _passed(listing, index):
-                index = _prepare(folder, listing, reader)
+            try:
+                if index is None or _passed(listing, index):
+                    index = _prepare(folder, listing, reader)
+            except OSError:
+                if listing.config.storage != "mapped" or not folder.has_notes():
+                    folder.discard()  # it would keep a full disk full
+                raise
             folder.touch()
             return _opened(folder, index, listing)
     except (OSError, RuntimeError) as error:
@@ -223,6 +228,12 @@ def _key(listing: Listing, reader: PictureReader) -> str:
         known.append("duplicates are left out")
     digest = hashlib.sha256(json.dumps(known).encode())
     digest.update(np.ascontiguousarray(listing.labels_N).data)
+    if (
+        listing.divided
+    ):  # by the names of the pictures, which the paths below do not tell, and by more where some are damaged
+        digest.update("\0".join(listing.division_names).encode("utf-8", "surrogateescape"))
+    for name, rows in listing.rows_without({}).items():
+        digest.update(name.encode() + np.ascontiguousarray(rows).data)
     digest.update(listing.pictures.digest().encode())
     return digest.hexdigest()[:32]
 

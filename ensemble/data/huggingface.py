@@ -23,7 +23,7 @@ from ensemble.config.data import OwnPictures, register_data
 from ensemble.data.class_folders import part_of
 from ensemble.data.dataset import Dataset, dataset_of_parts
 from ensemble.data.decoding import decoded_parts
-from ensemble.data.listing import Listing, Section
+from ensemble.data.listing import Listing, Section, state_of
 from ensemble.data.own_parts import PartName
 from ensemble.data.picture_tree import few
 from ensemble.data.pictures import Decoded, decode
@@ -224,18 +224,30 @@ class SplitPictures:
         if stored.get("bytes"):
             return decode(stored["bytes"], where)
         if stored.get("path"):
-            return decode(Path(stored["path"]), where)
+            return decode(Path(stored["path"]), f"{where}, {shown(stored['path'])}")
         raise DataError(f"{where}: there is no picture (column {self.column}); expected one in every row")
 
     def digest(self) -> str:
-        """See Pictures: names, sizes and times of the data set's own files."""
+        """See Pictures: names, sizes and times of the data set's own files, and of those that its rows name instead of holding them."""
         digest = hashlib.sha256(self.column.encode())
         for name, split in self.splits:
             digest.update(f"{name}\0{len(split)}\0".encode())
             for file in split.cache_files:
                 facts = Path(file["filename"]).stat()
                 digest.update(f"{file['filename']}\0{facts.st_size} {facts.st_mtime_ns}\n".encode())
+            for path in _paths(split, self.column):
+                digest.update(state_of(Path(path)))
         return digest.hexdigest()
+
+
+def _paths(split: Any, column: str) -> Iterator[str]:
+    """The files that stand for pictures in a split's table, in rows that the split leaves out too."""
+    import pyarrow.compute as pc
+
+    for stored in split.data.column(column).chunks:  # {bytes, path}, of which the bytes are not read here
+        empty = pc.equal(pc.fill_null(pc.binary_length(stored.field("bytes")), 0), 0)
+        named = pc.and_(empty, pc.is_valid(stored.field("path")))
+        yield from pc.filter(stored.field("path"), named).to_pylist()
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -70,17 +71,18 @@ class PictureFiles:
         """See Pictures."""
         digest = hashlib.sha256()
         for file in self.files:
-            try:
-                facts = file.stat()
-                known = b"%d %d %d" % (
-                    facts.st_size,
-                    facts.st_mtime_ns,
-                    facts.st_ino,
-                )  # the last for files that changed places
-            except (OSError, ValueError):
-                known = b"not there"
-            digest.update(b"%s\0%s\n" % (os.fsencode(os.path.abspath(file)), known))  # noqa: PTH100  # links stay
+            digest.update(state_of(file))
         return digest.hexdigest()
+
+
+def state_of(file: Path) -> bytes:
+    """A line that changes when the file does: its whole path, size, time and, for files that changed places, number."""
+    try:
+        facts = file.stat()
+        known = b"%d %d %d" % (facts.st_size, facts.st_mtime_ns, facts.st_ino)
+    except (OSError, ValueError):
+        known = b"not there"
+    return b"%s\0%s\n" % (os.fsencode(os.path.abspath(file)), known)  # noqa: PTH100  # links stay
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +161,11 @@ class Listing:
         found = [np.arange(rows.start, rows.stop) for section, rows in self.of_section() if section.part in parts]
         return np.concatenate([np.empty(0, np.int64), *found])
 
+    @cached_property
+    def division_names(self) -> list[str]:
+        """Of every row, the name by which it is chosen for the test part."""
+        return [below(self.pictures.path(row), section.base) for section, rows in self.of_section() for row in rows]
+
     def rows_without(self, faults: Mapping[int, str]) -> dict[str, IntArray]:
         """The rows of the training array and of the test part when those of `faults` are left out.
 
@@ -171,10 +178,7 @@ class Listing:
             for rows in (self.rows_of("train", None), self.rows_of("validation"), self.rows_of("test"))
         )
         if self.divided:
-            bases = [(rows, section.base) for section, rows in self.of_section()]
-            names = [
-                below(self.pictures.path(row), base) for rows, base in bases for row in own[np.isin(own, rows)].tolist()
-            ]
+            names = [self.division_names[row] for row in own.tolist()]
             groups = None if self.groups is None else [self.groups[row] for row in own.tolist()]
             test_N = held_back(self.labels_N[own], names, self.class_names, self.config, groups)
             own, test = own[~test_N], own[test_N]
@@ -242,10 +246,13 @@ class Listing:
 
 
 def below(path: Path, root: Path) -> str:
-    """A path as seen from a folder, or whole where it lies elsewhere."""
+    """A path as seen from a folder, or whole where it lies elsewhere; the same however the two are written."""
     text, folder = os.fspath(path), f"{os.fspath(root)}/"
     if text.startswith(folder):  # a tenth of pathlib's time, which is felt with 100,000 pictures
         return text[len(folder) :]
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
-    return address_of(path) or path.as_posix()
+    if address := address_of(path):
+        return address
+    whole, base = Path(os.path.abspath(path)), Path(os.path.abspath(root))  # noqa: PTH100  # links stay
+    return (whole.relative_to(base) if whole.is_relative_to(base) else whole).as_posix()

@@ -8,6 +8,7 @@ A data set is asked for each row once. Random transforms belong into `training.a
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,28 @@ EXPECTED = "a data set with a length, whose rows are (image, class number)"
 
 
 def is_map_style(data: object) -> bool:
-    """True for what PyTorch calls a map-style data set, and for nothing that is an array or a sequence of Python's."""
+    """True for what PyTorch calls a map-style data set, for a list of (image, class number), and for nothing that is an array or
+    another sequence of Python's.
+    """
+    if isinstance(data, list | tuple):
+        return _is_list_of_rows(data)
     if isinstance(data, str | bytes | Sequence | Mapping | np.ndarray) or not hasattr(data, "__getitem__"):
         return False
     return hasattr(data, "__len__") and not hasattr(data, "dtype")
+
+
+def _is_list_of_rows(data: Sequence[Any]) -> bool:
+    """By the first of them: a pair whose second is one whole number, and whose first is none."""
+    first = data[0] if len(data) else None
+    return isinstance(first, list | tuple) and len(first) == 2 and _is_number(first[1]) and not _is_number(first[0])
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        operator.index(value)  # also an integer of numpy, and an array or tensor of one
+    except TypeError:
+        return False
+    return True
 
 
 def given_arrays(data: Any, where: str) -> dict[str, npt.NDArray[Any]] | None:

@@ -20,10 +20,12 @@ import numpy as np
 from ensemble.config.data import DataConfig
 from ensemble.config.evaluation import CALIBRATION, TEST, UNKNOWN
 from ensemble.config.schema import EvaluationConfig, SetConfig
+from ensemble.data.account import Remark
 from ensemble.data.corruptions import RECIPES, Corruption, problem_with
 from ensemble.data.dataset import Dataset, load_dataset
 from ensemble.data.duplicates import same_images
 from ensemble.data.picture_tree import few
+from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.pixels_digest import pixels_sha256
 from ensemble.data.published_corruptions import published_parts
 from ensemble.data.reshaping import reshaped
@@ -43,7 +45,8 @@ class NamedSet:
 
     labels_N: class numbers of the run; UNKNOWN for images of none of its classes. parts: how the images are changed; None: not
     at all. source: where they are from, in words. changed: the images of each part as they were published, where they are not to be
-    changed here. elsewhere: they are not the run's own images. chooses_score: as in SetConfig.
+    changed here. elsewhere: they are not the run's own images. chooses_score: as in SetConfig. remarks: on how images from elsewhere
+    were read, as a run says them of its own.
     """
 
     name: str
@@ -56,6 +59,7 @@ class NamedSet:
     changed: tuple[ByteArray, ...] = ()
     elsewhere: bool = False
     chooses_score: bool = False
+    remarks: tuple[Remark, ...] = ()
 
     def images_of(self, part: int) -> tuple[ByteArray, Corruption | None]:
         """The images of a part, and how they are still to be changed."""
@@ -91,6 +95,13 @@ def with_test_images(sets: list[NamedSet], dataset: Dataset) -> list[NamedSet]:
     return [*sets, NamedSet(TEST, "known", "the test images", images, labels_N, (None,), digest)]
 
 
+def remarks_on(sets: Sequence[NamedSet], dataset: Dataset) -> Iterator[Remark]:
+    """What is to be said of sets before they are voted on: how they were read, and whether members were trained on their images."""
+    for one in sets:
+        yield from (Remark(f"set {one.name}: {remark.text}", remark.warning) for remark in one.remarks)
+    yield from (Remark(line, True) for line in seen_in_training(sets, dataset))
+
+
 def seen_in_training(sets: Sequence[NamedSet], dataset: Dataset) -> Iterator[str]:
     """A sentence for each set from elsewhere that holds training images. Not looked for beside very many training images."""
     for one in sets if dataset.train_images_NCHW.nbytes <= COMPARED_BYTES else ():
@@ -107,10 +118,11 @@ def load_named_set(config: SetConfig, dataset: Dataset) -> NamedSet:
     if config.files is not None:
         return _published(config, given_path(config.files, "files"), dataset)
     parts = parts_of(config, dataset.image_shape)
+    remarks: tuple[Remark, ...] = ()
     if config.data is None:
         images, labels_N, source = dataset.test_images_NCHW, dataset.test_labels_N, "the test images"
     else:
-        images, labels_N, source = _from_elsewhere(config, config.data, dataset)
+        images, labels_N, source, remarks = _from_elsewhere(config, config.data, dataset)
     if config.max_images is not None and config.max_images < len(images):
         rows_n = _evenly(labels_N, config.max_images)
         images, labels_N = images[rows_n], labels_N[rows_n]
@@ -121,7 +133,8 @@ def load_named_set(config: SetConfig, dataset: Dataset) -> NamedSet:
         raise DataError(f"set {config.name}: {len(strange):,} images have no class of the run")
     digest, elsewhere = pixels_sha256(images, images[:0]), config.data is not None
     return NamedSet(
-        config.name, config.kind, source, images, labels_N, parts, digest, elsewhere=elsewhere, chooses_score=config.chooses_score
+        config.name, config.kind, source, images, labels_N, parts, digest, elsewhere=elsewhere, chooses_score=config.chooses_score,
+        remarks=remarks,
     )  # fmt: skip
 
 
@@ -174,21 +187,47 @@ def _listed(corruptions: Sequence[dict[str, tuple[float, ...]]]) -> Iterator[tup
             yield from ((name, level) for level in levels or (None,))
 
 
-def _from_elsewhere(config: SetConfig, data: DataConfig, dataset: Dataset) -> tuple[ByteArray, IntArray, str]:
-    """Images, labels and where they are from."""
-    other = load_dataset(data)
+def _from_elsewhere(
+    config: SetConfig, data: DataConfig, dataset: Dataset
+) -> tuple[ByteArray, IntArray, str, tuple[Remark, ...]]:
+    """Images, labels, where they are from, and what is odd about how they were read."""
+    other = load_dataset(_as_the_run_reads(data, dataset.pixels))
+    remarks = [remark for remark in other.account.remarks() if remark.warning]
+    mine, theirs = dataset.pixels.range_of(np.dtype(np.uint16)), other.pixels.range_of(np.dtype(np.uint16))
+    if other.pixels.wide_range is not None and mine != theirs:
+        remarks.append(
+            Remark(
+                f"its values of more than 8 bits were read with {theirs[1]:g} as white, those of the run with {mine[1]:g}; for the run's "
+                f"way, in which `ensemble predict` reads them too, set value_range: [{mine[0]:g}, {mine[1]:g}] in the set's data",
+                True,
+            )
+        )
     whole = config.part == "all" or (config.part is None and data.own)
     images, labels_N = other.test_images_NCHW, other.test_labels_N
     if whole:
         images = np.concatenate([other.train_images_NCHW, other.test_images_NCHW])
         labels_N = np.concatenate([other.train_labels_N, other.test_labels_N])
     source = f"{'all images' if whole else 'the test images'} of {other.name}"
+    if lost := sum(len(left) for part in other.account.parts for left in part.left_out.values()):
+        source += f", {lost:,} files left out"
     if other.image_shape != dataset.image_shape:
         images = reshaped(images, dataset.image_shape, dataset.pixels)
         source += f", {_sides(other.image_shape)} brought to {_sides(dataset.image_shape)}"
     if config.kind == "shifted":
         labels_N = _as_classes_of(dataset, other, labels_N, config.name)
-    return images, labels_N, source
+    return images, labels_N, source, tuple(remarks)
+
+
+def _as_the_run_reads(data: DataConfig, rule: PixelRule) -> DataConfig:
+    """The section with the run's way of reading pixels where it says nothing itself; `predict` reads pictures so too."""
+    own = {name: getattr(rule, name) for name in ("value_range", "ground", "resize")}
+    usual = PixelRule()
+    unset = {
+        name: value
+        for name, value in own.items()
+        if name in type(data).model_fields and getattr(data, name) is None and value != getattr(usual, name)
+    }
+    return data.model_copy(update=unset)
 
 
 def _as_classes_of(dataset: Dataset, other: Dataset, labels_N: IntArray, name: str) -> IntArray:

@@ -283,7 +283,7 @@ def level_remarks(low: int, high: int) -> list[Remark]:
         return []
     return [
         Remark(
-            f"the training images use only the levels {low} to {high} of 0 to 255; if that loses detail, set "
+            f"the images use only the levels {low} to {high} of 0 to 255; if that loses detail, set "
             "data.value_range=[LOW,HIGH], the values that are black and white",
             warning=True,
         )

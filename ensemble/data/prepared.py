@@ -167,6 +167,10 @@ class PreparedFolder:
             whole = False
         return index if whole else None
 
+    def has_notes(self) -> bool:
+        """Whether something was decoded that a later start can go on from."""
+        return any(_size(path) > 0 for path in self.path.glob(f"*{NOTES}"))
+
     def part(self, name: str, shape: Shape, shard_rows: int | None = None) -> Part:
         """Room for the images of a part, with what an earlier start has decoded. shard_rows: see Part."""
         return Part(self.path, name, shape, self.digest, shard_rows)

@@ -29,7 +29,7 @@ from ensemble.data.bucket import address_of, given_place, tree_at, trees_of
 from ensemble.data.class_folders import part_of
 from ensemble.data.dataset import Dataset, dataset_from
 from ensemble.data.decoding import decoded_parts
-from ensemble.data.listing import Listing, PictureFiles, PicturesFarAway, Section
+from ensemble.data.listing import Listing, PictureFiles, PicturesFarAway, Section, below
 from ensemble.data.own_parts import PartName
 from ensemble.data.picture_tree import few
 from ensemble.data.regular_files import open_regular, shown
@@ -104,7 +104,7 @@ def list_table(config: Table) -> Listing:
     number = {name: k for k, name in enumerate(class_names)}
     labels_N: IntArray = np.array([number[columns["label_column"][n]] for n in order], np.int64)
     files, address = _places([columns["image_column"][n] for n in order], root, path, wanted["image_column"])
-    groups = [columns["group_column"][n] for n in order] if "group_column" in columns else _by_file(files)
+    groups = [columns["group_column"][n] for n in order] if "group_column" in columns else _by_file(files, root)
     counts = Counter(parts_N)
     sections = [
         Section(part or shown(path.name), shown(path), root, part, counts[part])
@@ -281,10 +281,15 @@ def _classes(path: Path, column: str, values: Sequence[str], parts_N: Sequence[P
     return tuple(sorted(trained, key=int) if numbers else sorted(trained))
 
 
-def _by_file(files: Sequence[Path]) -> list[str] | None:
+def _by_file(files: Sequence[Path], root: Path) -> list[str] | None:
     """Where a file stands in several rows, however it is written, they stay together; None where none does."""
-    places = [os.path.normpath(file) for file in files]
+    places = [_place(file, root) for file in files]
     return places if len(set(places)) < len(places) else None
+
+
+def _place(file: Path, root: Path) -> str:
+    """One name of a file, however the table and the configuration write it."""
+    return os.path.normpath(below(file, root))
 
 
 def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing, grouped: bool) -> list[Remark]:
@@ -292,8 +297,8 @@ def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing, groupe
     said = []
     places: dict[str, list[int]] = {}
     for row, file in enumerate(files):
-        places.setdefault(os.path.normpath(file), []).append(row)
-    twice = {file: rows for file, rows in places.items() if len(rows) > 1}
+        places.setdefault(_place(file, listing.root), []).append(row)
+    twice = {os.path.normpath(files[rows[0]]): rows for rows in places.values() if len(rows) > 1}
     if twice:
         unlike = [file for file, rows in twice.items() if len(set(labels_N[rows].tolist())) > 1]
         also = f", {len(unlike):,} of them with several classes, such as {shown(unlike[0])}" if unlike else ""

@@ -321,7 +321,8 @@ def _check(config: WebDataset, parts: Sequence[_Part], faults: Sequence[tuple[Pa
         )
     if faults:
         told = [f"  {shown(path)}: {fault.what}" for path, fault in faults]
-        total = len(faults) + sum(len(index.samples) for part in parts for index in part.indices)
+        # A sample with a label out of range is among the samples.
+        total = sum(len(index.samples) + len(index.faults) for part in parts for index in part.indices)
         raise DataError(
             f"{parts[0].key}: {len(faults)} of {total} samples cannot be used\n{_first(told)}\nRepair or remove them, or set data.on_bad_image=skip to go on without them"
         )

@@ -19,7 +19,7 @@ from ensemble.config.loading import load_sets, parse_stored
 from ensemble.config.schema import SetConfig
 from ensemble.data import DATASETS, Dataset
 from ensemble.data.corruptions import RECIPES
-from ensemble.data.named_sets import NamedSet, load_named_set, with_test_images
+from ensemble.data.named_sets import NamedSet, load_named_set, remarks_on, with_test_images
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import ConfigError, EnsembleError, StorageError
 from ensemble.events import Event, Notice
@@ -72,6 +72,8 @@ def vote_later(
             tell(
                 f"note: unknown images are judged without energies, which those of the test images are needed for: {error}"
             )
+    for remark in remarks_on(sets, dataset):
+        tell(f"{'warning' if remark.warning else 'note'}: {remark.text}")
     device, opened = planned_device(compute), list[Executor]()
 
     def start(tasks: Sequence[Task], images: Mapping[str, int]) -> Executor:

@@ -32,7 +32,7 @@ from ensemble.data import (
     split_of,
 )
 from ensemble.data.given_probabilities import read_votes
-from ensemble.data.named_sets import NamedSet, load_named_sets, seen_in_training
+from ensemble.data.named_sets import NamedSet, load_named_sets, remarks_on
 from ensemble.data.regular_files import shown
 from ensemble.errors import ConfigError, StorageError
 from ensemble.evaluation.records import Evaluation
@@ -128,7 +128,7 @@ def run_ensemble(
     # Both before there is a folder, which a mistake in them would leave behind.
     given = _given(experiment, dataset, split)
     sets = load_named_sets(experiment.evaluation, dataset, split)
-    notices += [Notice(line, warning=True) for line in seen_in_training(sets, dataset)]
+    notices += [Notice(remark.text, remark.warning) for remark in remarks_on(sets, dataset)]
 
     def check(stored: RunFolder) -> None:
         require_same_data(stored, dataset, split)

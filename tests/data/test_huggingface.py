@@ -94,6 +94,27 @@ def test_mapped_ones_are_the_same_and_read_once(home: Path) -> None:
     assert len(list((home / "cache/pictures").iterdir())) == 1
 
 
+@pytest.mark.parametrize("kind", ["text", "struct"])
+def test_pictures_that_rows_only_name_are_noticed_when_they_change(kind: str, home: Path) -> None:
+    (home / "st").mkdir()
+    for n in range(12):
+        (home / f"st/{n}.png").write_bytes(png(n, (8, 8)))
+    paths: list[Any] = [str(home / f"st/{n}.png") for n in range(12)]
+    named = paths if kind == "text" else [{"bytes": None, "path": path} for path in paths]
+    datasets.Dataset.from_dict({"image": named, "label": [n % 3 for n in range(12)]}).to_parquet("st.parquet")
+    before = load_dataset(section("st.parquet", storage="mapped")).train_images_NCHW.copy()
+    (home / "st/5.png").write_bytes(png(100, (8, 8)))
+    (home / "st/4.png").rename(home / "st/aside.png")
+    (home / "st/7.png").rename(home / "st/4.png")
+    (home / "st/aside.png").rename(home / "st/7.png")
+    mapped, memory = (load_dataset(section("st.parquet", storage=way)) for way in ("mapped", "memory"))
+    np.testing.assert_array_equal(mapped.train_images_NCHW, memory.train_images_NCHW)
+    assert (mapped.train_images_NCHW != before).any()
+    (home / "st/3.png").unlink()
+    with pytest.raises(DataError, match=r"row 3, \S*/st/3\.png: no such file"):
+        load_dataset(section("st.parquet", storage="mapped"))
+
+
 def test_one_split_is_divided_and_a_map_says_which_is_which(home: Path) -> None:
     split(30, 1).save_to_disk("one")
     data = load_dataset(section("one", test_fraction=0.3))

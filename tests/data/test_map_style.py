@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
 import ensemble
-from ensemble.data.map_style import arrays_of, is_map_style
+from ensemble.data.map_style import arrays_of, given_arrays, is_map_style
 from ensemble.errors import ConfigError, DataError
 from ensemble.inference.images import as_batch
 
@@ -46,6 +46,32 @@ def rows_as(kind: str) -> Any:
     if kind == "tensors":
         return TensorDataset(torch.from_numpy(IMAGES_NHWC).permute(0, 3, 1, 2), torch.from_numpy(LABELS_N))
     return Subset(Rows([(image, np.int32(label)) for image, label in pairs]), range(40))
+
+
+def test_a_list_of_rows_is_a_data_set() -> None:
+    pairs = [(Image.fromarray(image), label) for image, label in zip(IMAGES_NHWC, LABELS_N.tolist(), strict=True)]
+    expected = arrays_of(Rows(pairs), Rows(pairs[:9]))
+    for form in (list, tuple):
+        for rows in (form(pairs), form([list(pair) for pair in pairs])):
+            for given in ((rows, rows[:9]), [rows, rows[:9]], {"train": rows, "test": rows[:9]}):
+                found = given_arrays(given, "data")
+                assert found is not None
+                assert set(found) == set(expected)
+                for name in expected:
+                    np.testing.assert_array_equal(found[name], expected[name])
+    alone = given_arrays(pairs, "data")
+    assert alone is not None
+    np.testing.assert_array_equal(alone["train_images"], IMAGES_NHWC)
+    two = given_arrays(pairs[:2], "data")
+    assert two is not None, "a list of two rows is no pair of parts"
+    np.testing.assert_array_equal(two["train_labels"], LABELS_N[:2])
+
+
+@pytest.mark.parametrize(
+    "other", [[], [1, 2], [[1, 2], [3, 4]], [IMAGES_NHWC, LABELS_N], [list(IMAGES_NHWC[:2]), [0, 1]], [("a", "b")]]
+)
+def test_other_lists_are_none(other: Any) -> None:
+    assert not is_map_style(other)
 
 
 @pytest.mark.parametrize("kind", ["pictures", "mappings", "tensors", "a part of one"])

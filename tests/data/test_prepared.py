@@ -409,6 +409,7 @@ def test_no_room_for_decoded_pictures(storage, tmp_path, cache, monkeypatch):
     monkeypatch.setattr("ensemble.data.decoding.MAPPED_FROM", 1)
     write(tmp_path / "photos")
     answer = read_without_room(config(tmp_path / "photos", storage), 5_000)
+    assert not list(cache.glob("pictures/*/*")), "what is of no use would keep a full disk full"
     if storage == "auto":
         assert answer == "read None True"
     else:

@@ -318,6 +318,14 @@ def test_shards_that_are_not_there_or_mean_nothing_are_refused(
         loaded(shards, **change)
 
 
+def test_samples_that_cannot_be_used_are_counted_once(tmp_path: Path) -> None:
+    """Those with a label out of range are among the samples, those without one are not."""
+    rows = [(member(f"{n}.png", picture(n)), member(f"{n}.txt", "abc"[n % 3])) for n in range(12)]
+    shard(tmp_path / "n.tar", [*(each for row in rows for each in row), member("12.png", picture(12))])
+    with pytest.raises(DataError, match=r"^data\.urls: 5 of 13 samples cannot be used\n"):
+        loaded(tmp_path, urls="n.tar", label_from="txt", class_names=("a", "b"))
+
+
 def test_braces_are_those_of_webdataset() -> None:
     assert expanded("a-{08..11}.tar") == ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]
     assert expanded("a-{8..11}.tar") == ["a-8.tar", "a-9.tar", "a-10.tar", "a-11.tar"]

@@ -1,0 +1,115 @@
+"""Further sets of one's own pictures: read as the run reads its pictures, and what was left out is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ensemble.config import parse_experiment
+from ensemble.config.data import DataConfig
+from ensemble.data import Dataset, load_dataset
+from ensemble.data.named_sets import NamedSet, load_named_set, remarks_on
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("ENSEMBLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def pictures(root: Path, highest: int = 255, size: tuple[int, int] = (8, 8), alpha: bool = False) -> Path:
+    """Twelve pictures of each of three classes, of 16 bits where the highest value needs them."""
+    generator = np.random.default_rng(highest)
+    for name in "abc":
+        (root / name).mkdir(parents=True)
+        for n in range(12):
+            values = generator.integers(0, highest + 1, size)
+            values[0, 0] = highest
+            picture = Image.fromarray(values.astype(np.uint8 if highest < 256 else np.uint16))
+            if alpha:
+                picture = picture.convert("RGBA")
+                picture.putalpha(100)
+            picture.save(root / name / f"{n:02d}.png")
+    return root
+
+
+def run_of(root: Path, **keys: Any) -> Dataset:
+    return load_dataset(DataConfig(name="image_folder", root=str(root), image_size=8, channels=1, **keys))
+
+
+def read(root: Path, dataset: Dataset, **keys: Any) -> NamedSet:
+    data = {"name": "image_folder", "root": str(root), "image_size": 8, "channels": 1, **keys}
+    sets = ({"name": "s", "kind": "shifted", "data": data},)
+    config = parse_experiment(
+        {
+            "name": "r",
+            "num_members": 2,
+            "method": {"name": "bagging"},
+            "model": {"name": "lenet5"},
+            "evaluation": {"sets": sets},
+        }
+    )
+    return load_named_set(config.evaluation.sets[0], dataset)
+
+
+def said(named: NamedSet, dataset: Dataset) -> str:
+    return "\n".join(f"{remark.warning} {remark.text}" for remark in remarks_on([named], dataset))
+
+
+def test_pictures_that_are_left_out_are_told(home: Path) -> None:
+    dataset = run_of(pictures(home / "run"))
+    other = pictures(home / "other", highest=254)
+    for n in range(7):
+        (other / "a" / f"{n:02d}.png").write_bytes(b"")
+    (other / "b" / "notes.gif").write_bytes(b"GIF89a")
+    named = read(other, dataset, on_bad_image="skip")
+    assert len(named.images_NCHW) == 29
+    assert named.source == "all images of other (image_folder), 8 files left out"
+    assert "True set s: other: left out 8 files: 7 in a (" in said(named, dataset)
+    whole = read(pictures(home / "whole", highest=253), dataset)
+    assert said(whole, dataset) == ""
+    assert whole.source == "all images of whole (image_folder)"
+
+
+@pytest.mark.parametrize(
+    ("keys", "size", "alpha"),
+    [
+        ({"value_range": (0, 100)}, (8, 8), False),
+        ({"ground": "black"}, (8, 8), True),
+        ({"resize": "pad"}, (8, 12), False),
+        ({"resize": "squash"}, (8, 12), False),
+    ],
+    ids=["value_range", "ground", "pad", "squash"],
+)
+def test_a_set_is_read_as_the_run_is(keys: dict[str, Any], size: tuple[int, int], alpha: bool, home: Path) -> None:
+    """The run's own pictures, given once more as a set, are the same bytes, unless the set says otherwise itself."""
+    root = pictures(home / "run", size=size, alpha=alpha)
+    dataset = run_of(root, **keys)
+    named = read(root, dataset)
+    np.testing.assert_array_equal(
+        named.images_NCHW, np.concatenate([dataset.train_images_NCHW, dataset.test_images_NCHW])
+    )
+    usual = {"value_range": (0, 255), "ground": "white", "resize": "crop"}
+    otherwise = read(root, dataset, **{name: usual[name] for name in keys})
+    assert (otherwise.images_NCHW != named.images_NCHW).any()
+
+
+def test_a_set_with_another_range_of_wide_values_is_told_with_the_remedy(home: Path) -> None:
+    dataset = run_of(pictures(home / "run", highest=60_000))
+    root = pictures(home / "other", highest=3_600)
+    named = read(root, dataset)
+    told = said(named, dataset)
+    assert (
+        "True set s: its values of more than 8 bits were read with 4095 as white, those of the run with 65535" in told
+    )
+    assert "set value_range: [0, 65535] in the set's data" in told
+    mended = read(root, dataset, value_range=(0, 65535))
+    assert "more than 8 bits" not in said(mended, dataset)
+    assert int(mended.images_NCHW.max()) == round(3_600 / 65_535 * 255)
+    same = read(pictures(home / "same", highest=59_000), dataset)
+    assert said(same, dataset) == ""
