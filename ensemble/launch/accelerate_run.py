@@ -26,6 +26,7 @@ import yaml
 from ensemble import signals
 from ensemble.config import Experiment, load_config
 from ensemble.errors import ComputeError, ConfigError, first_line
+from ensemble.executors.native_calls import run_interruptibly
 from ensemble.launch.training import guarded, train_and_print
 from ensemble.outside import json_lines, launcher_variables
 from ensemble.outside.foreign_variables import settle_variables
@@ -74,6 +75,9 @@ def join(experiment: Experiment) -> int:
     """
     settle_variables()
     launcher_variables.check_launcher()
+    import torch
+    from accelerate import PartialState
+
     world = launcher_variables.world_size()
     asked = asked_processes(_ancestors())
     if asked is not None and asked not in (launcher_variables.local_world_size(world), world):
@@ -82,14 +86,10 @@ def join(experiment: Experiment) -> int:
         )
     device = device_kind(experiment.compute)
     if device == "cuda":
-        import torch
-
         here = launcher_variables.local_world_size(1)
         line = compare_with_gpus(here, torch.cuda.device_count(), experiment.compute.parallel)
         if line and launcher_variables.local_rank() == 0:
             json_lines.tell(line)
-    from accelerate import PartialState
-
     choose_interface(world)
     # Without `cpu` two processes on a machine without GPUs would both believe to be alone. The time limit is that of
     # collectives, in which a rank that is gone would be waited for much longer.
@@ -99,7 +99,11 @@ def join(experiment: Experiment) -> int:
             heard(json_lines.tell if launcher_variables.local_rank() == 0 else None),
             working(f"waiting for all of the {world} processes, for {patience_s:g} s at most"),
         ):
-            state = PartialState(cpu=device == "cpu", timeout=timedelta(seconds=patience_s))
+            # In a thread of its own: native code waits for the others, and no signal would be answered meanwhile.
+            run_interruptibly(lambda: PartialState(cpu=device == "cpu", timeout=timedelta(seconds=patience_s)))
+            state = PartialState()
+            if state.device.type == "cuda":
+                torch.cuda.set_device(state.device)  # which holds for a thread
     except RuntimeError as error:
         raise ComputeError(
             f"the {world} processes could not join at {os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {first_line(error)[:300]}; all machines must reach each other: set GLOO_SOCKET_IFNAME (NCCL_SOCKET_IFNAME for GPUs) to the network interface between them, now {os.environ.get('GLOO_SOCKET_IFNAME', 'not set')}"

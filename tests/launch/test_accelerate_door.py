@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +146,33 @@ def test_ranks_train_each_member_together(home: Path) -> None:
         np.testing.assert_allclose(found.votes.test_NK, expected.votes.test_NK, atol=1e-4)
         for name, array in expected.weights.items():
             np.testing.assert_allclose(found.weights[name], array, atol=1e-5)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("what", [signal.SIGTERM, signal.SIGINT])
+def test_a_rank_that_waits_for_the_others_can_be_stopped(what: signal.Signals, rank: int, home: Path) -> None:
+    """Native code waits then, for minutes; launchers kill what has not ended after 30 s."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    world = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ensemble.launch.accelerate_run", str(home / "one.yaml"), f"output_dir={home}", "name=waits"],
+        cwd=ROOT, env={**os.environ, **world, **place}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if "libtorch_cpu.so" in Path(f"/proc/{process.pid}/maps").read_text():
+            break
+        time.sleep(0.05)
+    time.sleep(4.0)  # until it has joined as far as it can; a signal before is answered as well
+    assert process.poll() is None
+    began = time.monotonic()
+    process.send_signal(what)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 75, said
+    assert time.monotonic() - began < 5
+    assert "Traceback" not in said
 
 
 def test_one_launched_process_gives_the_same_bits(home: Path) -> None:
