@@ -36,7 +36,11 @@ class DigestOnTheWay:
         self._seen: dict[str, tuple[Shape, int]] = {}  # of each part, how many rows
 
     def add(self, part: str, shape: Shape, earlier_NCHW: ByteArray, rows_nCHW: ByteArray) -> None:
-        """The next rows of a part. earlier: all of its rows before these, which count where they were not added (an earlier start wrote them)."""
+        """The next rows of a part. earlier: all of its rows before these, which count where they were not added (an earlier start wrote
+        them). Raises ValueError for a part that another has followed.
+        """
+        if part in self._seen and part != next(reversed(self._seen)):
+            raise ValueError(f"rows of {part} after those of another part")
         if part not in self._seen:
             self._digest.update(_of_shape(shape))
             self._seen[part] = shape, 0

@@ -47,9 +47,11 @@ class Part:
     """Images that are being decoded. images_NCHW: uint8, on the disk. facts: of the rows that are there, first row first."""
 
     def __init__(
-        self, folder: Path, name: str, shape: Shape, digest: DigestOnTheWay, shard_rows: int | None = None
+        self, folder: Path, name: str, shape: Shape, shard_rows: int | None, digest: DigestOnTheWay | None
     ) -> None:
-        """shard_rows: at a time, at most; without it some MiB of them. Raises OSError where the disk has no room for it."""
+        """shard_rows: at a time, at most; without it some MiB of them. digest: takes in what is written, until `close`; one part after
+        the other. Raises OSError where the disk has no room for it.
+        """
         self._name, self._digest = name, digest
         self.path, self._notes = folder / f"{name}{SUFFIX}", folder / f"{name}{NOTES}"
         size = int(np.prod(shape))
@@ -81,8 +83,9 @@ class Part:
         self._threads = self._threads or ThreadPoolExecutor(3, "pictures")
         self._wait_for_shard()
         self._writing = self._threads.submit(self._write, first, filled, list(facts))
-        shape, earlier = self.images_NCHW.shape, self.images_NCHW[:first]
-        self._digesting = self._threads.submit(self._digest.add, self._name, shape, earlier, filled)
+        if self._digest is not None:
+            shape, earlier = self.images_NCHW.shape, self.images_NCHW[:first]
+            self._digesting = self._threads.submit(self._digest.add, self._name, shape, earlier, filled)
         self.facts += facts
         self._shards += 1
         if time.monotonic() - self._noted_at >= NOTE_EVERY_S and (self._noting is None or self._noting.done()):
@@ -171,9 +174,11 @@ class PreparedFolder:
         """Whether something was decoded that a later start can go on from."""
         return any(_size(path) > 0 for path in self.path.glob(f"*{NOTES}"))
 
-    def part(self, name: str, shape: Shape, shard_rows: int | None = None) -> Part:
-        """Room for the images of a part, with what an earlier start has decoded. shard_rows: see Part."""
-        return Part(self.path, name, shape, self.digest, shard_rows)
+    def part(self, name: str, shape: Shape, shard_rows: int | None = None, in_order: bool = True) -> Part:
+        """Room for the images of a part, with what an earlier start has decoded. shard_rows: see Part. in_order: each part is closed
+        before rows are added to the next, so that `digest` can be taken on the way.
+        """
+        return Part(self.path, name, shape, shard_rows, self.digest if in_order else None)
 
     def chosen(self, name: str, images: Sequence[ByteArray], source_N: IntArray, row_N: IntArray) -> Path:
         """Write a part anew from rows of others: row row_N[n] of images[source_N[n]] becomes row n."""

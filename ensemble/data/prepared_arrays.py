@@ -91,7 +91,7 @@ def _prepare(folder: PreparedFolder, stored: StoredArrays, outline: Outline) -> 
     given = outline.config.array_rule
     try:
         rows = max(1, BLOCK_VALUES // _bytes_of(outline.image_shape))
-        rooms = {part: folder.part(part, shape, rows) for part, shape in _shapes(outline).items()}
+        rooms = {part: folder.part(part, shape, rows, in_order=False) for part, shape in _shapes(outline).items()}
         try:
             found, rule = _fill(rooms, stored, outline, rows)
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,8 @@ def test_other_parts_have_no_digest():
     for name, all_rows in reversed(parts.items()):
         digest.add(name, all_rows.shape, all_rows[:0], all_rows)
     assert digest.sha256({name: each.shape for name, each in parts.items()}) is None
+    with pytest.raises(ValueError, match="rows of test after those of another part"):
+        digest.add("test", (5, 2, 3, 4), parts["test"], parts["test"][:2])
     cut = DigestOnTheWay()
     cut.add("train", (5, 2, 3, 4), parts["train"][:0], parts["train"][:4])
     assert cut.sha256({"train": (5, 2, 3, 4)}) is None
