@@ -609,6 +609,24 @@ def test_training_images_in_a_set_are_told(tmp_path):
     assert "set other: 80 of its 80 images are training images of this run, pixel for pixel" in said(heard)
 
 
+def test_training_images_in_a_set_are_told_later_too(tmp_path):
+    """Also where no other set needs the run's images; where they cannot be read, that they were not compared."""
+    invoke = CliRunner().invoke
+    path = arrays_file(tmp_path / "a.npz")
+    outcome = run(experiment(tmp_path, data={"name": "arrays", "path": str(path)}))
+    sets = tmp_path / "sets.yaml"
+    one = f"{{name: arrays, path: '{path}'}}"
+    sets.write_text(f"evaluation: {{sets: [{{name: other, kind: shifted, data: {one}}}]}}")
+    done = invoke(main, ["evaluate", str(outcome.path), "--on", str(sets)])
+    assert done.exit_code == 0, done.output
+    assert "set other: 80 of its 80 images are training images of this run, pixel for pixel" in done.stderr
+    path.rename(tmp_path / "b.npz")
+    sets.write_text(sets.read_text().replace("a.npz", "b.npz").replace("other", "again"))
+    done = invoke(main, ["evaluate", str(outcome.path), "--on", str(sets)])
+    assert done.exit_code == 0, done.output
+    assert "note: the sets are not compared with the run's training images: " in done.stderr
+
+
 def test_sets_that_would_hold_every_class_are_refused(finished):
     trained = load_ensemble(finished.path, device="cpu")
     with pytest.raises(ConfigError, match=r"alpha=0.001 needs at least 999 calibration images"):

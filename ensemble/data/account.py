@@ -20,10 +20,13 @@ CLASSES_SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A sentence about the data. warning: something is not as one would expect it."""
+    """A sentence about the data. warning: something is not as one would expect it. of_division: it is about which pictures are in
+    which part, which is nothing to who takes all of them.
+    """
 
     text: str
     warning: bool = False
+    of_division: bool = False
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from ensemble.data.pictures import Decoded, decode
 from ensemble.data.regular_files import shown
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
+from ensemble.outside.paths import given_path
 from ensemble.types import IntArray
 
 PARTS: tuple[PartName, ...] = ("train", "validation", "test")
@@ -71,17 +72,24 @@ class HuggingFace(OwnPictures):
     def places(cls, values: Mapping[str, Any]) -> tuple[str, ...]:
         """See DataConfig: a name on the hub is no place."""
         path = values.get("path")
-        return ("path",) if isinstance(path, str) and (os.path.isabs(path) or os.path.exists(path)) else ()  # noqa: PTH110, PTH117
+        there = isinstance(path, str) and (os.path.isabs(path) or os.path.exists(os.path.expanduser(path)))  # noqa: PTH110, PTH111, PTH117
+        return ("path",) if there else ()
 
     def build(self) -> Dataset:
         """The data set. Raises DataError naming the split, the column or the rows at fault."""
-        return dataset_of_parts(f"{shown(Path(self.path).name)} ({self.name})", decoded_parts(self.listed()))
+        name = os.path.basename(os.path.abspath(self._place))  # noqa: PTH100, PTH119  # also of "."
+        return dataset_of_parts(f"{shown(name)} ({self.name})", decoded_parts(self.listed()))
+
+    @property
+    def _place(self) -> str:
+        """The path, in which ~ is the home folder; or the name on the hub."""
+        return os.fspath(given_path(self.path, "data.path")) if self.path.startswith("~") else self.path
 
     def listed(self) -> Listing:
         """The pictures in the order of their rows."""
         splits = self._parts(self._splits())
         labels, class_names = self._classes(splits)
-        root = Path(self.path)
+        root = Path(self._place)
         pictures = SplitPictures(
             root, tuple(self._pictures(name, split) for name, _, split in splits), self.image_column
         )
@@ -101,13 +109,14 @@ class HuggingFace(OwnPictures):
             ) from error
         try:
             with quiet(datasets), working(f"opening {shown(self.path)}"):
-                if any(Path(self.path, name).is_file() for name in SAVED):
-                    found = datasets.load_from_disk(self.path)
-                elif Path(self.path).is_file():
-                    found = datasets.load_dataset("parquet", data_files={"train": self.path})
+                path = self._place
+                if any(Path(path, name).is_file() for name in SAVED):
+                    found = datasets.load_from_disk(path)
+                elif Path(path).is_file():
+                    found = datasets.load_dataset("parquet", data_files={"train": path})
                 else:
                     # Whole, since a folder may be called as one of the package's own readers is.
-                    place = os.path.abspath(self.path) if self.places({"path": self.path}) else self.path  # noqa: PTH100
+                    place = os.path.abspath(path) if self.places({"path": path}) else path  # noqa: PTH100
                     found = datasets.load_dataset(
                         place, self.subset, revision=self.revision,
                         download_config=datasets.DownloadConfig(local_files_only=not self.download),
@@ -233,8 +242,7 @@ class SplitPictures:
         for name, split in self.splits:
             digest.update(f"{name}\0{len(split)}\0".encode())
             for file in split.cache_files:
-                facts = Path(file["filename"]).stat()
-                digest.update(f"{file['filename']}\0{facts.st_size} {facts.st_mtime_ns}\n".encode())
+                digest.update(state_of(Path(file["filename"])))
             for path in _paths(split, self.column):
                 digest.update(state_of(Path(path)))
         return digest.hexdigest()

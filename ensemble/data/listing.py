@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -163,8 +164,12 @@ class Listing:
 
     @cached_property
     def division_names(self) -> list[str]:
-        """Of every row, the name by which it is chosen for the test part."""
-        return [below(self.pictures.path(row), section.base) for section, rows in self.of_section() for row in rows]
+        """Of every row, the name by which it is chosen for the test part; letters with marks as one sign, which a copy may have changed."""
+        return [
+            unicodedata.normalize("NFC", below(self.pictures.path(row), section.base))
+            for section, rows in self.of_section()
+            for row in rows
+        ]
 
     def rows_without(self, faults: Mapping[int, str]) -> dict[str, IntArray]:
         """The rows of the training array and of the test part when those of `faults` are left out.
@@ -229,10 +234,10 @@ class Listing:
             remarks.insert(0, Remark(f"{test_rows:,} of these are held back as the test part (data.test_fraction)"))
             if faults:
                 lost = f"{len(faults):,} damaged pictures are in no part, so that nothing judges them"
-                remarks.append(Remark(lost, True))
+                remarks.append(Remark(lost, True, of_division=True))
         elif lost_in_test:
             lost = f"{lost_in_test:,} damaged pictures of the test part are not judged: no error rate counts them"
-            remarks.append(Remark(lost, True))
+            remarks.append(Remark(lost, True, of_division=True))
         return Account(accounts, tuple(remarks), {part: len(rows) for part, rows in duplicates.items() if len(rows)})
 
     def _account_of(self, section: Section, rows: range, faults: Mapping[int, str]) -> PartAccount:
@@ -248,11 +253,27 @@ class Listing:
 def below(path: Path, root: Path) -> str:
     """A path as seen from a folder, or whole where it lies elsewhere; the same however the two are written."""
     text, folder = os.fspath(path), f"{os.fspath(root)}/"
-    if text.startswith(folder):  # a tenth of pathlib's time, which is felt with 100,000 pictures
+    if text.startswith(folder) and "/../" not in text:  # a tenth of pathlib's time, which is felt with 100,000 pictures
         return text[len(folder) :]
-    if path.is_relative_to(root):
-        return path.relative_to(root).as_posix()
     if address := address_of(path):
-        return address
-    whole, base = Path(os.path.abspath(path)), Path(os.path.abspath(root))  # noqa: PTH100  # links stay
-    return (whole.relative_to(base) if whole.is_relative_to(base) else whole).as_posix()
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else address
+    whole, base = _absolute(path), _absolute(root)
+    for file, above in ((whole, base), (_real_file(whole), _real(base))):
+        if file.is_relative_to(above):
+            return file.relative_to(above).as_posix()
+    return whole.as_posix()
+
+
+def _absolute(path: Path) -> Path:
+    """Links stay. Two slashes at the beginning are one, but for Python."""
+    return Path("/" + os.path.abspath(path).lstrip("/"))  # noqa: PTH100
+
+
+def _real_file(path: Path) -> Path:
+    """A file where its folder really lies; what is itself a link stays one."""
+    return Path(_real(path.parent), path.name)
+
+
+@lru_cache(maxsize=4096)
+def _real(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))

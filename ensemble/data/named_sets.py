@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ensemble.config.data import DataConfig
+from ensemble.config.data import DataConfig, Ground
 from ensemble.config.evaluation import CALIBRATION, TEST, UNKNOWN
 from ensemble.config.schema import EvaluationConfig, SetConfig
 from ensemble.data.account import Remark
@@ -191,8 +191,15 @@ def _from_elsewhere(
     config: SetConfig, data: DataConfig, dataset: Dataset
 ) -> tuple[ByteArray, IntArray, str, tuple[Remark, ...]]:
     """Images, labels, where they are from, and what is odd about how they were read."""
-    other = load_dataset(_as_the_run_reads(data, dataset.pixels))
-    remarks = [remark for remark in other.account.remarks() if remark.warning]
+    try:
+        other = load_dataset(_as_the_run_reads(data, dataset.pixels))
+    except DataError as error:
+        raise DataError(f"set {config.name}: {error}") from error
+    whole = config.part == "all" or (config.part is None and data.own)
+    names = {part.name for part in other.account.parts}
+    used = [part for part in other.account.parts if whole or "test" not in names or part.name == "test"]
+    account = replace(other.account, parts=tuple(used))
+    remarks = [remark for remark in account.remarks() if remark.warning and not (whole and remark.of_division)]
     mine, theirs = dataset.pixels.range_of(np.dtype(np.uint16)), other.pixels.range_of(np.dtype(np.uint16))
     if other.pixels.wide_range is not None and mine != theirs:
         remarks.append(
@@ -202,13 +209,12 @@ def _from_elsewhere(
                 True,
             )
         )
-    whole = config.part == "all" or (config.part is None and data.own)
     images, labels_N = other.test_images_NCHW, other.test_labels_N
     if whole:
         images = np.concatenate([other.train_images_NCHW, other.test_images_NCHW])
         labels_N = np.concatenate([other.train_labels_N, other.test_labels_N])
     source = f"{'all images' if whole else 'the test images'} of {other.name}"
-    if lost := sum(len(left) for part in other.account.parts for left in part.left_out.values()):
+    if lost := sum(len(left) for part in used for left in part.left_out.values()):
         source += f", {lost:,} files left out"
     if other.image_shape != dataset.image_shape:
         images = reshaped(images, dataset.image_shape, dataset.pixels)
@@ -220,7 +226,9 @@ def _from_elsewhere(
 
 def _as_the_run_reads(data: DataConfig, rule: PixelRule) -> DataConfig:
     """The section with the run's way of reading pixels where it says nothing itself; `predict` reads pictures so too."""
-    own = {name: getattr(rule, name) for name in ("value_range", "ground", "resize")}
+    own: dict[str, Any] = {"value_range": rule.value_range, "resize": rule.resize}
+    if rule.ground in get_args(Ground):  # the rule of the published sets of characters is none that a section can give
+        own["ground"] = rule.ground
     usual = PixelRule()
     unset = {
         name: value

@@ -34,6 +34,7 @@ from ensemble.data.pixels_digest import DigestOnTheWay
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
 from ensemble.outside.object_storage import is_address
+from ensemble.outside.paths import given_path
 from ensemble.types import ByteArray, IntArray
 
 ROOM = "pictures"  # in the cache
@@ -207,7 +208,7 @@ class PreparedFolder:
         """The images of the parts, mapped. config: of what they were made. Raises OSError where they are not there."""
         values = config.model_dump()
         absolute = {
-            key: values[key] if is_address(values[key]) else os.path.abspath(values[key])  # noqa: PTH100
+            key: values[key] if is_address(values[key]) else os.path.abspath(given_path(values[key], f"data.{key}"))  # noqa: PTH100
             for key in config.places(values)
         }
         source = config.model_copy(update={**absolute, "storage": "mapped"}).model_dump_json()

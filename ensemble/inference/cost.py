@@ -73,7 +73,12 @@ def measure(trained: TrainedEnsemble, evaluation: Evaluation, patience: Patience
     patience = patience or PATIENT
     asked = _asked(trained, evaluation)
     channels, height, width = trained.image_shape
-    images = np.random.default_rng(0).integers(0, 256, (BATCH, channels, height, width)).astype(np.uint8)
+    images: np.ndarray[Any, Any] = (
+        np.random.default_rng(0).integers(0, 256, (BATCH, channels, height, width)).astype(np.uint8)
+    )
+    if (rule := trained.vote.pixels) is not None and rule.value_range is not None:
+        low, high = rule.value_range
+        images = low + (high - low) * (images.astype(np.float32) / 255)
     ones_ms = _medians_ms([one.network for one in asked], images[:1], patience)
     # At most, since a batch shares work.
     expected_s = [ms / 1000 * BATCH * (patience.warm_ups + patience.least) for ms in ones_ms]
@@ -140,9 +145,7 @@ def to_store(costs: list[Cost], trained: TrainedEnsemble) -> CostFile:
     return CostFile(machine=machine(trained), batch=BATCH, aggregator=trained.vote.aggregator, costs=kept)
 
 
-def _medians_ms(
-    networks: Sequence[TrainedEnsemble], images: np.ndarray[Any, np.dtype[np.uint8]], patience: Patience
-) -> list[float]:
+def _medians_ms(networks: Sequence[TrainedEnsemble], images: np.ndarray[Any, Any], patience: Patience) -> list[float]:
     """The median time of a prediction by each network. They take turns, so that a busy moment of the machine is nobody's alone."""
     for network in networks:
         for _ in range(patience.warm_ups):

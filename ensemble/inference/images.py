@@ -53,15 +53,15 @@ def _scaled(array: npt.NDArray[Any], rule: PixelRule) -> npt.NDArray[np.uint8]:
     """Whole numbers of any type, and floats where the run has a range for them, as bytes."""
     if array.size and (array.dtype.kind != "f" or np.isfinite(array).all()):
         found, (low, high) = Extremes.of(array), rule.range_of(array.dtype)
-        if low <= found.low and found.high <= high:
+        cut = array.dtype == np.uint8 and low >= 0 and high <= BYTES[1]  # as bytes of picture files are
+        if cut or (low <= found.low and found.high <= high):
             return rule.to_bytes(array)
         values = f"values of type {array.dtype} from {found.low:g} to {found.high:g}"
     else:
         values = "NaN, infinite or no values"
         low, high = rule.range_of(array.dtype)
-    raise DataError(
-        f"images: found {values}; expected {low:g} to {high:g}, as this ensemble was trained, or uint8 bytes"
-    )
+    bytes_too = ", or uint8 bytes" if rule.value_range is None else ""  # that range is of values of every kind
+    raise DataError(f"images: found {values}; expected {low:g} to {high:g}, as this ensemble was trained{bytes_too}")
 
 
 def _unit(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

@@ -72,7 +72,7 @@ def vote_later(
             tell(
                 f"note: unknown images are judged without energies, which those of the test images are needed for: {error}"
             )
-    for remark in remarks_on(sets, dataset):
+    for remark in remarks_on(sets, _to_compare_with(sets, dataset, needed, stored, trust_code, tell)):
         tell(f"{'warning' if remark.warning else 'note'}: {remark.text}")
     device, opened = planned_device(compute), list[Executor]()
 
@@ -161,6 +161,24 @@ def _alone(experiment: Experiment) -> str:
     """The run's executor, where this one process can be it."""
     executor = experiment.compute.executor
     return "auto" if executor == "accelerate" else executor
+
+
+def _to_compare_with(
+    sets: Sequence[NamedSet],
+    dataset: Dataset,
+    whole: bool,
+    stored: RunFolder,
+    trust_code: bool,
+    tell: Callable[[str], None],
+) -> Dataset:
+    """The run's data set with its images, which those of sets from elsewhere are looked for in; without them where they cannot be read."""
+    if whole or not any(one.elsewhere for one in sets):
+        return dataset
+    try:
+        return load_run_data(stored, trust_code)
+    except EnsembleError as error:
+        tell(f"note: the sets are not compared with the run's training images: {error}")
+        return dataset
 
 
 def _described(folder: RunFolder) -> Dataset:

@@ -14,6 +14,7 @@ from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
 import ensemble
 from ensemble.data.map_style import arrays_of, given_arrays, is_map_style
+from ensemble.data.pixel_rule import PixelRule
 from ensemble.errors import ConfigError, DataError
 from ensemble.inference.images import as_batch
 
@@ -214,3 +215,11 @@ def test_what_is_no_array_is_named(given, said, tmp_path, monkeypatch):
             ensemble.train(data=data)
     with pytest.raises(DataError, match=rf"images: {said}"):
         as_batch(given, (1, 8, 8))
+
+
+def test_bytes_beyond_a_range_of_bytes_are_cut_off_as_those_of_pictures_are() -> None:
+    rule = PixelRule(value_range=(10.0, 240.0))
+    levels = np.array([0, 10, 125, 240, 255], np.uint8).reshape(1, 1, 1, 5)
+    assert as_batch(levels, (1, 1, 5), rule).ravel().tolist() == [0, 0, 128, 255, 255]
+    with pytest.raises(DataError, match=r"from -3 to 125; expected 10 to 240, as this ensemble was trained$"):
+        as_batch(np.array([-3, 125], np.int16).reshape(1, 1, 1, 2), (1, 1, 2), rule)

@@ -13,6 +13,7 @@ from ensemble.config import parse_experiment
 from ensemble.config.data import DataConfig
 from ensemble.data import Dataset, load_dataset
 from ensemble.data.named_sets import NamedSet, load_named_set, remarks_on
+from ensemble.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +114,37 @@ def test_a_set_with_another_range_of_wide_values_is_told_with_the_remedy(home: P
     assert int(mended.images_NCHW.max()) == round(3_600 / 65_535 * 255)
     same = read(pictures(home / "same", highest=59_000), dataset)
     assert said(same, dataset) == ""
+
+
+def test_of_a_set_that_takes_one_part_that_part_is_accounted_for(home: Path) -> None:
+    dataset = run_of(pictures(home / "run"))
+    pictures(home / "given" / "train", highest=252)
+    pictures(home / "given" / "test", highest=251)
+    (home / "given/train/a/00.png").write_bytes(b"")
+    (home / "given/train/b/notes.txt").write_text("x")
+    data = {"name": "image_folder", "root": "given", "image_size": 8, "channels": 1, "on_bad_image": "skip"}
+    sets = tuple({"name": f"of {part}", "kind": "shifted", "data": data, "part": part} for part in ("test", "all"))
+    values = {"name": "r", "num_members": 2, "method": {"name": "bagging"}, "model": {"name": "lenet5"}}
+    test, whole = (
+        load_named_set(one, dataset)
+        for one in parse_experiment({**values, "evaluation": {"sets": sets}}).evaluation.sets
+    )
+    assert test.source == "the test images of given (image_folder)"
+    assert said(test, dataset) == ""
+    assert whole.source == "all images of given (image_folder), 2 files left out"
+    assert "left out 2 files" in said(whole, dataset)
+
+
+def test_a_set_that_is_used_whole_says_nothing_of_a_division(home: Path) -> None:
+    dataset = run_of(pictures(home / "run"))
+    other = pictures(home / "other", highest=250)
+    (other / "a/00.png").write_bytes(b"")
+    told = said(read(other, dataset, on_bad_image="skip"), dataset)
+    assert "left out 1 files" in told
+    assert "in no part" not in told
+
+
+def test_a_set_that_cannot_be_read_is_named(home: Path) -> None:
+    dataset = run_of(pictures(home / "run"))
+    with pytest.raises(DataError, match=r"^set s: data\.root: no folder nowhere"):
+        read(Path("nowhere"), dataset)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import pickle
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,77 @@ def test_another_machine_that_is_given_the_whole_names(home: Path, monkeypatch: 
     np.testing.assert_array_equal(present(arrived)["train_images"], data.train_images_NCHW)
 
 
+def test_every_spelling_of_a_file_is_the_same_file(home: Path) -> None:
+    """In a table beside the pictures; a leak between the parts is what would come of it."""
+    whole = os.fspath(home / "photos")
+    spellings = (
+        "{}",
+        "../photos/{}",
+        whole + "/{}",
+        "//" + whole[1:] + "/{}",
+        "a/../{}",
+        "../photos/b/../../photos/{}",
+    )
+    files = [f"{name}/{n:03d}.png" for name in "abc" for n in range(12)]
+    table(home / "photos" / "twice.csv", [spelling.format(file) for spelling in spellings for file in files])
+    for path in ("photos/twice.csv", f"{whole}/twice.csv", f"/{whole}/twice.csv"):
+        data = load_dataset(DataConfig(**TABLE, path=path, image_size=8))
+        assert data.groups_N is not None
+        assert any("36 files stand in several rows" in remark.text for remark in data.account.remarks())
+        levels = [
+            set(np.unique(part.reshape(len(part), -1), axis=0)[:, 0].tolist())
+            for part in (data.train_images_NCHW, data.test_images_NCHW)
+        ]
+        assert not levels[0] & levels[1]
+
+
+def test_a_folder_by_a_link(home: Path) -> None:
+    files = [str(file) for file in sorted((home / "photos").rglob("*.png"))]
+    table(home / "photos" / "labels.csv", files)
+    (home / "link").symlink_to(home / "photos")
+    found = by_all_ways(
+        [{**TABLE, "path": f"{folder}/labels.csv"} for folder in ("photos", "link", f"{home}/link", f"/{home}/photos")]
+    )
+    for other in found[1:]:
+        assert_same(found[0], other)
+
+
+def test_letters_with_marks_however_a_copy_writes_them(home: Path) -> None:
+    rows = {}
+    for form in ("NFC", "NFD"):
+        for name in ("Bär", "Löwe", "Ara"):
+            (home / form / unicodedata.normalize(form, name)).mkdir(parents=True)
+            for n in range(12):
+                level = np.full((8, 8, 3), 80 * ("BLA".index(name[0])) + n, np.uint8)
+                Image.fromarray(level).save(home / form / unicodedata.normalize(form, name) / f"{n}.png")
+        data = load_dataset(DataConfig(name="image_folder", root=form, image_size=8))
+        rows[form] = {unicodedata.normalize("NFC", file) for file in data.test_files}
+    assert rows["NFC"] == rows["NFD"]
+
+
+@pytest.mark.parametrize("name", ["image_folder", "table", "huggingface"])
+def test_home_is_home_on_another_machine(name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(home))
+    table(home / "labels.csv", [f"photos/{name}/{n:03d}.png" for name in "abc" for n in range(12)])
+    keys: dict[str, Any] = {"name": "image_folder", "root": "~/photos"}
+    if name == "table":
+        keys = {**TABLE, "path": "~/labels.csv"}
+    if name == "huggingface":
+        datasets = pytest.importorskip("datasets")
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "arrow")
+        files = [f"{home}/photos/{name}/{n:03d}.png" for name in "abc" for n in range(12)]
+        columns = {"image": files, "label": [file.split("/")[-2] for file in files]}
+        datasets.Dataset.from_dict(columns).to_parquet(home / "one.parquet")
+        keys = {"name": "huggingface", "path": "~/one.parquet"}
+    data = load_dataset(DataConfig(**keys, image_size=8, storage="mapped"))
+    content = pickle.dumps({"train_images": data.train_images_NCHW})
+    (home / "cache").rename(home / "of another machine")
+    monkeypatch.chdir("/")
+    arrived = pickle.loads(content)
+    assert absent(arrived)
+    np.testing.assert_array_equal(present(arrived)["train_images"], data.train_images_NCHW)
+
+
 @pytest.mark.parametrize(
     ("path", "root", "seen"),
     [
@@ -145,6 +217,8 @@ def test_another_machine_that_is_given_the_whole_names(home: Path, monkeypatch: 
         ("{home}/photos/../photos/1.png", "photos", "1.png"),
         ("photographs/1.png", "photos", "{home}/photographs/1.png"),
         ("/1.png", "/", "1.png"),
+        ("photos/../photos/1.png", "photos", "1.png"),
+        ("/{home}/photos/1.png", "photos", "1.png"),
     ],
 )
 def test_a_path_as_seen_from_a_folder(path: str, root: str, seen: str, home: Path) -> None:

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import ensemble
 from ensemble import load_ensemble
 from ensemble.commands.main import main
+from ensemble.errors import DataError
 from ensemble.events import Notice
 from ensemble.inference import cost
 from ensemble.inference.cost import BATCH, Patience, costs_text, measure
@@ -214,3 +215,20 @@ def test_a_damaged_file_is_named_with_what_to_do(measured: Path) -> None:
     assert "measure again: `ensemble cost RUN`" in result.output
     done("cost", str(measured))
     done("report", str(measured))
+
+
+def test_a_run_whose_values_are_no_bytes_is_measured_and_answers_in_its_own_range(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    labels_N = np.arange(60) % 3
+    images = np.clip(generator.normal(labels_N[:, None, None] - 1.0, 0.2, (60, 8, 8)), -1, 1).astype(np.float32)
+    np.savez(tmp_path / "a.npz", train_images=images, train_labels=labels_N)
+    path = train(
+        tmp_path / "runs", num_members=2, model={"name": "mlp", "widths": (8,)}, training={"epochs": 1},
+        data={"name": "arrays", "path": str(tmp_path / "a.npz"), "value_range": (-1.0, 1.0)},
+        evaluation={"time_predictions": False},
+    )  # fmt: skip
+    assert "one image" in done("cost", str(path))
+    trained = load_ensemble(path, device="cpu")
+    assert trained.predict_proba(images[:5]).shape == (5, 3)
+    with pytest.raises(DataError, match=r"type uint8 from 0 to 9; expected -1 to 1, as this ensemble was trained$"):
+        trained.predict(np.array([0, 9] * 32, np.uint8).reshape(1, 1, 8, 8))
