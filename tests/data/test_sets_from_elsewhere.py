@@ -123,7 +123,7 @@ def test_of_a_set_that_takes_one_part_that_part_is_accounted_for(home: Path) -> 
     (home / "given/train/a/00.png").write_bytes(b"")
     (home / "given/train/b/notes.txt").write_text("x")
     data = {"name": "image_folder", "root": "given", "image_size": 8, "channels": 1, "on_bad_image": "skip"}
-    sets = tuple({"name": f"of {part}", "kind": "shifted", "data": data, "part": part} for part in ("test", "all"))
+    sets = tuple({"name": f"of-{part}", "kind": "shifted", "data": data, "part": part} for part in ("test", "all"))
     values = {"name": "r", "num_members": 2, "method": {"name": "bagging"}, "model": {"name": "lenet5"}}
     test, whole = (
         load_named_set(one, dataset)

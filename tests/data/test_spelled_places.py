@@ -61,6 +61,16 @@ def assert_same(first: Dataset, second: Dataset) -> None:
     assert (first.train_files, first.test_files) == (second.train_files, second.test_files)
 
 
+def assert_read_elsewhere(data: Dataset, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another machine makes of the mapped images, which it has not decoded: the same."""
+    content = pickle.dumps({"train_images": data.train_images_NCHW})
+    (home / "cache").rename(home / "of another machine")
+    monkeypatch.chdir("/")
+    arrived = pickle.loads(content)
+    assert absent(arrived)
+    np.testing.assert_array_equal(present(arrived)["train_images"], data.train_images_NCHW)
+
+
 def by_all_ways(ways: list[dict[str, Any]]) -> list[Dataset]:
     """Each way in memory and mapped, mapped twice."""
     found = []
@@ -128,12 +138,7 @@ def test_another_machine_that_is_given_the_whole_names(home: Path, monkeypatch: 
     files = [str(file) for file in sorted((home / "photos").rglob("*.png"))]
     table(home / "labels.csv", [*files, files[0], files[20]])
     data = load_dataset(DataConfig(**TABLE, path="labels.csv", image_size=8, storage="mapped"))
-    content = pickle.dumps({"train_images": data.train_images_NCHW})
-    (home / "cache").rename(home / "of another machine")
-    monkeypatch.chdir("/")
-    arrived = pickle.loads(content)
-    assert absent(arrived)
-    np.testing.assert_array_equal(present(arrived)["train_images"], data.train_images_NCHW)
+    assert_read_elsewhere(data, home, monkeypatch)
 
 
 def test_every_spelling_of_a_file_is_the_same_file(home: Path) -> None:
@@ -199,12 +204,7 @@ def test_home_is_home_on_another_machine(name: str, home: Path, monkeypatch: pyt
         datasets.Dataset.from_dict(columns).to_parquet(home / "one.parquet")
         keys = {"name": "huggingface", "path": "~/one.parquet"}
     data = load_dataset(DataConfig(**keys, image_size=8, storage="mapped"))
-    content = pickle.dumps({"train_images": data.train_images_NCHW})
-    (home / "cache").rename(home / "of another machine")
-    monkeypatch.chdir("/")
-    arrived = pickle.loads(content)
-    assert absent(arrived)
-    np.testing.assert_array_equal(present(arrived)["train_images"], data.train_images_NCHW)
+    assert_read_elsewhere(data, home, monkeypatch)
 
 
 @pytest.mark.parametrize(
