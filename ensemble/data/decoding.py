@@ -228,9 +228,8 @@ def _key(listing: Listing, reader: PictureReader) -> str:
         known.append("duplicates are left out")
     digest = hashlib.sha256(json.dumps(known).encode())
     digest.update(np.ascontiguousarray(listing.labels_N).data)
-    if (
-        listing.divided
-    ):  # by the names of the pictures, which the paths below do not tell, and by more where some are damaged
+    # Divided by names that the pictures' digest does not tell, and otherwise where some are damaged.
+    if listing.divided:
         digest.update("\0".join(listing.division_names).encode("utf-8", "surrogateescape"))
     for name, rows in listing.rows_without({}).items():
         digest.update(name.encode() + np.ascontiguousarray(rows).data)

@@ -257,23 +257,20 @@ def below(path: Path, root: Path) -> str:
         return text[len(folder) :]
     if address := address_of(path):
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else address
-    whole, base = _absolute(path), _absolute(root)
-    for file, above in ((whole, base), (_real_file(whole), _real(base))):
-        if file.is_relative_to(above):
-            return file.relative_to(above).as_posix()
-    return whole.as_posix()
+    whole, base = _absolute(text), _absolute(os.fspath(root))
+    if whole.startswith(f"{base}/"):
+        return whole[len(base) + 1 :]
+    # Where the folders really lie; a file that is itself a link stays one.
+    above, _, name = whole.rpartition("/")
+    real, base = f"{_real(above)}/{name}", _real(base)
+    return real[len(base) + 1 :] if real.startswith(f"{base}/") else whole
 
 
-def _absolute(path: Path) -> Path:
-    """Links stay. Two slashes at the beginning are one, but for Python."""
-    return Path("/" + os.path.abspath(path).lstrip("/"))  # noqa: PTH100
-
-
-def _real_file(path: Path) -> Path:
-    """A file where its folder really lies; what is itself a link stays one."""
-    return Path(_real(path.parent), path.name)
+def _absolute(path: str) -> str:
+    """Without a slash at the end, and with a single one at the beginning, where Python keeps two. Links stay."""
+    return f"/{os.path.abspath(path).strip('/')}".rstrip("/")  # noqa: PTH100
 
 
 @lru_cache(maxsize=4096)
-def _real(folder: Path) -> Path:
-    return Path(os.path.realpath(folder))
+def _real(folder: str) -> str:
+    return os.path.realpath(folder or "/").rstrip("/")

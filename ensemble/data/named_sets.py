@@ -25,7 +25,7 @@ from ensemble.data.corruptions import RECIPES, Corruption, problem_with
 from ensemble.data.dataset import Dataset, load_dataset
 from ensemble.data.duplicates import same_images
 from ensemble.data.picture_tree import few
-from ensemble.data.pixel_rule import PixelRule
+from ensemble.data.pixel_rule import UNIT, PixelRule
 from ensemble.data.pixels_digest import pixels_sha256
 from ensemble.data.published_corruptions import published_parts
 from ensemble.data.reshaping import reshaped
@@ -201,7 +201,7 @@ def _from_elsewhere(
     account = replace(other.account, parts=tuple(used))
     remarks = [remark for remark in account.remarks() if remark.warning and not (whole and remark.of_division)]
     mine, theirs = dataset.pixels.range_of(np.dtype(np.uint16)), other.pixels.range_of(np.dtype(np.uint16))
-    if other.pixels.wide_range is not None and mine != theirs:
+    if other.pixels.wide_range is not None and mine != theirs and mine[1] > UNIT[1]:
         remarks.append(
             Remark(
                 f"its values of more than 8 bits were read with {theirs[1]:g} as white, those of the run with {mine[1]:g}; for the run's "
@@ -226,7 +226,9 @@ def _from_elsewhere(
 
 def _as_the_run_reads(data: DataConfig, rule: PixelRule) -> DataConfig:
     """The section with the run's way of reading pixels where it says nothing itself; `predict` reads pictures so too."""
-    own: dict[str, Any] = {"value_range": rule.value_range, "resize": rule.resize}
+    own: dict[str, Any] = {"resize": rule.resize}
+    if rule.value_range is None or rule.value_range[1] > UNIT[1] or not data.pictures:
+        own["value_range"] = rule.value_range  # a range of fractions would make every byte of a picture white
     if rule.ground in get_args(Ground):  # the rule of the published sets of characters is none that a section can give
         own["ground"] = rule.ground
     usual = PixelRule()

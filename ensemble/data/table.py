@@ -289,7 +289,7 @@ def _by_file(files: Sequence[Path], root: Path) -> list[str] | None:
 
 def _place(file: Path, root: Path) -> str:
     """One name of a file, however the table and the configuration write it."""
-    return os.path.normpath(below(file if address_of(file) else Path(os.path.abspath(file)), root))  # noqa: PTH100  # links stay
+    return os.path.normpath(below(file, root)) if address_of(file) else below(Path(os.path.abspath(file)), root)  # noqa: PTH100  # links stay
 
 
 def _remarks(files: Sequence[Path], labels_N: IntArray, listing: Listing, grouped: bool) -> list[Remark]:

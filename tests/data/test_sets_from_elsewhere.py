@@ -148,3 +148,32 @@ def test_a_set_that_cannot_be_read_is_named(home: Path) -> None:
     dataset = run_of(pictures(home / "run"))
     with pytest.raises(DataError, match=r"^set s: data\.root: no folder nowhere"):
         read(Path("nowhere"), dataset)
+
+
+def test_a_range_of_fractions_is_not_that_of_bytes(home: Path) -> None:
+    """Pictures for a run on arrays from -1 to 1: their bytes span 0 to 255, and arrays of bytes are told or refused."""
+    labels_N = np.arange(36) % 3
+    values = np.random.default_rng(0).uniform(-1, 1, (36, 8, 8)).astype(np.float32)
+    np.savez(home / "a.npz", train_images=values, train_labels=labels_N, class_names=np.array(list("abc")))
+    dataset = load_dataset(DataConfig(name="arrays", path="a.npz", value_range=(-1.0, 1.0)))
+    named = read(pictures(home / "other"), dataset)
+    assert (int(named.images_NCHW.min()), int(named.images_NCHW.max())) == (0, 255)
+    assert len(np.unique(named.images_NCHW)) > 200
+    levels = np.random.default_rng(1).integers(0, 256, (36, 8, 8), np.uint8)
+    for name, images in (("bytes", levels), ("same", values)):
+        np.savez(home / f"{name}.npz", train_images=images, train_labels=labels_N, class_names=np.array(list("abc")))
+    values_given = {"name": "r", "num_members": 2, "method": {"name": "bagging"}, "model": {"name": "lenet5"}}
+    sets = tuple(
+        {"name": name, "kind": "shifted", "data": {"name": "arrays", "path": f"{name}.npz"}}
+        for name in ("bytes", "same")
+    )
+    beyond, same = parse_experiment({**values_given, "evaluation": {"sets": sets}}).evaluation.sets
+    again = load_named_set(same, dataset)
+    np.testing.assert_array_equal(
+        again.images_NCHW, np.concatenate([dataset.train_images_NCHW, dataset.test_images_NCHW])
+    )
+    try:
+        told = said(load_named_set(beyond, dataset), dataset)
+    except DataError as error:
+        told = str(error)
+    assert "value_range" in told
