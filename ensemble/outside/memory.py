@@ -1,11 +1,13 @@
-"""How much memory this process may still take, by what the machine and its control groups say."""
+"""How much memory this process has, and may still take, by what the machine and its control groups say."""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
 _MEMINFO = Path("/proc/meminfo")
+_STATM = Path("/proc/self/statm")  # size and resident pages
 _GROUPS = Path("/proc/self/cgroup")
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
@@ -18,6 +20,13 @@ def available_memory() -> int | None:
     """
     found = [*_of_machine(), *_of_groups()]
     return min(found) if found else None
+
+
+def resident_memory() -> int | None:
+    """Bytes of this process that are in RAM now; None where the system does not say."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return None
 
 
 def _of_machine() -> list[int]:

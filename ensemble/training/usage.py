@@ -7,15 +7,12 @@ usage.since_last()        # Used(cpu_cores=1.0, memory_bytes=612_000_000, gpu_me
 
 from __future__ import annotations
 
-import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-_STATM = Path("/proc/self/statm")  # Linux: size and resident pages
+from ensemble.outside.memory import resident_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +42,7 @@ class Usage:
         self._at, self._cpu_s = at, cpu_s
         return Used(
             cores,
-            resident_bytes(),
+            resident_memory(),
             torch.cuda.memory_reserved(self._device) if self._device.type == "cuda" else None,
             self._busy_percent(),
         )
@@ -60,10 +57,3 @@ class Usage:
             ):  # the package's own errors are of no common kind, and a figure for a dashboard is worth no run
                 self._gpu_says = False
         return None
-
-
-def resident_bytes() -> int | None:
-    """Memory of this process that is in RAM now; None where the system does not say."""
-    with suppress(OSError, ValueError, IndexError):
-        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return None

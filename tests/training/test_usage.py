@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from ensemble.training.usage import Usage, resident_bytes
+from ensemble.outside.memory import resident_memory
+from ensemble.training.usage import Usage
 
 
 def busy(seconds: float) -> None:
@@ -35,10 +36,10 @@ def test_cores_are_those_that_were_busy_since_the_last_time() -> None:
 
 
 def test_memory_is_what_is_resident() -> None:
-    before = resident_bytes()
+    before = resident_memory()
     assert before is not None
     held = np.ones(200 << 20, np.uint8)
-    after = resident_bytes()
+    after = resident_memory()
     assert after is not None
     assert 150 << 20 < after - before < 300 << 20
     assert held.nbytes < after < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
