@@ -38,7 +38,7 @@ def prepare(config: Path, overrides: tuple[str, ...]) -> None:
     dataset = load_dataset(wanted.model_copy(update={"storage": "mapped"}))
     for remark in dataset.account.remarks():
         say(f"data: {remark.text}", err=True)
-    place = place_of(dataset.train_images_NCHW)
+    place = place_of(dataset.kept_images[0])
     assert place is not None, "mapped pictures lie somewhere"
     say(place.folder)
 

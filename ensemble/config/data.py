@@ -148,6 +148,10 @@ class DataConfig(Part):
         stand for each pair; without a test part a share is held back. Raises DataError for what cannot be read.
         """
 
+    def build_unlabelled(self) -> Any:
+        """As `build`, for a set of images of no class of a run, whose labels nobody looks at: a source may do without them."""
+        return self.build()
+
     @property
     def own(self) -> bool:
         """True for images that somebody brings, of any size; False for a published set."""
@@ -178,6 +182,11 @@ class DataConfig(Part):
     def num_classes(self) -> int | None:
         """As many as there are, where that is known before anything is read."""
         return None if self.own else len(self.published[self.name].class_names)
+
+    @property
+    def kept_margin(self) -> int:
+        """Pixels that training pictures are kept with on each side beyond their image, see `OwnPictures.margin`."""
+        return 0
 
     @property
     def array_rule(self) -> ArrayRule:
@@ -244,6 +253,12 @@ class OwnPictures(OwnImages):
         None,
         description="own pictures: how pictures of other proportions are brought to image_size; crop: scaled until they cover it, the middle cut out; pad: scaled until they fit into it, bars of data.ground beside them; squash: height and width scaled each by itself; without it crop",
     )
+    margin: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="own pictures: so many pixels more are kept on each side than image_size; members are trained on windows of image_size, drawn anew for every image and epoch, and validated, tested and asked on the middle one, as with pictures of 256 pixels and crops of 224 (margin: 16); without it none",
+    )
     on_bad_image: Literal["stop", "skip"] | None = Field(
         None,
         description="own pictures: what to do about pictures that cannot be read; skip: go on without them, counted by class; without it stop",
@@ -262,6 +277,11 @@ class OwnPictures(OwnImages):
     def image_shape(self) -> tuple[int, int, int]:
         """See DataConfig."""
         return self.channels or 3, *self.height_width
+
+    @property
+    def kept_margin(self) -> int:
+        """See DataConfig."""
+        return self.margin or 0
 
 
 def _known(key: str) -> bool:

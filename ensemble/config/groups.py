@@ -123,13 +123,22 @@ class GivenVotes(Section):
 
 
 class Group(Section):
-    """A resolved group: `count` members of one model and recipe, under a name that is unique in the run."""
+    """A resolved group: `count` members of one model and recipe, under a name that is unique in the run.
+
+    margin: pixels on each side that training images are kept with beyond what a network is shown of them, see `data.margin`.
+    """
 
     name: str
     count: int
     model: Network
     training: TrainingConfig
     finished: bool = False
+    margin: int = 0
+
+    @property
+    def crops(self) -> bool:
+        """True when training shows other pixels of an image than a vote, or changes them."""
+        return self.margin > 0 or self.training.augmentation.active
 
     @property
     def epochs(self) -> int:

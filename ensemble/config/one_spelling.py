@@ -20,7 +20,7 @@ _EVERYWHERE = (
 )  # fmt: skip
 
 # Keys that came later, with the values that mean what their absence means.
-_DEFAULTS: Mapping[str, tuple[Any, ...]] = {"resize": (None, "crop"), "duplicates": (None, "tell")}
+_DEFAULTS: Mapping[str, tuple[Any, ...]] = {"resize": (None, "crop"), "duplicates": (None, "tell"), "margin": (None,)}
 
 
 def one_spelling(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -286,7 +286,13 @@ class Experiment(Section):
         if not self.members:
             assert self.model is not None
             assert self.num_members is not None
-            alike = Group(name=self.model.label, count=self.num_members, model=self.model, training=self.training)
+            alike = Group(
+                name=self.model.label,
+                count=self.num_members,
+                model=self.model,
+                training=self.training,
+                margin=self.data.kept_margin,
+            )
             return self.method.groups_of(alike)
         return tuple(
             Group(
@@ -295,6 +301,7 @@ class Experiment(Section):
                 model=group.model,
                 training=group.training or self.training,
                 finished=group.finished,
+                margin=self.data.kept_margin,
             )
             for group in self.members
             if group.model is not None

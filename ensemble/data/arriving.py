@@ -11,7 +11,7 @@ from typing import Any
 
 from ensemble.config.data import DataConfig
 from ensemble.data.dataset import load_dataset
-from ensemble.data.mapped import Absent, Place, place_of
+from ensemble.data.mapped import Absent, Place, middle, place_of
 from ensemble.errors import DataError
 
 
@@ -38,11 +38,11 @@ def _prepared(place: Place) -> Any:
             f"{platform.node()} has no decoded pictures and cannot read them from {where}: {error}; put it where "
             "every node sees it under the same path, or set data.storage=memory, which sends the pictures to the nodes"
         ) from error
-    images = {"train": dataset.train_images_NCHW, "test": dataset.test_images_NCHW}[place.part]
-    here = place_of(images)
+    images = dict(zip(("train", "test"), dataset.kept_images, strict=True))[place.part]
+    here = place_of(images)  # of all of it, as the margin of a place is cut off afterwards
     if here is None or here.sha256 != place.sha256:
         raise DataError(
             f"{where} on {platform.node()} holds other pictures than where the run was started, or another version of "
             "Pillow reads them; make them the same, or set data.storage=memory, which sends the pictures to the nodes"
         )
-    return images
+    return middle(images, place.margin)

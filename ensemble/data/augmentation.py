@@ -83,12 +83,14 @@ def draw(
     keys_K: Tensor,
     first: int | Tensor,
     numbers: SignedUniform = signed_uniform,
+    margin: int = 0,
 ) -> Draw:
     """Parameters of the images (C, H, W) at the positions first .. first + count - 1 of every key's epoch.
 
     Returns K * count rows, one key's after the other's, on the device of the keys; only what is switched on is drawn.
     keys_K: int64. first: an int, or an int64 tensor of one element on that device.
-    numbers: computes the random numbers, to the bits of `signed_uniform`.
+    numbers: computes the random numbers, to the bits of `signed_uniform`. margin: pixels on each side that images are kept with beyond
+    (H, W); each is then seen through a window of that size at a random place.
 
     May be recorded in a CUDA graph after a first call outside it: nothing is copied from or to the host. Noise
     and tones have the same bits on every device. The affine parameters are composed in float64 and then
@@ -96,7 +98,7 @@ def draw(
     differs by the last bit of its float32.
     """
     _, height, width = image_shape
-    limits = _Limits.of(config, height, width)
+    limits = _Limits.of(config, height, width, margin)
     starts_N = stream_starts(limits.count + 1, keys_K.device)  # the noise comes last
     photograph = _draw_photograph(config, count, keys_K, first, numbers) if config.photographic else {}
     noise, source = None, None
@@ -141,15 +143,15 @@ def _draw_photograph(
     return found
 
 
-def augment(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:
+def augment(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw, margin: int = 0) -> Tensor:
     """The images (float32 in [0, 1]) changed as `draw` says, on their device, again in [0, 1].
 
-    `draw` must come from the same configuration. The given images are not changed in place; where nothing is
-    switched on they are returned themselves.
+    `draw` must come from the same configuration and margin, which the result is without. The given images are not changed in place;
+    where nothing is switched on they are returned themselves.
     """
     draw = draw.to(images_BCHW.device)
     if draw.source_B23 is not None or draw.noise_B2hw is not None:
-        images_BCHW = _resample(images_BCHW, config, draw)
+        images_BCHW = _resample(images_BCHW, config, draw, margin)
     if draw.brightness_B is not None or draw.contrast_B is not None:
         images_BCHW = _retone(images_BCHW, draw)
     return _photographed(images_BCHW, config, draw) if config.photographic else images_BCHW
@@ -179,9 +181,11 @@ class _Limits:
     crop: int
     flip: bool
     crop_area: float
+    margin: int
 
     @classmethod
-    def of(cls, config: AugmentationConfig, height: int, width: int) -> _Limits:
+    def of(cls, config: AugmentationConfig, height: int, width: int, margin: int) -> _Limits:
+        """A window within a margin is a crop; a stretched crop takes its place, and is of all that is kept."""
         shear = math.radians(config.shear_degrees)
         limits = {
             "angle": (math.radians(config.rotation_degrees),), "scale": (config.scale,), "shear": (shear, shear),
@@ -189,7 +193,8 @@ class _Limits:
             "brightness": (config.brightness,), "contrast": (config.contrast,),
         }  # fmt: skip
         spreads = tuple((name, each) for name, each in limits.items() if any(each))
-        return cls(spreads, config.crop_padding, config.horizontal_flip, config.crop_area)
+        crop = config.crop_padding + (margin if config.crop_area == 1 else 0)
+        return cls(spreads, crop, config.horizontal_flip, config.crop_area, margin)
 
     @property
     def count(self) -> int:
@@ -250,13 +255,16 @@ class _Limits:
         """Put a crop of random area, ratio of its sides and place behind the source, in place.
 
         Area and ratio are drawn as by torchvision's RandomResizedCrop; a side longer than the image's becomes that. The
-        ratio is of shares of the sides, so that nothing is stretched by more than 4/3 in an image that is no square either.
+        ratio is of shares of the sides, so that nothing is stretched by more than 4/3 in an image that is no square either. sides: of
+        what a network is shown; the shares are of the image with its margin.
         """
         area_B = self.crop_area + (1 - self.crop_area) * (signed_4B[0] + 1) / 2
         ratio_B = (math.log(4 / 3) * signed_4B[1]).exp()
         shares_2B = torch.stack(((area_B * ratio_B).sqrt(), (area_B / ratio_B).sqrt())).clamp_(max=1)
-        source_23B.mul_(shares_2B[:, None])
-        source_23B[:, 2].add_(signed_4B[2:] * (1 - shares_2B) * _column(sides, signed_4B.device) / 2)
+        kept = tuple(side + 2 * self.margin for side in sides)
+        larger_21 = _column(tuple(whole / side for whole, side in zip(kept, sides, strict=True)), signed_4B.device)
+        source_23B.mul_((shares_2B * larger_21)[:, None])
+        source_23B[:, 2].add_(signed_4B[2:] * (1 - shares_2B) * _column(kept, signed_4B.device) / 2)
 
 
 @lru_cache(maxsize=32)
@@ -265,12 +273,12 @@ def _column(numbers: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(numbers, dtype=torch.float64)[:, None].to(device)
 
 
-def _resample(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw) -> Tensor:
+def _resample(images_BCHW: Tensor, config: AugmentationConfig, draw: Draw, margin: int) -> Tensor:
     """Samples the images once at the composed source coordinates."""
     if draw.noise_B2hw is None:
-        return sampled(images_BCHW, draw.source_B23)
-    frame = frame_of(*images_BCHW.shape[2:], images_BCHW.device)
-    return sampled(images_BCHW, draw.source_B23, _displacement(draw.noise_B2hw, config, frame))
+        return sampled(images_BCHW, draw.source_B23, margin=margin)
+    frame = frame_of(*images_BCHW.shape[2:], images_BCHW.device, margin)
+    return sampled(images_BCHW, draw.source_B23, _displacement(draw.noise_B2hw, config, frame), margin)
 
 
 def _spacing(sigma: float) -> float:

@@ -23,7 +23,7 @@ from ensemble.data.account import Account
 from ensemble.data.arrays import Arrays, check_names, parts_of_arrays
 from ensemble.data.class_spelling import spelling_remarks
 from ensemble.data.map_style import given_arrays
-from ensemble.data.mapped import place_of, remembered
+from ensemble.data.mapped import middle, place_of, remembered
 from ensemble.data.own_parts import Parts
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.pixels_digest import pixels_sha256
@@ -40,9 +40,9 @@ COUNTED_PIXELS = 1 << 22  # of a channel at a time
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dataset:
-    """Training and test images with their classes. All arrays are C-contiguous and read-only.
+    """Training and test images with their classes. All arrays are read-only, and C-contiguous but for images with a margin.
 
-    flippable: a horizontally mirrored image keeps its class. pixels: how pictures like these become bytes, which the run
+    Those are the middle of what is kept: `kept` has all of it, `margin` pixels more on each side. flippable: a horizontally mirrored image keeps its class. pixels: how pictures like these become bytes, which the run
     keeps for predicting. account: what was read of a person's own data and what was not.
     """
 
@@ -61,6 +61,8 @@ class Dataset:
     groups_N: IntArray | None = (
         None  # number of the group of each training row, where the rows of a group stay together
     )
+    margin: int = 0
+    kept: tuple[ByteArray, ByteArray] | None = None  # training and test images with their margin, where they have one
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -72,10 +74,18 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def kept_images(self) -> tuple[ByteArray, ByteArray]:
+        """Training and test images with the margin they are kept with, C-contiguous: [N, C, H + 2 margin, W + 2 margin]."""
+        return self.kept or (self.train_images_NCHW, self.test_images_NCHW)
 
-def load_dataset(config: DataConfig) -> Dataset:
-    """The data set of a section. Raises DataError for what is missing, damaged or no data set, naming it and what to do."""
-    made = config.build()
+
+def load_dataset(config: DataConfig, labelled: bool = True) -> Dataset:
+    """The data set of a section. Raises DataError for what is missing, damaged or no data set, naming it and what to do.
+
+    labelled: False where nobody looks at the labels; some sources then have all images in the training part.
+    """
+    made = config.build() if labelled else config.build_unlabelled()
     if isinstance(made, Dataset):
         return made
     arrays = given_arrays(made, f"data set {config.label}")
@@ -102,11 +112,12 @@ def dataset_from(written: str, source: str, parts: Parts) -> Dataset:
 def dataset_of_parts(name: str, parts: Parts) -> Dataset:
     """A data set of somebody's own. Whether flips keep a class only they can know. Raises DataError for class names that read the same."""
     said = spelling_remarks(name, parts.class_names)
+    kept = shared_array(parts.train.images_NCHW), shared_array(parts.test.images_NCHW)
     return Dataset(
         name=name,
-        train_images_NCHW=shared_array(parts.train.images_NCHW),
+        train_images_NCHW=middle(kept[0], parts.margin),
         train_labels_N=shared_array(parts.train.labels_N),
-        test_images_NCHW=shared_array(parts.test.images_NCHW),
+        test_images_NCHW=middle(kept[1], parts.margin),
         test_labels_N=shared_array(parts.test.labels_N),
         class_names=parts.class_names,
         flippable=True,
@@ -116,6 +127,8 @@ def dataset_of_parts(name: str, parts: Parts) -> Dataset:
         test_files=parts.test.files,
         validation_rows=parts.validation_rows,
         groups_N=parts.groups_N,
+        margin=parts.margin,
+        kept=kept if parts.margin else None,
     )
 
 
@@ -128,9 +141,9 @@ def split_of(dataset: Dataset, config: DataConfig, seed: int) -> Split:
 
 
 def normalization(dataset: Dataset, split: Split) -> tuple[FloatArray, FloatArray]:
-    """mean_C and std_C (population) of the training rows' pixels in [0, 1]; validation and test are not looked at."""
+    """mean_C and std_C (population) of the training rows' pixels in [0, 1], their margins too; validation and test are not looked at."""
     rows_sha256 = hashlib.sha256(np.ascontiguousarray(split.train_rows).data).hexdigest()[:32]
-    images, rows = dataset.train_images_NCHW, split.train_rows
+    images, rows = dataset.kept_images[0], split.train_rows
     histogram_CV = np.array(remembered(images, f"levels-{rows_sha256}", lambda: _histogram(images, rows)), np.int64)
     values = np.arange(256) / 255.0
     share_CV = histogram_CV / histogram_CV.sum(axis=1, keepdims=True)
@@ -141,11 +154,11 @@ def normalization(dataset: Dataset, split: Split) -> tuple[FloatArray, FloatArra
 
 
 def images_digest(dataset: Dataset) -> str:
-    """SHA-256 of all training and test pixels: whether a run goes on with the images it began with."""
-    train, test = place_of(dataset.train_images_NCHW), place_of(dataset.test_images_NCHW)
+    """SHA-256 of all training and test pixels, their margins too: whether a run goes on with the images it began with."""
+    train, test = (place_of(images) for images in dataset.kept_images)
     if train is not None and test is not None and train.sha256 == test.sha256:
         return train.sha256
-    return pixels_sha256(dataset.train_images_NCHW, dataset.test_images_NCHW)
+    return pixels_sha256(*dataset.kept_images)
 
 
 def _histogram(images_NCHW: ByteArray, rows: IntArray) -> list[list[int]]:

@@ -40,10 +40,10 @@ def same_images(train_NCHW: ByteArray, test_NCHW: ByteArray) -> dict[int, int]:
 
 def _samples(images_NCHW: ByteArray) -> Iterator[tuple[int, bytes]]:
     size = int(np.prod(images_NCHW.shape[1:]))
-    flat = images_NCHW.reshape(len(images_NCHW), size)
     step = max(1, size // SAMPLED) | 1  # odd, so that it falls into all columns
-    for start in range(0, len(flat), 1024):
-        for place, sample in enumerate(np.ascontiguousarray(flat[start : start + 1024, ::step])):
+    for start in range(0, len(images_NCHW), 1024):
+        some = images_NCHW[start : start + 1024]
+        for place, sample in enumerate(np.ascontiguousarray(some.reshape(len(some), size)[:, ::step])):
             yield start + place, sample.tobytes()
 
 

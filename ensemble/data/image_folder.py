@@ -44,14 +44,41 @@ class ImageFolder(OwnPictures):
         """See DataConfig."""
         return dataset_from(self.root, self.name, decoded_parts(list_image_folder(self)))
 
+    def build_unlabelled(self) -> Dataset:
+        """All pictures at any depth of the folder, in the order of their paths, as the training part; folders are no classes."""
+        in_memory = self.model_copy(update={"storage": "memory"})  # as those who ask put all of them together
+        return dataset_from(self.root, self.name, decoded_parts(list_loose_pictures(in_memory)))
 
-def list_image_folder(config: ImageFolder) -> Listing:
-    """The pictures of a folder. Raises DataError naming the folders at fault."""
+
+def list_loose_pictures(config: ImageFolder) -> Listing:
+    """Every picture below a folder, all of one class. Raises DataError for a folder without any."""
+    root, address = _root(config, "pictures in it")
+    found = pictures_below(root)
+    if not found.files:
+        held = f" ({reasons_text(found.left_out)})" if found.left_out else ""
+        raise DataError(f"{shown(root)}: no pictures in this folder{held}; expected {', '.join(sorted(SUFFIXES))}")
+    name, count = shown(root.name), len(found.files)
+    sections = [
+        Section(name, shown(root), root, "train", count, {"": found.left_out}),
+        Section("test", shown(root), root, "test", 0),
+    ]
+    pictures = PicturesFarAway(found.files) if address else PictureFiles(found.files)
+    return Listing(root, pictures, np.zeros(count, np.int64), sections, ("pictures",), config, address=address)
+
+
+def _root(config: ImageFolder, holding: str) -> tuple[Path, str | None]:
+    """The folder, and its address where it is in object storage. holding: what it should have, in words. Raises DataError without it."""
     address = config.root if is_address(config.root) else None
     root = tree_at(address, "data.root").root if address else given_path(config.root, "data.root")
     if address is None and not os.path.isdir(root):  # noqa: PTH112  # Path.is_dir raises where the way there may not be looked at
-        raise DataError(f"data.root: no folder {shown(root)}; expected one with a folder of pictures per class")
+        raise DataError(f"data.root: no folder {shown(root)}; expected one with {holding}")
     list_folder(root)
+    return root, address
+
+
+def list_image_folder(config: ImageFolder) -> Listing:
+    """The pictures of a folder. Raises DataError naming the folders at fault."""
+    root, address = _root(config, "a folder of pictures per class")
     layout = find_layout(root)
     if layout.test_root is not None and config.test_fraction is not None:
         raise DataError(

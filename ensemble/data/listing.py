@@ -215,7 +215,7 @@ class Listing:
                 "Repair or remove them, or set data.on_bad_image=skip to go on without them"
             )
         for section, rows in self.of_section():
-            if all(row in faults for row in rows):
+            if len(rows) and all(row in faults for row in rows):
                 raise DataError(
                     f"{section.where}: none of its pictures can be read; repair or remove them. The first: {found[0]}"
                 )

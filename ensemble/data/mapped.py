@@ -13,7 +13,7 @@ import json
 import mmap
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -32,7 +32,8 @@ T = TypeVar("T")
 class Place:
     """Where mapped images lie, and how to make them again.
 
-    folder: of this machine. file: in it. shape: (N, C, H, W). source: the data section that they were made from, as JSON, its
+    folder: of this machine. file: in it. shape: (N, C, H, W) of the file; margin: of that the middle is meant, without so many pixels
+    on each side. source: the data section that they were made from, as JSON, its
     paths absolute. part: train or test. sha256: of the pixels of both parts, as `images_digest` gives it.
     """
 
@@ -42,6 +43,7 @@ class Place:
     source: str
     part: str
     sha256: str
+    margin: int = 0
 
     @property
     def path(self) -> Path:
@@ -79,8 +81,19 @@ def map_images(place: Place) -> ByteArray:
             raise OSError(f"{place.path}: found {os.fstat(file.fileno()).st_size:,} bytes; expected {size:,}")
         memory = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ)
     images = np.frombuffer(memory, np.uint8).reshape(place.shape).view(MappedImages)
-    images.place, images.memory = place, memory
-    return cast(ByteArray, images)
+    images.place, images.memory = replace(place, margin=0), memory
+    return middle(cast(ByteArray, images), place.margin)
+
+
+def middle(images_NCHW: ByteArray, margin: int) -> ByteArray:
+    """The images without so many pixels on each side, nothing copied; the very array without a margin. Of mapped images it travels as they do."""
+    if not margin:
+        return images_NCHW
+    cut = images_NCHW[:, :, margin:-margin, margin:-margin]
+    if isinstance(images_NCHW, MappedImages) and images_NCHW.place is not None:
+        assert isinstance(cut, MappedImages), "a view is of the array's own class"
+        cut.place = replace(images_NCHW.place, margin=margin)
+    return cut
 
 
 def place_of(images: object) -> Place | None:
@@ -122,7 +135,7 @@ def remembered(images: ByteArray, name: str, find: Callable[[], T]) -> T:
     find: gives plain JSON values.
     """
     place = place_of(images)
-    if place is None:
+    if place is None or place.margin:
         return find()
     path = Path(place.folder) / f"{name}.json"
     try:

@@ -192,7 +192,9 @@ def _from_elsewhere(
 ) -> tuple[ByteArray, IntArray, str, tuple[Remark, ...]]:
     """Images, labels, where they are from, and what is odd about how they were read."""
     try:
-        other = load_dataset(_as_the_run_reads(data, dataset.pixels))
+        other = load_dataset(
+            _as_the_run_reads(data, dataset), labelled=config.kind != "unknown" or config.part == "test"
+        )
     except DataError as error:
         raise DataError(f"set {config.name}: {error}") from error
     whole = config.part == "all" or (config.part is None and data.own)
@@ -224,9 +226,12 @@ def _from_elsewhere(
     return images, labels_N, source, tuple(remarks)
 
 
-def _as_the_run_reads(data: DataConfig, rule: PixelRule) -> DataConfig:
+def _as_the_run_reads(data: DataConfig, dataset: Dataset) -> DataConfig:
     """The section with the run's way of reading pixels where it says nothing itself; `predict` reads pictures so too."""
+    rule = dataset.pixels
     own: dict[str, Any] = {"resize": rule.resize}
+    if data.image_shape is not None and data.image_shape[1:] == dataset.image_shape[1:]:
+        own["margin"] = rule.margin  # pictures of another size are brought to the run's afterwards, margin and all
     if rule.value_range is None or rule.value_range[1] > UNIT[1] or not data.pictures:
         own["value_range"] = rule.value_range  # a range of fractions would make every byte of a picture white
     if rule.ground in get_args(Ground):  # the rule of the published sets of characters is none that a section can give

@@ -39,7 +39,8 @@ class Parts:
     """A data set of somebody's own. pixels: how its values became bytes. account: what was read and what was not.
 
     validation_rows: of the training part, where such a part is given. groups_N: number of the group of each training row, where
-    the rows of a group stay together.
+    the rows of a group stay together. margin: pixels that the images of both parts have on each side beyond what is an image of the
+    data set.
     """
 
     train: Part
@@ -49,6 +50,7 @@ class Parts:
     account: Account
     validation_rows: IntArray | None = None
     groups_N: IntArray | None = None
+    margin: int = 0
 
 
 def held_back(

@@ -110,16 +110,18 @@ class Reading:
 
 
 class PictureReader:
-    """Pictures of data.image_size with data.channels, by the rule that the configuration and training give."""
+    """Pictures of data.image_size and its data.margin with data.channels, by the rule that the configuration and training give."""
 
     def __init__(self, config: OwnPictures) -> None:
-        self._channels, self._size = config.channels or COLOURS, config.height_width
+        self._channels = config.channels or COLOURS
+        height, width = config.height_width
+        self._size = height + 2 * config.kept_margin, width + 2 * config.kept_margin
         ground, resize = config.ground or "white", config.resize or "crop"
-        self._given = PixelRule(value_range=config.value_range, ground=ground, resize=resize)
+        self._given = PixelRule(config.value_range, ground=ground, resize=resize, margin=config.kept_margin)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
+        """(C, H, W) of every image, with its margin."""
         return self._channels, *self._size
 
     @property
@@ -190,7 +192,7 @@ class PictureReader:
         in_threads(second, places, "reading pictures of more than 8 bits")
 
     def _fit(self, decoded: Decoded, rule: PixelRule, image_CHW: ByteArray) -> None:
-        fitted(plain(decoded, rule), self._channels, self._size, rule, out=image_CHW)
+        fitted(plain(decoded, rule), self._channels, self._size, replace(rule, margin=0), out=image_CHW)
 
 
 class Every(Protocol):

@@ -341,6 +341,8 @@ def fitted(
 ) -> ByteArray:
     """The picture as uint8 [C, H, W], brought to `size` (height, width) as the rule's `resize` says; bilinear.
 
+    With a margin it is brought to a size that is larger by that on each side, of which the middle is taken.
+
     crop: scaled until it covers the size, its middle cut out. pad: scaled until it fits into the size, in the middle, bars of
     the rule's ground beside it; an odd pixel goes to the right or below. Where the ground is contrast, the bars are black
     around a picture that is light on average and white around a dark one. squash: height and width scaled each by itself.
@@ -352,7 +354,8 @@ def fitted(
     """
     from PIL import Image, ImageOps
 
-    height, width = size
+    margin = 0 if rule is None else rule.margin
+    height, width = (side + 2 * margin for side in size)
     resize = "crop" if rule is None else rule.resize
     converted = _in_mode(picture, "L" if channels == 1 else "RGB")
     if converted.size != (width, height):
@@ -363,6 +366,9 @@ def fitted(
             converted = _padded(converted, width, height, _is_white(converted, rule) != inverted)
         else:
             converted = ImageOps.fit(converted, (width, height), Image.Resampling.BILINEAR)
+    if margin:
+        converted = converted.crop((margin, margin, width - margin, height - margin))
+        height, width = size
     image_CHW = np.empty((channels, height, width), np.uint8) if out is None else out
     for channel, band in enumerate(
         converted.getbands()

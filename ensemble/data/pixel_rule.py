@@ -63,13 +63,15 @@ class PixelRule:
     value_range: of values of every kind, as data.value_range gives it; None where each kind has its own. wide_range: of
     whole numbers of more than 8 bits; None where training had none. ground: white, black, or contrast: black around
     light drawings and white around dark ones, for sets of characters, where polarity is found out afterwards. resize:
-    as data.resize has it; see `pictures.fitted`.
+    as data.resize has it; see `pictures.fitted`. margin: pixels that a picture is larger on each side than the image cut out of its
+    middle, as data.margin has it.
     """
 
     value_range: Range | None = None
     wide_range: Range | None = None
     ground: Ground = "white"
     resize: Resize = "crop"
+    margin: int = 0
 
     def range_of(self, dtype: np.dtype[Any]) -> Range:
         """The values that become 0 and 255."""
@@ -96,9 +98,11 @@ class PixelRule:
         return found.low < low or found.high > high
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; the inverse of `from_json`. Cropping is left out, which earlier versions always did."""
+        """Plain JSON values; the inverse of `from_json`. Cropping without a margin is left out, which earlier versions always did."""
         record = {"value_range": self.value_range, "wide_range": self.wide_range, "ground": self.ground}
-        return record if self.resize == "crop" else {**record, "resize": self.resize}
+        more = {"resize": self.resize, "margin": self.margin}
+        usual = {"resize": "crop", "margin": 0}
+        return {**record, **{key: value for key, value in more.items() if value != usual[key]}}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> PixelRule:
@@ -106,12 +110,13 @@ class PixelRule:
         try:
             pair = [record[name] and (float(record[name][0]), float(record[name][1])) for name in _RANGES]
             ground, resize = record["ground"], record.get("resize", "crop")
+            margin = int(record.get("margin", 0))
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise ValueError(f"not a rule of reading pixels: {record!r}") from error
         known = ground in get_args(Ground) and resize in get_args(Resize)
-        if not known or any(given and given[0] >= given[1] for given in pair):
+        if not known or margin < 0 or any(given and given[0] >= given[1] for given in pair):
             raise ValueError(f"not a rule of reading pixels: {record!r}")
-        return cls(pair[0] or None, pair[1] or None, ground, resize)
+        return cls(pair[0] or None, pair[1] or None, ground, resize, margin)
 
 
 _RANGES = ("value_range", "wide_range")

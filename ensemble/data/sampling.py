@@ -32,12 +32,17 @@ class Frame:
 
 
 @lru_cache(maxsize=32)
-def frame_of(height: int, width: int, device: torch.device) -> Frame:
-    """The frame of images of that size; kept, because copying constants to a GPU costs more than using them."""
+def frame_of(height: int, width: int, device: torch.device, margin: int = 0) -> Frame:
+    """The frame of images of that size; kept, because copying constants to a GPU costs more than using them.
+
+    margin: on each side, of images that are sampled to so much less.
+    """
     sides = [1 << (side - 1).bit_length() for side in (width, height)]
     before = [(full - side) // 2 for full, side in zip(sides, (width, height), strict=True)]
     after = [full - side - b for full, side, b in zip(sides, (width, height), before, strict=True)]
-    x_W, y_H = (torch.arange(side, dtype=torch.float32) - (side - 1) / 2 for side in (width, height))
+    x_W, y_H = (
+        torch.arange(side - 2 * margin, dtype=torch.float32) - (side - 2 * margin - 1) / 2 for side in (width, height)
+    )
     unit_2 = torch.tensor([2 / full for full in sides])
     centre_2 = torch.tensor(
         [(side + 2 * b) / full - 1 for side, b, full in zip((width, height), before, sides, strict=True)]
@@ -53,12 +58,15 @@ def frame_of(height: int, width: int, device: torch.device) -> Frame:
     )
 
 
-def sampled(images_BCHW: Tensor, source_B23: Tensor | None, displacement_B2HW: Tensor | None = None) -> Tensor:
+def sampled(
+    images_BCHW: Tensor, source_B23: Tensor | None, displacement_B2HW: Tensor | None = None, margin: int = 0
+) -> Tensor:
     """The images at their source coordinates, which a displacement in grid units is added to.
 
     source_B23: output pixel -> source pixel, both from the image centre; None: each pixel comes from its own place.
+    margin: the result has so many pixels less on each side than the images.
     """
-    frame = frame_of(*images_BCHW.shape[2:], images_BCHW.device)
+    frame = frame_of(*images_BCHW.shape[2:], images_BCHW.device, margin)
     if source_B23 is not None:
         rows_B23 = source_B23 * frame.unit_21
         constant_B2 = rows_B23[:, :, 2] + frame.centre_2

@@ -92,6 +92,10 @@ def preprocessing(trained: TrainedEnsemble) -> dict[str, Any]:
     rule = trained.vote.pixels
     resize: Resize = "crop" if rule is None else rule.resize
     _, height, width = trained.image_shape
+    margin = 0 if rule is None else rule.margin
+    size = f"{RESIZED[resize]}, bilinear; characters as `ensemble predict` places them"
+    if margin:
+        size = f"{RESIZED[resize]}, bilinear, for a size of {height + 2 * margin} x {width + 2 * margin} pixels; of that the middle {height} x {width}"
     return {
         "data_set": trained.vote.dataset,
         "pixels": rule.to_json() if rule is not None else "range and ground by each picture's own brightness",
@@ -99,7 +103,7 @@ def preprocessing(trained: TrainedEnsemble) -> dict[str, Any]:
         "resize": resize,
         "height": height,
         "width": width,
-        "size": f"{RESIZED[resize]}, bilinear; characters as `ensemble predict` places them",
+        "size": size,
     }
 
 

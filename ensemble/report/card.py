@@ -171,14 +171,25 @@ def _start_rows(run: RunFacts) -> Iterator[tuple[str, str]]:
             yield f"standardised{to_whom} with", scale
 
 
+def _margin(margin: int, height: int, width: int) -> str:
+    kept = f"{height + 2 * margin} x {width + 2 * margin}"
+    return (
+        f"pictures are brought to {kept} pixels; members were trained on windows of {height} x {width} of them, drawn anew for every image "
+        "and epoch, and vote on the middle one"
+    )
+
+
 def _data_rows(run: RunFacts, dataset: dict[str, Any], train_rows: int) -> list[tuple[str, str]]:
     info = DATASETS.get(dataset["name"])
     rows = [("data set", shown(run.evaluation.dataset) + (f", {info.title}" if info else ", the trainer's own images"))]
     if info:
         rows.append(("source", info.source))
     if run.config["data"].get("image_size") is not None:
-        resize: Resize = (dataset.get("pixels") or {}).get("resize", "crop")
+        pixels = dataset.get("pixels") or {}
+        resize: Resize = pixels.get("resize", "crop")
         rows.append(("pictures of other proportions", f"{RESIZED[resize]}, at training and by `ensemble predict`"))
+        if margin := pixels.get("margin"):
+            rows.append(("margin", _margin(margin, *dataset["image_shape"][1:])))
     rows += [
         ("training images", f"{train_rows:,}"),
         (

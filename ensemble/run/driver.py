@@ -24,7 +24,7 @@ from ensemble.storage.atomic import json_bytes
 from ensemble.storage.names import PLAN, ROUNDS
 from ensemble.storage.parsing import checked, json_value
 from ensemble.storage.remedies import unfit
-from ensemble.training import Arrays, Trainer
+from ensemble.training import Arrays, Trainer, shape_of
 from ensemble.types import Checkpoint, Failure, IntArray, MemberResult, MemberSpec, Task, Votes
 
 
@@ -86,8 +86,7 @@ class Driver:
     def train(self, method: Method, arrays: Arrays, num_classes: int, train_rows: IntArray) -> None:
         """Ask, train, tell, until the method has no more to ask. train_rows: all that a member may be fitted to."""
         trainer = Trainer.create(self.experiment, self.plan.device, num_classes, self.plan.ways)
-        channels, height, width = arrays["train_images"].shape[1:]
-        shape = channels, height, width
+        shape = shape_of(arrays, self.experiment.data.kept_margin)
         closed = self._closed_rounds()
         self._listen(method)
         previous: list[int] = []

@@ -350,10 +350,10 @@ def _describe(folder: RunFolder, dataset: Dataset, split: Split, mean_C: FloatAr
 
 def _arrays(dataset: Dataset, split: Split, mean_C: FloatArray, std_C: FloatArray, watch_test: bool) -> dict[str, Any]:
     arrays = {
-        "train_images": dataset.train_images_NCHW,
+        "train_images": dataset.kept_images[0],
         "train_labels": dataset.train_labels_N,
         "validation_rows": split.validation_rows,
-        "test_images": dataset.test_images_NCHW,
+        "test_images": dataset.kept_images[1],
         "mean": mean_C,
         "std": std_C,
     }

@@ -22,7 +22,7 @@ NEUTRAL = frozenset({
     "data.layout", "data.value_range", "data.ground", "data.on_bad_image", "data.storage",
 })  # fmt: skip
 
-_LEFT_OUT = {"data.resize": "crop", "data.duplicates": "tell"}  # what `one_spelling` leaves out
+_LEFT_OUT = {"data.resize": "crop", "data.duplicates": "tell", "data.margin": "none"}  # what `one_spelling` leaves out
 
 
 def differences(stored: dict[str, Any], current: dict[str, Any], device: str | None = None) -> list[str]:

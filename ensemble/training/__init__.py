@@ -5,7 +5,7 @@
 Importing this loads no torch; the first training does.
 """
 
-from ensemble.training.job import Arrays, Job, check_batches, check_precision, device_kind
+from ensemble.training.job import Arrays, Job, check_batches, check_precision, device_kind, shape_of
 from ensemble.training.suitability import (
     ELSEWHERE,
     Starts,
@@ -31,6 +31,7 @@ __all__ = [
     "device_kind",
     "largest_stack",
     "named_class_weights",
+    "shape_of",
     "shares_features",
     "starts",
 ]

@@ -127,9 +127,10 @@ class Batches:
         self._piece, self._least_rows = batch_size, least_rows
         if recipe is not None and recipe.accumulation > 1:
             self._piece = recipe.batch_size
-        self._deforms, self._blends = augmentation.deforms, augmentation.blends
+        self._margin = data.margin if own is None else 0  # of the images that are looked at through a window
+        self._deforms, self._blends = augmentation.deforms or self._margin > 0, augmentation.blends
         device = placement.device
-        self._images, self._labels = data.train_images, data.train_labels
+        self._images, self._labels = data.kept, data.train_labels
         self._image_shape = (data.train_images.shape[1], data.train_images.shape[2], data.train_images.shape[3])
         if own is None:
             self.rows_per_epoch = len(members[0].rows)
@@ -163,7 +164,7 @@ class Batches:
         self._keys_K = torch.zeros(len(members), dtype=torch.int64, device=device)
         self._blend_keys_K = torch.zeros_like(self._keys_K)
         self._members_K1 = torch.arange(len(members), device=device).unsqueeze(1)
-        self._ahead, self._begun = data.file_of(data.train_images) if own is None else None, False
+        self._ahead, self._begun = data.file_of(data.kept) if own is None else None, False
         left_over = self.rows_per_epoch % batch_size
         self._joined = left_over if 0 < left_over < least_rows and self.rows_per_epoch > batch_size else 0
         self._counts = torch.arange(batch_size + self._joined, device=device)
@@ -258,7 +259,7 @@ class Batches:
             targets = self._targets_KRC[self._members_K1, order_KB].transpose(0, 1)
         draws = self._draw(place)
         # The kernels cannot do what is meant for photographs, and what they lay out cannot be cut into pieces.
-        plain = plain or self._augmentation.photographic or self._piece != self.batch_size
+        plain = plain or self._augmentation.photographic or self._margin > 0 or self._piece != self.batch_size
         if self._kernels is not None and worthwhile(len(labels)) and not plain:
             images = self._data.gathered(self._images, rows_KB, self._kernels, self._deformation(draws))
             return Batch(images, labels, weights, targets, place, len(labels))
@@ -272,7 +273,9 @@ class Batches:
         if not self._deforms:
             return None
         numbers = self._numbers(place)
-        draws = draw(self._augmentation, place.rows, self._image_shape, self._keys_K, place.first, numbers)
+        draws = draw(
+            self._augmentation, place.rows, self._image_shape, self._keys_K, place.first, numbers, self._margin
+        )
         if place.part == slice(None):
             return draws
         positions = torch.arange(place.rows * len(self._keys_K), device=self._keys_K.device).view(-1, place.rows)
@@ -300,7 +303,8 @@ class Batches:
         if draws is None:
             images = self._data.standardized(images)
         else:
-            images = self._data.normalized(augment(self._data.unit(images), self._augmentation, draws))
+            deformed = augment(self._data.unit(images), self._augmentation, draws, self._margin)
+            images = self._data.normalized(deformed)
         members_images: Tensor = torch.unflatten(images, 0, (len(rows_KB), -1))
         return members_images
 

@@ -109,9 +109,10 @@ def _source(member: MemberSpec, job: Job, data: Resident, passes: int) -> Iterat
         rows = tensor_of(member.rows)[torch.randperm(len(member.rows), generator=seeded(seed))].to(device)
         for first in range(0, len(rows), BATCH):
             chosen = rows[first : first + BATCH]
-            images = data.unit(data.take(data.train_images, chosen))
-            data.will_need(data.train_images, rows[first + BATCH : first + 2 * BATCH])
-            images = augment(images, config, draw(config, len(chosen), shape, keys_1, first))
+            images = data.unit(data.take(data.kept, chosen))
+            data.will_need(data.kept, rows[first + BATCH : first + 2 * BATCH])
+            draws = draw(config, len(chosen), shape, keys_1, first, margin=data.margin)
+            images = augment(images, config, draws, data.margin)
             yield images.mul_(255).round_().clamp_(0, 255).to(torch.uint8), data.train_labels[chosen]
 
 

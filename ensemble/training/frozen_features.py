@@ -23,7 +23,7 @@ from ensemble.data.mapped import place_of
 from ensemble.models import ImageShape
 from ensemble.seeding import Purpose, member_seed
 from ensemble.training.drawn_heads import drawn_heads
-from ensemble.training.job import Arrays, Job
+from ensemble.training.job import Arrays, Job, shape_of
 from ensemble.training.placement import Placement
 from ensemble.training.plain import oddity
 from ensemble.training.prediction import CPU_BATCH, in_batches
@@ -64,7 +64,7 @@ class HeadStack(Stack):
 def head_layer(group: Group, image_shape: ImageShape, num_classes: int) -> str | None:
     """The name of the last layer where all that is trained is one nn.Linear behind features that never change; else None."""
     model = group.model
-    if model.freeze == "none" or group.training.augmentation.active:
+    if model.freeze == "none" or group.crops:
         return None
     parts = trained(group, image_shape, num_classes)
     all_of_it = parts.head and not parts.head & parts.frozen
@@ -142,7 +142,7 @@ def head_to_train(task: Task, job: Job, arrays: Arrays, ranks: int) -> str | Non
 
     That is also so where ranks share each batch, where members have images of their own, and where there are too many features.
     """
-    shape = arrays["train_images"].shape[1:]
+    shape = shape_of(arrays, job.group.margin)
     if ranks > 1 or any(member.filter for member in task.members):
         return None
     if (head := head_layer(job.group, shape, job.num_classes)) is None:
@@ -177,7 +177,7 @@ def on_features(
     train, test = _Kept.parts
     shared = sum(p.numel() for name, p in whole.network.named_parameters() if not name.startswith(f"{head}."))
     stack = HeadStack(layers, head, backbone, shared)
-    return replace(data, train_images=train, test_images=test, ready=True, files=(), stream=None), stack
+    return replace(data, train_images=train, test_images=test, kept=train, ready=True, files=(), stream=None), stack
 
 
 def backbone_of(

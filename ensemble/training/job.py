@@ -21,7 +21,7 @@ from ensemble.errors import ComputeError, ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-# train_images [N, C, H, W] uint8, train_labels [N] int64, validation_rows [V] int64, test_images [T, C, H, W] uint8,
+# train_images [N, C, H, W] uint8, with `Group.margin` on each side, as test_images have it; train_labels [N] int64, validation_rows [V] int64, test_images [T, C, H, W] uint8,
 # mean [C] and std [C] float32 of the training rows on the scale [0, 1]; test_labels [T] int64 where
 # training.watch_test asks for a test curve. Under START and a group's name the weights its members start from, as the bytes of
 # a safetensors file [n] uint8, where its network has any; under CLASS_WEIGHTS those of the loss [classes] float64, where it names any.
@@ -53,6 +53,12 @@ class Job:
     num_classes: int
     ways: Ways | None = None
     tta: TtaConfig = field(default_factory=TtaConfig)
+
+
+def shape_of(arrays: Arrays, margin: int) -> tuple[int, int, int]:
+    """(C, H, W) of the images as networks take them, without the margin that they are kept with."""
+    channels, height, width = arrays["train_images"].shape[1:]
+    return channels, height - 2 * margin, width - 2 * margin
 
 
 def given_start(arrays: Arrays, group: str) -> dict[str, Tensor]:

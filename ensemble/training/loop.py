@@ -24,7 +24,7 @@ from ensemble.outside import own_code
 from ensemble.training import mapped
 from ensemble.training.checkpoint import fits, of_one, outdated, restore
 from ensemble.training.frozen_features import head_to_train
-from ensemble.training.job import Arrays, Job
+from ensemble.training.job import Arrays, Job, shape_of
 from ensemble.training.layers import StackedStochasticDepth
 from ensemble.training.placement import Placement
 from ensemble.training.stack_run import PULSE_S, StackRun
@@ -88,7 +88,7 @@ def _clear_frames(error: BaseException | None) -> None:
 
 
 def _train_placed(task: Task, job: Job, arrays: Arrays, placement: Placement) -> Iterator[Item]:
-    image_shape = arrays["train_images"].shape[1:]
+    image_shape = shape_of(arrays, job.group.margin)
     whole = len(task.members) > 1 and head_to_train(task, job, arrays, placement.ranks) is None
     network = (job.group.model, image_shape, job.num_classes)
     found = obstacles(*network) if whole else ()
@@ -126,7 +126,7 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
         yield Notice(notice)
     if run.no_graph:
         yield Notice(f"trained without a CUDA graph: {run.no_graph}")
-    draws = recipe.augmentation.active or run.stack.dropout
+    draws = job.group.crops or run.stack.dropout
     depth = job.group.model.foreign and any(isinstance(layer, StackedStochasticDepth) for layer in run.stack.dropout)
     if task.checkpoint is not None and draws and outdated(task.checkpoint, depth):
         yield Notice(

@@ -71,6 +71,7 @@ class Resident:
     """The data set on one device. images: uint8; mean_C1 and std_C1 broadcast over [.., C, H, W].
 
     ready: the images are float32 as a network takes them, such as features of a frozen backbone.
+    kept: the training images as they are kept, with `margin` pixels more on each side: train_images is the middle of it.
     files: images that are mapped from a file, of which those of the next batch are asked for before they are needed.
     stream: where the images stay in the machine's memory and batches are sent to the device; None where they are on it.
     """
@@ -82,18 +83,25 @@ class Resident:
     test_labels: Tensor | None
     mean_C11: Tensor
     std_C11: Tensor
+    kept: Tensor
+    margin: int = 0
     ready: bool = False
     files: tuple[tuple[Tensor, npt.NDArray[np.generic]], ...] = ()
     stream: Stream | None = None
 
     @classmethod
     def load(
-        cls, arrays: Arrays, device: torch.device, model: Network | None = None, room: float | None = None
+        cls,
+        arrays: Arrays,
+        device: torch.device,
+        model: Network | None = None,
+        room: float | None = None,
+        margin: int = 0,
     ) -> Resident:
         """Copy to a GPU, share with numpy on a CPU (nothing here ever writes into these tensors).
 
         model: a network that may have a standardisation of its own. room: bytes that images may take on the device; where
-        they take more they stay in the machine's memory.
+        they take more they stay in the machine's memory. margin: of the images of both parts.
         """
         arrays = {**arrays, **_scale(arrays, model, arrays["train_images"].shape[1])}
         images = {name: array for name, array in arrays.items() if not name.startswith(GIVEN)}
@@ -105,10 +113,11 @@ class Resident:
             else tensor_of(array).to(device).contiguous()
             for name, array in images.items()
         }
+        kept, parts = tensors["train_images"], {name: middle(tensors[name], margin) for name in IMAGES}
         return cls(
-            tensors["train_images"], tensors["train_labels"], tensors["validation_rows"], tensors["test_images"],
-            tensors.get("test_labels"), tensors["mean"].view(-1, 1, 1), tensors["std"].view(-1, 1, 1),
-            files=tuple(_files(arrays, tensors)) if device.type == "cpu" or streams else (),
+            parts["train_images"], tensors["train_labels"], tensors["validation_rows"], parts["test_images"],
+            tensors.get("test_labels"), tensors["mean"].view(-1, 1, 1), tensors["std"].view(-1, 1, 1), kept, margin,
+            files=tuple(_files(arrays, kept, parts)) if device.type == "cpu" or streams else (),
             stream=Stream(device) if streams else None,
         )  # fmt: skip
 
@@ -118,7 +127,7 @@ class Resident:
         nothing = torch.empty(0, dtype=torch.int64, device=device)
         scale = _scale(arrays, model, channels)
         mean_C11, std_C11 = (tensor_of(scale[name]).to(device).view(-1, 1, 1) for name in ("mean", "std"))
-        return cls(nothing, nothing, nothing, nothing, None, mean_C11, std_C11)
+        return cls(nothing, nothing, nothing, nothing, None, mean_C11, std_C11, nothing)
 
     def file_of(self, images: Tensor) -> npt.NDArray[np.generic] | None:
         """The mapped file that these images are; None of images that are in memory."""
@@ -138,7 +147,7 @@ class Resident:
         return self.stream.take(images, rows.flatten().cpu()).view(*rows.shape, *images.shape[1:])
 
     def _streamed(self, images: Tensor) -> bool:
-        return images is self.train_images or images is self.test_images
+        return images is self.train_images or images is self.test_images or images is self.kept
 
     def unit(self, images: Tensor) -> Tensor:
         """uint8 images as float32 in [0, 1]."""
@@ -160,6 +169,8 @@ class Resident:
         self, images: Tensor, rows_KB: Tensor, kernels: Kernels, deformed: Deformation | None = None
     ) -> Tensor:
         """Rows of uint8 images, deformed and standardised, as [K, C, H, W, filled]: see `batch_last`."""
+        if not images.is_contiguous():  # the middle of larger ones: the kernels read whole images
+            images, rows_KB = images[rows_KB.flatten()], torch.arange(rows_KB.numel()).view(rows_KB.shape)
         scale = self.mean_C11.flatten() * 255, self.std_C11.flatten() * 255
         return kernels.gather(images, rows_KB, *scale, filled(rows_KB.shape[1]), deformed)
 
@@ -176,8 +187,17 @@ def _scale(arrays: Arrays, model: Network | None, channels: int) -> dict[str, np
     return {"mean": np.array(own[0], np.float32), "std": np.array(own[1], np.float32)}
 
 
-def _files(arrays: Arrays, tensors: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, npt.NDArray[np.generic]]]:
-    for name in IMAGES:
+def middle(images: Tensor, margin: int) -> Tensor:
+    """A view of images [N, C, H, W] without so many pixels on each side; the very tensor without a margin."""
+    return images[:, :, margin:-margin, margin:-margin] if margin else images
+
+
+def _files(
+    arrays: Arrays, kept: Tensor, parts: Mapping[str, Tensor]
+) -> Iterator[tuple[Tensor, npt.NDArray[np.generic]]]:
+    for name, images in parts.items():
         if place_of(arrays[name]) is not None:
             read_at_random(arrays[name])
-            yield tensors[name], arrays[name]
+            yield images, arrays[name]
+    if place_of(arrays["train_images"]) is not None and kept is not parts["train_images"]:
+        yield kept, arrays["train_images"]

@@ -35,7 +35,7 @@ from ensemble.training.filtering import filtered_set
 from ensemble.training.frozen_features import HeadStack, head_to_train, on_features
 from ensemble.training.gradient_sums import settle_sums
 from ensemble.training.host_copy import on_host
-from ensemble.training.job import Arrays, Job, given_class_weights, given_start
+from ensemble.training.job import Arrays, Job, given_class_weights, given_start, shape_of
 from ensemble.training.keeper import Keeper
 from ensemble.training.layers import BATCH_NORMS
 from ensemble.training.losses import sample_losses
@@ -72,9 +72,9 @@ class StackRun:
         room = (
             placement.memory_bytes * min(1.0, job.compute.gpus_per_task) * GPU_SHARE if device.type == "cuda" else None
         )
-        self.data = Resident.load(arrays, device, job.group.model, room)
+        self.data = Resident.load(arrays, device, job.group.model, room, job.group.margin)
         self.validation = validation_of(task.members, self.data)
-        image_shape = arrays["train_images"].shape[1:]
+        image_shape = shape_of(arrays, job.group.margin)
         parts = trained(job.group, image_shape, job.num_classes)
         head = head_to_train(task, job, arrays, placement.ranks)
         self._build(image_shape, given_start(arrays, job.group.name), parts, head)
@@ -162,7 +162,11 @@ class StackRun:
             own = images, torch.stack([found.labels for found in self.filtered])
             augmentation = augmentation.blending_alone()  # the set is deformed already, and was chosen as it is
         on_gpu, kernels = self.placement.device.type == "cuda", None
-        if not on_gpu and self.job.compute.kernels != "torch" and (augmentation.active or self.stack.dropout):
+        if (
+            not on_gpu
+            and self.job.compute.kernels != "torch"
+            and (augmentation.active or self.data.margin or self.stack.dropout)
+        ):
             kernels = load()
         return Batches(
             self.data, self.members, self.job.seed, self.recipe.images_per_step, augmentation, self.placement, own,

@@ -174,6 +174,7 @@ REVIEWED: dict[str, str] = {
     "data.channels": "refused with other data sets than image_folder",
     "data.image_size": "refused with other data sets than image_folder",
     "data.resize": "refused with other data sets than image_folder; tests/data/test_resize.py",
+    "data.margin": "refused with other data sets than pictures; tests/data/test_margin.py",
     "data.layout": "refused with other data sets than arrays",
     "data.value_range": "refused with data sets that are not one's own",
     "data.ground": "refused with data sets that are not one's own",

@@ -43,9 +43,9 @@ def run_of(root: Path, **keys: Any) -> Dataset:
     return load_dataset(DataConfig(name="image_folder", root=str(root), image_size=8, channels=1, **keys))
 
 
-def read(root: Path, dataset: Dataset, **keys: Any) -> NamedSet:
+def read(root: Path, dataset: Dataset, kind: str = "shifted", part: str | None = None, **keys: Any) -> NamedSet:
     data = {"name": "image_folder", "root": str(root), "image_size": 8, "channels": 1, **keys}
-    sets = ({"name": "s", "kind": "shifted", "data": data},)
+    sets = ({"name": "s", "kind": kind, "part": part, "data": data},)
     config = parse_experiment(
         {
             "name": "r",
@@ -177,3 +177,48 @@ def test_a_range_of_fractions_is_not_that_of_bytes(home: Path) -> None:
     except DataError as error:
         told = str(error)
     assert "value_range" in told
+
+
+@pytest.mark.parametrize("storage", [None, "memory", "mapped"])
+def test_unknown_images_need_no_folders_of_classes(home: Path, storage: str | None) -> None:
+    """Every picture at any depth, in the order of the paths."""
+    dataset = run_of(pictures(home / "run"))
+    other = home / "other"
+    (other / "deep" / "er").mkdir(parents=True)
+    expected = []
+    for n, place in enumerate(["1.png", "2.png", "deep/3.png", "deep/er/4.png"]):
+        expected.append(np.full((8, 8), 40 * n + 20, np.uint8))
+        Image.fromarray(expected[-1]).save(other / place)
+    (other / "deep" / "notes.gif").write_bytes(b"GIF89a")
+    named = read(other, dataset, "unknown", storage=storage)
+    order = [named.images_NCHW[n, 0, 0, 0] for n in range(4)]
+    assert sorted(order) == [20, 60, 100, 140]
+    assert (named.labels_N == -1).all()
+    assert named.source == "all images of other (image_folder), 1 files left out"
+    assert "left out 1 files" in said(named, dataset)
+    with pytest.raises(DataError, match="at least two folders"):
+        read(other, dataset)
+    with pytest.raises(DataError, match="at least two folders"):
+        read(other, dataset, "unknown", "test")
+
+
+def test_of_folders_of_classes_unknown_images_are_all_there_are(home: Path) -> None:
+    dataset, other = run_of(pictures(home / "run")), pictures(home / "other", highest=254)
+    (found,) = {len(read(other, dataset, kind).images_NCHW) for kind in ("shifted", "unknown")}
+    assert found == 36
+    (other / "a" / "00.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="1 of 36 pictures cannot be used"):
+        read(other, dataset, "unknown")
+    named = read(other, dataset, "unknown", on_bad_image="skip")
+    assert len(named.images_NCHW) == 35
+    assert "1 in pictures (1 damaged)" in said(named, dataset)
+
+
+def test_a_folder_without_unknown_images_is_refused(home: Path) -> None:
+    dataset = run_of(pictures(home / "run"))
+    (home / "empty").mkdir()
+    (home / "empty" / "notes.gif").write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=r"set s: .*no pictures in this folder \(1 \.gif\); expected"):
+        read(home / "empty", dataset, "unknown")
+    with pytest.raises(DataError, match=r"no folder .*; expected one with pictures in it"):
+        read(home / "nowhere", dataset, "unknown")

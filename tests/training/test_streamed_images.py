@@ -10,8 +10,13 @@ import pytest
 import torch
 
 import ensemble
+from ensemble.config.recipe import AugmentationConfig
+from ensemble.config.schema import ComputeConfig
 from ensemble.training import resident
+from ensemble.training.batches import Batches
+from ensemble.training.placement import Placement
 from ensemble.training.resident import Resident, Stream
+from ensemble.types import MemberSpec
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 1, 28, 28)).astype(np.uint8)
 ARRAYS = {
@@ -27,6 +32,24 @@ def test_images_stream_where_they_take_more_than_the_room(room):
     for rows in (torch.tensor([3, 1, 1]), torch.tensor([[0, 59], [5, 5]]), torch.empty(0, dtype=torch.int64)):
         taken = data.take(data.train_images, rows)
         np.testing.assert_array_equal(taken, IMAGES[rows.numpy()])
+
+
+def test_windows_of_larger_images_are_the_same_streamed():
+    """Batches of training, and the middles that are voted on."""
+    config, placement = AugmentationConfig(horizontal_flip=True), Placement.create(ComputeConfig(device="cpu"))
+    members = [MemberSpec(k, "lenet5", np.arange(40)) for k in range(2)]
+    seen = []
+    for room in (None, 0):
+        data = Resident.load(ARRAYS, torch.device("cpu"), room=room, margin=4)
+        assert (data.stream is not None) == (room == 0)
+        batches = Batches(data, members, 3, 16, config, placement)
+        images = [batch.images.clone() for epoch in range(2) for batch in batches.epoch(epoch)]
+        votes = [data.take(data.train_images, torch.arange(60)), data.take(data.test_images, torch.arange(20))]
+        seen.append([*images, *votes])
+        assert images[0].shape == (2, 16, 1, 20, 20)
+    for one, other in zip(*seen, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    np.testing.assert_array_equal(seen[0][-2], IMAGES[:, :, 4:-4, 4:-4])
 
 
 def test_rows_that_were_asked_for_are_gathered_once_and_others_anyway(monkeypatch):
@@ -90,7 +113,11 @@ def test_streamed_is_resident(kind, tmp_path, monkeypatch):
         resident.Stream, "take", lambda self, images, rows: sent.append(len(rows)) or plain(self, images, rows)
     )
     load = Resident.load
-    monkeypatch.setattr(Resident, "load", lambda arrays, device, model=None, _room=None: load(arrays, device, model, 0))
+    monkeypatch.setattr(
+        Resident,
+        "load",
+        lambda arrays, device, model=None, _room=None, margin=0: load(arrays, device, model, 0, margin),
+    )
     assert members(tmp_path / "streamed", **KINDS[kind]) == on_device
     assert len(on_device) == 4
     assert sent or kind in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 
@@ -36,12 +37,17 @@ def test_cores_are_those_that_were_busy_since_the_last_time() -> None:
 
 
 def test_memory_is_what_is_resident() -> None:
-    before = resident_memory()
-    assert before is not None
-    held = np.ones(200 << 20, np.uint8)
-    after = resident_memory()
-    assert after is not None
-    assert 150 << 20 < after - before < 300 << 20
+    """Of several tries, since whatever else the process holds may be let go of in between."""
+    more = []
+    for _ in range(5):
+        gc.collect()
+        before = resident_memory()
+        assert before is not None
+        held = np.ones(200 << 20, np.uint8)
+        after = resident_memory()
+        assert after is not None
+        more.append(after - before)
+    assert any(150 << 20 < each < 300 << 20 for each in more), more
     assert held.nbytes < after < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
