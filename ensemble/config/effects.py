@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from ensemble.config.network import Network
 from ensemble.config.schema import ComputeConfig, Experiment, FailureConfig, Group
 
-_OF_GPUS = ("gpus_per_task", "cuda_graph", "deterministic")
-_OF_CLUSTERS = ("ray_address", "slots")
+_OF_GPUS = ("gpus_per_task", "gpu_type", "cuda_graph", "deterministic")
+_OF_CLUSTERS = ("ray_address", "slots", "gpu_type")
 
 
 def contradictions(experiment: Experiment) -> list[tuple[str, str]]:
@@ -66,14 +66,13 @@ def _of_failures(failures: FailureConfig) -> Iterator[tuple[str, str]]:
 def idle_here(experiment: Experiment, device: str, executor: str) -> list[str]:
     """Sentences on options that differ from their defaults and change nothing on this device and executor."""
     compute, fields = experiment.compute, ComputeConfig.model_fields
-    keys = [key for key in _OF_GPUS if device == "cpu"] + [key for key in _OF_CLUSTERS if executor == "inline"]
     reasons = {
-        **dict.fromkeys(_OF_GPUS, "the tasks train on CPUs"),
-        **dict.fromkeys(_OF_CLUSTERS, "one process trains all"),
+        **dict.fromkeys(_OF_CLUSTERS if executor == "inline" else (), "one process trains all"),
+        **dict.fromkeys(_OF_GPUS if device == "cpu" else (), "the tasks train on CPUs"),
     }
     found = [
-        f"compute.{key}={getattr(compute, key)} has no effect here: {reasons[key]}"
-        for key in keys
+        f"compute.{key}={getattr(compute, key)} has no effect here: {why}"
+        for key, why in reasons.items()
         if getattr(compute, key) not in (fields[key].default, None)
     ]
     for group in experiment.groups:

@@ -62,6 +62,11 @@ class ComputeConfig(Section):
         le=64,
         description="share of a GPU a task reserves; above 1: GPUs that train each task together, on Ray",
     )
+    gpu_type: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="on a Ray cluster with several kinds of GPU, the one that tasks train on, as Ray calls it, such as H100 (`ray status -v` and messages of a run tell them); without it any",
+    )
     slots: int | None = Field(None, ge=1, description="tasks at a time; without it as many as fit")
     stack_size: int | None = Field(
         None, ge=1, le=1024, description="members trained as one network; without it by model"

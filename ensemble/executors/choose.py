@@ -74,8 +74,18 @@ def planned_device(compute: ComputeConfig) -> str:
 
 
 def planned_card(compute: ComputeConfig, device: str) -> Card | None:
-    """The GPU that the tasks of a new run train on; None on CPUs, and on a cluster, whose cards its driver cannot see."""
-    return None if device == "cpu" or uses_cluster(compute) else local_card()
+    """The GPU that the tasks of a new run train on; None on CPUs.
+
+    On a cluster the one with the least memory that they may get, and None where its nodes do not say which they have.
+    """
+    if device == "cpu":
+        return None
+    if not uses_cluster(compute):
+        return local_card()
+    from ensemble.executors.ray_cards import smallest_card
+
+    with connected(compute):
+        return smallest_card(compute)
 
 
 def expected_slots(compute: ComputeConfig, device: str, work: float) -> int:

@@ -28,6 +28,7 @@ _PATIENCE_S = 15.0
 _PATIENCE_AFTER_SIGNAL_S = 4.0
 _CONNECT_S = 60.0  # for a cluster whose port has answered
 _ALMOST = 1e-9  # 1 / 0.1 must count as 10
+_TYPE = "accelerator_type:"  # how Ray calls the type of a node's GPUs among its resources
 
 
 @contextmanager
@@ -193,10 +194,10 @@ def slots_of_cluster(
     default as many as compute.gpus_per_task says. avoided: nodes that do not count.
     """
     gpus = compute.gpus_per_task if device == "cuda" else 0.0
-    workers = workers or max(1, int(gpus))
+    workers, kind = workers or max(1, int(gpus)), wanted_type(compute, device)
     if workers == 1:
-        return fitting(compute.threads_per_task, gpus, avoided)
-    return fitting(compute.threads_per_task, min(gpus, 1.0), avoided) // workers  # they may lie on several nodes
+        return fitting(compute.threads_per_task, gpus, avoided, kind)
+    return fitting(compute.threads_per_task, min(gpus, 1.0), avoided, kind) // workers  # they may lie on several nodes
 
 
 def wait_for_slots(
@@ -237,7 +238,12 @@ def _wait(
 def _demand(compute: ComputeConfig, device: str, workers: int | None) -> list[Any]:
     """Empty tasks with the resources of a training task: an autoscaler adds nodes for tasks that wait, and only then."""
     gpus = compute.gpus_per_task if device == "cuda" else 0.0
-    empty = ray.remote(num_cpus=compute.threads_per_task, num_gpus=min(gpus, 1.0), max_retries=0)(_nothing)
+    options = {
+        "num_cpus": compute.threads_per_task,
+        "num_gpus": min(gpus, 1.0),
+        **of_type(wanted_type(compute, device)),
+    }
+    empty = ray.remote(max_retries=0, **options)(_nothing)
     return [empty.remote() for _ in range(workers or max(1, int(gpus)))]
 
 
@@ -246,25 +252,51 @@ def _nothing() -> None: ...
 
 def _no_room(compute: ComputeConfig, device: str, workers: int | None) -> str:
     threads, gpus = compute.threads_per_task, compute.gpus_per_task if device == "cuda" else 0.0
-    has = "; ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in _nodes()) or "no node"
+    has = "; ".join(map(_has, _nodes())) or "no node"
+    kind = wanted_type(compute, device)
+    type_of, lower = ("", "") if kind is None else (f" of type {kind}", ", or leave compute.gpu_type out")
     workers = workers or max(1, int(gpus))
     if workers == 1:
-        return f"no node can hold one task of {threads} CPUs and {gpus:g} GPUs; the cluster has: {has}; lower compute.threads_per_task or compute.gpus_per_task"
-    each = f"{threads} CPUs and {min(gpus, 1.0):g} GPUs"
-    fit = fitting(threads, min(gpus, 1.0))
-    return f"no room for one task of {workers} workers with {each} each (compute.gpus_per_task, compute.threads_per_task); the nodes hold {fit} such workers: {has}; lower one of the two"
+        return f"no node can hold one task of {threads} CPUs and {gpus:g} GPUs{type_of}; the cluster has: {has}; lower compute.threads_per_task or compute.gpus_per_task{lower}"
+    each = f"{threads} CPUs and {min(gpus, 1.0):g} GPUs{type_of}"
+    fit = fitting(threads, min(gpus, 1.0), kind=kind)
+    return f"no room for one task of {workers} workers with {each} each (compute.gpus_per_task, compute.threads_per_task); the nodes hold {fit} such workers: {has}; lower one of the two{lower}"
 
 
-def fitting(threads: int, gpus: float, avoided: Collection[str] = ()) -> int:
+def _has(node: Mapping[str, float]) -> str:
+    """What a node has, in words."""
+    kinds = gpu_types(node)
+    type_of = f" of type {', '.join(kinds)}" if kinds else ""
+    return f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs{type_of}"
+
+
+def wanted_type(compute: ComputeConfig, device: str) -> str | None:
+    """The type of GPU that tasks are to have; None for any, and on CPUs."""
+    return compute.gpu_type if device == "cuda" else None
+
+
+def gpu_types(resources: Mapping[str, float]) -> list[str]:
+    """The types of a node's GPUs, as Ray names them among its resources."""
+    return sorted(name.removeprefix(_TYPE) for name in resources if name.startswith(_TYPE))
+
+
+def of_type(kind: str | None) -> dict[str, Any]:
+    """Options of a Ray task, that it is to have a GPU of this type."""
+    return {} if kind is None else {"accelerator_type": kind}
+
+
+def fitting(threads: int, gpus: float, avoided: Collection[str] = (), kind: str | None = None) -> int:
     """How many tasks of so many CPUs and GPUs the nodes there are now can hold at a time.
 
-    gpus: several tasks share a GPU below 1, but no task lies across two. avoided: nodes that do not count.
+    gpus: several tasks share a GPU below 1, but no task lies across two. avoided: nodes that do not count. kind: of their GPUs.
     """
-    return sum(fitting_on(node, threads, gpus) for node in _nodes(avoided))
+    return sum(fitting_on(node, threads, gpus, kind) for node in _nodes(avoided))
 
 
-def fitting_on(node: Mapping[str, float], threads: float, gpus: float) -> int:
-    """How many tasks of so many CPUs and GPUs fit on a node with these resources."""
+def fitting_on(node: Mapping[str, float], threads: float, gpus: float, kind: str | None = None) -> int:
+    """How many tasks of so many CPUs, and GPUs of a type, fit on a node with these resources."""
+    if kind is not None and kind not in gpu_types(node):
+        return 0
     by_cpu = int(node.get("CPU", 0) / threads)
     by_gpu = int(node.get("GPU", 0) / gpus) if gpus >= 1 else by_cpu
     if 0 < gpus < 1:

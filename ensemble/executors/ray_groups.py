@@ -28,10 +28,12 @@ from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wan
 from ensemble.executors.diagnosis import finds_no_gpu, is_out_of_memory
 from ensemble.executors.labels import task_label
 from ensemble.executors.native_calls import answer_within
-from ensemble.executors.ray_cluster import connect, disconnect, wait_for_slots
+from ensemble.executors.ray_cards import unlike_nodes
+from ensemble.executors.ray_cluster import connect, disconnect, wait_for_slots, wanted_type
 from ensemble.executors.ray_stop import StopKey, stops_by
 from ensemble.executors.ray_waiting import Need, WaitingLines, slots_now
 from ensemble.executors.ray_worker import Broke, describe
+from ensemble.outside import launcher_variables
 from ensemble.types import FailureKind, Stopped, Task
 
 _POLL_S = 0.2
@@ -68,7 +70,11 @@ class RayGroupExecutor:
                 self.close()
                 raise
         self.slots = min(fits, compute.slots or fits)
-        self._waiting = WaitingLines(run or "this run", Need(self._threads, float(self._on_gpu), self._workers))
+        self._type = wanted_type(compute, device)
+        need = Need(self._threads, float(self._on_gpu), self._workers, self._type)
+        self._waiting = WaitingLines(run or "this run", need)
+        own = self._owns and compute.ray_address in (None, "local") and launcher_variables.ray_address() is None
+        self._unlike = [] if own else unlike_nodes(compute, device)  # to be said once
 
     def run(
         self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always
@@ -87,6 +93,8 @@ class RayGroupExecutor:
         names, shared, call = list(arrays), [ray.put(array) for array in arrays.values()], ray.put(train)
         running, stop_key, stopping = dict[str, _Group](), StopKey(), False
         waiting = deque(tasks)
+        while self._unlike:
+            emit(Notice(self._unlike.pop(0)))
         try:
             while True:
                 if signals.requested():
@@ -155,6 +163,7 @@ class RayGroupExecutor:
             scaling_config=ScalingConfig(
                 num_workers=self._workers,
                 use_gpu=self._on_gpu,
+                accelerator_type=self._type,
                 resources_per_worker={"CPU": self._threads, **({"GPU": 1} if self._on_gpu else {})},
             ),
             # Its tasks keep their own names, but its metrics and its page of the dashboard have that of the run. Under one

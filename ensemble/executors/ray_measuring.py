@@ -10,7 +10,7 @@ from ray.exceptions import RayError, RayTaskError
 from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError, EnsembleError
-from ensemble.executors.ray_cluster import wait_for_slots
+from ensemble.executors.ray_cluster import wait_for_slots, wanted_type
 from ensemble.executors.ray_tasks import task_options
 from ensemble.executors.ray_worker import take_gpu
 from ensemble.training import Job
@@ -31,7 +31,8 @@ def ways_on_cluster(
     device = next(iter(jobs.values())).compute.device
     wait_for_slots(compute, device)
     gpus = min(1.0, compute.gpus_per_task) if device == "cuda" else 0.0
-    options = {**task_options(compute.threads_per_task, gpus, keeps_process=False), "max_calls": 1}
+    kind = wanted_type(compute, device)
+    options = {**task_options(compute.threads_per_task, gpus, keeps_process=False, gpu_type=kind), "max_calls": 1}
     measuring = ray.remote(max_retries=3, name=f"{run} kernels of {', '.join(jobs)}".strip(), **options)(_measure)
     with signals.deferred():
         found = measuring.remote(dict(jobs), image_shape, dict(counts), gpus)

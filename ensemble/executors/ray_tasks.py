@@ -27,7 +27,8 @@ from ensemble.executors.base import Arrays, Collector, Emit, Outcome, Train, Wan
 from ensemble.executors.diagnosis import is_out_of_memory
 from ensemble.executors.labels import task_label
 from ensemble.executors.native_calls import answer_within
-from ensemble.executors.ray_cluster import connect, disconnect, fitting, wait_for_slots
+from ensemble.executors.ray_cards import unlike_nodes
+from ensemble.executors.ray_cluster import connect, disconnect, fitting, of_type, wait_for_slots, wanted_type
 from ensemble.executors.ray_hosts import GIVEN_UP_S, GONE_S, HostWatch
 from ensemble.executors.ray_late import ARRIVES_S, UnderWay, not_arrived, not_begun, note_what_is_sent, overdue
 from ensemble.executors.ray_stop import StopKey
@@ -56,6 +57,7 @@ class RayExecutor:
         self._threads = compute.threads_per_task
         self._hang_timeout_s = compute.hang_timeout_s
         self._gpus = compute.gpus_per_task if device == "cuda" else 0.0
+        self._type = wanted_type(compute, device)
         self._wanted = compute.slots
         self._avoided: set[str] = set()  # nodes with a GPU that does not work
         self._lost: set[str] = set()  # nodes that do not answer
@@ -80,13 +82,16 @@ class RayExecutor:
         self._hosts.start()
         # Nobody else has tasks on a Ray of this process alone.
         own = self._owns and compute.ray_address in (None, "local") and launcher_variables.ray_address() is None
-        self._waiting = None if own else WaitingLines(run or "this run", Need(self._threads, self._gpus))
+        self._waiting = (
+            None if own else WaitingLines(run or "this run", Need(self._threads, self._gpus, gpu_type=self._type))
+        )
+        self._unlike = [] if own else unlike_nodes(compute, device)  # to be said once
         self._stop_key = StopKey()
 
     def _fitting_slots(self) -> int:
         avoided = self._avoided | self._unreachable()
         try:
-            return answer_within(lambda: fitting(self._threads, self._gpus, avoided), _ANSWER_S)
+            return answer_within(lambda: fitting(self._threads, self._gpus, avoided, self._type), _ANSWER_S)
         except TimeoutError:
             return self.slots  # the head hangs; what is under way goes on without it
 
@@ -107,6 +112,8 @@ class RayExecutor:
         waiting = deque(tasks)
         running: dict[Any, UnderWay] = {}
         looked, stopping, self._stop_key = time.monotonic(), False, StopKey()
+        while self._unlike:
+            emit(Notice(self._unlike.pop(0)))
         try:
             while True:
                 if signals.requested():
@@ -228,7 +235,7 @@ class RayExecutor:
         """Hand a task to Ray; returns the stream of what it yields. Tries are the run's policy, not Ray's."""
         keeps = self._keeps_processes
         if keeps not in self._remotes:
-            options = task_options(self._threads, self._gpus, keeps)
+            options = task_options(self._threads, self._gpus, keeps, self._type)
             self._remotes[keeps] = ray.remote(max_retries=0, **options)(train_remotely)
         self._spare_the_last()  # nodes may have gone away meanwhile
         avoided = self._avoided | self._unreachable()
@@ -339,11 +346,12 @@ class RayExecutor:
             disconnect()
 
 
-def task_options(threads: int, gpus: float, keeps_process: bool = True) -> dict[str, Any]:
-    """Options of a Ray task that trains on so many CPUs and GPUs."""
+def task_options(threads: int, gpus: float, keeps_process: bool = True, gpu_type: str | None = None) -> dict[str, Any]:
+    """Options of a Ray task that trains on so many CPUs and GPUs, of a type where one is named."""
     if not gpus:
         return {"num_cpus": threads, "max_calls": 0}
-    return {"num_cpus": threads, "num_gpus": gpus, **(kept_process() if keeps_process else single_process())}
+    process = kept_process() if keeps_process else single_process()
+    return {"num_cpus": threads, "num_gpus": gpus, **of_type(gpu_type), **process}
 
 
 def _say(line: str | None, emit: Emit) -> None:

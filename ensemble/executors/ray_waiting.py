@@ -30,14 +30,17 @@ RARELY_EVERY_S = 600.0  # then this long lies between two
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What each task takes: `workers` times so many CPUs and GPUs, each lot on one node."""
+    """What each task takes: `workers` times so many CPUs and GPUs, of a type where that is named, each lot on one node."""
 
     cpus: float
     gpus: float
     workers: int = 1
+    gpu_type: str | None = None
 
     def __str__(self) -> str:
-        words = f"{_count(self.cpus, 'CPU')} and {_count(self.gpus, 'GPU')}" if self.gpus else _count(self.cpus, "CPU")
+        words = _count(self.cpus, "CPU")
+        if self.gpus:
+            words += f" and {_count(self.gpus, 'GPU')}" + (f" of type {self.gpu_type}" if self.gpu_type else "")
         return words if self.workers == 1 else f"{self.workers} times {words}"
 
 
@@ -123,8 +126,9 @@ def slots_now(need: Need, avoided: Collection[str] = ()) -> Slots:
     """Ask the head of the cluster to which this process is connected. Raises RuntimeError or what gRPC raises."""
     state = get_cluster_resource_state(GcsClient(address=ray.get_runtime_context().gcs_address))
     nodes = [node for node in state.node_states if node.node_id.hex() not in avoided]
-    total = sum(fitting_on(dict(node.total_resources), need.cpus, need.gpus) for node in nodes)
-    room = {n.node_id.hex(): fitting_on(dict(n.available_resources), need.cpus, need.gpus) for n in nodes}
+    each = need.cpus, need.gpus, need.gpu_type
+    total = sum(fitting_on(dict(node.total_resources), *each) for node in nodes)
+    room = {n.node_id.hex(): fitting_on(dict(n.available_resources), *each) for n in nodes}
     asked = [one.request for one in state.pending_resource_requests]
     if need.workers > 1:
         asked = [part for gang in state.pending_gang_resource_requests for part in gang.requests]

@@ -16,7 +16,7 @@ from ensemble.errors import ConfigError
 # Dotted keys (or their parents) that cannot change a member.
 NEUTRAL = frozenset({
     "name", "output_dir", "aggregator", "baseline", "controls", "evaluation.sets", "tracking", "failures", "data.root", "data.path", "data.download", "compute.executor",
-    "compute.slots", "compute.ray_address", "compute.placement_timeout_s", "compute.device",
+    "compute.slots", "compute.gpu_type", "compute.ray_address", "compute.placement_timeout_s", "compute.device",
     "compute.checkpoint_every_s", "compute.hang_timeout_s",
     # How the images are read: whether that gives the same ones is told by their digest, which the run keeps.
     "data.layout", "data.value_range", "data.ground", "data.on_bad_image", "data.storage",

@@ -67,6 +67,7 @@ ALONE: dict[str, tuple[dict[str, Any], Any]] = {
     "compute.stack_size": ({}, 1),
     "compute.precision": ({}, "bf16"),
     "compute.gpus_per_task": ({}, 2.0),
+    "compute.gpu_type": ({}, "H100"),
     "compute.cuda_graph": ({}, False),
     "compute.deterministic": ({}, False),
     "compute.slots": ({}, 2),
@@ -355,11 +356,13 @@ def test_contradictions(change: dict[str, Any], key: str) -> None:
 
 def test_the_start_says_what_the_machine_makes_idle() -> None:
     values = {**GOOD, "training": {"epochs": 2, "schedule": {"name": "step", "every": 5}}, "compute": {
-        "gpus_per_task": 0.5, "cuda_graph": False, "deterministic": False, "slots": 3, "ray_address": "auto",
+        "gpus_per_task": 0.5, "cuda_graph": False, "deterministic": False, "slots": 3, "ray_address": "auto", "gpu_type": "H100",
     }}  # fmt: skip
     experiment = parse_stored(values)
     assert [line.partition(" has no effect here")[0] for line in idle_here(experiment, "cpu", "inline")] == [
-        "compute.gpus_per_task=0.5", "compute.cuda_graph=False", "compute.deterministic=False",
-        "compute.ray_address=auto", "compute.slots=3", "lenet5: training.schedule step",
+        "compute.ray_address=auto", "compute.slots=3", "compute.gpu_type=H100", "compute.gpus_per_task=0.5", "compute.cuda_graph=False",
+        "compute.deterministic=False", "lenet5: training.schedule step",
     ]  # fmt: skip
+    assert "compute.gpu_type=H100 has no effect here: the tasks train on CPUs" in idle_here(experiment, "cpu", "ray")
+    assert "compute.gpu_type=H100 has no effect here: one process trains all" in idle_here(experiment, "cuda", "inline")
     assert idle_here(experiment, "cuda", "ray") == idle_here(experiment, "cuda", "ray")[-1:]

@@ -31,6 +31,7 @@ from ensemble.tracking.metrics import METRICS, Figures
 from ensemble.tracking.ray_metrics import RayMetrics
 from ensemble.types import Checkpoint, MemberSpec, Task
 from tests.contracts.executor_contract import arrays, finish, healthy, tasks
+from tests.launch.ray_head import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 ROOT = str(Path(__file__).parents[2])  # workers unpickle the task functions of this suite by module name
@@ -54,7 +55,7 @@ def cluster() -> Iterator[str]:
         patch.delenv("RAY_ADDRESS", raising=False)
         found = ray.init(
             address="local", num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR",
-            _node_ip_address="127.0.0.1", dashboard_host="127.0.0.1", dashboard_port=18427, runtime_env={"env_vars": {"PYTHONPATH": ROOT}},
+            _node_ip_address="127.0.0.1", dashboard_host="127.0.0.1", dashboard_port=free_port(), runtime_env={"env_vars": {"PYTHONPATH": ROOT}},
         )  # fmt: skip
         yield str(found.address_info["address"])
         ray.shutdown()
@@ -92,7 +93,7 @@ def test_tasks_are_called_by_run_and_members(cluster: str) -> None:
         time.sleep(0.5)
     assert {listed.get(name) for name in wanted} == {"train_remotely"}
     shown = subprocess.run(
-        [str(Path(sys.executable).with_name("ray")), "list", "tasks", "--address", "http://127.0.0.1:18427"],
+        [str(Path(sys.executable).with_name("ray")), "list", "tasks", "--address", f"http://{ray._private.worker._global_node.webui_url}"],
         capture_output=True, text=True, timeout=60, env={**os.environ, "COLUMNS": "300"}, check=True,
     )  # fmt: skip
     assert "exp2 members 0-7" in shown.stdout
