@@ -50,7 +50,10 @@ class PartAccount:
         if lost:
             by_class = [f"{len(left):,} in {name or 'no class'} ({reasons_text(left)})" for name, left in lost.items()]
             count = sum(map(len, lost.values()))
-            said.append(Remark(f"{self.name}: left out {count:,} files: {few(by_class, CLASSES_SHOWN)}", warning=True))
+            why = f": {few(by_class, CLASSES_SHOWN)}"
+            if list(self.used) == [""]:  # pictures without classes
+                why = f" ({reasons_text(left for several in lost.values() for left in several)})"
+            said.append(Remark(f"{self.name}: left out {count:,} files{why}", warning=True))
         return said
 
     def to_json(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from ensemble.data.picture_reading import (
 )
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.pixels_digest import pixels_sha256
-from ensemble.data.prepared import PreparedFolder, prepared
+from ensemble.data.prepared import PreparedFolder, file_of, prepared
 from ensemble.errors import DataError
 from ensemble.outside.long_work import working
 from ensemble.outside.memory import available_memory
@@ -166,10 +165,11 @@ def _in_memory(listing: Listing, reader: PictureReader, wants: int) -> _Decoded:
     free = available_memory()
     if free is not None and wants > free:
         channels, height, width = reader.image_shape
+        kept = " with their margin" if listing.config.kept_margin else ""
         raise DataError(
-            f"{listing.where}: {len(listing.pictures):,} pictures need {wants / 2**30:.1f} GiB of memory as {height}x{width} pixels "
+            f"{listing.where}: {len(listing.pictures):,} pictures need {wants / 2**30:.1f} GiB of memory as {height}x{width} pixels{kept} "
             f"in {channels} channels, and {free / 2**30:.1f} GiB are free; set data.storage=mapped with room for them in the "
-            "cache folder ($ENSEMBLE_CACHE), or a smaller data.image_size"
+            "cache folder ($ENSEMBLE_CACHE), or a smaller data.image_size{' or data.margin' if kept else ''}"
         )
 
     def choose(_name: str, images: Sequence[ByteArray], source_N: IntArray, row_N: IntArray) -> ByteArray:
@@ -247,20 +247,19 @@ def _prepare(folder: PreparedFolder, listing: Listing, reader: PictureReader) ->
 
     decoded = _decode(listing, reader, folder.part, choose)
     with working("looking through the decoded pictures"):
-        images = {name: part for name, part in decoded.images_NCHW.items() if isinstance(part, np.memmap)}
+        images = dict(decoded.images_NCHW)
         for part in images.values():
-            part.flush()  # wide ones were filled in after the last note
+            if isinstance(part, np.memmap):  # but for parts without images
+                part.flush()  # wide ones were filled in after the last note
         shapes = {name: part.shape for name, part in images.items()}
         on_the_way = folder.digest.sha256(shapes) if decoded.as_written else None
         index = {
             "sha256": on_the_way or pixels_sha256(*images.values()),
-            "rule": decoded.rule.to_json(),
+            "rule": replace(decoded.rule, margin=0).to_json(),  # the same pictures may be looked at with another margin
             "remarks": [[remark.text, remark.warning] for remark in decoded.remarks],
             "faults": {str(row): text for row, text in decoded.faults.items()},
             "duplicates": {part: rows.tolist() for part, rows in decoded.duplicates.items()},
-            "parts": {
-                name: {"file": Path(str(part.filename)).name, "shape": part.shape} for name, part in images.items()
-            },
+            "parts": {name: {"file": file_of(part, name), "shape": part.shape} for name, part in images.items()},
         }
         folder.finish(index)
     return index
@@ -271,4 +270,5 @@ def _opened(folder: PreparedFolder, index: dict[str, Any], listing: Listing) -> 
     faults = {int(row): str(text) for row, text in index["faults"].items()}
     remarks = [Remark(str(text), bool(warning)) for text, warning in index["remarks"]]
     duplicates = {part: np.array(rows, np.int64) for part, rows in index.get("duplicates", {}).items()}
-    return _Decoded(images, faults, PixelRule.from_json(index["rule"]), remarks, duplicates)
+    rule = replace(PixelRule.from_json(index["rule"]), margin=listing.config.kept_margin)
+    return _Decoded(images, faults, rule, remarks, duplicates)

@@ -46,12 +46,11 @@ class ImageFolder(OwnPictures):
 
     def build_unlabelled(self) -> Dataset:
         """All pictures at any depth of the folder, in the order of their paths, as the training part; folders are no classes."""
-        in_memory = self.model_copy(update={"storage": "memory"})  # as those who ask put all of them together
-        return dataset_from(self.root, self.name, decoded_parts(list_loose_pictures(in_memory)))
+        return dataset_from(self.root, self.name, decoded_parts(list_loose_pictures(self)))
 
 
 def list_loose_pictures(config: ImageFolder) -> Listing:
-    """Every picture below a folder, all of one class. Raises DataError for a folder without any."""
+    """Every picture below a folder, all of one class without a name. Raises DataError for a folder without any."""
     root, address = _root(config, "pictures in it")
     found = pictures_below(root)
     if not found.files:
@@ -63,7 +62,7 @@ def list_loose_pictures(config: ImageFolder) -> Listing:
         Section("test", shown(root), root, "test", 0),
     ]
     pictures = PicturesFarAway(found.files) if address else PictureFiles(found.files)
-    return Listing(root, pictures, np.zeros(count, np.int64), sections, ("pictures",), config, address=address)
+    return Listing(root, pictures, np.zeros(count, np.int64), sections, ("",), config, address=address)
 
 
 def _root(config: ImageFolder, holding: str) -> tuple[Path, str | None]:

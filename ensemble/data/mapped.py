@@ -76,6 +76,8 @@ class MappedImages(np.ndarray[Any, np.dtype[np.uint8]]):
 def map_images(place: Place) -> ByteArray:
     """The images of a place. Raises OSError where they are not there, or not all."""
     size = int(np.prod(place.shape))
+    if size == 0:  # nothing can be mapped then
+        return np.empty(place.shape, np.uint8)
     with place.path.open("rb") as file:
         if os.fstat(file.fileno()).st_size != size:
             raise OSError(f"{place.path}: found {os.fstat(file.fileno()).st_size:,} bytes; expected {size:,}")

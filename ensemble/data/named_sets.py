@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,6 +24,7 @@ from ensemble.data.account import Remark
 from ensemble.data.corruptions import RECIPES, Corruption, problem_with
 from ensemble.data.dataset import Dataset, load_dataset
 from ensemble.data.duplicates import same_images
+from ensemble.data.picture_reading import COLOURS
 from ensemble.data.picture_tree import few
 from ensemble.data.pixel_rule import UNIT, PixelRule
 from ensemble.data.pixels_digest import pixels_sha256
@@ -212,14 +213,19 @@ def _from_elsewhere(
             )
         )
     images, labels_N = other.test_images_NCHW, other.test_labels_N
-    if whole:
+    if whole and not len(images):  # nothing is copied, since it may be mapped
+        images, labels_N = other.train_images_NCHW, other.train_labels_N
+    elif whole:
         images = np.concatenate([other.train_images_NCHW, other.test_images_NCHW])
         labels_N = np.concatenate([other.train_labels_N, other.test_labels_N])
     source = f"{'all images' if whole else 'the test images'} of {other.name}"
     if lost := sum(len(left) for part in used for left in part.left_out.values()):
         source += f", {lost:,} files left out"
     if other.image_shape != dataset.image_shape:
-        images = reshaped(images, dataset.image_shape, dataset.pixels)
+        # With the margin that pictures of another size have at prediction, where they have not had one already.
+        same_size = other.image_shape[1:] == dataset.image_shape[1:]
+        rule = replace(dataset.pixels, margin=0) if same_size or other.margin else dataset.pixels
+        images = reshaped(images, dataset.image_shape, rule)
         source += f", {_sides(other.image_shape)} brought to {_sides(dataset.image_shape)}"
     if config.kind == "shifted":
         labels_N = _as_classes_of(dataset, other, labels_N, config.name)
@@ -228,19 +234,20 @@ def _from_elsewhere(
 
 def _as_the_run_reads(data: DataConfig, dataset: Dataset) -> DataConfig:
     """The section with the run's way of reading pixels where it says nothing itself; `predict` reads pictures so too."""
-    rule = dataset.pixels
+    rule, usual = dataset.pixels, {**asdict(PixelRule()), "channels": COLOURS}
     own: dict[str, Any] = {"resize": rule.resize}
+    if data.pictures and dataset.image_shape[0] in (1, COLOURS):
+        own["channels"] = dataset.image_shape[0]
     if data.image_shape is not None and data.image_shape[1:] == dataset.image_shape[1:]:
         own["margin"] = rule.margin  # pictures of another size are brought to the run's afterwards, margin and all
     if rule.value_range is None or rule.value_range[1] > UNIT[1] or not data.pictures:
         own["value_range"] = rule.value_range  # a range of fractions would make every byte of a picture white
     if rule.ground in get_args(Ground):  # the rule of the published sets of characters is none that a section can give
         own["ground"] = rule.ground
-    usual = PixelRule()
     unset = {
         name: value
         for name, value in own.items()
-        if name in type(data).model_fields and getattr(data, name) is None and value != getattr(usual, name)
+        if name in type(data).model_fields and getattr(data, name) is None and value != usual[name]
     }
     return data.model_copy(update=unset)
 

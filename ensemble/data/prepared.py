@@ -61,7 +61,9 @@ class Part:
             self._notes.unlink(missing_ok=True)
             _reserve(self.path, size)  # or a full disk would end the process with a signal
         self.facts = self.facts[: shape[0]]
-        self.images_NCHW: ByteArray = np.memmap(self.path, np.uint8, "r+", shape=shape)
+        self.images_NCHW: ByteArray = (
+            np.memmap(self.path, np.uint8, "r+", shape=shape) if size else np.empty(shape, np.uint8)
+        )
         self.shard_rows = shard_rows or max(1, SHARD_BYTES // int(np.prod(shape[1:])))
         self._shape, self._shards = shape[1:], 0
         self._buffers: list[ByteArray] = []
@@ -148,6 +150,11 @@ class Part:
             notes.writelines(json.dumps(fact) + "\n" for fact in facts)
             notes.flush()
             os.fsync(notes.fileno())
+
+
+def file_of(images_NCHW: ByteArray, name: str) -> str:
+    """The name of the file that holds a part's images."""
+    return Path(str(images_NCHW.filename)).name if isinstance(images_NCHW, np.memmap) else f"{name}{SUFFIX}"
 
 
 class PreparedFolder:
@@ -325,7 +332,8 @@ def _reserve(path: Path, size: int) -> None:
     path.unlink(missing_ok=True)
     try:
         with private(path, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, size)
+            if size:
+                os.posix_fallocate(file.fileno(), 0, size)
     except OSError:
         path.unlink(missing_ok=True)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from ensemble.data.dataset import images_digest
 from ensemble.data.mapped import Place, middle, place_of
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.pixels_digest import pixels_sha256
+from ensemble.data.prepared import kept
 from ensemble.inference.export import preprocessing
 
 MARGIN, SIZE = 3, (12, 16)
@@ -56,11 +58,11 @@ def loaded(photos: Path, **keys: Any) -> Any:
 @pytest.mark.parametrize("storage", ["memory", "mapped"])
 def test_images_are_the_middle_of_what_is_kept(photos: Path, storage: str) -> None:
     data = loaded(photos, storage=storage)
-    for part, kept, images in zip(
+    for part, wholes, images in zip(
         ("train", "test"), data.kept_images, (data.train_images_NCHW, data.test_images_NCHW), strict=True
     ):
         files = sorted((photos / part).rglob("*.png"))
-        for file, whole, image in zip(files, kept, images, strict=True):
+        for file, whole, image in zip(files, wholes, images, strict=True):
             expected = np.asarray(ImageOps.fit(Image.open(file), KEPT[::-1], Image.Resampling.BILINEAR))
             np.testing.assert_array_equal(whole, expected.transpose(2, 0, 1))
             np.testing.assert_array_equal(image, whole[:, MARGIN:-MARGIN, MARGIN:-MARGIN])
@@ -75,6 +77,18 @@ def test_stored_either_way_it_is_the_same_data_set_and_without_a_margin_another(
     smaller = loaded(photos, storage="memory", margin=None)
     assert images_digest(smaller) != images_digest(memory)
     assert larger.margin == smaller.margin == 0
+
+
+def test_decoded_pictures_serve_every_margin_of_their_size(photos: Path) -> None:
+    """Whoever decoded them: each data set knows its own margin, as without any cache."""
+    for order in ((MARGIN, None, 1), (None, 1, MARGIN)):
+        shutil.rmtree(photos.parent / "cache", ignore_errors=True)
+        for margin in order:
+            size = tuple(side - 2 * (margin or 0) for side in KEPT)
+            found = loaded(photos, storage="mapped", image_size=size, margin=margin)
+            assert found.pixels == PixelRule(margin=margin or 0)
+            assert found.image_shape == (3, *size)
+        assert len(kept()) == 1
 
 
 def test_the_middle_of_mapped_images_travels_as_its_place(photos: Path) -> None:
@@ -120,12 +134,12 @@ def windows(kept_CHW: np.ndarray) -> list[bytes]:
 
 
 def test_training_sees_windows_drawn_evenly_from_all_that_is_kept(photos: Path) -> None:
-    kept = loaded(photos).kept_images[0][0]
+    picture = loaded(photos).kept_images[0][0]
     count, config = 4000, AugmentationConfig()
     draws = draw(config, count, (3, *SIZE), KEYS[:1], 0, margin=MARGIN)
-    images = torch.from_numpy(kept.copy()).float().div(255).expand(count, -1, -1, -1)
+    images = torch.from_numpy(picture.copy()).float().div(255).expand(count, -1, -1, -1)
     seen = augment(images, config, draws, MARGIN).mul(255).round().to(torch.uint8)
-    known = windows(kept)
+    known = windows(picture)
     assert len(set(known)) == 49
     found = np.bincount([known.index(image.tobytes()) for image in seen.numpy()], minlength=49)
     expected = count / 49

@@ -12,6 +12,7 @@ from PIL import Image
 from ensemble.config import parse_experiment
 from ensemble.config.data import DataConfig
 from ensemble.data import Dataset, load_dataset
+from ensemble.data.mapped import place_of
 from ensemble.data.named_sets import NamedSet, load_named_set, remarks_on
 from ensemble.errors import DataError
 
@@ -179,6 +180,56 @@ def test_a_range_of_fractions_is_not_that_of_bytes(home: Path) -> None:
     assert "value_range" in told
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("keys", [{}, {"channels": 1}, {"channels": 3}, {"storage": "mapped"}])
+def test_a_set_of_the_run_s_own_pictures_is_its_test_part_with_a_margin(
+    home: Path, channels: int, keys: dict[str, Any]
+) -> None:
+    """Whatever the set says of channels: the very pixels where these are the run's, else the same pictures in the other number."""
+    root = pictures(home / "run", size=(19, 15))
+    for name in "abc":
+        for n in range(12):
+            with Image.open(root / name / f"{n:02d}.png") as grey:
+                Image.merge("RGB", [grey, grey.transpose(Image.Transpose.ROTATE_180), grey]).save(
+                    root / name / f"{n:02d}.png"
+                )
+    section = {"name": "image_folder", "image_size": 8, "margin": 2, "channels": channels}
+    dataset = load_dataset(DataConfig(**section, root=str(root)))
+    plain = {"channels": None, **keys}
+    named = read(root, dataset, **plain)
+    expected = np.concatenate([dataset.train_images_NCHW, dataset.test_images_NCHW])
+    if plain["channels"] in (None, channels):
+        np.testing.assert_array_equal(named.images_NCHW, expected)
+    else:
+        assert named.images_NCHW.shape == expected.shape
+        assert np.abs(named.images_NCHW.mean(1).astype(int) - expected.mean(1).astype(int)).mean() < 30
+        if channels == 1:  # luminance, as where colours were read as grey at once, but for the order of rounding
+            assert np.abs(named.images_NCHW.astype(int) - expected).max() <= 2
+
+
+def test_arrays_of_the_run_s_size_are_not_enlarged_for_their_channels(home: Path) -> None:
+    root = pictures(home / "run")
+    dataset = load_dataset(DataConfig(name="image_folder", root=str(root), image_size=6, margin=1, channels=1))
+    colours = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
+    np.savez(
+        home / "set.npz", train_images=colours, train_labels=np.arange(12) % 3, class_names=np.array(["a", "b", "c"])
+    )
+    config = {"name": "arrays", "path": str(home / "set.npz")}
+    sets = ({"name": "s", "kind": "shifted", "data": config},)
+    made = parse_experiment(
+        {
+            "name": "r",
+            "num_members": 2,
+            "method": {"name": "bagging"},
+            "model": {"name": "lenet5"},
+            "evaluation": {"sets": sets},
+        }
+    )
+    named = load_named_set(made.evaluation.sets[0], dataset)
+    expected = sorted(np.asarray(Image.fromarray(each).convert("L")).tobytes() for each in colours)
+    assert sorted(image.tobytes() for image in named.images_NCHW) == expected
+
+
 @pytest.mark.parametrize("storage", [None, "memory", "mapped"])
 def test_unknown_images_need_no_folders_of_classes(home: Path, storage: str | None) -> None:
     """Every picture at any depth, in the order of the paths."""
@@ -195,7 +246,10 @@ def test_unknown_images_need_no_folders_of_classes(home: Path, storage: str | No
     assert sorted(order) == [20, 60, 100, 140]
     assert (named.labels_N == -1).all()
     assert named.source == "all images of other (image_folder), 1 files left out"
-    assert "left out 1 files" in said(named, dataset)
+    assert "True set s: other: left out 1 files (1 .gif)" in said(named, dataset)
+    assert (place_of(named.images_NCHW) is not None) == (storage == "mapped")
+    again = read(other, dataset, "unknown", storage=storage)
+    np.testing.assert_array_equal(again.images_NCHW, named.images_NCHW)
     with pytest.raises(DataError, match="at least two folders"):
         read(other, dataset)
     with pytest.raises(DataError, match="at least two folders"):
@@ -211,7 +265,7 @@ def test_of_folders_of_classes_unknown_images_are_all_there_are(home: Path) -> N
         read(other, dataset, "unknown")
     named = read(other, dataset, "unknown", on_bad_image="skip")
     assert len(named.images_NCHW) == 35
-    assert "1 in pictures (1 damaged)" in said(named, dataset)
+    assert "other: left out 1 files (1 damaged)" in said(named, dataset)
 
 
 def test_a_folder_without_unknown_images_is_refused(home: Path) -> None:
