@@ -2,10 +2,11 @@
 
     r members 10-11: not begun 0:30 after it was asked for, though 2 slots are free
     what r members 2-3 sent from two has not arrived for 0:30
+    r members 2-3: nothing heard from two for 0:30, which had not answered for a while
 
-Both may be as it should be: a process starts slowly, a result is large. After a machine fell silent they were seen to last
-for minutes (docs/results/hosts.md): then the first are handed over again, to a node that has room, and the second are
-tried again elsewhere.
+All may be as it should be: a process starts slowly, a result is large, votes take their time. After a machine fell silent they were
+seen to last for minutes (docs/results/hosts.md): then the first are handed over again, to a node that has room, and the others are
+tried again elsewhere. Of what was sent Ray may know, or not even that.
 """
 
 from __future__ import annotations
@@ -70,6 +71,22 @@ def not_arrived(run: str, running: Iterable[UnderWay], said: SaidAgain) -> Itera
             place = work.collector.place
             host = f" from {place.host}" if place else ""
             yield f"what {task_label(run, work.collector.task)} sent{host} has not arrived for {duration(work.sent_s)}"
+
+
+def not_heard(run: str, running: Iterable[UnderWay], hosts: HostWatch, said: SaidAgain) -> Iterator[str]:
+    """Now and then, a line for every task that has said nothing for long on a machine that fell silent since it began and answers again."""
+    for work in running:
+        host = "" if work.collector.place is None else work.collector.place.host
+        if not cut_off(work, hosts) or work.sent is not None or hosts.silent_s(host):
+            continue
+        if work.silent_s > _SAY_AFTER_S and said.due(work.collector.task.id, _SAY_AFTER_S):
+            label = task_label(run, work.collector.task)
+            yield f"{label}: nothing heard from {host} for {duration(work.silent_s)}, which had not answered for a while"
+
+
+def cut_off(work: UnderWay, hosts: HostWatch) -> bool:
+    """Whether the machine of a task has not answered for a while since the task began."""
+    return work.collector.place is not None and hosts.was_silent(work.collector.place.host, work.started)
 
 
 def not_begun(run: str, running: Iterable[UnderWay], slots: Slots, said: SaidAgain) -> Iterator[str]:

@@ -30,7 +30,16 @@ from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cards import unlike_nodes
 from ensemble.executors.ray_cluster import connect, disconnect, fitting, of_type, wait_for_slots, wanted_type
 from ensemble.executors.ray_hosts import GIVEN_UP_S, GONE_S, HostWatch
-from ensemble.executors.ray_late import ARRIVES_S, UnderWay, not_arrived, not_begun, note_what_is_sent, overdue
+from ensemble.executors.ray_late import (
+    ARRIVES_S,
+    UnderWay,
+    cut_off,
+    not_arrived,
+    not_begun,
+    not_heard,
+    note_what_is_sent,
+    overdue,
+)
 from ensemble.executors.ray_stop import StopKey
 from ensemble.executors.ray_waiting import Need, WaitingLines, slots_now
 from ensemble.executors.ray_worker import Broke, NeedsOwnProcess, kept_process, single_process, train_remotely
@@ -188,6 +197,8 @@ class RayExecutor:
         note_what_is_sent(running)
         for line in not_arrived(self._run_name, running.values(), self._lateness):
             emit(Notice(line))
+        for line in not_heard(self._run_name, running.values(), self._hosts, self._lateness):
+            emit(Notice(line))
         unheard = [(work.collector.task, work.started) for work in running.values() if work.heard is None]
         now = time.monotonic()
         if not lines.due([started for _, started in unheard], now):
@@ -288,8 +299,8 @@ class RayExecutor:
             patience_s = min(patience_s, GIVEN_UP_S)
         if place is not None and self._hosts.gone_s(place.host) > GONE_S:
             patience_s = min(patience_s, GONE_S)
-        if place is not None and self._hosts.was_silent(place.host, work.started) and work.sent_s > ARRIVES_S:
-            return True
+        if cut_off(work, self._hosts):
+            patience_s = min(patience_s, ARRIVES_S)
         return work.silent_s > patience_s
 
     def _end_silent(self, stream: Any, work: UnderWay) -> None:
@@ -305,6 +316,11 @@ class RayExecutor:
             kind, silent = (
                 "lost_node",
                 f"what was sent from the node {place.host} has not arrived for {work.sent_s:.0f} s",
+            )
+        elif place is not None and cut_off(work, self._hosts) and work.silent_s <= self._hang_timeout_s:
+            kind, silent = (
+                "lost_node",
+                f"nothing was heard from the node {place.host} for {work.silent_s:.0f} s, which had not answered for a while",
             )
         elif place is not None:
             try:

@@ -10,8 +10,8 @@ import pytest
 
 from ensemble.events import TaskStarted
 from ensemble.executors.base import Collector
-from ensemble.executors.ray_hosts import HostWatch
-from ensemble.executors.ray_late import UnderWay, not_arrived, not_begun, overdue
+from ensemble.executors.ray_hosts import HostWatch, _Machine
+from ensemble.executors.ray_late import UnderWay, not_arrived, not_begun, not_heard, overdue
 from ensemble.executors.ray_tasks import RayExecutor
 from ensemble.executors.ray_waiting import Slots
 from ensemble.executors.said_again import SaidAgain
@@ -78,5 +78,33 @@ def test_a_task_whose_words_do_not_arrive_is_given_up_only_where_its_machine_was
     assert not executor._is_given_up(work), "before the task began"
     executor._hosts._trouble["two"] = time.monotonic() - 100
     assert executor._is_given_up(work)
-    work.sent = None  # it has arrived
+    work.heard, work.sent = time.monotonic(), None  # it has arrived
     assert not executor._is_given_up(work)
+
+
+def test_a_task_of_which_nothing_is_heard_after_its_machine_was_silent_is_said_and_tried_elsewhere() -> None:
+    """Ray may not even know that something was sent; tasks that train give a sign of life every few seconds."""
+    executor, hosts, said = RayExecutor.__new__(RayExecutor), HostWatch(), SaidAgain()
+    executor._hang_timeout_s, executor._hosts = 600.0, hosts
+    work = under_way(300, heard=time.monotonic() - 40)
+    assert list(not_heard("r", [work], hosts, said)) == [], "its machine was always there"
+    hosts._trouble["two"] = time.monotonic() - 100
+    line = "r members 0-1: nothing heard from two for 0:40, which had not answered for a while"
+    assert list(not_heard("r", [work], hosts, said)) == [line]
+    assert list(not_heard("r", [work], hosts, said)) == [], "not at every look"
+    assert not executor._is_given_up(work)
+    work.heard = time.monotonic() - 61
+    assert executor._is_given_up(work)
+    hosts._trouble["two"] = time.monotonic() - 400
+    assert not executor._is_given_up(work), "before the task began"
+    assert list(not_heard("r", [work], hosts, SaidAgain())) == []
+
+
+def test_what_is_said_elsewhere_is_not_said_twice() -> None:
+    hosts = HostWatch()
+    hosts._trouble["two"] = time.monotonic() - 10
+    late = under_way(300, heard=time.monotonic() - 40, sent=time.monotonic() - 30)
+    assert list(not_heard("r", [late], hosts, SaidAgain())) == []
+    hosts._known["2"], hosts.silent = _Machine("two", 2, time.monotonic() - 20), {"2"}
+    assert list(not_heard("r", [under_way(300, heard=time.monotonic() - 40)], hosts, SaidAgain())) == []
+    assert list(not_heard("r", [under_way(300)], HostWatch(), SaidAgain())) == []
