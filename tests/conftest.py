@@ -53,6 +53,7 @@ SLOW = (
     "damage",
     "data/test_bucket_data",
     "data/test_huggingface",
+    "data/test_margin",
     "data/test_own_source",
     "data/test_prepared",
     "data/test_prepared_arrays",

@@ -39,7 +39,7 @@ LAYERS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """One training. shape: channels and side of the images. quick: part of `make test`."""
+    """One training. shape: channels and side of the images. margin: pixels more on each side, as kept. quick: part of `make test`."""
 
     model: dict[str, Any] = field(default_factory=lambda: LENET5)
     count: int = 3
@@ -47,6 +47,7 @@ class Recipe:
     compute: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     tta: dict[str, Any] = field(default_factory=dict)
+    margin: int = 0
     quick: bool = False
     launches: int = LAUNCHES_PER_STEP
     waits: int = WAITS_PER_STEP
@@ -94,6 +95,9 @@ RECIPES = {
     "mixed and covered": _trained(
         augmentation={"mixup_alpha": 0.2, "cutmix_alpha": 1.0, "erasing_probability": 0.5, "crop_area": 0.5}, quick=True
     ),
+    "windows": Recipe(shape=(3, 32), margin=3, quick=True),
+    "windows, deformed": Recipe(margin=2, training={"augmentation": {**AUGMENTATION, "crop_padding": 1}}),
+    "stretched windows": Recipe(shape=(3, 32), margin=4, training={"augmentation": {"crop_area": 0.5, "mixup_alpha": 0.2}}),
     "photographs": Recipe(shape=(3, 32), training={"augmentation": PHOTOGRAPHS}, quick=True),
     "focal, warm-up": _trained(loss="focal", warmup_epochs=0.5),
     "accumulated": _trained(batch_size=BATCH // 2, accumulation=2, gradient_clip_norm=0.5, quick=True),

@@ -17,8 +17,9 @@ ROWS = FULL_STEPS * BATCH + BATCH // 2  # the last step of an epoch is smaller
 
 def experiment(recipe: Recipe, **compute: Any) -> Experiment:
     """Its experiment on a GPU; whatever is given replaces values of its compute section."""
+    pictures = {"name": "image_folder", "root": "nowhere", "image_size": recipe.shape[1], "margin": recipe.margin}
     return parse_experiment({
-        "name": "pretended", "num_members": recipe.count, "method": {"name": "deep_ensemble"}, "model": recipe.model,
+        "name": "pretended", **({"data": pictures} if recipe.margin else {}), "num_members": recipe.count, "method": {"name": "deep_ensemble"}, "model": recipe.model,
         "training": {"epochs": EPOCHS, "batch_size": BATCH, **recipe.training},
         "compute": {"device": "cuda", "checkpoint_every_s": 0, **recipe.compute, **compute},
         "evaluation": {"tta": recipe.tta},
@@ -52,6 +53,7 @@ def task(config: Experiment, rows: int = ROWS, name: str = "task") -> Task:
 def train(recipe: Recipe, given: dict[str, Any] | None = None, **compute: Any) -> Iterator[Any]:
     """What one task yields on the device that is current. given: other arrays than those of `arrays`."""
     config = experiment(recipe, **compute)
-    given = given or arrays(recipe.shape, watched=bool(recipe.training.get("watch_test")))
+    channels, side = recipe.shape
+    given = given or arrays((channels, side + 2 * recipe.margin), watched=bool(recipe.training.get("watch_test")))
     rows = len(given["train_images"]) - len(given["validation_rows"])
     return Trainer.create(config, "cuda", 10)(task(config, rows), given)
