@@ -32,7 +32,7 @@ def _prepared(place: Place) -> Any:
     config = DataConfig.from_json(place.source)
     where = config.pictures_from
     try:
-        dataset = load_dataset(config)
+        dataset = load_dataset(config, place.labelled)
     except DataError as error:
         raise DataError(
             f"{platform.node()} has no decoded pictures and cannot read them from {where}: {error}; put it where "

@@ -169,7 +169,7 @@ def _in_memory(listing: Listing, reader: PictureReader, wants: int) -> _Decoded:
         raise DataError(
             f"{listing.where}: {len(listing.pictures):,} pictures need {wants / 2**30:.1f} GiB of memory as {height}x{width} pixels{kept} "
             f"in {channels} channels, and {free / 2**30:.1f} GiB are free; set data.storage=mapped with room for them in the "
-            "cache folder ($ENSEMBLE_CACHE), or a smaller data.image_size{' or data.margin' if kept else ''}"
+            f"cache folder ($ENSEMBLE_CACHE), or a smaller data.image_size{' or data.margin' if kept else ''}"
         )
 
     def choose(_name: str, images: Sequence[ByteArray], source_N: IntArray, row_N: IntArray) -> ByteArray:
@@ -266,7 +266,7 @@ def _prepare(folder: PreparedFolder, listing: Listing, reader: PictureReader) ->
 
 
 def _opened(folder: PreparedFolder, index: dict[str, Any], listing: Listing) -> _Decoded:
-    images = folder.images(index, listing.config)
+    images = folder.images(index, listing.config, listing.labelled)
     faults = {int(row): str(text) for row, text in index["faults"].items()}
     remarks = [Remark(str(text), bool(warning)) for text, warning in index["remarks"]]
     duplicates = {part: np.array(rows, np.int64) for part, rows in index.get("duplicates", {}).items()}

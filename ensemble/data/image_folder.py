@@ -62,7 +62,7 @@ def list_loose_pictures(config: ImageFolder) -> Listing:
         Section("test", shown(root), root, "test", 0),
     ]
     pictures = PicturesFarAway(found.files) if address else PictureFiles(found.files)
-    return Listing(root, pictures, np.zeros(count, np.int64), sections, ("",), config, address=address)
+    return Listing(root, pictures, np.zeros(count, np.int64), sections, ("",), config, address=address, labelled=False)
 
 
 def _root(config: ImageFolder, holding: str) -> tuple[Path, str | None]:

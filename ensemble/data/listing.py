@@ -120,7 +120,8 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """All pictures of a data set. groups: of each row, where the rows of a group stay together.
+    """All pictures of a data set. groups: of each row, where the rows of a group stay together. labelled: False where all are of one
+    class without a name.
 
     address: of the pictures, where they are in object storage; the paths below it are names then.
     """
@@ -134,6 +135,7 @@ class Listing:
     groups: Sequence[str] | None = None
     remarks: Sequence[Remark] = ()
     address: str | None = None
+    labelled: bool = True
 
     @property
     def origin(self) -> str:

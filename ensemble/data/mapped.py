@@ -34,7 +34,7 @@ class Place:
 
     folder: of this machine. file: in it. shape: (N, C, H, W) of the file; margin: of that the middle is meant, without so many pixels
     on each side. source: the data section that they were made from, as JSON, its
-    paths absolute. part: train or test. sha256: of the pixels of both parts, as `images_digest` gives it.
+    paths absolute. labelled: False where it was read as one whose labels nobody looks at. part: train or test. sha256: of the pixels of both parts, as `images_digest` gives it.
     """
 
     folder: str
@@ -44,6 +44,7 @@ class Place:
     part: str
     sha256: str
     margin: int = 0
+    labelled: bool = True
 
     @property
     def path(self) -> Path:

@@ -211,8 +211,8 @@ class PreparedFolder:
                 with suppress(OSError):
                     path.unlink()
 
-    def images(self, index: Mapping[str, Any], config: DataConfig) -> dict[str, ByteArray]:
-        """The images of the parts, mapped. config: of what they were made. Raises OSError where they are not there."""
+    def images(self, index: Mapping[str, Any], config: DataConfig, labelled: bool = True) -> dict[str, ByteArray]:
+        """The images of the parts, mapped. config, labelled: of what and how they were made. Raises OSError where they are not there."""
         values = config.model_dump()
         absolute = {
             key: values[key] if is_address(values[key]) else os.path.abspath(given_path(values[key], f"data.{key}"))  # noqa: PTH100
@@ -221,7 +221,15 @@ class PreparedFolder:
         source = config.model_copy(update={**absolute, "storage": "mapped"}).model_dump_json()
         return {
             name: map_images(
-                Place(os.fspath(self.path), part["file"], tuple(part["shape"]), source, name, str(index["sha256"]))
+                Place(
+                    os.fspath(self.path),
+                    part["file"],
+                    tuple(part["shape"]),
+                    source,
+                    name,
+                    str(index["sha256"]),
+                    labelled=labelled,
+                )
             )
             for name, part in index["parts"].items()
         }

@@ -25,7 +25,7 @@ from ensemble.outside.names import shown
 from ensemble.training.gpu_cards import Card
 
 _ASKED_S = 20.0  # for all nodes to say what cards they have
-_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
+_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,mig.mode.current", "--format=csv,noheader,nounits")
 _QUERY_S = 15.0
 _SHOWN = 4
 
@@ -42,9 +42,9 @@ def unlike_nodes(compute: ComputeConfig, device: str) -> list[str]:
     for node in nodes:
         if fitting_on(node["Resources"], threads, each, wanted) == 0:
             idle.setdefault(_reason(node["Resources"], compute, device), []).append(node)
-    said = [f"{_named(own)} {'takes' if len(own) == 1 else 'take'} no task: {why}" for why, own in idle.items()]
+    said = [f"{_named(own)} {'takes' if len(own) == 1 else 'take'} no task: {why}" for why, own in sorted(idle.items())]
     if device == "cuda" and wanted is None:
-        said += _several_types(nodes)
+        said += _several_types([node for node in nodes if fitting_on(node["Resources"], threads, each)])
     return said
 
 
@@ -93,10 +93,13 @@ def smallest_card(compute: ComputeConfig) -> Card | None:
 
     The process must be connected to the cluster. Takes as long as a process on every GPU node needs to start, 20 s at most.
     """
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and _may_train(node["Resources"], compute)]
+    nodes = [node for node in ray.nodes() if node["Alive"] and _may_train(node["Resources"], compute)]
     ask = ray.remote(num_cpus=0, max_retries=0, name="which cards a node has")(_cards_here)
     asked = [
-        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote() for node in nodes
+        ask.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+            int(node["Resources"]["GPU"])
+        )
+        for node in nodes
     ]
     deadline, found = time.monotonic() + _ASKED_S, list[Card]()
     while asked and time.monotonic() < deadline:
@@ -113,14 +116,20 @@ def smallest_card(compute: ComputeConfig) -> Card | None:
 
 
 def _may_train(resources: Mapping[str, float], compute: ComputeConfig) -> bool:
-    return resources.get("GPU", 0) > 0 and compute.gpu_type in (None, *gpu_types(resources))
+    return fitting_on(resources, compute.threads_per_task, min(compute.gpus_per_task, 1.0), compute.gpu_type) > 0
 
 
-def _cards_here() -> list[tuple[str, float]]:
-    """Name and memory in GiB of every card of this machine, as its driver says; nothing where it has none that answers."""
+def _cards_here(count: int) -> list[tuple[str, float]]:
+    """Name and memory in GiB of every card of this machine, as its driver says; nothing where it has none that answers.
+
+    count: GPUs that Ray has there. Nothing either where the machine has others, of which some are not Ray's, or where cards are
+    divided (MIG), since the driver tells of whole ones.
+    """
     try:
         asked = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_QUERY_S, check=True)  # noqa: S603  # a fixed command
-        pairs = [line.rsplit(",", 1) for line in asked.stdout.splitlines() if line.strip()]
-        return [(name.strip(), float(memory_mib) / 1024) for name, memory_mib in pairs]
+        lines = [line.rsplit(",", 2) for line in asked.stdout.splitlines() if line.strip()]
+        cards = [(name.strip(), float(memory_mib) / 1024) for name, memory_mib, _ in lines]
+        divided = any(mode.strip() == "Enabled" for *_, mode in lines)
+        return [] if divided or (len(cards) != count and len(set(cards)) > 1) else cards
     except (OSError, ValueError, subprocess.SubprocessError):
         return []

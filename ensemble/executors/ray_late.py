@@ -29,6 +29,10 @@ BEGINS_S = 30.0  # for a task to begin where there is room, until that is said
 ARRIVES_S = 60.0  # for what a task has sent to arrive from a machine that was silent meanwhile
 _SAY_AFTER_S = 25.0  # of what does not arrive
 _AFTER_TROUBLE_S = 300.0  # for which tasks that do not begin are put down to a machine that fell silent
+_RECOVERS_S = 30.0  # after trouble: words that come later show that the way from that machine is whole
+PAUSE_S = (
+    5.0  # between two looks, of a driver that did something else; what tasks said meanwhile has not been looked at
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -85,8 +89,16 @@ def not_heard(run: str, running: Iterable[UnderWay], hosts: HostWatch, said: Sai
 
 
 def cut_off(work: UnderWay, hosts: HostWatch) -> bool:
-    """Whether the machine of a task has not answered for a while since the task began."""
-    return work.collector.place is not None and hosts.was_silent(work.collector.place.host, work.started)
+    """Whether the machine of a task fell silent since the task began, and the last word of it came before that or soon after."""
+    since = work.started if work.heard is None else max(work.started, work.heard - _RECOVERS_S)
+    return work.collector.place is not None and hosts.was_silent(work.collector.place.host, since)
+
+
+def allow_for_pause(running: Iterable[UnderWay], paused_s: float) -> None:
+    """Do not count against tasks for how long nobody listened to them."""
+    for work in running:
+        if work.heard is not None and paused_s > PAUSE_S:
+            work.heard += paused_s
 
 
 def not_begun(run: str, running: Iterable[UnderWay], slots: Slots, said: SaidAgain) -> Iterator[str]:

@@ -33,6 +33,7 @@ from ensemble.executors.ray_hosts import GIVEN_UP_S, GONE_S, HostWatch
 from ensemble.executors.ray_late import (
     ARRIVES_S,
     UnderWay,
+    allow_for_pause,
     cut_off,
     not_arrived,
     not_begun,
@@ -148,6 +149,7 @@ class RayExecutor:
                     return
                 # A short wait, so that signals are seen: Python handles none while Ray waits. What is ready is here: Ray
                 # may take minutes to bring what a machine sent that was silent for a while.
+                listened = time.monotonic()
                 ready, _ = ray.wait(list(running), num_returns=1, timeout=0.5, fetch_local=True)
                 for stream in ready:
                     work, now = running[stream], time.monotonic()
@@ -160,7 +162,10 @@ class RayExecutor:
                             waiting.appendleft(work.collector.task)
                         elif not (work.refused or work.collector.stopped):
                             yield work.collector.outcome()
+                allow_for_pause(running.values(), time.monotonic() - listened)  # whoever takes outcomes may take long
                 for stream in [s for s, work in running.items() if self._is_given_up(work)]:
+                    if ray.wait([stream], timeout=0, fetch_local=True)[0]:
+                        continue  # it has spoken, and is listened to next
                     work = running.pop(stream)
                     self._end_silent(stream, work)
                     yield work.collector.outcome()

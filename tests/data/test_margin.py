@@ -24,6 +24,7 @@ from ensemble.data.mapped import Place, middle, place_of
 from ensemble.data.pixel_rule import PixelRule
 from ensemble.data.pixels_digest import pixels_sha256
 from ensemble.data.prepared import kept
+from ensemble.errors import DataError
 from ensemble.inference.export import preprocessing
 
 MARGIN, SIZE = 3, (12, 16)
@@ -307,6 +308,18 @@ def test_a_run_is_not_gone_on_with_by_another_margin(photos: Path) -> None:
 def test_what_is_no_margin_is_refused(photos: Path, found: Any) -> None:
     with pytest.raises(ValidationError, match="margin"):
         loaded(photos, margin=found)
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"), [(MARGIN, "18x22 pixels with their margin in 3"), (None, "12x16 pixels in 3")]
+)
+def test_too_little_memory_names_the_margin(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, margin: int | None, said: str
+) -> None:
+    monkeypatch.setattr("ensemble.data.decoding.available_memory", lambda: 1000)
+    remedy = r"or a smaller data\.image_size" + (r" or data\.margin" if margin else "") + "$"
+    with pytest.raises(DataError, match=f"{said} .*{remedy}"):
+        loaded(photos, storage="memory", margin=margin)
 
 
 def test_the_middle_of_plain_arrays_is_a_view() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from PIL import Image
 from ensemble.config import parse_experiment
 from ensemble.config.data import DataConfig
 from ensemble.data import Dataset, load_dataset
+from ensemble.data.arriving import absent, present
 from ensemble.data.mapped import place_of
 from ensemble.data.named_sets import NamedSet, load_named_set, remarks_on
 from ensemble.errors import DataError
@@ -254,6 +257,25 @@ def test_unknown_images_need_no_folders_of_classes(home: Path, storage: str | No
         read(other, dataset)
     with pytest.raises(DataError, match="at least two folders"):
         read(other, dataset, "unknown", "test")
+
+
+@pytest.mark.parametrize("folders", [("",), ("x", "y")])
+def test_mapped_unknown_images_are_read_again_where_they_are_not_there(home: Path, folders: tuple[str, ...]) -> None:
+    """As on another machine: without folders of classes, and in the same order."""
+    dataset = run_of(pictures(home / "run"))
+    for place in folders:
+        (home / "other" / place).mkdir(parents=True)
+        for n in range(5):
+            Image.fromarray(np.full((8, 8), 20 * n + 10 * len(place), np.uint8)).save(
+                home / "other" / place / f"{n}.png"
+            )
+    named = read(home / "other", dataset, "unknown", storage="mapped")
+    sent, expected = pickle.dumps(named.images_NCHW), named.images_NCHW.tobytes()
+    assert len(sent) < 2000
+    shutil.rmtree(home / "cache")
+    arrays = {"images": pickle.loads(sent)}
+    assert absent(arrays)
+    assert present(arrays)["images"].tobytes() == expected
 
 
 def test_of_folders_of_classes_unknown_images_are_all_there_are(home: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from ensemble.events import TaskStarted
 from ensemble.executors.base import Collector
 from ensemble.executors.ray_hosts import HostWatch, _Machine
-from ensemble.executors.ray_late import UnderWay, not_arrived, not_begun, not_heard, overdue
+from ensemble.executors.ray_late import UnderWay, allow_for_pause, not_arrived, not_begun, not_heard, overdue
 from ensemble.executors.ray_tasks import RayExecutor
 from ensemble.executors.ray_waiting import Slots
 from ensemble.executors.said_again import SaidAgain
@@ -76,7 +76,7 @@ def test_a_task_whose_words_do_not_arrive_is_given_up_only_where_its_machine_was
     assert not executor._is_given_up(work)
     executor._hosts._trouble["two"] = time.monotonic() - 400
     assert not executor._is_given_up(work), "before the task began"
-    executor._hosts._trouble["two"] = time.monotonic() - 100
+    executor._hosts._trouble["two"] = time.monotonic() - 90
     assert executor._is_given_up(work)
     work.heard, work.sent = time.monotonic(), None  # it has arrived
     assert not executor._is_given_up(work)
@@ -88,16 +88,30 @@ def test_a_task_of_which_nothing_is_heard_after_its_machine_was_silent_is_said_a
     executor._hang_timeout_s, executor._hosts = 600.0, hosts
     work = under_way(300, heard=time.monotonic() - 40)
     assert list(not_heard("r", [work], hosts, said)) == [], "its machine was always there"
-    hosts._trouble["two"] = time.monotonic() - 100
+    hosts._trouble["two"] = time.monotonic() - 35
     line = "r members 0-1: nothing heard from two for 0:40, which had not answered for a while"
     assert list(not_heard("r", [work], hosts, said)) == [line]
     assert list(not_heard("r", [work], hosts, said)) == [], "not at every look"
     assert not executor._is_given_up(work)
     work.heard = time.monotonic() - 61
     assert executor._is_given_up(work)
+    hosts._trouble["two"] = time.monotonic() - 95
+    assert not executor._is_given_up(work), "it has spoken since, long after"
+    assert list(not_heard("r", [work], hosts, SaidAgain())) == []
+    hosts._trouble["two"] = time.monotonic() - 65
+    assert executor._is_given_up(work), "its last words came with those that had waited"
     hosts._trouble["two"] = time.monotonic() - 400
     assert not executor._is_given_up(work), "before the task began"
     assert list(not_heard("r", [work], hosts, SaidAgain())) == []
+
+
+def test_a_driver_that_did_not_listen_does_not_count_that_against_tasks() -> None:
+    work, waits = under_way(300, heard=time.monotonic() - 90), under_way(300)
+    allow_for_pause([work, waits], 4.0)
+    assert work.silent_s > 89
+    allow_for_pause([work, waits], 80.0)
+    assert 9 < work.silent_s < 12
+    assert waits.heard is None
 
 
 def test_what_is_said_elsewhere_is_not_said_twice() -> None:

@@ -17,7 +17,7 @@ from ensemble.data import load_dataset
 from ensemble.errors import ComputeError
 from ensemble.events import Event, Notice
 from ensemble.executors.choose import expected_slots, planned_card
-from ensemble.executors.ray_cards import unlike_nodes
+from ensemble.executors.ray_cards import _cards_here, unlike_nodes
 from ensemble.executors.ray_cluster import connection, gpu_types
 from ensemble.executors.ray_tasks import RayExecutor, task_options
 from ensemble.executors.ray_waiting import Need
@@ -27,7 +27,7 @@ from tests.contracts.executor_contract import arrays_read_only, healthy, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 SMI = """#!/bin/sh
-[ "$1" = --query-gpu=name,memory.total ] || exit 9
+[ "$1" = --query-gpu=name,memory.total,mig.mode.current ] || exit 9
 printf '%s'
 """
 
@@ -47,8 +47,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         made.add_node(num_cpus=2)
         path = os.environ["PATH"]
         for kind, cpus, gpus, said in (
-            ("T4", 4, 2, "Tesla T4, 15360\\nTesla T4, 15360\\n"),
-            ("A100", 1, 1, "NVIDIA A100-SXM4-80GB, 81920\\n"),
+            ("T4", 4, 2, "Tesla T4, 15360, [N/A]\\nTesla T4, 15360, [N/A]\\n"),
+            ("A100", 1, 1, "NVIDIA A100-SXM4-80GB, 81920, Disabled\\n"),
         ):
             (place / kind).mkdir()
             (place / kind / "nvidia-smi").write_text(SMI % said)
@@ -81,10 +81,11 @@ def test_which_nodes_take_no_task_is_told_with_the_reason(cluster: Cluster) -> N
     assert idle.startswith(without)
     assert types.startswith(several)
     assert "compute.gpu_type keeps to one" in types
-    idle, other = told(cluster, "cuda", gpu_type="T4")
+    other, idle = told(cluster, "cuda", gpu_type="T4")
     assert idle.startswith(without)
     assert other == f"node {here} takes no task: GPUs of type A100, and compute.gpu_type is T4"
     small = told(cluster, "cuda", threads_per_task=2)
+    assert not any("several types" in line for line in small), "the A100 takes no task"
     assert f"node {here} takes no task: fewer than 2 CPUs (compute.threads_per_task)" in small
     assert told(cluster, "cpu", threads_per_task=4) == [
         f"nodes {here}, {here} take no task: fewer than 4 CPUs (compute.threads_per_task)"
@@ -137,6 +138,7 @@ def test_stacks_are_sized_for_the_card_with_the_least_memory(cluster: Cluster, m
     assert planned_card(compute(cluster), "cuda") == Card("Tesla T4", 15.0)
     assert planned_card(compute(cluster, gpu_type="A100"), "cuda") == Card("NVIDIA A100-SXM4-80GB", 80.0)
     assert planned_card(compute(cluster), "cpu") is None
+    assert planned_card(compute(cluster, threads_per_task=8), "cuda") is None
     network = {"images_per_s": {1: 1.0, 8: 8.0}, "peak_bytes": {1: 2.0 * 2**30, 8: 2.0 * 2**30}, "batch_size": 64}
     table = {name: {"networks": {"mlp float32": network}} for name in ("Tesla T4", "NVIDIA A100-SXM4-80GB")}
     monkeypatch.setattr("ensemble.training.gpu_cards._cards", lambda: table)
@@ -148,6 +150,27 @@ def test_stacks_are_sized_for_the_card_with_the_least_memory(cluster: Cluster, m
         experiment = parse_experiment(values)
         plan = first_plan(experiment, load_dataset(experiment.data), 1000)
         assert (plan.device, plan.stack_sizes, plan.estimated) == ("cuda", {"mlp": size}, [])
+
+
+@pytest.mark.parametrize(
+    ("said", "count", "cards"),
+    [
+        ("A, 2048, [N/A]\nB, 49140, [N/A]", 2, [("A", 2.0), ("B", 47.98828125)]),
+        ("A, 2048, [N/A]\nB, 49140, [N/A]", 1, []),  # which of them Ray has is not known
+        ("B, 49140, [N/A]\nB, 49140, [N/A]", 1, [("B", 47.98828125)] * 2),
+        ("NVIDIA H100, 81559, Enabled", 7, []),
+        ("Odd, name, 1024, Disabled", 1, [("Odd, name", 1.0)]),
+        ("no devices were found", 1, []),
+        ("", 1, []),
+    ],
+)
+def test_cards_are_those_that_ray_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, count: int, cards: list[tuple[str, float]]
+) -> None:
+    (tmp_path / "nvidia-smi").write_text(SMI % said)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert _cards_here(count) == cards
 
 
 def test_what_is_waited_for_names_the_type() -> None:
