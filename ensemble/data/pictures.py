@@ -10,7 +10,6 @@ Reading is the same for training on folders and for predicting, so a network see
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,28 +23,17 @@ import numpy.typing as npt
 
 from ensemble.data.pixel_rule import Extremes, PixelRule, check_floats
 from ensemble.data.regular_files import open_regular, shown
+from ensemble.data.wide_pictures import FORMATS, grey_numbers, has_numbers, opened_file, wide_values
 from ensemble.errors import DataError
 from ensemble.types import ByteArray, DoubleArray
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# As torchvision's ImageFolder, and the format that each stands for. A file is opened by its content, but in no other
-# format than these: some of Pillow's start programs or fetch files (EPS runs Ghostscript).
-FORMATS = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".ppm": "PPM", ".bmp": "BMP", ".pgm": "PPM", ".tif": "TIFF",
-    ".tiff": "TIFF", ".webp": "WEBP",
-}  # fmt: skip
 SUFFIXES = frozenset(FORMATS)
-ORIENTATION, BITS_PER_SAMPLE = 0x0112, 258
+ORIENTATION = 0x0112
 AS_IS = PixelRule()
 _UNSCALED = list(range(256))
-# Pillow keeps the upper byte of 16-bit colours. Unpacked in the other byte order the same file gives the lower bytes.
-_OTHER_ORDER = {
-    f"{mode};16{order}": f"{mode};16{other}"
-    for mode in ("RGB", "RGBA", "RGBX")
-    for order, other in (("B", "L"), ("L", "B"), ("N", "B" if sys.byteorder == "little" else "L"))
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +108,7 @@ def opened(picture: Image, name: str = "picture") -> Decoded:
     """
     try:
         picture.load()
-        values, alpha_HW = _grey_numbers(picture, name) if _has_numbers(picture) else (None, None)
+        values, alpha_HW = grey_numbers(picture, name) if has_numbers(picture) else (None, None)
         return _upright(picture, values, alpha_HW, 1, name)
     except DataError:
         raise
@@ -130,11 +118,11 @@ def opened(picture: Image, name: str = "picture") -> Decoded:
 
 
 def _decode(file: BinaryIO, name: str) -> Decoded:
-    found = _opened(file)
+    found = opened_file(file)
     tile = found.tile[0] if found.tile else None  # how the values lie in the file; gone once they are read
     frames = 1 if found.format == "MPO" else int(getattr(found, "n_frames", 1))
     found.load()
-    return _upright(found, *_wide(found, tile, file, name), frames, name)
+    return _upright(found, *wide_values(found, tile, file, name), frames, name)
 
 
 def _upright(
@@ -144,86 +132,6 @@ def _upright(
     if method is None:
         return Decoded(name, picture, values, alpha_HW, frames)
     return Decoded(name, picture.transpose(method), _turned(values, method), _turned(alpha_HW, method), frames)
-
-
-def _has_numbers(picture: Image) -> bool:
-    return picture.mode.startswith("I") or picture.mode == "F"
-
-
-def _grey_numbers(picture: Image, name: str) -> tuple[npt.NDArray[Any], DoubleArray | None]:
-    """Whole numbers or floats of a grey picture, and their opacity."""
-    values = np.asarray(picture)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise DataError(f"{name}: found NaN or infinite values; expected finite ones")
-    clear = picture.info.get("transparency")
-    return values, (values != clear).astype(np.float64) if isinstance(clear, int) else None
-
-
-def _opened(file: BinaryIO) -> Any:
-    from PIL import Image
-
-    file.seek(0)
-    return Image.open(file, formats=sorted(set(FORMATS.values())))
-
-
-def _raw_mode(tile: Any) -> str:
-    """Pillow's name for how values lie in a file; empty where the decoder does not say."""
-    arguments = tile.args if tile is not None else ""
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return first if isinstance(first, str) else ""
-
-
-def _wide(opened: Any, tile: Any, file: BinaryIO, name: str) -> tuple[npt.NDArray[Any] | None, DoubleArray | None]:
-    """Values of more than 8 bits, and their opacity; None where 8 bits are all there is."""
-    if _has_numbers(opened):
-        return _grey_numbers(opened, name)
-    raw = _raw_mode(tile)
-    if opened.format == "PPM" and isinstance(tile.args, tuple) and tile.args[1] > 255:
-        return _wide_ppm(tile, opened.size, file, name), None
-    if raw == "LA;16B":  # grey with alpha: four bytes a pixel, which can be taken as they are
-        bytes_HW4 = _unpacked(file, "RGBA").astype(np.uint16)
-        pairs_HW2 = bytes_HW4[..., ::2] * 256 + bytes_HW4[..., 1::2]
-        return pairs_HW2[..., 0], pairs_HW2[..., 1] / 65535
-    if raw in _OTHER_ORDER:
-        wide = np.asarray(opened).astype(np.uint16) * 256 + _unpacked(file, _OTHER_ORDER[raw])
-        clear = opened.info.get("transparency")
-        if raw.startswith("RGBA"):
-            return wide[..., :3], wide[..., 3] / 65535
-        return wide[..., :3], (wide != clear).any(-1).astype(np.float64) if isinstance(clear, tuple) else None
-    if _wider_than_bytes(opened):
-        raise DataError(
-            f"{name}: found more than 8 bits per value of mode {opened.mode} in a {opened.format} file of a kind that is read "
-            "with 8; save it as PNG"
-        )
-    return None, None
-
-
-def _wider_than_bytes(opened: Any) -> bool:
-    """True for files of which Pillow keeps 8 of more bits per value (or mistakes them for others)."""
-    if opened.format == "TIFF":
-        bits = opened.tag_v2.get(BITS_PER_SAMPLE, 1)
-        return bool(max(bits if isinstance(bits, tuple) else (bits,)) > 8)
-    return False
-
-
-def _wide_ppm(tile: Any, size: tuple[int, int], file: BinaryIO, name: str) -> npt.NDArray[Any]:
-    """Colours of a PPM with more than 8 bits, which says by itself which value is white: brought to 16 bits."""
-    if tile.codec_name != "ppm":
-        raise DataError(f"{name}: found more than 8 bits per colour written as text; save it as PNG or as binary PPM")
-    width, height = size
-    file.seek(tile.offset)
-    values = np.frombuffer(file.read(width * height * 6), ">u2").reshape(height, width, 3)
-    wide: npt.NDArray[Any] = (values / tile.args[1] * 65535).round().clip(0, 65535).astype(np.uint16)
-    return wide
-
-
-def _unpacked(file: BinaryIO, raw: str) -> npt.NDArray[Any]:
-    """The same file once more, its values unpacked in another way."""
-    again = _opened(file)
-    tile = again.tile[0]
-    arguments = (raw, *tile.args[1:]) if isinstance(tile.args, tuple) else raw
-    again.tile = [part._replace(args=arguments) for part in again.tile]
-    return np.asarray(again)
 
 
 def _turn(opened: Any) -> Any:

@@ -162,11 +162,7 @@ class StackRun:
             own = images, torch.stack([found.labels for found in self.filtered])
             augmentation = augmentation.blending_alone()  # the set is deformed already, and was chosen as it is
         on_gpu, kernels = self.placement.device.type == "cuda", None
-        if (
-            not on_gpu
-            and self.job.compute.kernels != "torch"
-            and (augmentation.active or self.data.margin or self.stack.dropout)
-        ):
+        if not on_gpu and self.job.compute.kernels != "torch" and (self.job.group.crops or self.stack.dropout):
             kernels = load()
         return Batches(
             self.data, self.members, self.job.seed, self.recipe.images_per_step, augmentation, self.placement, own,

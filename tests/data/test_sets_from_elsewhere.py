@@ -49,6 +49,10 @@ def run_of(root: Path, **keys: Any) -> Dataset:
 
 def read(root: Path, dataset: Dataset, kind: str = "shifted", part: str | None = None, **keys: Any) -> NamedSet:
     data = {"name": "image_folder", "root": str(root), "image_size": 8, "channels": 1, **keys}
+    return loaded(data, dataset, kind, part)
+
+
+def loaded(data: dict[str, Any], dataset: Dataset, kind: str = "shifted", part: str | None = None) -> NamedSet:
     sets = ({"name": "s", "kind": kind, "part": part, "data": data},)
     config = parse_experiment(
         {
@@ -217,18 +221,7 @@ def test_arrays_of_the_run_s_size_are_not_enlarged_for_their_channels(home: Path
     np.savez(
         home / "set.npz", train_images=colours, train_labels=np.arange(12) % 3, class_names=np.array(["a", "b", "c"])
     )
-    config = {"name": "arrays", "path": str(home / "set.npz")}
-    sets = ({"name": "s", "kind": "shifted", "data": config},)
-    made = parse_experiment(
-        {
-            "name": "r",
-            "num_members": 2,
-            "method": {"name": "bagging"},
-            "model": {"name": "lenet5"},
-            "evaluation": {"sets": sets},
-        }
-    )
-    named = load_named_set(made.evaluation.sets[0], dataset)
+    named = loaded({"name": "arrays", "path": str(home / "set.npz")}, dataset)
     expected = sorted(np.asarray(Image.fromarray(each).convert("L")).tobytes() for each in colours)
     assert sorted(image.tobytes() for image in named.images_NCHW) == expected
 
