@@ -42,7 +42,7 @@ COUNTED_PIXELS = 1 << 22  # of a channel at a time
 class Dataset:
     """Training and test images with their classes. All arrays are read-only, and C-contiguous but for images with a margin.
 
-    Those are the middle of what is kept: `kept` has all of it, `margin` pixels more on each side. flippable: a horizontally mirrored image keeps its class. pixels: how pictures like these become bytes, which the run
+    Those are the middle of what is kept: `kept` has all of it, `pixels.margin` more on each side. flippable: a horizontally mirrored image keeps its class. pixels: how pictures like these become bytes, which the run
     keeps for predicting. account: what was read of a person's own data and what was not.
     """
 
@@ -61,7 +61,6 @@ class Dataset:
     groups_N: IntArray | None = (
         None  # number of the group of each training row, where the rows of a group stay together
     )
-    margin: int = 0
     kept: tuple[ByteArray, ByteArray] | None = None  # training and test images with their margin, where they have one
 
     @property
@@ -115,9 +114,9 @@ def dataset_of_parts(name: str, parts: Parts) -> Dataset:
     kept = shared_array(parts.train.images_NCHW), shared_array(parts.test.images_NCHW)
     return Dataset(
         name=name,
-        train_images_NCHW=middle(kept[0], parts.margin),
+        train_images_NCHW=middle(kept[0], parts.pixels.margin),
         train_labels_N=shared_array(parts.train.labels_N),
-        test_images_NCHW=middle(kept[1], parts.margin),
+        test_images_NCHW=middle(kept[1], parts.pixels.margin),
         test_labels_N=shared_array(parts.test.labels_N),
         class_names=parts.class_names,
         flippable=True,
@@ -127,8 +126,7 @@ def dataset_of_parts(name: str, parts: Parts) -> Dataset:
         test_files=parts.test.files,
         validation_rows=parts.validation_rows,
         groups_N=parts.groups_N,
-        margin=parts.margin,
-        kept=kept if parts.margin else None,
+        kept=kept if parts.pixels.margin else None,
     )
 
 

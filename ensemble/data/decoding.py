@@ -83,7 +83,6 @@ def decoded_parts(listing: Listing) -> Parts:
         listing.account(decoded.faults, decoded.remarks, len(rows["test"]), decoded.duplicates),
         validation_rows=_validation_rows(listing, decoded.faults, decoded.duplicates),
         groups_N=None if groups is None else np.unique(groups, return_inverse=True)[1].astype(np.int64),
-        margin=listing.config.kept_margin,
     )
 
 

@@ -224,7 +224,7 @@ def _from_elsewhere(
     if other.image_shape != dataset.image_shape:
         # With the margin that pictures of another size have at prediction, where they have not had one already.
         same_size = other.image_shape[1:] == dataset.image_shape[1:]
-        rule = replace(dataset.pixels, margin=0) if same_size or other.margin else dataset.pixels
+        rule = replace(dataset.pixels, margin=0) if same_size or other.pixels.margin else dataset.pixels
         images = reshaped(images, dataset.image_shape, rule)
         source += f", {_sides(other.image_shape)} brought to {_sides(dataset.image_shape)}"
     if config.kind == "shifted":

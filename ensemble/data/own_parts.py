@@ -39,8 +39,7 @@ class Parts:
     """A data set of somebody's own. pixels: how its values became bytes. account: what was read and what was not.
 
     validation_rows: of the training part, where such a part is given. groups_N: number of the group of each training row, where
-    the rows of a group stay together. margin: pixels that the images of both parts have on each side beyond what is an image of the
-    data set.
+    the rows of a group stay together. Images of both parts have the margin of `pixels` on each side beyond what is an image of the data set.
     """
 
     train: Part
@@ -50,7 +49,6 @@ class Parts:
     account: Account
     validation_rows: IntArray | None = None
     groups_N: IntArray | None = None
-    margin: int = 0
 
 
 def held_back(

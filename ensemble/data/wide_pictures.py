@@ -1,7 +1,7 @@
 """Values of a picture file that are wider than 8 bits, or floats: Pillow keeps 8 of some, so such files are unpacked twice.
 
-    picture = opened_file(file)
-    values, alpha_HW = wide_values(picture, tile, file, name)      # None where 8 bits are all there is
+picture = opened_file(file)
+values, alpha_HW = wide_values(picture, tile, file, name)      # None where 8 bits are all there is
 """
 
 from __future__ import annotations

@@ -110,6 +110,11 @@ def _knock(address: str, field: str) -> None:
         knock(found, f"{field} is auto, and Ray's record of this machine's cluster")
 
 
+def is_own(compute: ComputeConfig, owns: bool) -> bool:
+    """Whether the cluster is a local one of this process alone, where nobody else has tasks. owns: what `connect` gave."""
+    return owns and compute.ray_address in (None, "local") and launcher_variables.ray_address() is None
+
+
 def disconnect() -> None:
     """Leave the cluster, and stop it if it is a local one. With a raylet that hangs, Ray would wait for minutes."""
     run_interruptibly(ray.shutdown, _PATIENCE_AFTER_SIGNAL_S if signals.requested() else _PATIENCE_S)

@@ -29,11 +29,10 @@ from ensemble.executors.diagnosis import finds_no_gpu, is_out_of_memory
 from ensemble.executors.labels import task_label
 from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cards import unlike_nodes
-from ensemble.executors.ray_cluster import connect, disconnect, wait_for_slots, wanted_type
+from ensemble.executors.ray_cluster import connect, disconnect, is_own, wait_for_slots, wanted_type
 from ensemble.executors.ray_stop import StopKey, stops_by
 from ensemble.executors.ray_waiting import Need, WaitingLines, slots_now
 from ensemble.executors.ray_worker import Broke, describe
-from ensemble.outside import launcher_variables
 from ensemble.types import FailureKind, Stopped, Task
 
 _POLL_S = 0.2
@@ -73,8 +72,7 @@ class RayGroupExecutor:
         self._type = wanted_type(compute, device)
         need = Need(self._threads, float(self._on_gpu), self._workers, self._type)
         self._waiting = WaitingLines(run or "this run", need)
-        own = self._owns and compute.ray_address in (None, "local") and launcher_variables.ray_address() is None
-        self._unlike = [] if own else unlike_nodes(compute, device)  # to be said once
+        self._unlike = [] if is_own(compute, self._owns) else unlike_nodes(compute, device)  # to be said once
 
     def run(
         self, tasks: Sequence[Task], train: Train, arrays: Arrays, emit: Emit, wanted: Wanted = always

@@ -28,7 +28,7 @@ from ensemble.executors.diagnosis import is_out_of_memory
 from ensemble.executors.labels import task_label
 from ensemble.executors.native_calls import answer_within
 from ensemble.executors.ray_cards import unlike_nodes
-from ensemble.executors.ray_cluster import connect, disconnect, fitting, of_type, wait_for_slots, wanted_type
+from ensemble.executors.ray_cluster import connect, disconnect, fitting, is_own, of_type, wait_for_slots, wanted_type
 from ensemble.executors.ray_hosts import GIVEN_UP_S, GONE_S, HostWatch
 from ensemble.executors.ray_late import (
     ARRIVES_S,
@@ -45,7 +45,6 @@ from ensemble.executors.ray_stop import StopKey
 from ensemble.executors.ray_waiting import Need, WaitingLines, slots_now
 from ensemble.executors.ray_worker import Broke, NeedsOwnProcess, kept_process, single_process, train_remotely
 from ensemble.executors.said_again import SaidAgain
-from ensemble.outside import launcher_variables
 from ensemble.types import FailureKind, Task
 
 _LOOK_AGAIN_S = 5.0  # between looks at which nodes there are
@@ -90,8 +89,7 @@ class RayExecutor:
                 raise
         self.slots = self._wanted or fits
         self._hosts.start()
-        # Nobody else has tasks on a Ray of this process alone.
-        own = self._owns and compute.ray_address in (None, "local") and launcher_variables.ray_address() is None
+        own = is_own(compute, self._owns)
         self._waiting = (
             None if own else WaitingLines(run or "this run", Need(self._threads, self._gpus, gpu_type=self._type))
         )

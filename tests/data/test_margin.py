@@ -77,7 +77,7 @@ def test_stored_either_way_it_is_the_same_data_set_and_without_a_margin_another(
     assert images_digest(larger) == images_digest(memory)  # what is kept is the same
     smaller = loaded(photos, storage="memory", margin=None)
     assert images_digest(smaller) != images_digest(memory)
-    assert larger.margin == smaller.margin == 0
+    assert larger.pixels.margin == smaller.pixels.margin == 0
 
 
 def test_decoded_pictures_serve_every_margin_of_their_size(photos: Path) -> None:
