@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ensemble.config.method import MethodJob, MethodSection, register_method
     from ensemble.config.network import Network, register_network
     from ensemble.config.tracker import TrackerJob, TrackerSection, register_tracker
+    from ensemble.evaluation.paper_table import PaperTable
     from ensemble.evaluation.record_base import Number, Record
     from ensemble.evaluation.section import About, EvaluationSection, JudgedVotes, register_section
     from ensemble.evaluation.views import Cell, Curve, SectionFigure, SectionTable
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "About", "Cell", "Curve", "DataConfig", "EnsembleClassifier", "EvaluationSection", "JudgedVotes", "MethodJob", "MethodSection", "Network", "Number",
-    "Record", "Repeats", "Run", "SectionFigure", "SectionTable", "TrackerJob", "TrackerSection", "TrainedEnsemble", "__version__", "compare", "load",
+    "PaperTable", "Record", "Repeats", "Run", "SectionFigure", "SectionTable", "TrackerJob", "TrackerSection", "TrainedEnsemble", "__version__", "compare", "load",
     "load_ensemble", "register_data", "register_method", "register_network", "register_section", "register_tracker", "stop", "train",
 ]  # fmt: skip
 
@@ -45,7 +46,7 @@ _HOMES = {
     "TrackerJob": "ensemble.config.tracker", "TrackerSection": "ensemble.config.tracker", "register_tracker": "ensemble.config.tracker",
     "About": "ensemble.evaluation.section", "EvaluationSection": "ensemble.evaluation.section",
     "JudgedVotes": "ensemble.evaluation.section", "register_section": "ensemble.evaluation.section",
-    "Number": "ensemble.evaluation.record_base", "Record": "ensemble.evaluation.record_base",
+    "PaperTable": "ensemble.evaluation.paper_table", "Number": "ensemble.evaluation.record_base", "Record": "ensemble.evaluation.record_base",
     "Cell": "ensemble.evaluation.views", "Curve": "ensemble.evaluation.views",
     "SectionFigure": "ensemble.evaluation.views", "SectionTable": "ensemble.evaluation.views",
     "TrainedEnsemble": "ensemble.inference.trained", "load_ensemble": "ensemble.inference.trained",

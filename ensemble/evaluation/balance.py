@@ -6,11 +6,8 @@ rare class counts as much as a common one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from ensemble.evaluation.records import Balance, ClassResult
 from ensemble.evaluation.statistics import UNDEFINED, Interval
 from ensemble.types import DoubleArray, IntArray
 
@@ -51,16 +48,3 @@ def difference_interval(
         return UNDEFINED
     tail = (1 - confidence) / 2
     return Interval(*(float(end) for end in np.quantile(drawn, [tail, 1 - tail])))
-
-
-def balance_of(
-    classes_N: IntArray, reference_N: IntArray, labels_N: IntArray, classes: Sequence[ClassResult], seed: int
-) -> Balance:
-    """The headline's classes and the reference member's on the test rows; classes: the headline's results per class."""
-    vote, member = balanced_error(classes_N, labels_N), balanced_error(reference_N, labels_N)
-    present = [result for result in classes if result.rows]
-    worst = max(present, key=lambda result: (result.error, result.wrong))
-    return Balance(
-        vote, member, vote - member, *difference_interval(classes_N, reference_N, labels_N, seed), len(present),
-        max(result.rows for result in present), min(result.rows for result in present), worst.name,
-    )  # fmt: skip

@@ -13,19 +13,14 @@ from typing import Any
 
 from ensemble.config.schema import AGGREGATORS, WEIGHING, Aggregator
 from ensemble.evaluation.aggregation import Decision, decide
-from ensemble.evaluation.answering import selective
-from ensemble.evaluation.balance import balance_of
 from ensemble.evaluation.choosing import Choices, choose_all
-from ensemble.evaluation.class_results import class_results
-from ensemble.evaluation.contributions import ensemble_gain_per_second, subsets
 from ensemble.evaluation.controls import ControlVotes
 from ensemble.evaluation.disputed import disputed_rows
 from ensemble.evaluation.judged_sections import SectionsAtWork
 from ensemble.evaluation.label_review import ReviewedLabels, reviewed_labels
 from ensemble.evaluation.leaderboard import Judge, adjust_p_values, member_rows
-from ensemble.evaluation.metrics import confusion_matrix
 from ensemble.evaluation.out_of_bag import OutOfBag
-from ensemble.evaluation.prediction_sets import prediction_sets
+from ensemble.evaluation.record_base import per_second
 from ensemble.evaluation.records import (
     OWN_PLACES,
     VERSION,
@@ -132,41 +127,34 @@ def _judged(
     calibration: SplitVotes | None,
 ) -> tuple[dict[str, Any], list[str]]:
     """All that is read off the test votes, by its name in the Evaluation, and what is to be known of it."""
-    test, how, vote, members, seed = votes.test, votes.how, votes.vote, votes.members, votes.seed
-    aggregator, labels_N = how.aggregator, test.labels_N
+    test, vote, members = votes.test, votes.vote, votes.members
+    labels_N = test.labels_N
     review, doubt = reviewed_labels(votes.dataset, labels_N), votes.doubt
     # The long ones beside each other: numpy leaves the interpreter to the others while it computes.
     with ThreadPoolExecutor() as pool:
-        by_size = pool.submit(subsets, test, aggregator, how.weights_M, members, seed)
-        at_work = SectionsAtWork(validation, votes, pool)
-        answering = pool.submit(selective, calibration or validation, test, how, seed)
-        leaderboard = _leaderboard(validation, test, members, aggregator, choices, review, baseline, controls)
+        at_work = SectionsAtWork(validation, calibration, votes, pool)
+        leaderboard = _leaderboard(validation, test, members, votes.how.aggregator, choices, review, baseline, controls)
         found, warnings = at_work.results()
-    curve, contributions = by_size.result()
     headline = leaderboard[0]
     best = next(row for row in leaderboard if row.kind == "best_member")
     mean = next(row for row in leaderboard if row.kind == "mean_member")
-    confusion_KK = confusion_matrix(labels_N, vote.classes_N, test.num_classes)
-    classes = class_results(confusion_KK, votes.class_names)
-    reference = decide("soft", test.probs_MNK[[choices.reference]])
     judged = {
         "verdict": give_verdict(headline, best, len(members), test.num_rows),
         "leaderboard": leaderboard,
         "baseline": None if baseline is None else _against(baseline, vote, leaderboard, labels_N),
         "controls": tuple(_against_control(one, vote, leaderboard, labels_N) for one in controls),
-        "confusion": tuple(tuple(row) for row in confusion_KK.tolist()),
-        "classes": classes,
-        "balance": balance_of(vote.classes_N, reference.classes_N, labels_N, classes, seed),
-        "size_curve": curve,
-        "contributions": contributions,
-        "gain_per_second": ensemble_gain_per_second(headline.test_error, mean.test_error, members),
-        "selective": answering.result(),
-        "conformal": None if calibration is None else prediction_sets(calibration, test, how, votes.class_names),
+        "gain_per_second": _gain_per_second(headline.test_error, mean.test_error, members),
         "disputed": disputed_rows(test, vote, doubt),
         **{name: record for name, record in found.items() if name in OWN_PLACES},
         "sections": {name: record for name, record in found.items() if name not in OWN_PLACES and record is not None},
     }
     return judged, warnings
+
+
+def _gain_per_second(vote_error: float, member_error: float, members: Sequence[MemberFacts]) -> float:
+    """Error the vote saves against the mean member, per second of training that the other members took."""
+    seconds = sum(facts.train_seconds for facts in members)
+    return per_second(member_error - vote_error, seconds * (1 - 1 / len(members)))
 
 
 def _against(

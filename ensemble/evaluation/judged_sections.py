@@ -26,14 +26,19 @@ class _Outcome(NamedTuple):
 class SectionsAtWork:
     """The sections of one judgement, of which the long ones are begun in the threads of a pool.
 
-    validation: what sections may choose by. Errors of the package's own sections are raised by `results`.
+    validation, calibration: what sections may choose by. Errors of the package's own sections are raised by `results`.
     """
 
-    def __init__(self, validation: SplitVotes, votes: JudgedVotes, pool: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, validation: SplitVotes, calibration: SplitVotes | None, votes: JudgedVotes, pool: ThreadPoolExecutor
+    ) -> None:
         self._sections, self._problems = sections_there()
-        self._ours = validation, votes
+        choosing = {"validation": validation, "calibration": calibration or validation}
+        self._ours = choosing, votes
         others = any(not EvaluationSection.registry.is_own(name) for name in self._sections)
-        self._theirs = (_locked(validation), _locked(votes)) if others else self._ours
+        self._theirs = (
+            ({name: _locked(part) for name, part in choosing.items()}, _locked(votes)) if others else self._ours
+        )
         self._begun: dict[str, Future[_Outcome]] = {
             name: pool.submit(self._outcome, section) for name, section in self._sections.items() if section.beside
         }
@@ -50,9 +55,9 @@ class SectionsAtWork:
 
     def _outcome(self, section: EvaluationSection[Any]) -> _Outcome:
         own = EvaluationSection.registry.is_own(section.name)
-        validation, votes = self._ours if own else self._theirs
+        choosing, votes = self._ours if own else self._theirs
         try:
-            found = section.compute(votes, section.choose(validation))
+            found = section.compute(votes, section.choose(choosing[section.chooses_on]))
             if found is None:
                 return _Outcome(None, [])
             if not own:  # as it will be read, and so that nothing is kept that cannot be

@@ -48,3 +48,8 @@ def parameters_of(members: Sequence[MemberFacts]) -> float:
     for member in members:
         shared[member.recipe] = max(member.shared_parameters, shared.get(member.recipe, 0))
     return sum(shared.values()) + sum(member.num_parameters - shared[member.recipe] for member in members)
+
+
+def per_second(gain: float, seconds: float) -> float:
+    """A gain by the time that was spent for it; NaN where none is known."""
+    return gain / seconds if seconds > 0 else NAN

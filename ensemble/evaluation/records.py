@@ -24,12 +24,16 @@ from ensemble.evaluation.section import section_named
 from ensemble.evaluation.sections.ambiguity import Ambiguity
 from ensemble.evaluation.sections.calibration import Calibration, ReliabilityBin
 from ensemble.evaluation.sections.cascade import CascadeResult
+from ensemble.evaluation.sections.classes import Balance, ClassResult, Confusion
+from ensemble.evaluation.sections.conformal import Conformal
 from ensemble.evaluation.sections.diversity import Diversity, PairMeasure
 from ensemble.evaluation.sections.label_review import LabelReview
 from ensemble.evaluation.sections.out_of_bag import OutOfBagResult
 from ensemble.evaluation.sections.risk_coverage import RiskCoverage
+from ensemble.evaluation.sections.selective import Selective
+from ensemble.evaluation.sections.size_curve import Contribution, SizePoint
 from ensemble.evaluation.sections.uncertainty import Uncertainty
-from ensemble.evaluation.set_records import Conformal, Selective, ShiftedSet, UnknownSet
+from ensemble.evaluation.set_records import ShiftedSet, UnknownSet
 
 __all__ = [
     "VERSION",
@@ -194,58 +198,6 @@ class Choice(Record):
 
 
 @dataclass(frozen=True)
-class ClassResult(Record):
-    """The headline vote on the test rows of one true class."""
-
-    name: str
-    rows: int
-    wrong: int
-    error: Number
-    lower: Number
-    upper: Number
-
-
-@dataclass(frozen=True)
-class Balance(Record):
-    """Balanced errors (means over the classes) on test of the headline vote and of the member that validation picks.
-
-    difference = vote - member, its interval by a bootstrap within each class (NaN where the two err alike). classes: those with rows; largest and smallest:
-    rows of those; worst: the class with the highest error of the vote.
-    """
-
-    vote_error: float
-    member_error: float
-    difference: float
-    difference_lower: Number
-    difference_upper: Number
-    classes: int
-    largest: int
-    smallest: int
-    worst: str
-
-
-@dataclass(frozen=True)
-class SizePoint(Record):
-    """Test error of votes of `size` members over random orders: mean, 5th and 95th percentile, extremes."""
-
-    size: int
-    mean: float
-    lower: float
-    upper: float
-    best: float
-    worst: float
-
-
-@dataclass(frozen=True)
-class Contribution(Record):
-    """By how much the headline's test error would grow without this member, and that per second of its training."""
-
-    member: int
-    gain: Number
-    gain_per_second: Number
-
-
-@dataclass(frozen=True)
 class DisputedRow(Record):
     """A test row the members dispute: votes per class, and each judged member's class, in the order of the members."""
 
@@ -280,7 +232,7 @@ class Evaluation(Shown, Record):
     leaderboard: tuple[LeaderboardRow, ...]
     choices: tuple[Choice, ...]
     diversity: Diversity
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: Confusion
     classes: tuple[ClassResult, ...]
     size_curve: tuple[SizePoint, ...]
     contributions: tuple[Contribution, ...]

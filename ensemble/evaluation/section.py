@@ -18,17 +18,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Generic, TypeVar, get_origin
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_origin
 
 from ensemble.errors import ConfigError
 from ensemble.evaluation.aggregation import Decision
 from ensemble.evaluation.decomposition import UncertaintyTerms, uncertainty
+from ensemble.evaluation.metrics import confusion_matrix
 from ensemble.evaluation.out_of_bag import OutOfBag
+from ensemble.evaluation.paper_table import PaperTable
 from ensemble.evaluation.record_base import MemberFacts
 from ensemble.evaluation.set_votes import HowToVote, wrong_of
+from ensemble.evaluation.size_curve import Contested, contested_rows
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.views import Note, SectionFigure, SectionTable
 from ensemble.registry import Registry
+from ensemble.types import IntArray
 
 _SECTIONS = "ensemble.evaluation.sections"
 
@@ -54,6 +58,16 @@ class JudgedVotes:
     def doubt(self) -> UncertaintyTerms:
         """Entropy of the mean of the members on each test row, and its parts."""
         return uncertainty(self.test.probs_MNK)
+
+    @cached_property
+    def contested(self) -> Contested:
+        """The test rows on which the members differ, for votes of some of them."""
+        return contested_rows(self.how.aggregator, self.test, self.how.weights_M)
+
+    @cached_property
+    def confusion_KK(self) -> IntArray:
+        """Test rows by true class and headline vote."""
+        return confusion_matrix(self.test.labels_N, self.vote.classes_N, self.test.num_classes)
 
     @property
     def wrong_N(self) -> Any:
@@ -82,6 +96,9 @@ class EvaluationSection(ABC, Generic[Found]):
     registry: ClassVar[Registry[type[EvaluationSection[Any]]]] = Registry(
         "section", "ensemble.sections",
         {  # in the order in which they are shown
+            "confusion": f"{_SECTIONS}.classes", "classes": f"{_SECTIONS}.classes", "balance": f"{_SECTIONS}.classes",
+            "size_curve": f"{_SECTIONS}.size_curve", "contributions": f"{_SECTIONS}.size_curve",
+            "conformal": f"{_SECTIONS}.conformal", "selective": f"{_SECTIONS}.selective",
             "calibration": f"{_SECTIONS}.calibration", "out_of_bag": f"{_SECTIONS}.out_of_bag",
             "out_of_fold": f"{_SECTIONS}.out_of_fold",
             "diversity": f"{_SECTIONS}.diversity", "cascade": f"{_SECTIONS}.cascade", "label_review": f"{_SECTIONS}.label_review",
@@ -93,6 +110,8 @@ class EvaluationSection(ABC, Generic[Found]):
     title: ClassVar[str] = ""  # its heading on the page; without it the name
     record: ClassVar[Any] = None
     beside: ClassVar[bool] = False  # it takes long in numpy, so that it is worked out in a thread of its own
+    # calibration: `choose` is handed the votes on rows that nothing else is chosen by, where the run keeps such rows.
+    chooses_on: ClassVar[Literal["validation", "calibration"]] = "validation"
 
     def choose(self, _validation: SplitVotes) -> Any:
         """Whatever is to be chosen (a threshold, a member), by validation votes alone."""
@@ -110,6 +129,10 @@ class EvaluationSection(ABC, Generic[Found]):
         """Whole sentences for the full answer on the terminal, for the page and for a README."""
         return ()
 
+    def short_lines(self, _found: Found, _about: About) -> Iterable[str]:
+        """What even the shortest answer says, beside the verdict."""
+        return ()
+
     def numbers(self, _found: Found) -> Mapping[str, float]:
         """Figures for the summary of dashboards, each told as NAME/key: rates as fractions."""
         return {}
@@ -121,6 +144,10 @@ class EvaluationSection(ABC, Generic[Found]):
     def table(self, _found: Found) -> SectionTable | None:
         """A table on the page."""
         return None
+
+    def paper_tables(self, _found: Found) -> Iterable[PaperTable]:
+        """Tables for papers and spreadsheets, besides that of the page."""
+        return ()
 
     def figure(self, _found: Found) -> SectionFigure | None:
         """A figure on the page."""
@@ -148,6 +175,10 @@ def register_section(section: _Class) -> _Class:
     if not (is_dataclass(section.record) or get_origin(section.record) is tuple):
         raise TypeError(
             f"{section.__name__}: needs a record, which is a frozen dataclass, or a tuple[One, ...] of such"
+        )
+    if section.chooses_on not in ("validation", "calibration"):
+        raise TypeError(
+            f'{section.__name__}: chooses_on is {section.chooses_on!r}; expected "validation" or "calibration"'
         )
     section.registry.register(section, section.name)
     return section

@@ -9,10 +9,12 @@ What a user's section cannot show is named in `problems`, and the rest is shown 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from ensemble.evaluation.paper_table import PaperTable
 from ensemble.evaluation.records import OWN_PLACES, REMEDY, Evaluation, plain_record
 from ensemble.evaluation.section import About, EvaluationSection, section_named, sections_there
 from ensemble.evaluation.views import Cell, Note, SectionFigure, SectionTable
@@ -30,9 +32,11 @@ class ShownSection:
     place: str
     own_place: bool
     lines: tuple[str, ...] = ()
+    short_lines: tuple[str, ...] = ()
     note: Note = ()
     numbers: tuple[tuple[str, float], ...] = ()
     table: SectionTable | None = None
+    paper_tables: tuple[PaperTable, ...] = ()
     figure: SectionFigure | None = None
     card_rows: tuple[tuple[str, str], ...] = ()
     limits: tuple[str, ...] = ()
@@ -59,6 +63,11 @@ def section_problems(evaluation: Evaluation) -> list[str]:
 def section_lines(evaluation: Evaluation) -> list[str]:
     """What they say, one sentence each."""
     return [line for section in shown_sections(evaluation) for line in section.lines]
+
+
+def short_section_lines(evaluation: Evaluation) -> list[str]:
+    """What they say even in the shortest answer."""
+    return [line for section in shown_sections(evaluation) for line in section.short_lines]
 
 
 def section_numbers(evaluation: Evaluation) -> dict[str, float]:
@@ -89,9 +98,11 @@ def _shown(name: str, record: Any, evaluation: Evaluation) -> ShownSection:
         place,
         own,
         lines=asked.of("lines", lambda: tuple(_sentences(section.lines(record, about)))),
+        short_lines=asked.of("short_lines", lambda: tuple(_sentences(section.short_lines(record, about)))),
         note=asked.of("note", lambda: _checked_note(section.note(record), plain)),
         numbers=asked.of("numbers", lambda: tuple((str(k), float(v)) for k, v in section.numbers(record).items())),
         table=asked.of("table", lambda: _checked_table(section.table(record), plain), None),
+        paper_tables=asked.of("paper_tables", lambda: tuple(map(_checked_paper, section.paper_tables(record)))),
         figure=asked.of("figure", lambda: _checked_figure(section.figure(record)), None),
         card_rows=asked.of("card_rows", lambda: tuple((str(a), str(b)) for a, b in section.card_rows(record))),
         limits=asked.of("limits", lambda: tuple(_sentences(section.limits(record)))),
@@ -135,6 +146,18 @@ def _checked_table(table: SectionTable | None, plain: Any) -> SectionTable | Non
     """The same for a table."""
     for row in table.rows if table is not None and plain is not None else ():
         _checked_note(row, plain)
+    return table
+
+
+def _checked_paper(table: PaperTable) -> PaperTable:
+    """Where it is one of texts, whose name may be that of a file. Raises TypeError, ValueError otherwise."""
+    if not isinstance(table, PaperTable):
+        raise TypeError(f"expected a PaperTable, found {type(table).__name__}")
+    texts = (table.name, table.caption, table.csv, *table.headers, *(cell for row in table.rows for cell in row or ()))
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"paper table {table.name!r}: expected texts in all cells")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", table.name):
+        raise ValueError(f'paper table {table.name!r}: expected a name such as "by_class"')
     return table
 
 

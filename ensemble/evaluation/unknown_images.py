@@ -22,8 +22,9 @@ from ensemble.evaluation.delong import delong_interval, paired_delong
 from ensemble.evaluation.promise import Promise, kept
 from ensemble.evaluation.record_base import NAN
 from ensemble.evaluation.roc import aupr, auroc, false_positive_rate, fpr_interval
+from ensemble.evaluation.sections.selective import PromiseResult
 from ensemble.evaluation.selective import scod_risk_coverage
-from ensemble.evaluation.set_records import MixedPromise, PromiseResult, UnknownBeside, UnknownScore, UnknownSet
+from ensemble.evaluation.set_records import MixedPromise, UnknownBeside, UnknownScore, UnknownSet
 from ensemble.evaluation.set_votes import Beside, HowToVote, wrong_of
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes, favourites, require_choosable
 from ensemble.evaluation.statistics import holm, wilson_interval

@@ -21,11 +21,11 @@ import numpy.typing as npt
 
 from ensemble.errors import ConfigError
 from ensemble.evaluation.aggregation import Decision
-from ensemble.evaluation.answering import RISKS
 from ensemble.evaluation.conformal import Method, Rule, never_empty
 from ensemble.evaluation.conformal_sets import promised_band
-from ensemble.evaluation.prediction_sets import ALPHAS, rule_of
 from ensemble.evaluation.promise import Kept, Promise, choose_guaranteed_threshold, kept
+from ensemble.evaluation.sections.conformal import ALPHAS, rule_of
+from ensemble.evaluation.sections.selective import RISKS
 from ensemble.evaluation.set_records import UnknownSet
 from ensemble.evaluation.set_votes import HowToVote
 from ensemble.evaluation.unknown_images import MAX_PROBABILITY, Chosen, scores_of

@@ -23,7 +23,7 @@ from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.shown_sections import shown_sections
 from ensemble.outside.names import fenced, in_markdown, markdown_text, shell_word, shown
 from ensemble.report import wording
-from ensemble.report.further_wording import chosen_score, promise_sentence
+from ensemble.report.further_wording import chosen_score
 from ensemble.report.run_facts import RunFacts, read_run
 from ensemble.report.tables import leaderboard_markdown
 from ensemble.storage import RunFolder
@@ -287,14 +287,11 @@ def _class_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
 
 def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
     """What the figures themselves say about where not to trust the model."""
-    judged = [result for result in evaluation.classes if result.rows]
-    worst = max(judged, key=lambda result: (result.error, -result.rows))
     channels, height, width = dataset["image_shape"]
     lines = [
         f"Every image is given one of these {len(evaluation.class_names)} classes, also one that shows none of them.",
         f"Trained and judged on {shown(evaluation.dataset)} alone, images of {height} x {width} pixels with "
         f"{wording.plural(channels, 'channel')}; figures for other images are {'unknown' if not evaluation.shifted else 'those of the shifted sets above'}.",
-        f"Weakest class: {shown(worst.name)}, {wording.percent(worst.error)} % wrong of {worst.rows:,} test images.",
     ]
     confused = max(
         (
@@ -310,8 +307,6 @@ def _limits(evaluation: Evaluation, dataset: dict[str, Any]) -> list[str]:
             f"Most frequent confusion: {shown(confused[1])} taken for {shown(confused[2])}, {confused[0]:,} times."
         )
     lines += [line for section in shown_sections(evaluation) for line in section.limits]
-    if evaluation.selective is not None:
-        lines += [promise_sentence(one) for one in evaluation.selective.promises if one.kind == "guaranteed"]
     return lines
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ensemble.evaluation.comparing import ComparedLine, Comparison
+from ensemble.evaluation.paper_table import PaperTable
 from ensemble.evaluation.written import ALPHA
 from ensemble.outside.names import in_markdown, shown
 from ensemble.report import wording
 from ensemble.report.notebook_table import HtmlRow, table_html
-from ensemble.report.paper_table import PaperTable
 from ensemble.report.paper_tables import latex
 
 if TYPE_CHECKING:

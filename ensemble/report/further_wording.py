@@ -1,4 +1,4 @@
-"""What the judgement says about shifted images, images of none of the classes, and when to be silent, in sentences.
+"""What the judgement says about shifted images and images of none of the classes, in sentences.
 
 Short ones for every answer, longer ones where all is asked for; console, page and card share them.
 """
@@ -10,9 +10,6 @@ from collections.abc import Iterator
 
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.set_records import (
-    PromiseResult,
-    Selective,
-    SetRule,
     ShiftedBeside,
     ShiftedSet,
     UnknownBeside,
@@ -22,7 +19,6 @@ from ensemble.evaluation.set_records import (
 from ensemble.evaluation.written import loss, p_equation, percent, percent_interval, plural, points
 from ensemble.outside.names import shown
 
-SHOWN_ALPHA = 0.05  # of the prediction sets that the short answer names
 SCORES = {
     "max probability": "its largest probability",
     "entropy": "its entropy",
@@ -32,17 +28,13 @@ SCORES = {
 
 
 def short_lines(evaluation: Evaluation) -> list[str]:
-    """One sentence for each further set, and for the prediction sets; nothing for a run that was asked nothing further."""
-    return _set_lines(evaluation, beside=False) + list(_prediction_sets(evaluation))
+    """One sentence for each further set; nothing for a run that was asked nothing further."""
+    return _set_lines(evaluation, beside=False)
 
 
 def long_lines(evaluation: Evaluation) -> list[str]:
-    """The same, the vote beside each network that does not vote, and selective prediction."""
-    lines = _set_lines(evaluation, beside=True) + list(_prediction_sets(evaluation))
-    if evaluation.selective is not None:
-        lines += _selective(evaluation.selective, len(evaluation.members) > 1)
-    lines += evaluation.conformal.cautions if evaluation.conformal is not None else ()
-    return lines
+    """The same, and the vote beside each network that does not vote."""
+    return _set_lines(evaluation, beside=True)
 
 
 def _set_lines(evaluation: Evaluation, beside: bool) -> list[str]:
@@ -159,60 +151,3 @@ def how_chosen(found: UnknownSet) -> str:
     if found.chosen_on == found.name:
         return " (the score was chosen on this very set, which flatters it)"
     return f" (the score was chosen on {shown(found.chosen_on)})"
-
-
-def best_rule(rules: tuple[SetRule, ...], alpha: float) -> SetRule:
-    """The method with the smallest sets at a level."""
-    return min((rule for rule in rules if rule.alpha == alpha), key=lambda rule: rule.mean_size)
-
-
-def _prediction_sets(evaluation: Evaluation) -> Iterator[str]:
-    found = evaluation.conformal
-    if found is None:
-        return
-    rule = best_rule(found.rules, SHOWN_ALPHA)
-    if math.isnan(rule.threshold):
-        yield f"Prediction sets: {found.rows:,} calibration images are too few to promise {percent(rule.promised, 0)} %: every set would hold all classes."
-        return
-    yield (
-        f"Prediction sets ({rule.method}, promised to hold the true class in {percent(rule.promised, 0)} % of cases, calibrated on "
-        f"{found.rows:,} images): {percent(rule.coverage)} % do ({percent_interval(rule.lower, rule.upper)}), "
-        f"{rule.mean_size:.2f} classes each."
-    )
-
-
-def _selective(found: Selective, several: bool) -> Iterator[str]:
-    beside = (
-        f", the single model {loss(100 * found.member_aurc)} % (difference {points(found.difference)} points, 95 % bootstrap interval "
-        f"{points(found.difference_lower)} to {points(found.difference_upper)})"
-        if several
-        else ""
-    )
-    yield (
-        f"Selective prediction: mean error over all coverages (AURC) {loss(100 * found.aurc)} %{beside}; with at most 1 % of error "
-        f"{percent(found.coverage_at_1)} % of the test images are answered"
-        + (f", {percent(found.member_coverage_at_1)} % by the single model." if several else ".")
-    )
-    for promise in found.promises:
-        if promise.kind == "guaranteed":
-            yield promise_sentence(promise)
-
-
-def promise_sentence(promise: PromiseResult) -> str:
-    """What was promised of a threshold, and what came of it on test."""
-    risk = percent(promise.risk, 1)
-    where = f"{promise.rows:,} {promise.chosen_on} images"
-    if math.isnan(promise.threshold):
-        return (
-            f"An error of at most {risk} % cannot be promised from {where}: more images are needed, or a better vote."
-        )
-    how = f"with probability {percent(1 - promise.delta, 0)} %, " if promise.kind == "guaranteed" else "as seen there, "
-    if promise.outcome == "cannot be told":
-        outcome = "the test images cannot tell whether it is kept"
-    else:
-        outcome = f"the promise is {promise.outcome}"
-    return (
-        f"Promised from {where} ({how}answered from a confidence of {promise.threshold:.4f} on): an error of at most {risk} %. On test "
-        f"{percent(promise.coverage)} % are answered with an error of {percent(promise.test_risk)} % "
-        f"({percent_interval(promise.test_risk_lower, promise.test_risk_upper)}); {outcome}."
-    )

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ensemble.evaluation.records import ClassResult, Evaluation, PairMeasure, SizePoint
+from ensemble.evaluation.paper_table import PaperTable
+from ensemble.evaluation.records import Evaluation
 from ensemble.outside.names import shown
-from ensemble.report import wording
-from ensemble.report.paper_table import PaperTable
-from ensemble.report.records_csv import records_csv
 from ensemble.report.section_parts import section_tables
 from ensemble.report.set_tables import further_tables
 from ensemble.report.tables import leaderboard_cells, leaderboard_csv
@@ -51,40 +49,13 @@ def latex(table: PaperTable, mark: str = "") -> str:
 
 
 def run_tables(evaluation: Evaluation, costs: LineCosts | None = None) -> list[PaperTable]:
-    """Leaderboard, classes, error by number of members, and measures of diversity."""
+    """The leaderboard, the further sets, and what every section has for papers."""
     headers, rows, bold = leaderboard_cells(evaluation, costs)
-    classes = [
-        (one.name, f"{one.rows:,}", f"{one.wrong:,}", wording.percent(one.error), wording.percent_interval(one.lower, one.upper))
-        for one in evaluation.classes
-    ]  # fmt: skip
-    sizes = [
-        (
-            str(one.size), wording.percent(one.mean), wording.percent_interval(one.lower, one.upper),
-            wording.percent(one.best), wording.percent(one.worst),
-        )
-        for one in evaluation.size_curve
-    ]  # fmt: skip
-    pairs = [
-        (one.name.replace("_", " "), wording.loss(one.mean), wording.loss(one.lowest), wording.loss(one.highest))
-        for one in evaluation.diversity.measures
-    ]
     return [
         PaperTable("leaderboard", evaluation.verdict.sentence, headers, rows, leaderboard_csv(evaluation, costs), bold),
-        PaperTable(
-            "classes", "Test error of the vote by class.", ("class", "images", "wrong", "error %", "95 % int."),
-            tuple(classes), records_csv(ClassResult, evaluation.classes),
-        ),
-        PaperTable(
-            "size_curve", "Test error of the vote by number of members: mean over random orders, 5th to 95th percentile.",
-            ("members", "error %", "5 to 95 %", "best", "worst"), tuple(sizes), records_csv(SizePoint, evaluation.size_curve),
-        ),
-        PaperTable(
-            "diversity", "Measures of diversity over all pairs of members, on the test images.",
-            ("measure", "mean", "lowest", "highest"), tuple(pairs), records_csv(PairMeasure, evaluation.diversity.measures),
-        ),
         *further_tables(evaluation),
         *section_tables(evaluation),
-    ]  # fmt: skip
+    ]
 
 
 def write_tables(evaluation: Evaluation, folder: Path, costs: LineCosts | None = None) -> list[Path]:

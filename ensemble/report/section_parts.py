@@ -6,16 +6,17 @@ import csv
 import io
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from markupsafe import Markup, escape
 
+from ensemble.evaluation.paper_table import PaperTable
 from ensemble.evaluation.records import Evaluation, plain_record
-from ensemble.evaluation.shown_sections import ShownSection, further_sections
+from ensemble.evaluation.shown_sections import ShownSection, further_sections, shown_sections
 from ensemble.evaluation.views import Cell, Note, SectionTable
 from ensemble.outside.names import shown
 from ensemble.report.numbers import Numbers
-from ensemble.report.paper_table import PaperTable
 
 
 def figure_name(section: ShownSection) -> str:
@@ -52,7 +53,10 @@ def _table(table: SectionTable, place: str, numbers: Numbers) -> dict[str, Any]:
 
 
 def section_tables(evaluation: Evaluation) -> Iterator[PaperTable]:
-    """The tables of sections without a place of their own, for papers and as CSV with all digits."""
+    """Those that sections give for papers, and of sections without a place of their own that of the page, as CSV with all digits."""
+    for section in shown_sections(evaluation):
+        for table in section.paper_tables:
+            yield table if section.own_place else replace(table, name=f"{figure_name(section)}_{table.name}")
     for section in further_sections(evaluation):
         if section.table is None:
             continue

@@ -1,32 +1,26 @@
-"""Tables for papers of what was judged besides the test error: shifted and unknown images, promises, prediction sets."""
+"""Tables for papers of what was judged besides the test error: shifted and unknown images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ensemble.evaluation.paper_table import PaperTable, records_csv
 from ensemble.evaluation.records import Evaluation
 from ensemble.evaluation.set_records import (
-    ClassCoverage,
     MixedPromise,
-    PromiseResult,
-    SetRule,
     ShiftedBeside,
     ShiftedPart,
     UnknownBeside,
     UnknownScore,
     UnknownSet,
 )
-from ensemble.outside.names import shown
 from ensemble.report import wording
-from ensemble.report.paper_table import PaperTable
-from ensemble.report.records_csv import records_csv
 
 
 def further_tables(evaluation: Evaluation) -> list[PaperTable]:
-    """One table for each shifted and each unknown set, one more where networks that do not vote were asked, and those of thresholds
-    and prediction sets."""
+    """One table for each shifted and each unknown set, one more where networks that do not vote were asked."""
     sets = [*_shifted(evaluation), *_shifted_beside(evaluation), *_unknown(evaluation), *_unknown_beside(evaluation)]
-    return [*sets, *_mixed(evaluation), *_promises(evaluation), *_sets(evaluation)]
+    return [*sets, *_mixed(evaluation)]
 
 
 def _shifted(evaluation: Evaluation) -> Iterator[PaperTable]:
@@ -135,51 +129,3 @@ def _mixed(evaluation: Evaluation) -> Iterator[PaperTable]:
                 ("threshold", "promised %", "confidence", "these answered %", "95 % int.", "wrong %", "95 % int.", "promise"),
                 tuple(rows), records_csv(MixedPromise, found.mixed),
             )  # fmt: skip
-
-
-def _promises(evaluation: Evaluation) -> Iterator[PaperTable]:
-    if evaluation.selective is None:
-        return
-    rows = [
-        (
-            one.kind, wording.percent(one.risk), wording.loss(one.threshold), wording.percent(one.coverage),
-            wording.percent(one.test_risk), wording.percent_interval(one.test_risk_lower, one.test_risk_upper), one.outcome,
-        )
-        for one in evaluation.selective.promises
-    ]  # fmt: skip
-    yield PaperTable(
-        "promises", "Thresholds of confidence chosen on other images, and the error among the answered test images.",
-        ("threshold", "promised %", "confidence", "answered %", "wrong of these %", "95 % int.", "promise"), tuple(rows),
-        records_csv(PromiseResult, evaluation.selective.promises),
-    )  # fmt: skip
-
-
-def _sets(evaluation: Evaluation) -> Iterator[PaperTable]:
-    if evaluation.conformal is None:
-        return
-    rows = [
-        (
-            one.method, wording.percent(one.promised), wording.percent(one.coverage),
-            wording.percent_interval(one.lower, one.upper), f"{one.mean_size:.3f}", wording.percent(one.single),
-        )
-        for one in evaluation.conformal.rules
-    ]  # fmt: skip
-    yield PaperTable(
-        "prediction_sets", f"Prediction sets, calibrated on {evaluation.conformal.rows:,} images.",
-        ("method", "promised %", "coverage %", "95 % int.", "classes", "single %"), tuple(rows),
-        records_csv(SetRule, evaluation.conformal.rules),
-    )  # fmt: skip
-    by_class = [
-        (
-            shown(one.name), wording.percent(one.promised), wording.percent(one.coverage),
-            wording.percent_interval(one.lower, one.upper), f"{one.mean_size:.3f}", wording.count(one.images),
-        )
-        for one in evaluation.conformal.classes
-        if one.method == "LAC"
-    ]  # fmt: skip
-    if by_class:
-        yield PaperTable(
-            "prediction_sets_by_class", "Prediction sets (LAC) on the test images of each class; what is promised is promised of all classes together.",
-            ("class", "promised %", "coverage %", "95 % int.", "classes", "images"), tuple(by_class),
-            records_csv(ClassCoverage, evaluation.conformal.classes),
-        )  # fmt: skip

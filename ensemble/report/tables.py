@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from ensemble.evaluation.paper_table import records_csv
 from ensemble.evaluation.records import Evaluation, Kind, LeaderboardRow
 from ensemble.outside.names import markdown_text, shown
 from ensemble.report import wording
 from ensemble.report.notebook_table import HtmlRow, table_html
-from ensemble.report.records_csv import records_csv
 from ensemble.results.line_costs import NO_COSTS, LineCosts
 from ensemble.storage.remote import address_of
 

@@ -9,7 +9,7 @@ import math
 
 from ensemble.evaluation.power import needed_rows
 from ensemble.evaluation.records import Balance, Evaluation, LeaderboardRow
-from ensemble.evaluation.shown_sections import section_lines, section_problems
+from ensemble.evaluation.shown_sections import section_lines, section_problems, short_section_lines
 from ensemble.evaluation.written import (
     NONE,
     count,
@@ -70,7 +70,7 @@ def short_name(row: LeaderboardRow, one_recipe: bool) -> str:
 
 def essentials(evaluation: Evaluation) -> list[str]:
     """What belongs beside the verdict in the shortest answer: one network on all rows, unequal classes, further sets. One sentence each."""
-    return _beside(evaluation) + short_lines(evaluation)
+    return _beside(evaluation) + short_lines(evaluation) + short_section_lines(evaluation)
 
 
 def _beside(evaluation: Evaluation) -> list[str]:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from ensemble.evaluation.balance import balance_of, balanced_error, difference_interval
-from ensemble.evaluation.class_results import class_results
+from ensemble.evaluation.balance import balanced_error, difference_interval
 from ensemble.evaluation.metrics import confusion_matrix
+from ensemble.evaluation.sections.classes import balance_of, class_results
 
 SIZES = (400, 60, 15)
 

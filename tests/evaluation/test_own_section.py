@@ -24,6 +24,7 @@ from ensemble import (
     EvaluationSection,
     JudgedVotes,
     Number,
+    PaperTable,
     Record,
     SectionFigure,
     SectionTable,
@@ -35,6 +36,7 @@ from ensemble.errors import ConfigError
 from ensemble.evaluation.cascade import choose_threshold
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.records import Evaluation, MemberFacts
+from ensemble.evaluation.shown_sections import shown_sections
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.executors import InlineExecutor
 from ensemble.report.card import model_card
@@ -97,6 +99,12 @@ class Agreement(EvaluationSection[Agreed]):
 
     def lines(self, found: Agreed, about: About) -> Iterable[str]:
         yield f"Agreement: all {about.members} members name one class on {found.share:.1%} of {about.test_rows} images\n."
+
+    def short_lines(self, found: Agreed, about: About) -> Iterable[str]:
+        yield f"Agreed in short: {found.share:.1%}."
+
+    def paper_tables(self, found: Agreed) -> Iterable[PaperTable]:
+        yield PaperTable("all", "Agreed & more.", ("what", "share"), (("all", f"{found.share:.4f}"),), "a,b\n1,2\n")
 
     def numbers(self, found: Agreed) -> dict[str, float]:
         return {"share": found.share, "nowhere": float("nan")}
@@ -174,6 +182,7 @@ def test_a_whole_run_has_it_everywhere(tmp_path: Path) -> None:
     full, short = (" ".join(typed("evaluate", str(run), *more).split()) for more in (["--all"], []))
     assert line in full
     assert line not in short
+    assert f"Agreed in short: {found['share']:.1%}." in short
     assert "warning: agreement counts soft votes" in short
     card = model_card(run)
     assert f"| images that all agree on, % | {100 * found['share']:.2f} |" in card
@@ -200,6 +209,8 @@ def test_a_whole_run_has_it_everywhere(tmp_path: Path) -> None:
     assert rows[0] == ["class", "agreed %"]
     assert [float(row[1]) for row in rows[1:]] == found["by_class"]
     assert r"agreed \%" in (run / "tables/section_agreement.tex").read_text()
+    assert r"Agreed \& more." in (run / "tables/section_agreement_all.tex").read_text()
+    assert (run / "tables/section_agreement_all.csv").read_text() == "a,b\n1,2\n"
 
 
 def test_resuming_and_judging_again_give_the_same(tmp_path: Path) -> None:
@@ -298,7 +309,29 @@ def test_choosing_by_test_votes_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert "PeekingError: test votes were handed to a function that chooses something" in line
 
 
-@pytest.mark.parametrize("what", ["lines", "numbers", "note", "table", "figure", "card_rows", "limits"])
+@pytest.mark.parametrize(
+    "table",
+    ["words", PaperTable("../escape", "", ("a",), (), ""), PaperTable("all", "", ("a",), (("b", 3.0),), "")],  # type: ignore[arg-type]
+)
+def test_a_paper_table_that_is_none_is_not_written(monkeypatch: pytest.MonkeyPatch, table: Any) -> None:
+    monkeypatch.setattr(Agreement, "paper_tables", lambda *_: (table,))
+    (found,) = (section for section in shown_sections(judged()) if section.name == "agreement")
+    assert found.paper_tables == ()
+    assert "section agreement: its paper_tables cannot be shown: " in found.problems[0]
+
+
+@pytest.mark.parametrize(("keeps", "handed"), [(0.0, "validation"), (0.2, "calibration")])
+def test_rows_that_nothing_else_is_chosen_by_are_handed_over_where_there_are_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keeps: float, handed: str
+) -> None:
+    monkeypatch.setattr(Agreement, "chooses_on", "calibration")
+    run = train(tmp_path, data={**KEYS["data"], "calibration_fraction": keeps})
+    assert ensemble.load(run).evaluation.sections["agreement"].seen == (handed, "test")
+
+
+@pytest.mark.parametrize(
+    "what", ["lines", "numbers", "note", "table", "figure", "card_rows", "limits", "short_lines", "paper_tables"]
+)
 def test_what_it_cannot_show_is_named_and_the_rest_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -344,7 +377,13 @@ def test_names_are_not_taken_twice() -> None:
     class Idle(EvaluationSection[Agreed]):
         name, record = "idle", Agreed
 
-    for wrong, why in ((Nameless, "expected a name"), (Recordless, "needs a record"), (Idle, "needs a method compute")):
+    class Peeking(Agreement):
+        name, chooses_on = "peeking", "test"  # type: ignore[assignment]
+
+    for wrong, why in (
+        (Nameless, "expected a name"), (Recordless, "needs a record"), (Idle, "needs a method compute"),
+        (Peeking, 'chooses_on is \'test\'; expected "validation"'),
+    ):  # fmt: skip
         with pytest.raises(TypeError, match=why):
             register_section(wrong)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ensemble.errors import PeekingError
-from ensemble.evaluation.prediction_sets import ALPHAS, METHODS, prediction_sets, rule_of
+from ensemble.evaluation.sections.conformal import ALPHAS, METHODS, prediction_sets, rule_of
 from ensemble.evaluation.set_votes import HowToVote
 from ensemble.evaluation.splits import SplitVotes
 

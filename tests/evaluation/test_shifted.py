@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ensemble.evaluation.answering import selective
 from ensemble.evaluation.bootstrap import bootstrap_p, percentile_interval
+from ensemble.evaluation.sections.selective import selective
 from ensemble.evaluation.set_votes import HowToVote, PartVotes
 from ensemble.evaluation.shifted import ShiftJudge, bootstrap_errors, relative_gain
 from ensemble.evaluation.splits import SplitVotes

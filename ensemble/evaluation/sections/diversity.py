@@ -11,11 +11,12 @@ import numpy as np
 
 from ensemble.evaluation import diversity as pairwise
 from ensemble.evaluation.metrics import wrong_rows
+from ensemble.evaluation.paper_table import PaperTable, records_csv
 from ensemble.evaluation.record_base import NAN, Number, Record
 from ensemble.evaluation.section import About, EvaluationSection, JudgedVotes, register_section
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.views import Cell, SectionTable
-from ensemble.evaluation.written import percent, percent_interval
+from ensemble.evaluation.written import loss, percent, percent_interval
 from ensemble.types import DoubleArray, IntArray
 
 PAIRED_MEMBERS = 1500  # members whose pairs are all measured
@@ -98,6 +99,15 @@ class DiversitySection(EvaluationSection[Diversity]):
         return SectionTable(
             ("measure", "mean", "lowest", "highest", ("undefined", "pairs for which it is 0/0")), rows, "Between two members",
             "Disagreement: share of images on which two members name different classes. Q (Yule), correlation and kappa (Cohen) are of being right: 0 independent, 1 always together. Double fault: share of images both get wrong. Undefined: pairs for which it is 0/0.",
+        )  # fmt: skip
+
+    def paper_tables(self, found: Diversity) -> Iterable[PaperTable]:
+        rows = [
+            (one.name.replace("_", " "), loss(one.mean), loss(one.lowest), loss(one.highest)) for one in found.measures
+        ]
+        yield PaperTable(
+            "diversity", "Measures of diversity over all pairs of members, on the test images.",
+            ("measure", "mean", "lowest", "highest"), tuple(rows), records_csv(PairMeasure, found.measures),
         )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""Records as CSV, for spreadsheets: every field of every one, rates as fractions with all digits.
+"""A table of a judgement for papers and spreadsheets, as data: what it shows, and its records as CSV with all digits.
 
-records_csv(SizePoint, evaluation.size_curve)
+PaperTable("classes", "Test error by class.", ("class", "error %"), rows, records_csv(ClassResult, classes))
 """
 
 from __future__ import annotations
@@ -9,11 +9,23 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table as LaTeX shows it, and as CSV text. None among the rows is a rule between groups; bold: which rows stand out."""
+
+    name: str
+    caption: str
+    headers: tuple[str, ...]
+    rows: tuple[tuple[str, ...] | None, ...]
+    csv: str
+    bold: frozenset[int] = frozenset()
 
 
 def records_csv(
