@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import preloaded
+from tests.kernels_there import put_kernels
 
 _BLOCK = re.compile(r"^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"# (?P<name>[\w./-]+\.(?:py|yaml))$")
@@ -84,6 +85,7 @@ _MARK = "what the new lines of the session say:"
 
 
 def _carried_out(words: list[str], folder: Path, where: str) -> str:
+    put_kernels(folder / ".cache")
     environment = {
         **os.environ, "ENSEMBLE_CACHE": str(folder / ".cache"), "WANDB_MODE": "disabled", "PYTHONUNBUFFERED": "1", "COLUMNS": "120",
     }  # fmt: skip

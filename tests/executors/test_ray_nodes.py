@@ -21,7 +21,7 @@ from ray._raylet import GcsClient
 from ray.autoscaler.v2.sdk import get_cluster_resource_state
 from ray.cluster_utils import Cluster
 
-from ensemble.config import parse_experiment
+from ensemble.config import load_config, parse_experiment
 from ensemble.config.schema import ComputeConfig
 from ensemble.data import load_dataset
 from ensemble.data.prepared import kept, remove
@@ -38,11 +38,13 @@ from ensemble.run.run import RunOutcome, run_ensemble
 from ensemble.tracking.event_log import read_events
 from ensemble.types import Failure, MemberResult, Task
 from tests.contracts.executor_contract import arrays_read_only, finish, healthy, tasks
+from tests.held_network import held, hold_of
+from tests.kernels_there import put_kernels
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 CONFIG: dict[str, Any] = {
     "name": "nodes", "seed": 3, "num_members": 4, "method": {"name": "bagging"}, "baseline": False, "data": {"name": "digits"},
-    "model": {"name": "mlp", "widths": (64,)}, "training": {"epochs": 150},
+    "model": {"name": "mlp", "widths": (64,)}, "training": {"epochs": 6},
     "compute": {"device": "cpu", "stack_size": 1, "checkpoint_every_s": 0.2},
     "tracking": {"wandb": {"mode": "disabled"}},
 }  # fmt: skip
@@ -85,8 +87,8 @@ def executor(cluster: Cluster, device: str = "cpu", **compute: Any) -> RayExecut
     return RayExecutor(ComputeConfig(executor="ray", ray_address=cluster.address, **compute), device)
 
 
-def train(root: Path, executor: Any) -> RunOutcome:
-    experiment = parse_experiment({**CONFIG, "output_dir": str(root)})
+def train(root: Path, executor: Any, file: Path) -> RunOutcome:
+    experiment = load_config(file, [f"output_dir={root}"]).experiment
     return run_ensemble(experiment, lambda *_: executor, lambda _: [])
 
 
@@ -231,6 +233,7 @@ print("torch" in sys.modules)
 
 def test_kernels_are_measured_where_tasks_train(cluster: Cluster, tmp_path: Path) -> None:
     """By a node of the cluster: the driver has not so much as imported torch, and what was found lies in its cache."""
+    put_kernels(tmp_path / "node")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ENSEMBLE_CACHE", str(tmp_path / "node"))
         cluster.add_node(num_cpus=1)
@@ -292,6 +295,8 @@ def test_an_autoscaler_sees_what_a_waiting_run_needs(cluster: Cluster) -> None:
 def test_a_node_killed_in_mid_run_costs_no_member_and_no_bit(cluster: Cluster, tmp_path: Path) -> None:
     nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
     cluster.wait_for_nodes()
+    file = tmp_path / "held.yaml"
+    file.write_text(json.dumps({**CONFIG, "model": held(tmp_path)}))
     made = executor(cluster)
     assert made.slots == 2
     victims: list[str] = []
@@ -304,16 +309,17 @@ def test_a_node_killed_in_mid_run_costs_no_member_and_no_bit(cluster: Cluster, t
         def run(self, tasks: Any, train: Any, arrays: Any, emit: Any, wanted: Any) -> Iterator[Any]:
             def watching(event: Event) -> None:
                 emit(event)
-                if isinstance(event, EpochFinished) and event.epoch == 40 and not victims:
+                if isinstance(event, EpochFinished) and event.epoch == 2 and not victims:
                     victims.append(str(event.member))
                     cluster.remove_node(nodes[0], allow_graceful=False)
+                    hold_of(tmp_path).unlink()
 
             return made.run(tasks, train, arrays, watching, wanted)
 
         def close(self) -> None:
             made.close()
 
-    outcome = train(tmp_path / "cluster", Killing())
+    outcome = train(tmp_path / "cluster", Killing(), file)
     assert victims
     assert (outcome.failures, outcome.evaluation.degraded) == ((), False)
     events = [event for _, event in read_events(outcome.path / "events.jsonl")]
@@ -322,7 +328,7 @@ def test_a_node_killed_in_mid_run_costs_no_member_and_no_bit(cluster: Cluster, t
     assert failed[0].kind in ("lost_node", "crash")
     assert sum(isinstance(event, TaskStarted) for event in events) == 5
     assert len(digests(outcome.path)) == 8
-    assert digests(outcome.path) == digests(train(tmp_path / "calm", InlineExecutor()).path)
+    assert digests(outcome.path) == digests(train(tmp_path / "calm", InlineExecutor(), file).path)
 
 
 def test_a_node_without_the_decoded_pictures_reads_them_itself(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from ray.core.generated.gcs_pb2 import GcsNodeInfo
 
 from ensemble.errors import ComputeError, ConfigError
 from ensemble.launch.ray_node import RESOURCE, address_towards, free_port, joined, name_of_node, resources_of_node
+from tests.held_network import held, hold_of
 from tests.launch.mnist_run import member_digests
 from tests.launch.slurm_here import MissingError, Slurm, until
 
@@ -32,8 +35,8 @@ num_members: 2
 method: {name: bagging}
 baseline: false
 data: {name: digits}
-model: {name: mlp, widths: [16]}
-training: {epochs: 300, lr: 3e-3, batch_size: 64}
+model: MODEL
+training: {epochs: 30, lr: 3e-3, batch_size: 64}
 compute: {stack_size: 1, device: cpu, kernels: torch}
 tracking: {wandb: {mode: disabled}}
 """
@@ -74,7 +77,8 @@ def cluster(alone: None) -> Iterator[Slurm]:
             here = Slurm(folder, ENSEMBLE_BIN=str(BIN), ENSEMBLE_RUNS=str(folder / "runs"))
         except MissingError as missing:
             pytest.skip(f"needs Slurm: {missing} not found")
-        (folder / "small.yaml").write_text(CONFIG)
+        (folder / "small.yaml").write_text(CONFIG.replace("MODEL", json.dumps(held(folder))))
+        hold_of(folder).unlink()
         try:
             here.start()
             yield here
@@ -91,6 +95,16 @@ def slurm(cluster: Slurm) -> Iterator[Slurm]:
     """The cluster, for one test: it leaves the next one no job."""
     yield cluster
     cluster.cancel_all()
+
+
+@contextmanager
+def held_back(slurm: Slurm) -> Iterator[None]:
+    """Inside, no run of the cluster comes to its end."""
+    hold_of(slurm.folder).touch()
+    try:
+        yield
+    finally:
+        hold_of(slurm.folder).unlink()
 
 
 @pytest.fixture(scope="module")
@@ -120,15 +134,17 @@ def log_of(slurm: Slurm, name: str) -> str:
 def test_a_preempted_run_goes_back_into_the_queue_and_ends_with_the_same_bits(
     slurm: Slurm, undisturbed: dict[str, str]
 ) -> None:
-    job = submit(slurm, "sbatch --cpus-per-task=2 launch/cluster/slurm.sh", "ray.out", "compute.slots=1")
-    until(lambda: "epoch " in log_of(slurm, "ray.out"), 300, slurm.said)
-    other = slurm.ask("sbatch", "--parsable", "--partition=high", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1")
-    found = slurm.wait(job, ("PENDING",), 100)
+    with held_back(slurm):
+        job = submit(slurm, "sbatch --cpus-per-task=2 launch/cluster/slurm.sh", "ray.out", "compute.slots=1")
+        until(lambda: "epoch " in log_of(slurm, "ray.out"), 300, slurm.said)
+        wanted = ("--partition=high", "--ntasks=2", "--output=/dev/null", "--wrap=sleep 1")
+        other = slurm.ask("sbatch", "--parsable", *wanted)
+        found = slurm.wait(job, ("PENDING",), 100)
     assert found["Restarts"] == "1", slurm.said()
     assert "SIGTERM to the job's steps (pre-emption): stopping at the next checkpoint" in log_of(slurm, "ray.out")
     run = slurm.folder / "runs/small"
-    under_way, finished = list(run.glob("checkpoints/*")), list(run.glob("members/*/votes.npz"))
-    assert under_way or len(finished) == 1, f"neither within a member nor between the two: {finished}, {slurm.said()}"
+    assert list(run.glob("checkpoints/*")), slurm.said()
+    assert not list(run.glob("members/*/votes.npz"))
     slurm.wait(other.strip(), GONE, 60)
     slurm.until_quiet()
     words = command_of_the_page("scontrol update")  # Slurm would wait for two minutes
@@ -169,11 +185,12 @@ def test_a_mistake_in_the_configuration_is_the_jobs_exit_code(slurm: Slurm) -> N
 
 
 def test_a_cancelled_run_keeps_its_checkpoint_and_is_not_started_again(slurm: Slurm) -> None:
-    job = submit(slurm, "sbatch --array=0-4", "cancelled-%a.out", "training.epochs=2000", "name=cancelled")
-    slurm.ask("scancel", *[f"{job}_{task}" for task in (1, 2, 3, 4)])
-    until(lambda: "epoch " in log_of(slurm, "cancelled-0.out"), 300, slurm.said)
-    slurm.ask("scancel", f"{job}_0")
-    until(lambda: not slurm.ask("squeue", "--noheader").strip(), 40, slurm.said)
+    with held_back(slurm):
+        job = submit(slurm, "sbatch --array=0-4", "cancelled-%a.out", "name=cancelled")
+        slurm.ask("scancel", *[f"{job}_{task}" for task in (1, 2, 3, 4)])
+        until(lambda: "epoch " in log_of(slurm, "cancelled-0.out"), 300, slurm.said)
+        slurm.ask("scancel", f"{job}_0")
+        until(lambda: not slurm.ask("squeue", "--noheader").strip(), 40, slurm.said)
     assert slurm.job(f"{job}_0")["JobState"] == "CANCELLED"
     assert list((slurm.folder / "runs/cancelled-seed0/checkpoints").iterdir())
     slurm.until_quiet()

@@ -23,6 +23,7 @@ from ensemble.launch import hand_over
 from ensemble.launch.fetching import _from_bucket, _Received
 from ensemble.launch.versions import VARIABLE, differences, here
 from ensemble.storage.manifest import Entry, manifest_bytes
+from tests.held_network import held
 from tests.launch.ray_head import BIN, Head, ray_head
 
 pytestmark = pytest.mark.timeout(900)  # jobs begin slowly where the machine is busy
@@ -215,7 +216,12 @@ def test_a_job_outlives_a_closed_terminal_a_cut_line_and_ctrl_c_of_others_and_is
     head: Head, work: Path
 ) -> None:
     to = ("--address", head.address)
-    client = Client(work, "small.yaml", *to, "training.epochs=100000", "name=long", "compute.checkpoint_every_s=0.5")
+    keys = {
+        "name": "long", "num_members": 2, "method": {"name": "bagging"}, "data": {"name": "digits"}, "model": held(work),
+        "training": {"epochs": 1000}, "compute": {"checkpoint_every_s": 0.5}, "tracking": {"wandb": {"mode": "disabled"}},
+    }  # fmt: skip
+    (work / "long.yaml").write_text(json.dumps(keys))
+    client = Client(work, "long.yaml", *to)
     assert client.end(signal.SIGHUP) == 75, client.said
     job = client.said.partition("job ")[2].partition(":")[0]
     assert f"the job {job} goes on" in client.said
