@@ -49,15 +49,20 @@ def written_bytes() -> int:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files that killed writers left anywhere in a folder. Raises StorageError where it cannot."""
+    for path in found_in(folder, f"**/*{TEMPORARY}", plain_files=True):
+        if _LEFTOVER.search(path.name):
+            remove(path)
+
+
+def found_in(folder: Path, pattern: str, plain_files: bool = False) -> list[Path]:
+    """What a folder has of names that match. Raises StorageError naming the folder where it cannot be looked through."""
     try:
-        found = list(folder.rglob(f"*{TEMPORARY}"))
-        leftovers = [p for p in found if _LEFTOVER.search(p.name) and not p.is_symlink() and p.is_file()]
+        found = list(folder.glob(pattern))
+        return [path for path in found if path.is_file() and not path.is_symlink()] if plain_files else found
     except OSError as error:
         raise StorageError(
             f"{folder}: cannot be looked through: {error.strerror or error}; check permissions"
         ) from error
-    for leftover in leftovers:
-        remove(leftover)
 
 
 def remove(path: Path) -> None:

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ensemble.errors import StorageError
-from ensemble.storage.atomic import remove, write_bytes
+from ensemble.storage.atomic import found_in, remove, write_bytes
 from ensemble.storage.manifest import (
     MANIFEST,
     Change,
@@ -84,7 +84,7 @@ class ManifestLog:
 
     def _remove_others(self) -> None:
         """Logs of earlier manifests say nothing any more; a kill may have left one of a manifest that never came."""
-        for path in self._folder.glob("manifest.*.log"):
+        for path in found_in(self._folder, "manifest.*.log"):
             if path != self._path or not self._bytes:
                 remove(path)
 
@@ -168,7 +168,7 @@ class ManifestLog:
 
 def drop_logs(folder: Path) -> None:
     """The manifest of this folder was brought from elsewhere and is whole: what lies beside it says nothing of it."""
-    for path in folder.glob("manifest.*.log"):
+    for path in found_in(folder, "manifest.*.log"):
         remove(path)
 
 

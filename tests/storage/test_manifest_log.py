@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +16,7 @@ from hypothesis import strategies as st
 
 from ensemble.errors import StorageError
 from ensemble.storage import RunFolder, manifest_log
-from ensemble.storage.manifest_log import ManifestLog
+from ensemble.storage.manifest_log import ManifestLog, drop_logs
 from tests.storage.test_run_folder import member, opened
 
 
@@ -46,6 +51,32 @@ def test_readers_see_every_change_and_a_run_that_ended_has_no_log(tmp_path: Path
         expected = stored.files()
     assert logs(tmp_path / "run") == []
     assert sorted(json.loads((tmp_path / "run" / "manifest.json").read_text())["files"]) == expected
+
+
+@pytest.mark.usefixtures("always_lines")
+@pytest.mark.skipif(
+    sys.version_info >= (3, 13), reason="pathlib itself passes over folders that it cannot look through"
+)
+def test_a_folder_that_cannot_be_looked_through_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a run's end, when the logs of earlier lists are looked for: an error of storage, after which a start goes on."""
+    with opened(tmp_path) as folder:
+        folder.save_members([member(0)])
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", failing(errno.EDQUOT))
+            for look in (folder._write_whole_list, lambda: drop_logs(tmp_path / "run")):
+                with pytest.raises(StorageError, match=f"{tmp_path / 'run'}: cannot be looked through: Disk quota"):
+                    look()
+    with opened(tmp_path) as folder:
+        assert folder.finished() == {0}
+        folder.save_members([member(1)])
+    assert logs(tmp_path / "run") == []
+
+
+def failing(error: int) -> Callable[[Any], Any]:
+    def fail(path: Any) -> Any:
+        raise OSError(error, os.strerror(error), str(path))
+
+    return fail
 
 
 @pytest.mark.usefixtures("always_lines")
