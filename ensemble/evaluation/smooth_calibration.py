@@ -16,6 +16,10 @@ four samples with errors of 0.003 to 0.005 and half of the confidences within 3e
 
 from __future__ import annotations
 
+import math
+from functools import cache
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 from scipy import fft
@@ -26,11 +30,13 @@ from ensemble.evaluation.statistics import Interval
 from ensemble.types import DoubleArray, IntArray
 
 CELLS = 16_384
+FEW_CELLS = 1000  # of these the first coefficients are had sooner as sums than by a fast transform of all cells
 # Points per bandwidth at which the smoothed residuals are integrated, and the fewest points in all.
 POINTS_PER_BANDWIDTH, FEWEST_POINTS = 16, 256
 # The search for the bandwidth: relative tolerance, limit of its steps (12 were enough in 60 trials), and the
 # slope it sets out with, near that of a calibrated model, whose smECE_s falls as s^(-1/2).
 TOLERANCE, MOST_STEPS, FIRST_SLOPE = 1e-6, 40, -1.4
+UNHEARD = 9.2  # pi k s from which on a coefficient is multiplied by less than exp(-42), which adds nothing to a double
 # See `smooth_ece_interval`.
 NOISE_EXPONENT = 2.5
 
@@ -38,8 +44,9 @@ NOISE_EXPONENT = 2.5
 def smooth_ece(confidence_N: DoubleArray, right_N: npt.NDArray[np.bool_]) -> float:
     """The smooth calibration error smECE of N confidences in [0, 1], a fraction; 0 is perfect."""
     assert len(confidence_N), "a calibration error needs a row"
-    residual_G = np.bincount(_cells(confidence_N), weights=confidence_N - right_N, minlength=CELLS)
-    return float(_fixed_points(residual_G[None] / len(confidence_N))[0])
+    total_G = np.bincount(_cells(confidence_N), weights=confidence_N - right_N, minlength=CELLS)
+    occupied_C = np.flatnonzero(total_G)
+    return float(_fixed_points(_Residuals(occupied_C, total_G[None, occupied_C] / len(confidence_N)))[0])
 
 
 def smooth_ece_interval(
@@ -66,10 +73,11 @@ def smooth_ece_interval(
     the upper end.
     """
     generator = np.random.default_rng(seed)
-    again_DG = _drawn_again(confidence_N, right_N, generator, draws)
-    calibrated_DG = _drawn_calibrated(confidence_N, generator, draws)
-    noise = float(np.mean(_fixed_points(calibrated_DG) ** NOISE_EXPONENT))
-    cleaned_D = np.maximum(0.0, _fixed_points(again_DG) ** NOISE_EXPONENT - 2 * noise) ** (1 / NOISE_EXPONENT)
+    again = _drawn_again(confidence_N, right_N, generator, draws)
+    calibrated = _drawn_calibrated(confidence_N, generator, draws)
+    near = smooth_ece(confidence_N, right_N) or math.inf
+    noise = float(np.mean(_fixed_points(calibrated, near) ** NOISE_EXPONENT))
+    cleaned_D = np.maximum(0.0, _fixed_points(again, near) ** NOISE_EXPONENT - 2 * noise) ** (1 / NOISE_EXPONENT)
     tail = (1 - confidence) / 2
     return Interval(*(float(end) for end in np.quantile(cleaned_D, [tail, 1 - tail])))
 
@@ -95,10 +103,17 @@ def _cells(confidence_N: DoubleArray) -> IntArray:
     return np.minimum((confidence_N * CELLS).astype(np.int64), CELLS - 1)
 
 
+class _Residuals(NamedTuple):
+    """Sums of residuals in the occupied cells, for each of D sets; the other cells have none."""
+
+    cells_C: IntArray
+    sums_DC: DoubleArray
+
+
 def _drawn_again(
     confidence_N: DoubleArray, right_N: npt.NDArray[np.bool_], generator: np.random.Generator, draws: int
-) -> DoubleArray:
-    """Residuals per cell, shape (draws, CELLS), of rows drawn with replacement.
+) -> _Residuals:
+    """Residuals of rows drawn with replacement.
 
     Rows of one cell with the same outcome are one category with their mean residual, so a draw is a multinomial.
     """
@@ -108,55 +123,90 @@ def _drawn_again(
     total_A = np.bincount(category_N, weights=confidence_N - right_N, minlength=2 * CELLS)
     occupied = np.flatnonzero(count_A)
     drawn = generator.multinomial(rows, count_A[occupied] / rows, draws)
-    residual_DA = np.zeros((draws, 2 * CELLS))
-    residual_DA[:, occupied] = drawn * (total_A[occupied] / count_A[occupied] / rows)
-    residual_DG: DoubleArray = residual_DA[:, ::2] + residual_DA[:, 1::2]
-    return residual_DG
+    cells_C, first_C = np.unique(occupied // 2, return_index=True)
+    return _Residuals(cells_C, np.add.reduceat(drawn * (total_A[occupied] / count_A[occupied] / rows), first_C, axis=1))
 
 
-def _drawn_calibrated(confidence_N: DoubleArray, generator: np.random.Generator, draws: int) -> DoubleArray:
-    """Residuals per cell, shape (draws, CELLS), of the same confidences, each right with just that probability."""
+def _drawn_calibrated(confidence_N: DoubleArray, generator: np.random.Generator, draws: int) -> _Residuals:
+    """Residuals of the same confidences, each right with just that probability."""
     cell_N = _cells(confidence_N)
     count_G = np.bincount(cell_N, minlength=CELLS)
     total_G = np.bincount(cell_N, weights=confidence_N, minlength=CELLS)
     occupied = np.flatnonzero(count_G)
     mean = np.minimum(total_G[occupied] / count_G[occupied], 1.0)
-    residual_DG = np.zeros((draws, CELLS))
     right = generator.binomial(count_G[occupied], mean, (draws, len(occupied)))
-    residual_DG[:, occupied] = (total_G[occupied] - right) / len(confidence_N)
-    return residual_DG
+    return _Residuals(occupied, (total_G[occupied] - right) / len(confidence_N))
 
 
-def _fixed_points(residual_DG: DoubleArray) -> DoubleArray:
+class _Cosines:
+    """The cosine transform of residuals, as far as it is asked for."""
+
+    def __init__(self, residuals: _Residuals) -> None:
+        self._residuals = residuals
+        self._known_DK = np.empty((len(residuals.sums_DC), 0))
+
+    def first(self, wanted: int) -> DoubleArray:
+        """Of each set the first coefficients, 2 sum_c r_c cos(pi k (c + 1/2) / CELLS)."""
+        cells_C, sums_DC = self._residuals
+        known = self._known_DK.shape[1]
+        if wanted > known:
+            if len(cells_C) > FEW_CELLS:
+                dense_DG = np.zeros((len(sums_DC), CELLS))
+                dense_DG[:, cells_C] = sums_DC
+                self._known_DK = fft.dct(dense_DG, axis=1)
+            else:
+                turns_CK = np.outer(2 * cells_C + 1, np.arange(known, wanted)) % (4 * CELLS)
+                self._known_DK = np.hstack([self._known_DK, sums_DC @ _twice_cosine()[turns_CK]])
+        return self._known_DK[:, :wanted]
+
+    def keep(self, sets: npt.NDArray[np.bool_]) -> None:
+        """Nothing is asked of the other sets any more."""
+        cells_C, sums_DC = self._residuals
+        self._residuals, self._known_DK = _Residuals(cells_C, sums_DC[sets]), self._known_DK[sets]
+
+
+@cache
+def _twice_cosine() -> DoubleArray:
+    """2 cos of every angle that a coefficient has."""
+    angles: DoubleArray = 2 * np.cos(np.pi / (2 * CELLS) * np.arange(4 * CELLS))
+    return angles
+
+
+def _fixed_points(residuals: _Residuals, near: float = math.inf) -> DoubleArray:
     """The bandwidth s with smECE_s = s of each of D sets of residuals; 0 for residuals that are all 0.
 
-    Secants of log smECE_s - log s over log s, which falls at least as fast as -log s because smECE_s falls.
+    Secants of log smECE_s - log s over log s, which falls at least as fast as -log s because smECE_s falls. near: where to begin. Sets
+    that have come to their end are left out of further steps.
     """
-    widest_D = np.abs(residual_DG).sum(axis=1)
-    fixed_D, open_D = np.zeros(len(residual_DG)), widest_D > 0
-    if not open_D.any():
+    widest_D = np.abs(residuals.sums_DC).sum(axis=1)
+    fixed_D, open_D = np.zeros(len(widest_D)), np.flatnonzero(widest_D > 0)
+    if not len(open_D):
         return fixed_D
-    cosines_DG = fft.dct(residual_DG[open_D], axis=1)
-    place_D = np.log(widest_D[open_D])
-    height_D = np.log(_error_at(cosines_DG, np.exp(place_D))) - place_D
+    cosines = _Cosines(_Residuals(residuals.cells_C, residuals.sums_DC[open_D]))
+    place_D = np.log(np.minimum(widest_D[open_D], near))
+    height_D = np.log(_error_at(cosines, np.exp(place_D))) - place_D
     slope_D = np.full(len(place_D), FIRST_SLOPE)
     for _ in range(MOST_STEPS):
         step_D = -height_D / slope_D
         place_D = place_D + step_D
-        before_D, height_D = height_D, np.log(_error_at(cosines_DG, np.exp(place_D))) - place_D
-        if np.abs(height_D).max() < TOLERANCE:
-            break
+        before_D, height_D = height_D, np.log(_error_at(cosines, np.exp(place_D))) - place_D
+        fixed_D[open_D] = np.exp(place_D)
         slope_D = np.divide(height_D - before_D, step_D, out=slope_D.copy(), where=step_D != 0)
         slope_D = np.minimum(slope_D, -1.0)
-    fixed_D[open_D] = np.exp(place_D)
+        further = np.abs(height_D) >= TOLERANCE
+        if not further.any():
+            break
+        cosines.keep(further)
+        open_D, place_D, height_D, slope_D = open_D[further], place_D[further], height_D[further], slope_D[further]
     return fixed_D
 
 
-def _error_at(cosines_DG: DoubleArray, bandwidth_D: DoubleArray) -> DoubleArray:
-    """smECE_s of each set of residuals, given by its cosine transform, at its own bandwidth."""
+def _error_at(cosines: _Cosines, bandwidth_D: DoubleArray) -> DoubleArray:
+    """smECE_s of each set of residuals at its own bandwidth."""
     narrowest = max(float(bandwidth_D.min()), POINTS_PER_BANDWIDTH / CELLS)
     points = max(FEWEST_POINTS, 1 << int(np.ceil(np.log2(POINTS_PER_BANDWIDTH / narrowest))))
-    damping_DK = np.exp(-0.5 * np.square(np.pi * bandwidth_D[:, None] * np.arange(points)))
+    heard = min(points, 1 + int(np.ceil(UNHEARD / (np.pi * float(bandwidth_D.min())))))
+    damping_DK = np.exp(-0.5 * np.square(np.pi * bandwidth_D[:, None] * np.arange(heard)))
     # The inverse transform of the first coefficients gives the smoothed residuals, times the width of a point.
-    error_D: DoubleArray = np.abs(fft.idct(cosines_DG[:, :points] * damping_DK, axis=1)).sum(axis=1)
+    error_D: DoubleArray = np.abs(fft.idct(cosines.first(heard) * damping_DK, n=points, axis=1)).sum(axis=1)
     return error_D
