@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,12 +38,13 @@ num_members: 6
 method: {name: bagging}
 baseline: false
 data: {name: digits}
-model: {name: mlp, widths: [128, 64]}
-training: {epochs: EPOCHS, batch_size: 8, lr: 1e-3}
+model: MODEL
+training: {epochs: EPOCHS, batch_size: BATCH, lr: 1e-3}
 compute: {executor: ray, slots: 2, stack_size: 2, checkpoint_every_s: 1.0, hang_timeout_s: 60}
 failures: {policy: retry, crash_retries: 50, lost_node_retries: 50}
 tracking: {wandb: {mode: disabled}}
 """
+BUSY = {"MODEL": "{name: mlp, widths: [128, 64]}", "BATCH": "8"}
 
 
 @dataclass
@@ -118,8 +120,11 @@ def _signal(number: int, what: signal.Signals) -> None:
         os.kill(number, what)
 
 
-def disturbed(config: Path, root: Path, kills: int, seed: int, limit_s: float) -> Record:
-    """Train with kills until done. Raises SystemExit when it is not done in time or ends in an unexpected way."""
+def disturbed(config: Path, root: Path, kills: int, seed: int, limit_s: float, hold: Path) -> Record:
+    """Train with kills until done. Raises SystemExit when it is not done in time or ends in an unexpected way.
+
+    hold: removed after the last kill.
+    """
     record, chance, deadline = Record(), random.Random(seed), time.monotonic() + limit_s  # noqa: S311 - no secret
     while True:
         before, early = epochs_in_log(root), chance.random() < EARLY
@@ -127,6 +132,8 @@ def disturbed(config: Path, root: Path, kills: int, seed: int, limit_s: float) -
         record.starts += 1
         while driver.poll() is None and time.monotonic() < deadline:
             left = kills - sum(record.kills.values())
+            if left <= 0:
+                hold.unlink(missing_ok=True)
             if left > 0 and (early or epochs_in_log(root) > max(before, 0)):
                 time.sleep(chance.uniform(0.5, 4.0))
                 if driver.poll() is None:
@@ -185,16 +192,27 @@ def digests(root: Path) -> dict[str, str]:
     }
 
 
-def run_chaos(kills: int, seed: int, epochs: int, limit_s: float) -> dict[str, Any]:
-    """Both trainings in a temporary folder; returns the figures."""
+def run_chaos(kills: int, seed: int, epochs: int, limit_s: float, held_by: str | None = None) -> dict[str, Any]:
+    """Both trainings in a temporary folder; returns the figures. held_by: as the option of that name."""
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "chaos.yaml"
-        config.write_text(CONFIG.replace("EPOCHS", str(epochs)))
+        config, hold, text = Path(folder) / "chaos.yaml", Path(folder) / "hold", CONFIG
+        words = BUSY
+        if held_by is not None:
+            file, _, name = held_by.rpartition(":")
+            shutil.copy(file, folder)
+            words = {
+                "MODEL": f"{{name: python, path: '{Path(file).name}:{name}', args: {{hold: '{hold}'}}}}",
+                "BATCH": "128",
+            }
+        for word, value in {**words, "EPOCHS": str(epochs)}.items():
+            text = text.replace(word, value)
+        config.write_text(text)
         whole, cut = Path(folder) / "whole", Path(folder) / "cut"
         undisturbed = start(config, whole)
         if undisturbed.wait(timeout=limit_s):
             raise SystemExit((Path(folder) / "log.txt").read_text()[-3000:])
-        record = disturbed(config, cut, kills, seed, limit_s)
+        hold.touch()
+        record = disturbed(config, cut, kills, seed, limit_s, hold)
         expected, found = digests(whole), digests(cut)
         return {
             "kills": dict(record.kills),
@@ -217,9 +235,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds for either training")
+    parser.add_argument(
+        "--held-by", metavar="FILE.py:CLASS", help="a network that hardly goes on while the file `hold`, its argument, is there, which is until the last kill: few epochs suffice then"
+    )  # fmt: skip
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    figures = run_chaos(arguments.kills, arguments.seed, arguments.epochs, arguments.limit)
+    figures = run_chaos(arguments.kills, arguments.seed, arguments.epochs, arguments.limit, arguments.held_by)
     text = json.dumps(figures, indent=1)
     print(text)
     if arguments.out:

@@ -9,12 +9,27 @@ from pathlib import Path
 
 import pytest
 
+from tests import held_network
+
 ROOT = Path(__file__).resolve().parents[2]
+EPOCHS = 12
 
 
 @pytest.mark.timeout(900)
 def test_three_kills_cost_no_bit(tmp_path: Path) -> None:
-    words = ["--kills", "3", "--seed", "2", "--epochs", "30", "--limit", "600", "--out", str(tmp_path / "chaos.json")]
+    words = [
+        "--kills",
+        "3",
+        "--seed",
+        "2",
+        "--epochs",
+        str(EPOCHS),
+        "--limit",
+        "600",
+        "--out",
+        str(tmp_path / "chaos.json"),
+    ]
+    words += ["--held-by", f"{held_network.__file__}:Held"]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.chaos", *words],
         cwd=ROOT,
@@ -28,6 +43,6 @@ def test_three_kills_cost_no_bit(tmp_path: Path) -> None:
     assert sum(figures["kills"].values()) == 3
     assert (figures["files"], figures["files_equal"]) == (12, 12)
     # Each kill costs at most the epochs since the last states of the two tasks under way.
-    assert 6 * 30 <= figures["member_epochs_trained"] < 2 * 6 * 30
+    assert 6 * EPOCHS <= figures["member_epochs_trained"] < 2 * 6 * EPOCHS
     assert figures["mistakes"] == []
     assert figures["sigterm_work_lost_s_most"] < 5
