@@ -31,6 +31,7 @@ from ensemble.results.repeated import judge_repeats
 from ensemble.run.repeats import repeated
 from ensemble.run.run import run_ensemble
 from ensemble.storage import RunFolder
+from tests import preloaded
 from tests.test_run import digests
 
 CONFIG: dict[str, Any] = {
@@ -139,7 +140,7 @@ def test_a_killed_one_goes_on_to_the_same_bits(done: Path, tmp_path: Path) -> No
         f"output_dir={tmp_path}",
         "repeats=3",
     ]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with preloaded.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         lines = iter(process.stderr)
         assert any("repeat 2 of 3" in line for line in lines)

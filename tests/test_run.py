@@ -396,7 +396,7 @@ def test_ray_and_inline_give_the_same_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("executor", ["inline", "ray"])
 def test_sigterm_ends_in_time_and_the_same_command_goes_on(tmp_path: Path, executor: str) -> None:
     arguments = command(tmp_path, f"compute.executor={executor}", "training.epochs=400")
-    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with preloaded.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if "epoch" in line and "train loss" in line:

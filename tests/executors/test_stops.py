@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from ensemble.errors import EXIT_INTERRUPTED
+from tests import preloaded
 
 CONFIG = """\
 name: d
@@ -42,15 +43,17 @@ COMMANDS = {
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(folder: Path, epochs: int, way: str = "inline", *words: str) -> subprocess.Popen[bytes]:
+def start(
+    folder: Path, epochs: int, way: str = "inline", begin: type[subprocess.Popen[bytes]] = subprocess.Popen
+) -> subprocess.Popen[bytes]:
     """Begin to train in a session of its own."""
     (folder / "d.yaml").write_text(CONFIG.replace("EPOCHS", str(epochs)))
     command = COMMANDS[way]
     plain = [word for word in command if "=" not in word]
     overrides = [word for word in command if "=" in word]
     with (folder / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            [*plain, str(folder / "d.yaml"), f"output_dir={folder}", *overrides, *words],
+        return begin(
+            [*plain, str(folder / "d.yaml"), f"output_dir={folder}", *overrides],
             cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
 
@@ -89,7 +92,7 @@ def test_every_signal_leaves_a_checkpoint(
     what: signal.Signals, tmp_path: Path, running_in: list[subprocess.Popen[bytes]]
 ) -> None:
     """To the whole process group and twice, as `timeout` and a terminal do."""
-    running_in.append(running := start(tmp_path, 100_000))
+    running_in.append(running := start(tmp_path, 100_000, begin=preloaded.Popen))
     wait_for(tmp_path, running, 1)
     began = time.monotonic()
     os.killpg(running.pid, what)
@@ -107,12 +110,12 @@ def test_the_restart_trains_no_epoch_twice_and_ends_with_the_same_bits(
     for folder in (whole, cut):
         folder.mkdir()
     epochs = 60
-    assert start(whole, epochs).wait(120) == 0
-    running_in.append(running := start(cut, epochs))
+    assert start(whole, epochs, begin=preloaded.Popen).wait(120) == 0
+    running_in.append(running := start(cut, epochs, begin=preloaded.Popen))
     wait_for(cut, running, 5)
     running.terminate()
     assert running.wait(20) == EXIT_INTERRUPTED
-    assert start(cut, epochs).wait(120) == 0
+    assert start(cut, epochs, begin=preloaded.Popen).wait(120) == 0
     assert digests(cut) == digests(whole)
     lines = [json.loads(line) for line in (cut / "d" / "events.jsonl").read_text().splitlines()]
     trained = [(line["member"], line["epoch"]) for line in lines if line["event"] == "EpochFinished"]

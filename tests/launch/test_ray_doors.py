@@ -19,6 +19,7 @@ import yaml
 
 from ensemble.errors import ComputeError
 from ensemble.launch.dashboard import check_line
+from tests import preloaded
 from tests.held_network import held, hold_of
 from tests.launch.ray_head import BIN, Head, ray_head
 
@@ -95,7 +96,7 @@ def test_one_two_and_four_slots_and_no_ray_at_all_give_the_same_bits(head: Head,
             f"output_dir={tmp_path}",
             "-q",
         ]
-        done = subprocess.run(
+        done = preloaded.run(
             [*command, *words], cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=600, check=False
         )
         assert done.returncode == 0, done.stderr
