@@ -35,6 +35,7 @@ from tests.launch.ray_head import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 ROOT = str(Path(__file__).parents[2])  # workers unpickle the task functions of this suite by module name
+REPORT_MS = 5000  # half of Ray's own
 HOLDER = """
 import sys
 import ray
@@ -53,6 +54,7 @@ def cluster() -> Iterator[str]:
     """A Ray with a dashboard, which `ray list tasks` asks, and two CPUs; gives its address."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_metrics_report_interval_ms", str(REPORT_MS))  # its agent reads no configuration
         found = ray.init(
             address="local", num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR",
             _node_ip_address="127.0.0.1", dashboard_host="127.0.0.1", dashboard_port=free_port(), runtime_env={"env_vars": {"PYTHONPATH": ROOT}},
@@ -187,7 +189,7 @@ def test_figures_that_do_not_change_stay_until_the_run_ends(cluster: str) -> Non
         return there() is wanted
 
     assert within(60, True)
-    time.sleep(35)
+    time.sleep(3.5 * REPORT_MS / 1000)
     assert there(), "more than two reports later, without an event"
     tracker.close(True)
     assert within(60, False)
