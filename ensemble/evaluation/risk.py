@@ -28,7 +28,7 @@ def risk_coverage(confidence_N: DoubleArray, wrong_N: npt.NDArray[np.bool_], max
     """
     order = np.argsort(-confidence_N, kind="stable")
     sorted_confidence = confidence_N[order]
-    ends = np.flatnonzero(np.append(np.diff(sorted_confidence) != 0, True))
+    ends = np.flatnonzero(np.append(sorted_confidence[1:] != sorted_confidence[:-1], True))  # also of infinite ones
     answered = ends + 1
     error = np.cumsum(wrong_N[order])[ends] / answered
     area = float((error * np.diff(answered, prepend=0)).sum() / len(wrong_N))

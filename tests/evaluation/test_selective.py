@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -137,6 +139,32 @@ def test_the_difference_is_that_of_drawing_the_rows_themselves(digits: int | Non
     beyond = min(np.sum(np.array(found) <= 0), np.sum(np.array(found) >= 0))
     assert difference.p_value == pytest.approx(2 * (beyond + 1) / 400)
     assert difference != paired_aurc_difference(confidence, wrong, other, other_wrong, 4, draws=399)
+
+
+def test_draws_that_are_equal_but_for_rounding_count_for_both_sides() -> None:
+    """Against fractions: with few rows and ties many draws have equal areas, which floats put on one side of 0."""
+
+    def area(confidence: np.ndarray, wrong: np.ndarray) -> Fraction:
+        found = answered_together(confidence, wrong)
+        sizes = np.diff(found.answered_G, prepend=0).tolist()
+        risks = [Fraction(w, a) for w, a in zip(found.wrong_G.tolist(), found.answered_G.tolist(), strict=True)]
+        return sum((size * risk for size, risk in zip(sizes, risks, strict=True)), Fraction(0)) / len(wrong)
+
+    equal = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        rows = int(rng.integers(5, 60))
+        given = [(rng.integers(0, 4, rows) / 4, rng.random(rows) < 0.4) for _ in range(2)]
+        draw, drawn_D = np.random.default_rng(seed), []
+        for _ in range(43):
+            taken = draw.integers(rows, size=rows)
+            drawn_D.append(area(given[0][0][taken], given[0][1][taken]) - area(given[1][0][taken], given[1][1][taken]))
+        beyond = min(sum(one <= 0 for one in drawn_D), sum(one >= 0 for one in drawn_D))
+        found = paired_aurc_difference(*given[0], *given[1], seed, draws=43)
+        assert found.p_value == min(1.0, 2 * (beyond + 1) / 44), seed
+        assert (found.lower <= 0 <= found.upper) == (found.p_value >= 0.05)
+        equal += drawn_D.count(Fraction(0))
+    assert equal > 10
 
 
 def test_the_band_holds_the_true_risk_about_as_often_as_it_says() -> None:

@@ -126,3 +126,19 @@ def test_class_wise_by_hand():
     # Class 0: the 0.9 rows are half of the class, the 0.3 rows all: (0.4 + 0.7) / 2; class 1 mirrors it.
     assert class_wise_ece(probs, np.array([0, 1, 0, 0])) == pytest.approx(0.55)
     assert class_wise_ece(np.eye(3), np.arange(3)) == 0.0
+
+
+@pytest.mark.parametrize("values", [9, 99, 999])
+def test_exactly_calibrated_rows_have_no_error_and_take_no_longer(values: int) -> None:
+    """Of the rows with confidence k / (values + 1) just that share is right; sums of their residuals are rounding."""
+    each = np.arange(1, values + 1)
+    confidence = np.repeat(each / (values + 1), values + 1)
+    right = np.concatenate([np.arange(values + 1) < k for k in each])
+    assert smooth_ece(confidence, right) == 0
+    began = time.perf_counter()
+    interval = smooth_ece_interval(confidence, right, seed=0, draws=20)
+    took_s = time.perf_counter() - began
+    assert interval.lower == 0
+    began = time.perf_counter()
+    smooth_ece_interval(confidence, ~right, seed=0, draws=20)
+    assert took_s < 20 * (time.perf_counter() - began)
