@@ -31,6 +31,7 @@ from ensemble.evaluation.set_votes import HowToVote, wrong_of
 from ensemble.evaluation.size_curve import Contested, contested_rows
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.evaluation.views import Note, SectionFigure, SectionTable
+from ensemble.outside.names import shown
 from ensemble.registry import Registry
 from ensemble.types import IntArray
 
@@ -176,6 +177,8 @@ def register_section(section: _Class) -> _Class:
         raise TypeError(
             f"{section.__name__}: needs a record, which is a frozen dataclass, or a tuple[One, ...] of such"
         )
+    if not isinstance(section.title, str):
+        raise TypeError(f"{section.__name__}: title is {section.title!r}; expected a text")
     if section.chooses_on not in ("validation", "calibration"):
         raise TypeError(
             f'{section.__name__}: chooses_on is {section.chooses_on!r}; expected "validation" or "calibration"'
@@ -195,13 +198,26 @@ def sections_there() -> tuple[dict[str, EvaluationSection[Any]], list[str]]:
             continue
         assert part is not None, f"section {name} has an entry point"
         found.setdefault(name, part)
-    return {name: part() for name, part in found.items()}, problems
+    made = {}
+    for name, part in found.items():
+        try:
+            made[name] = part()
+        except Exception as error:
+            if EvaluationSection.registry.is_own(name):
+                raise
+            why = shown(f"{type(error).__name__}: {error}", 300)
+            problems.append(f"section {name} cannot be made and is left out: {why}")
+    return made, problems
 
 
 def section_named(name: str) -> EvaluationSection[Any] | None:
     """The section of that name; None where none is registered, or it cannot be had."""
     try:
         part = EvaluationSection.registry.find(name)
+        return None if part is None else part()
     except ConfigError:
         return None
-    return None if part is None else part()
+    except Exception:
+        if EvaluationSection.registry.is_own(name):
+            raise
+        return None  # `sections_there` says why

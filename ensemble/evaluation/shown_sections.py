@@ -9,18 +9,22 @@ What a user's section cannot show is named in `problems`, and the rest is shown 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ensemble.evaluation.checked_views import (
+    checked_figure,
+    checked_note,
+    checked_paper_tables,
+    checked_sentences,
+    checked_table,
+)
 from ensemble.evaluation.paper_table import PaperTable
 from ensemble.evaluation.records import OWN_PLACES, REMEDY, Evaluation, plain_record
 from ensemble.evaluation.section import About, EvaluationSection, section_named, sections_there
-from ensemble.evaluation.views import Cell, Note, SectionFigure, SectionTable
+from ensemble.evaluation.views import Note, SectionFigure, SectionTable
 from ensemble.outside.names import shown
-
-LONGEST = 4096  # signs of a line
 
 
 @dataclass(frozen=True)
@@ -97,15 +101,15 @@ def _shown(name: str, record: Any, evaluation: Evaluation) -> ShownSection:
         section.title or name,
         place,
         own,
-        lines=asked.of("lines", lambda: tuple(_sentences(section.lines(record, about)))),
-        short_lines=asked.of("short_lines", lambda: tuple(_sentences(section.short_lines(record, about)))),
-        note=asked.of("note", lambda: _checked_note(section.note(record), plain)),
+        lines=asked.of("lines", lambda: checked_sentences(section.lines(record, about))),
+        short_lines=asked.of("short_lines", lambda: checked_sentences(section.short_lines(record, about))),
+        note=asked.of("note", lambda: checked_note(section.note(record), plain)),
         numbers=asked.of("numbers", lambda: tuple((str(k), float(v)) for k, v in section.numbers(record).items())),
-        table=asked.of("table", lambda: _checked_table(section.table(record), plain), None),
-        paper_tables=asked.of("paper_tables", lambda: tuple(map(_checked_paper, section.paper_tables(record)))),
-        figure=asked.of("figure", lambda: _checked_figure(section.figure(record)), None),
+        table=asked.of("table", lambda: checked_table(section.table(record), plain), None),
+        paper_tables=asked.of("paper_tables", lambda: checked_paper_tables(section.paper_tables(record))),
+        figure=asked.of("figure", lambda: checked_figure(section.figure(record)), None),
         card_rows=asked.of("card_rows", lambda: tuple((str(a), str(b)) for a, b in section.card_rows(record))),
-        limits=asked.of("limits", lambda: tuple(_sentences(section.limits(record)))),
+        limits=asked.of("limits", lambda: checked_sentences(section.limits(record))),
         problems=tuple(asked.problems),
     )
 
@@ -126,46 +130,3 @@ class _Asked:
             why = shown(f"{type(error).__name__}: {error}", 300)
             self.problems.append(f"section {self._section.name}: its {what} cannot be shown: {why}")
             return nothing
-
-
-def _sentences(lines: Any) -> Iterator[str]:
-    """Each on one visible line."""
-    for line in lines:
-        yield shown(str(line), LONGEST)
-
-
-def _checked_note(note: Note, plain: Any) -> Note:
-    """Where the record has all its numbers; `plain` is None for our own, which the tests look at. Raises LookupError otherwise."""
-    for part in note if plain is not None else ():
-        if isinstance(part, Cell):
-            part.text(plain)
-    return note
-
-
-def _checked_table(table: SectionTable | None, plain: Any) -> SectionTable | None:
-    """The same for a table."""
-    for row in table.rows if table is not None and plain is not None else ():
-        _checked_note(row, plain)
-    return table
-
-
-def _checked_paper(table: PaperTable) -> PaperTable:
-    """Where it is one of texts, whose name may be that of a file. Raises TypeError, ValueError otherwise."""
-    if not isinstance(table, PaperTable):
-        raise TypeError(f"expected a PaperTable, found {type(table).__name__}")
-    texts = (table.name, table.caption, table.csv, *table.headers, *(cell for row in table.rows for cell in row or ()))
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError(f"paper table {table.name!r}: expected texts in all cells")
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", table.name):
-        raise ValueError(f'paper table {table.name!r}: expected a name such as "by_class"')
-    return table
-
-
-def _checked_figure(figure: SectionFigure | None) -> SectionFigure | None:
-    """Where it is one, of numbers. Raises TypeError, ValueError otherwise."""
-    if figure is not None and not isinstance(figure, SectionFigure):
-        raise TypeError(f"expected a SectionFigure, found {type(figure).__name__}")
-    for curve in () if figure is None else figure.curves:
-        for value in (*curve.x, *curve.y, *curve.upper, *curve.sizes):
-            float(value)
-    return figure

@@ -36,6 +36,8 @@ def latex(table: PaperTable, mark: str = "") -> str:
             lines.append(r"\midrule")
             continue
         cells = [escaped(cell) for cell in row]
+        if cells[0][:1] in ("[", "*"):  # which would belong to the line's end before it
+            cells[0] = "{}" + cells[0]
         if place in table.bold:
             cells = [rf"\textbf{{{cell}}}" if cell else "" for cell in cells]
         lines.append(" & ".join(cells) + r" \\")
@@ -63,6 +65,6 @@ def write_tables(evaluation: Evaluation, folder: Path, costs: LineCosts | None =
     paths = []
     for table in run_tables(evaluation, costs):
         for suffix, text in ((".tex", latex(table)), (".csv", table.csv)):
-            write_bytes(folder / f"{table.name}{suffix}", text.encode())
+            write_bytes(folder / f"{table.name}{suffix}", text.encode(errors="backslashreplace"))
             paths.append(folder / f"{table.name}{suffix}")
     return paths

@@ -56,7 +56,7 @@ def section_tables(evaluation: Evaluation) -> Iterator[PaperTable]:
     """Those that sections give for papers, and of sections without a place of their own that of the page, as CSV with all digits."""
     for section in shown_sections(evaluation):
         for table in section.paper_tables:
-            yield table if section.own_place else replace(table, name=f"{figure_name(section)}_{table.name}")
+            yield table if section.own_place else replace(table, name=f"{figure_name(section)}-{table.name}")
     for section in further_sections(evaluation):
         if section.table is None:
             continue

@@ -34,12 +34,14 @@ from ensemble.commands.main import main
 from ensemble.config import parse_experiment
 from ensemble.errors import ConfigError
 from ensemble.evaluation.cascade import choose_threshold
+from ensemble.evaluation.checked_views import checked_paper_tables
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.records import Evaluation, MemberFacts
 from ensemble.evaluation.shown_sections import shown_sections
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.executors import InlineExecutor
 from ensemble.report.card import model_card
+from ensemble.report.paper_tables import latex
 from ensemble.run.run import run_ensemble
 from ensemble.tracking.event_log import read_events
 from tests import preloaded
@@ -209,8 +211,8 @@ def test_a_whole_run_has_it_everywhere(tmp_path: Path) -> None:
     assert rows[0] == ["class", "agreed %"]
     assert [float(row[1]) for row in rows[1:]] == found["by_class"]
     assert r"agreed \%" in (run / "tables/section_agreement.tex").read_text()
-    assert r"Agreed \& more." in (run / "tables/section_agreement_all.tex").read_text()
-    assert (run / "tables/section_agreement_all.csv").read_text() == "a,b\n1,2\n"
+    assert r"Agreed \& more." in (run / "tables/section_agreement-all.tex").read_text()
+    assert (run / "tables/section_agreement-all.csv").read_text() == "a,b\n1,2\n"
 
 
 def test_resuming_and_judging_again_give_the_same(tmp_path: Path) -> None:
@@ -311,13 +313,83 @@ def test_choosing_by_test_votes_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize(
     "table",
-    ["words", PaperTable("../escape", "", ("a",), (), ""), PaperTable("all", "", ("a",), (("b", 3.0),), "")],  # type: ignore[arg-type]
-)
+    [
+        "words", PaperTable("../escape", "", ("a",), (), ""), PaperTable("all", "", ("a", "b"), (("b", 3.0),), ""),  # type: ignore[arg-type]
+        PaperTable("all", "", ("a", "b"), (("1", "2", "3"),), ""), PaperTable("all", "", "ab", (("c", "d"),), ""),  # type: ignore[arg-type]
+        PaperTable("all", "", ("a",), (), "", None), PaperTable("all", "", ("a",), (), b"a"),  # type: ignore[arg-type]
+    ],
+)  # fmt: skip
 def test_a_paper_table_that_is_none_is_not_written(monkeypatch: pytest.MonkeyPatch, table: Any) -> None:
     monkeypatch.setattr(Agreement, "paper_tables", lambda *_: (table,))
     (found,) = (section for section in shown_sections(judged()) if section.name == "agreement")
     assert found.paper_tables == ()
     assert "section agreement: its paper_tables cannot be shown: " in found.problems[0]
+
+
+def test_two_paper_tables_of_one_name_are_told() -> None:
+    table = PaperTable("all", "", ("a",), (), "")
+    with pytest.raises(ValueError, match="paper tables all: two are called so"):
+        checked_paper_tables([table, table])
+
+
+def test_rows_that_can_be_read_once_are_all_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Agreement, "paper_tables", lambda *_: iter([PaperTable("once", "", ("a",), ((str(i),) for i in range(3)), "")])
+    )  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        Agreement, "table", lambda *_: SectionTable(("a",), ((str(i), Cell("share")) for i in range(3)))
+    )  # type: ignore[arg-type]
+    monkeypatch.setattr(Agreement, "note", lambda *_: (word for word in ("One ", Cell("share"))))
+    (found,) = (section for section in shown_sections(judged()) if section.name == "agreement")
+    assert found.problems == ()
+    assert found.paper_tables[0].rows == (("0",), ("1",), ("2",))
+    assert found.table is not None
+    assert [row[0] for row in found.table.rows] == ["0", "1", "2"]
+    assert found.note == ("One ", Cell("share"))
+
+
+ODD: list[tuple[str, Any]] = [
+    ("table", SectionTable(("a",), (("row", 3),))),  # type: ignore[arg-type]
+    ("table", SectionTable(("a",), (("row", None),))),  # type: ignore[arg-type]
+    ("table", SectionTable((1, 2), ())),  # type: ignore[arg-type]
+    ("table", SectionTable(("a",), (), None)),  # type: ignore[arg-type]
+    ("table", SectionTable("ab", ())),  # type: ignore[arg-type]
+    ("note", "one text"), ("note", (5,)), ("lines", "One text."), ("short_lines", "One text."), ("limits", "One text."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "given"), ODD)
+def test_whatever_else_it_shows_is_named_and_the_report_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, given: Any
+) -> None:
+    run = train(tmp_path)
+    monkeypatch.setattr(Agreement, what, lambda *_: given)
+    typed("report", str(run))
+    page = html.unescape((run / "report.html").read_text())
+    assert f"section agreement: its {what} cannot be shown: TypeError: expected " in page
+
+
+def test_half_a_character_is_shown_as_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the names of files in other encodings."""
+    run, half = train(tmp_path), "\ud800"
+    monkeypatch.setattr(Agreement, "table", lambda *_: SectionTable((half,), ((half, half),), half, half))
+    monkeypatch.setattr(Agreement, "note", lambda *_: (half,))
+    monkeypatch.setattr(Agreement, "paper_tables", lambda *_: (PaperTable("half", half, (half,), ((half,),), half),))
+    typed("report", str(run))
+    assert (run / "tables/section_agreement-half.csv").read_text() == "\\ud800"
+    assert "\\ud800" in (run / "report.html").read_text()
+
+
+def test_a_row_in_latex_does_not_begin_with_what_belongs_to_the_line_before() -> None:
+    text = latex(PaperTable("t", "c", ("a", "b"), (("[1, 2]", "x"), ("*", "y"), ("z*", "[")), ""))
+    assert [line for line in text.splitlines() if "&" in line][1:] == [r"{}[1, 2] & x \\", r"{}* & y \\", r"z* & [ \\"]
+
+
+def test_one_that_cannot_be_made_costs_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Agreement, "__init__", lambda _: 1 / 0)
+    found = judged()
+    assert "section agreement cannot be made and is left out: ZeroDivisionError: division by zero" in found.warnings
+    assert "agreement" not in {section.name for section in shown_sections(found)}
 
 
 @pytest.mark.parametrize(("keeps", "handed"), [(0.0, "validation"), (0.2, "calibration")])
@@ -380,9 +452,13 @@ def test_names_are_not_taken_twice() -> None:
     class Peeking(Agreement):
         name, chooses_on = "peeking", "test"  # type: ignore[assignment]
 
+    class Numbered(Agreement):
+        name, title = "numbered", 5  # type: ignore[assignment]
+
     for wrong, why in (
         (Nameless, "expected a name"), (Recordless, "needs a record"), (Idle, "needs a method compute"),
         (Peeking, 'chooses_on is \'test\'; expected "validation"'),
+        (Numbered, "title is 5; expected a text"),
     ):  # fmt: skip
         with pytest.raises(TypeError, match=why):
             register_section(wrong)
