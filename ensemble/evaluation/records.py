@@ -332,3 +332,4 @@ def _form(record: Any) -> TypeAdapter[Any]:
 
 # Sections whose records have a field of their own, where they have always been in evaluation.json.
 OWN_PLACES = frozenset(one.name for one in fields(Evaluation)) - {"sections"}
+TAKEN = OWN_PLACES | {"sections"}  # no further section may be called so

@@ -183,6 +183,11 @@ def register_section(section: _Class) -> _Class:
         raise TypeError(
             f'{section.__name__}: chooses_on is {section.chooses_on!r}; expected "validation" or "calibration"'
         )
+    if not section.registry.is_own(section.name):
+        from ensemble.evaluation.records import TAKEN
+
+        if section.name in TAKEN:
+            raise ConfigError(f"section {section.name!r}: a judgement has something of that name; choose another name")
     section.registry.register(section, section.name)
     return section
 

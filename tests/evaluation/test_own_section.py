@@ -427,6 +427,13 @@ def test_a_figure_that_cannot_be_drawn_is_named(tmp_path: Path, monkeypatch: pyt
     assert "Where all &lt;agree&gt;" in (run / "report.html").read_text()
 
 
+@pytest.mark.parametrize("name", ["verdict", "leaderboard", "members", "warnings", "sections"])
+def test_nothing_of_the_judgement_is_put_out_of_its_place(name: str) -> None:
+    taken = type("Taken", (Agreement,), {"name": name})
+    with pytest.raises(ConfigError, match=f"section '{name}': a judgement has something of that name; choose another"):
+        register_section(taken)
+
+
 def test_names_are_not_taken_twice() -> None:
     register_section(Agreement)  # the same once more, as when a notebook's cell runs again
 
