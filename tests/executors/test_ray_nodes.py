@@ -156,7 +156,8 @@ def test_a_driver_without_a_gpu_plans_for_those_of_its_cluster(
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)  # as in a submitted job
     assert planned_device(ComputeConfig()) == "cuda"
     assert not ray.is_initialized()
-    auto = parse_experiment({**CONFIG, "compute": {}, "output_dir": str(tmp_path)})
+    long = {**CONFIG, "training": {"epochs": 150}}  # a shorter one is not worth starting Ray
+    auto = parse_experiment({**long, "compute": {}, "output_dir": str(tmp_path)})
     plan = first_plan(auto, load_dataset(auto.data), 1000)
     assert (plan.device, plan.stack_sizes) == ("cuda", {"mlp": 4})
     assert not ray.is_initialized()
