@@ -31,9 +31,10 @@ from ensemble.evaluation.sections.label_review import LabelReview
 from ensemble.evaluation.sections.out_of_bag import OutOfBagResult
 from ensemble.evaluation.sections.risk_coverage import RiskCoverage
 from ensemble.evaluation.sections.selective import Selective
-from ensemble.evaluation.sections.size_curve import Contribution, SizePoint
+from ensemble.evaluation.sections.size_curve import Contribution
 from ensemble.evaluation.sections.uncertainty import Uncertainty
 from ensemble.evaluation.set_records import ShiftedSet, UnknownSet
+from ensemble.evaluation.size_curve import SizePoint
 
 __all__ = [
     "VERSION",
@@ -332,4 +333,3 @@ def _form(record: Any) -> TypeAdapter[Any]:
 
 # Sections whose records have a field of their own, where they have always been in evaluation.json.
 OWN_PLACES = frozenset(one.name for one in fields(Evaluation)) - {"sections"}
-TAKEN = OWN_PLACES | {"sections"}  # no further section may be called so

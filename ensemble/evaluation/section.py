@@ -36,6 +36,11 @@ from ensemble.registry import Registry
 from ensemble.types import IntArray
 
 _SECTIONS = "ensemble.evaluation.sections"
+# What evaluation.json has besides sections (`records.Evaluation`): no section may be called so.
+OTHER_PARTS = frozenset((
+    "aggregator", "asked_members", "baseline", "choices", "class_names", "controls", "dataset", "degraded", "disputed", "excluded",
+    "gain_per_second", "leaderboard", "members", "sections", "shifted", "test_rows", "unknown", "validation_rows", "verdict", "version", "warnings",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,11 +188,8 @@ def register_section(section: _Class) -> _Class:
         raise TypeError(
             f'{section.__name__}: chooses_on is {section.chooses_on!r}; expected "validation" or "calibration"'
         )
-    if not section.registry.is_own(section.name):
-        from ensemble.evaluation.records import TAKEN
-
-        if section.name in TAKEN:
-            raise ConfigError(f"section {section.name!r}: a judgement has something of that name; choose another name")
+    if section.name in OTHER_PARTS:
+        raise ConfigError(f"section {section.name!r}: a judgement has something of that name; choose another name")
     section.registry.register(section, section.name)
     return section
 

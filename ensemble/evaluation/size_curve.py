@@ -6,12 +6,14 @@ product. Rows on which all members name the same class need no product at all: e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from ensemble.config.schema import WEIGHING, Aggregator
 from ensemble.evaluation.aggregation import TIE_TOLERANCE, floored_log
+from ensemble.evaluation.record_base import Record
 from ensemble.evaluation.splits import AnyFloatArray, SplitVotes
 from ensemble.types import DoubleArray, IntArray
 
@@ -21,8 +23,9 @@ ALL_SIZES_UP_TO = 16
 BLOCK = 64  # members that are left out at a time
 
 
-class CurvePoint(NamedTuple):
-    """Error of votes of `size` members over random orders: mean, 5th and 95th percentile, extremes."""
+@dataclass(frozen=True)
+class SizePoint(Record):
+    """Test error of votes of `size` members over random orders: mean, 5th and 95th percentile, extremes."""
 
     size: int
     mean: float
@@ -99,7 +102,7 @@ def curve_sizes(members: int) -> IntArray:
     return np.unique(np.rint(np.geomspace(1, members, ALL_SIZES_UP_TO)).astype(np.int64))
 
 
-def size_curve(contested: Contested, seed: int) -> tuple[CurvePoint, ...]:
+def size_curve(contested: Contested, seed: int) -> tuple[SizePoint, ...]:
     """Error against the number of members, over seeded random orders in which members could have been added."""
     members = len(contested.scores_MKC)
     sizes = curve_sizes(members)
@@ -113,7 +116,7 @@ def size_curve(contested: Contested, seed: int) -> tuple[CurvePoint, ...]:
     lower, upper = np.quantile(wrong, [0.05, 0.95], axis=0)
     # Divided last: the mean of equal counts is that count, and the curve ends exactly at the vote's error.
     columns = np.array([wrong.mean(axis=0), lower, upper, wrong.min(axis=0), wrong.max(axis=0)]) / contested.num_rows
-    return tuple(CurvePoint(int(size), *column.tolist()) for size, column in zip(sizes, columns.T, strict=True))
+    return tuple(SizePoint(int(size), *column.tolist()) for size, column in zip(sizes, columns.T, strict=True))
 
 
 def leave_one_out_gains(contested: Contested) -> DoubleArray:

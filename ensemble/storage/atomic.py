@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import zipfile
 from collections.abc import Collection, Mapping
@@ -57,7 +58,8 @@ def remove_leftovers(folder: Path) -> None:
 def found_in(folder: Path, pattern: str, plain_files: bool = False) -> list[Path]:
     """What a folder has of names that match. Raises StorageError naming the folder where it cannot be looked through."""
     try:
-        found = list(folder.glob(pattern))
+        with os.scandir(folder):  # newer versions of Python pass over what they cannot look through
+            found = list(folder.glob(pattern))
         return [path for path in found if path.is_file() and not path.is_symlink()] if plain_files else found
     except OSError as error:
         raise StorageError(

@@ -8,7 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from ensemble.evaluation.cascade import choose_threshold
 from ensemble.evaluation.checked_views import checked_paper_tables
 from ensemble.evaluation.evaluate import evaluate
 from ensemble.evaluation.records import Evaluation, MemberFacts
+from ensemble.evaluation.section import OTHER_PARTS
 from ensemble.evaluation.shown_sections import shown_sections
 from ensemble.evaluation.splits import SplitVotes
 from ensemble.executors import InlineExecutor
@@ -425,6 +426,11 @@ def test_a_figure_that_cannot_be_drawn_is_named(tmp_path: Path, monkeypatch: pyt
     assert done.exit_code == 0, done.output
     assert "section agreement: its figure cannot be drawn" in done.output
     assert "Where all &lt;agree&gt;" in (run / "report.html").read_text()
+
+
+def test_every_part_of_a_judgement_is_a_section_or_known_not_to_be_one() -> None:
+    own = {name for name in EvaluationSection.registry.all() if EvaluationSection.registry.is_own(name)}
+    assert {field.name for field in fields(Evaluation)} - own == OTHER_PARTS
 
 
 @pytest.mark.parametrize("name", ["verdict", "leaderboard", "members", "warnings", "sections"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import astuple
 from itertools import combinations
 
 import numpy as np
@@ -48,7 +49,7 @@ def test_the_curve_starts_at_the_members_and_ends_at_the_vote(make_ensemble, nam
     alone = [brute_force(name, votes, [m]) for m in range(6)]
     assert [point.size for point in curve] == [1, 2, 3, 4, 5, 6]
     assert (curve[0].best, curve[0].worst) == pytest.approx((min(alone), max(alone)))
-    assert list(curve[-1][1:]) == [brute_force(name, votes, list(range(6)))] * 5
+    assert list(astuple(curve[-1])[1:]) == [brute_force(name, votes, list(range(6)))] * 5
     for point in curve:
         assert point.best <= point.lower <= point.mean <= point.upper <= point.worst
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,9 +53,6 @@ def test_readers_see_every_change_and_a_run_that_ended_has_no_log(tmp_path: Path
 
 
 @pytest.mark.usefixtures("always_lines")
-@pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="pathlib itself passes over folders that it cannot look through"
-)
 def test_a_folder_that_cannot_be_looked_through_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At a run's end, when the logs of earlier lists are looked for: an error of storage, after which a start goes on."""
     with opened(tmp_path) as folder:

@@ -9,20 +9,8 @@ from typing import Any
 from ensemble.evaluation.paper_table import PaperTable, records_csv
 from ensemble.evaluation.record_base import Number, Record, per_second
 from ensemble.evaluation.section import EvaluationSection, JudgedVotes, register_section
-from ensemble.evaluation.size_curve import leave_one_out_gains, size_curve
+from ensemble.evaluation.size_curve import SizePoint, leave_one_out_gains, size_curve
 from ensemble.evaluation.written import percent, percent_interval
-
-
-@dataclass(frozen=True)
-class SizePoint(Record):
-    """Test error of votes of `size` members over random orders: mean, 5th and 95th percentile, extremes."""
-
-    size: int
-    mean: float
-    lower: float
-    upper: float
-    best: float
-    worst: float
 
 
 @dataclass(frozen=True)
@@ -40,7 +28,7 @@ class SizeCurveSection(EvaluationSection[tuple[SizePoint, ...]]):
     beside = True
 
     def compute(self, votes: JudgedVotes, _chosen: Any) -> tuple[SizePoint, ...]:
-        return tuple(SizePoint(*point) for point in size_curve(votes.contested, votes.seed))
+        return size_curve(votes.contested, votes.seed)
 
     def paper_tables(self, found: tuple[SizePoint, ...]) -> Iterable[PaperTable]:
         rows = [
