@@ -1,8 +1,8 @@
 """Kill things at random while an ensemble trains, start it again until it is done, and compare the bits.
 
-    python -m benchmarks.chaos --kills 30 --seed 7 [--out FILE.json]
+    python -m benchmarks.chaos --kills 30 --seed 7 [--executor processes] [--out FILE.json]
 
-One configuration is trained twice through `ensemble train` on a local Ray: once undisturbed, once with kills at random
+One configuration is trained twice through `ensemble train` on a local Ray, or in processes of this machine: once undisturbed, once with kills at random
 moments. A kill hits the driver (SIGKILL), a worker (SIGKILL), the raylet (SIGKILL), the driver politely (SIGTERM,
 which must end with exit code 75) or as `ray job stop` does (SIGTERM, and SIGKILL to all that is left 3 s later). After a kill of the driver or the raylet the same command is started
 again. Printed at the end: kills by kind, exit codes, member-epochs trained in all against those an undisturbed run
@@ -27,7 +27,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-KINDS = ("driver", "worker", "raylet", "sigterm", "job_stop")
+KINDS = {
+    "ray": ("driver", "worker", "raylet", "sigterm", "job_stop"),
+    "processes": ("driver", "worker", "sigterm", "job_stop"),
+}
+WORKERS = {
+    "ray": "ray::chaos member",
+    "processes": "ensemble.executors.process_worker",
+}  # what their command lines have
 # 75: SIGTERM; -9: killed; -15: SIGTERM before Python had begun; 1: Ray itself ends a driver whose raylet is gone.
 EXPECTED = (0, 75, -9, -15, 1)
 EARLY = 0.2  # share of the starts that may be hit before they train anything
@@ -40,7 +47,7 @@ baseline: false
 data: {name: digits}
 model: MODEL
 training: {epochs: EPOCHS, batch_size: BATCH, lr: 1e-3}
-compute: {executor: ray, slots: 2, stack_size: 2, checkpoint_every_s: 1.0, hang_timeout_s: 60}
+compute: {executor: EXECUTOR, slots: 2, stack_size: 2, checkpoint_every_s: 1.0, hang_timeout_s: 60}
 failures: {policy: retry, crash_retries: 50, lost_node_retries: 50}
 tracking: {wandb: {mode: disabled}}
 """
@@ -54,6 +61,7 @@ class Record:
     kills: Counter[str] = field(default_factory=Counter)
     exits: Counter[int] = field(default_factory=Counter)
     sigterm_seconds: list[float] = field(default_factory=list)
+    left_behind: int = 0  # processes that outlived a killed driver
     lost_seconds: list[float] = field(default_factory=list)  # of training by each task, at each polite stop
     starts: int = 0
     mistakes: list[str] = field(default_factory=list)  # what was printed where a start ended in no expected way
@@ -86,11 +94,13 @@ def processes(parent: int) -> list[tuple[int, str]]:
     return found
 
 
-def kill(kind: str, driver: subprocess.Popen[bytes], record: Record, root: Path) -> bool:
+def kill(kind: str, driver: subprocess.Popen[bytes], record: Record, root: Path, executor: str) -> bool:
     """One kill; False where there was nothing of that kind to hit."""
     below = processes(driver.pid)
     if kind == "driver":
         driver.kill()
+        if executor == "processes":  # which end by themselves
+            record.left_behind += sum(not _ends(number) for number, _ in below)
         for number, _ in below:  # Ray would notice and leave within seconds; a lost machine takes all at once
             _signal(number, signal.SIGKILL)
     elif kind == "job_stop":
@@ -106,7 +116,7 @@ def kill(kind: str, driver: subprocess.Popen[bytes], record: Record, root: Path)
         record.sigterm_seconds.append(time.monotonic() - begun)
         record.lost_seconds += work_lost(root / "chaos", asked)
     else:
-        word = "raylet/raylet" if kind == "raylet" else "ray::chaos member"  # a worker is called what its task is
+        word = "raylet/raylet" if kind == "raylet" else WORKERS[executor]
         victims = [number for number, name in below if word in name]
         if not victims:
             return False
@@ -115,12 +125,22 @@ def kill(kind: str, driver: subprocess.Popen[bytes], record: Record, root: Path)
     return True
 
 
+def _ends(number: int, within_s: float = 5.0) -> bool:
+    """Whether a process ends within so long."""
+    deadline = time.monotonic() + within_s
+    while (there := Path(f"/proc/{number}").exists()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not there
+
+
 def _signal(number: int, what: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(number, what)
 
 
-def disturbed(config: Path, root: Path, kills: int, seed: int, limit_s: float, hold: Path) -> Record:
+def disturbed(
+    config: Path, root: Path, kills: int, seed: int, limit_s: float, hold: Path, executor: str = "ray"
+) -> Record:
     """Train with kills until done. Raises SystemExit when it is not done in time or ends in an unexpected way.
 
     hold: removed after the last kill.
@@ -137,7 +157,7 @@ def disturbed(config: Path, root: Path, kills: int, seed: int, limit_s: float, h
             if left > 0 and (early or epochs_in_log(root) > max(before, 0)):
                 time.sleep(chance.uniform(0.5, 4.0))
                 if driver.poll() is None:
-                    kill(chance.choice(KINDS), driver, record, root)
+                    kill(chance.choice(KINDS[executor]), driver, record, root, executor)
             time.sleep(0.2)
         if driver.poll() is None:
             driver.kill()
@@ -192,8 +212,10 @@ def digests(root: Path) -> dict[str, str]:
     }
 
 
-def run_chaos(kills: int, seed: int, epochs: int, limit_s: float, held_by: str | None = None) -> dict[str, Any]:
-    """Both trainings in a temporary folder; returns the figures. held_by: as the option of that name."""
+def run_chaos(
+    kills: int, seed: int, epochs: int, limit_s: float, held_by: str | None = None, executor: str = "ray"
+) -> dict[str, Any]:
+    """Both trainings in a temporary folder; returns the figures. held_by, executor: as the options of these names."""
     with tempfile.TemporaryDirectory() as folder:
         config, hold, text = Path(folder) / "chaos.yaml", Path(folder) / "hold", CONFIG
         words = BUSY
@@ -204,7 +226,7 @@ def run_chaos(kills: int, seed: int, epochs: int, limit_s: float, held_by: str |
                 "MODEL": f"{{name: python, path: '{Path(file).name}:{name}', args: {{hold: '{hold}'}}}}",
                 "BATCH": "128",
             }
-        for word, value in {**words, "EPOCHS": str(epochs)}.items():
+        for word, value in {**words, "EPOCHS": str(epochs), "EXECUTOR": executor}.items():
             text = text.replace(word, value)
         config.write_text(text)
         whole, cut = Path(folder) / "whole", Path(folder) / "cut"
@@ -212,7 +234,7 @@ def run_chaos(kills: int, seed: int, epochs: int, limit_s: float, held_by: str |
         if undisturbed.wait(timeout=limit_s):
             raise SystemExit((Path(folder) / "log.txt").read_text()[-3000:])
         hold.touch()
-        record = disturbed(config, cut, kills, seed, limit_s, hold)
+        record = disturbed(config, cut, kills, seed, limit_s, hold, executor)
         expected, found = digests(whole), digests(cut)
         return {
             "kills": dict(record.kills),
@@ -225,6 +247,8 @@ def run_chaos(kills: int, seed: int, epochs: int, limit_s: float, held_by: str |
             "files_equal": sum(found.get(name) == digest for name, digest in expected.items()),
             "member_epochs_needed": 6 * epochs,
             "member_epochs_trained": epochs_in_log(cut),
+            "left_behind": record.left_behind,
+            "executor": executor,
             "seed": seed,
         }
 
@@ -238,15 +262,20 @@ def main() -> None:
     parser.add_argument(
         "--held-by", metavar="FILE.py:CLASS", help="a network that hardly goes on while the file `hold`, its argument, is there, which is until the last kill: few epochs suffice then"
     )  # fmt: skip
+    parser.add_argument("--executor", choices=sorted(KINDS), default="ray")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    figures = run_chaos(arguments.kills, arguments.seed, arguments.epochs, arguments.limit, arguments.held_by)
+    figures = run_chaos(
+        arguments.kills, arguments.seed, arguments.epochs, arguments.limit, arguments.held_by, arguments.executor
+    )
     text = json.dumps(figures, indent=1)
     print(text)
     if arguments.out:
         arguments.out.write_text(text + "\n")
     if figures["files_equal"] != figures["files"]:
         raise SystemExit("the bits differ")
+    if figures["left_behind"]:
+        raise SystemExit("processes outlived a driver that was killed")
     if figures["mistakes"]:
         raise SystemExit("the program broke where it was only interrupted")
 

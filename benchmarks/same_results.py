@@ -52,6 +52,7 @@ RUNS: dict[str, dict[str, Any]] = {
     ]}},
     "resnet": {"model": {"name": "resnet18", "stem": "small"}, "num_members": 1, "data": {"name": "digits", "max_train_rows": 60}},
     "ray": {"method": {"name": "bagging"}, "compute": {"executor": "ray", "device": "cpu", "slots": 2, "stack_size": 1}},
+    "processes": {"method": {"name": "bagging"}, "compute": {"executor": "processes", "device": "cpu", "slots": 2, "stack_size": 1}},
     "launched": {"method": {"name": "bagging"}, "compute": {"executor": "accelerate", "device": "cpu", "stack_size": 1}},
     "launched_data": {"compute": {"executor": "accelerate", "device": "cpu", "parallel": "data"}},
 }  # fmt: skip

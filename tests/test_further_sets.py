@@ -364,8 +364,8 @@ def test_a_stack_that_has_no_room_votes_in_halves(finished, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
-def test_later_votes_are_those_of_training_inline_and_on_ray(finished, tmp_path):
-    for place in ("inline", "ray"):
+def test_later_votes_are_those_of_training_on_every_executor(finished, tmp_path):
+    for place in ("inline", "processes", "ray"):
         outcome = run(experiment(tmp_path, name=place, evaluation={"sets": ()}))
         (tmp_path / "sets.yaml").write_text(
             "evaluation:\n  sets:\n    - {name: changed, kind: shifted, corruptions: [identity, stripe]}\n"

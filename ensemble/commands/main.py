@@ -166,7 +166,9 @@ def _train(experiment: Experiment, quiet: bool) -> RunOutcome:
     "--forget", multiple=True, metavar="SET", help="First remove the votes on a further set; implies --write."
 )
 @click.option(
-    "--executor", type=click.Choice(["auto", "inline", "ray"]), help="Where --on votes; by default as the run says."
+    "--executor",
+    type=click.Choice(["auto", "inline", "processes", "ray"]),
+    help="Where --on votes; by default as the run says.",
 )
 @TRUST
 @AS_JSON
@@ -177,7 +179,7 @@ def evaluate(
     write: bool,
     sets: tuple[str, ...],
     forget: tuple[str, ...],
-    executor: Literal["auto", "inline", "ray"] | None,
+    executor: Literal["auto", "inline", "processes", "ray"] | None,
     trust_code: bool,
     as_json: bool,
     everything: bool,

@@ -14,7 +14,8 @@ from ensemble.config.network import Network
 from ensemble.config.schema import ComputeConfig, Experiment, FailureConfig, Group
 
 _OF_GPUS = ("gpus_per_task", "gpu_type", "cuda_graph", "deterministic")
-_OF_CLUSTERS = ("ray_address", "slots", "gpu_type")
+_OF_CLUSTERS = ("ray_address", "gpu_type")
+_OF_SEVERAL = (*_OF_CLUSTERS, "slots")
 
 
 def contradictions(experiment: Experiment) -> list[tuple[str, str]]:
@@ -36,17 +37,18 @@ def contradictions(experiment: Experiment) -> list[tuple[str, str]]:
 
 
 def _of_compute(compute: ComputeConfig) -> Iterator[tuple[str, str]]:
-    if compute.executor in ("inline", "accelerate"):
-        for key in _OF_CLUSTERS:
+    if compute.executor in ("inline", "processes", "accelerate"):
+        for key in _OF_CLUSTERS if compute.executor == "processes" else _OF_SEVERAL:
             if getattr(compute, key) not in (None, 1):
                 yield (
                     f"compute.{key}",
                     f"has no effect with compute.executor {compute.executor}; use ray, or leave it out",
                 )
-    if compute.executor == "inline" and compute.parallel == "data":
+    if compute.executor in ("inline", "processes") and compute.parallel == "data":
+        why = "is one" if compute.executor == "inline" else "gives each its own tasks"
         yield (
             "compute.parallel",
-            "data shares each batch over processes, and the executor inline is one; leave one of them out",
+            f"data shares each batch over processes, and the executor {compute.executor} {why}; leave one of them out",
         )
 
 
@@ -67,7 +69,8 @@ def idle_here(experiment: Experiment, device: str, executor: str) -> list[str]:
     """Sentences on options that differ from their defaults and change nothing on this device and executor."""
     compute, fields = experiment.compute, ComputeConfig.model_fields
     reasons = {
-        **dict.fromkeys(_OF_CLUSTERS if executor == "inline" else (), "one process trains all"),
+        **dict.fromkeys(_OF_SEVERAL if executor == "inline" else (), "one process trains all"),
+        **dict.fromkeys(_OF_CLUSTERS if executor == "processes" else (), "processes of this machine train all"),
         **dict.fromkeys(_OF_GPUS if device == "cpu" else (), "the tasks train on CPUs"),
     }
     found = [

@@ -47,9 +47,9 @@ class ComputeConfig(Section):
     Only threads_per_task, stack_size, precision, device, kernels and cuda_graph can change the bits.
     """
 
-    executor: Literal["auto", "inline", "ray", "accelerate"] = Field(
+    executor: Literal["auto", "inline", "processes", "ray", "accelerate"] = Field(
         "auto",
-        description="accelerate: the processes of `accelerate launch -m ensemble.launch.accelerate_run` or torchrun",
+        description="inline: this process; processes: one for each slot, on the CPUs of this machine; ray: a Ray cluster, or one started here; accelerate: the processes of `accelerate launch -m ensemble.launch.accelerate_run` or torchrun; auto: the cluster that is named, else what pays",
     )
     parallel: Literal["members", "data"] = Field(
         "members", description="launched processes: share out the members, or train each one together"

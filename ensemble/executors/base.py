@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +109,19 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Give back what the executor holds."""
+        ...
+
+
+@runtime_checkable
+class Calls(Protocol):
+    """An executor that can compute something else where its tasks have trained, on this machine."""
+
+    def call(self, function: Callable[..., Any], *arguments: object) -> Any:
+        """What a function gives in a process that has torch already. Raises an EnsembleError where it or the process fails."""
+        ...
+
+    def close(self) -> None:
+        """See Executor.close."""
         ...
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -11,6 +10,7 @@ from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.executors.base import Executor
 from ensemble.executors.inline import InlineExecutor
+from ensemble.executors.slots import cpus_here
 from ensemble.outside import launcher_variables
 from ensemble.outside.foreign_variables import settle_variables
 from ensemble.training import Job, device_kind
@@ -18,11 +18,12 @@ from ensemble.training.gpu_cards import Card, local_card
 from ensemble.training.job import Ways
 from ensemble.types import Task
 
-# Work from which several slots make up for the start of a local Ray, by device. On a CPU, in training images of any
-# network: Ray starts in about ten seconds, and the inline executor is done by then on one core, even with networks ten
-# times the size of LeNet-5. On a GPU, in training images of LeNet-5: some 30 s of one GPU (estimated, to be measured),
-# for there torch and CUDA have to start in every worker as well.
-RAY_PAYS_FROM = {"cpu": 500_000, "cuda": 100_000_000}
+# Work from which several slots make up for their start, by device. On a CPU, in training images of any network: processes are there
+# in about two seconds (docs/log.md). On a GPU, in training images of LeNet-5: some 30 s of one GPU (estimated, to be measured), for there
+# a local Ray, torch and CUDA have to start.
+SLOTS_PAY_FROM = {"cpu": 50_000, "cuda": 100_000_000}
+# Training images from which a cluster is asked that only RAY_ADDRESS names: connecting and the start of its workers take about ten seconds.
+CLUSTER_PAYS_FROM = 500_000
 
 
 def uses_cluster(compute: ComputeConfig) -> bool:
@@ -39,7 +40,7 @@ def stays_here(compute: ComputeConfig, work: float) -> bool:
     work: training images in all (`planning.training_work` on a CPU). A compute.ray_address is meant for the run, and is used.
     """
     open_place = compute.executor == "auto" and compute.ray_address is None and compute.device != "cuda"
-    return open_place and work < RAY_PAYS_FROM["cpu"] and uses_cluster(compute)
+    return open_place and work < CLUSTER_PAYS_FROM and uses_cluster(compute)
 
 
 @contextmanager
@@ -100,8 +101,9 @@ def expected_slots(compute: ComputeConfig, device: str, work: float) -> int:
     if launched > 1 or compute.executor == "accelerate":
         return launched
     on_cluster = uses_cluster(compute)
-    pays = on_cluster or compute.executor == "ray" or work >= RAY_PAYS_FROM[device]
-    if not pays or importlib.util.find_spec("ray") is None:
+    pays = on_cluster or compute.executor in ("ray", "processes") or work >= SLOTS_PAY_FROM[device]
+    by_ray = on_cluster or compute.executor == "ray" or (compute.executor == "auto" and device == "cuda")
+    if not pays or (by_ray and importlib.util.find_spec("ray") is None):
         return 1
     if compute.slots is not None:
         return compute.slots
@@ -137,18 +139,19 @@ def measure_ways(
 
 def _local_slots(compute: ComputeConfig, device: str) -> int:
     if device == "cpu":
-        return (os.cpu_count() or 1) // compute.threads_per_task
+        return cpus_here() // compute.threads_per_task
     import torch  # a run on GPUs has imported it already, to see whether there are any
 
     return int(torch.cuda.device_count() / compute.gpus_per_task)
 
 
 def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], work: float, run: str = "") -> Executor:
-    """The executor asked for; `auto` takes Ray where several slots and enough work make it pay.
+    """The executor asked for; `auto` takes a cluster that is named, and on this machine, where several slots and enough work make it pay,
+    processes for CPUs and Ray for GPUs.
 
     work: training images seen in all, over members and epochs, see `planning.training_work`. run: the name by which a
     cluster shows whose tasks these are.
-    Raises ComputeError when Ray is asked for and not installed, or cannot place a task.
+    Raises ComputeError when Ray is asked for and not installed, or cannot place a task, or processes are asked for and a GPU is.
     """
     if compute.executor == "accelerate" or compute.parallel == "data":
         what = "compute.parallel: data" if compute.parallel == "data" else "compute.executor: accelerate"
@@ -156,7 +159,7 @@ def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], w
             f"{what} needs processes that a launcher started; use: accelerate launch --config_file configs/accelerate/cpu_2.yaml -m ensemble.launch.accelerate_run CONFIG"
         )
     installed = importlib.util.find_spec("ray") is not None
-    choice = compute.executor
+    choice: str = compute.executor
     spread = device == "cuda" and compute.gpus_per_task > 1
     if spread and choice == "inline":
         raise ComputeError(
@@ -165,13 +168,17 @@ def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], w
     if spread:
         choice = "ray"
     if choice == "auto":
-        local = _local_slots(compute, device)
-        slots = min(local, compute.slots or local, len(tasks))
-        small = local > 0 and stays_here(compute, work)
-        pays = not small and (uses_cluster(compute) or (slots > 1 and work >= RAY_PAYS_FROM[device]))
-        choice = "ray" if installed and pays else "inline"
+        choice = _of_open_place(compute, device, len(tasks), work, installed)
     if choice == "inline":
         return InlineExecutor()
+    if choice == "processes":
+        if device == "cuda":
+            raise ComputeError(
+                "compute.executor is processes, which train on CPUs, but the device is a GPU; use compute.executor=ray, which gives each task its own, or compute.device=cpu"
+            )
+        from ensemble.executors.processes import ProcessExecutor
+
+        return ProcessExecutor(compute, len(tasks), run)
     if not installed:
         raise ComputeError(
             "compute.executor is ray, but the package ray is not installed; pip install 'ray[default]', or use compute.executor=inline"
@@ -183,3 +190,15 @@ def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], w
     from ensemble.executors.ray_tasks import RayExecutor
 
     return RayExecutor(compute, device, run)
+
+
+def _of_open_place(compute: ComputeConfig, device: str, tasks: int, work: float, ray: bool) -> str:
+    """The executor of a run that leaves it open. ray: whether that is installed."""
+    local = _local_slots(compute, device)
+    if ray and uses_cluster(compute) and not (local > 0 and stays_here(compute, work)):
+        return "ray"
+    if uses_cluster(compute) or min(local, compute.slots or local, tasks) < 2 or work < SLOTS_PAY_FROM[device]:
+        return "inline"
+    if device == "cuda":
+        return "ray" if ray else "inline"
+    return "processes"

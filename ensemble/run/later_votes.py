@@ -39,7 +39,7 @@ from ensemble.types import Task
 def vote_later(
     path: Path,
     names: Sequence[str],
-    executor: Literal["auto", "inline", "ray"] | None = None,
+    executor: Literal["auto", "inline", "processes", "ray"] | None = None,
     trust_code: bool = False,
     tell: Callable[[str], None] = lambda _line: None,
 ) -> None:

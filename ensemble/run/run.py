@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from ensemble.results.voters import Voters, load_voters
 from ensemble.run.driver import Driver, MakeExecutor
 from ensemble.run.environment import describe_environment
 from ensemble.run.first_plan import first_plan, kernels_in_words
-from ensemble.run.kept_costs import loading_meanwhile, measure_costs
+from ensemble.run.kept_costs import HeldExecutor, loading_meanwhile, measure_costs
 from ensemble.run.set_voting import vote_on_sets
 from ensemble.run.wrong_images import keep_wrong_images
 from ensemble.storage import RunFolder
@@ -141,20 +141,24 @@ def run_ensemble(
     with (
         RunFolder.open(experiment.output_dir, experiment.name, config, plan, check, experiment.left_open) as folder,
         _listening(folder, make_trackers, mend(folder)) as emit,
+        closing(HeldExecutor(make_executor)) as executor,
     ):
         for notice in notices:
             emit(notice)
         kept = {"baseline": bool(folder.config()["baseline"]), "controls": tuple(folder.config()["controls"])}
         experiment = experiment.model_copy(update=kept)
-        emit = loading_meanwhile(_with_idle_options(emit, experiment, str(folder.plan()["device"])), experiment)
-        driver = train_members(experiment, dataset, split, folder, make_executor, emit, given, sets)
+        emit = loading_meanwhile(
+            _with_idle_options(emit, experiment, str(folder.plan()["device"])),
+            lambda: experiment.evaluation.time_predictions and executor.call is None,
+        )
+        driver = train_members(experiment, dataset, split, folder, executor.make, emit, given, sets)
         failures = tuple(driver.failures.values())
         voters = load_voters(folder)
         evaluation = with_sets(judge_voters(voters), voters, folder)
         _store_judgement(folder, voters, evaluation, dataset.test_images_NCHW[disputed_rows(evaluation)])
         keep_wrong_images(folder, lambda rows: dataset.test_images_NCHW[rows])
         if experiment.evaluation.time_predictions and not experiment.given_votes:  # which nobody can predict with
-            reason = measure_costs(folder, experiment, evaluation, time.monotonic() - started)
+            reason = measure_costs(folder, experiment, evaluation, time.monotonic() - started, executor.call)
             if reason:
                 emit(Notice(f"what a prediction takes was not measured: {reason}; `ensemble cost` measures it"))
         costs = costs_of(folder, evaluation)

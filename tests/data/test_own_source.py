@@ -215,17 +215,18 @@ def test_a_stored_run_of_a_source_that_is_not_here_is_judged_all_the_same(
     assert again.stdout == first.stdout
 
 
-def test_a_script_registers_one_for_ray(tmp_path: Path) -> None:
+def test_a_script_registers_one_for_other_processes(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "examples/own_data.py"
     text = example.read_text().replace('method="bagging",', 'method="bagging", compute={"executor": sys.argv[2]},')
     (tmp_path / "own.py").write_text(text)
-    for executor in ("inline", "ray"):
+    for executor in ("inline", "processes", "ray"):
         words = [sys.executable, "own.py", executor, executor]
         done = preloaded.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
         assert done.returncode == 0, done.stderr
     for number in range(5):
         file = f"stripes/members/{number:04d}/weights.safetensors"
-        assert (tmp_path / "ray" / file).read_bytes() == (tmp_path / "inline" / file).read_bytes()
+        for executor in ("processes", "ray"):
+            assert (tmp_path / executor / file).read_bytes() == (tmp_path / "inline" / file).read_bytes()
 
 
 def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

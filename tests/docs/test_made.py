@@ -57,7 +57,7 @@ def test_a_key_is_told_with_its_type_range_and_default() -> None:
         "`64`",
     )
     assert keys["data-validation-fraction"].kind == "number above 0, below 1"
-    assert keys["compute-executor"].kind == "`auto`, `inline`, `ray` or `accelerate`"
+    assert keys["compute-executor"].kind == "`auto`, `inline`, `processes`, `ray` or `accelerate`"
     assert keys["num-members"].default == ""
     assert keys["model-cnn-widths"].kind == "list with at least one entry of: whole number from 1 to 65,536"
     assert keys["data-arrays-value-range"].kind == "list of 2: number"

@@ -49,12 +49,12 @@ def test_auto_takes_inline_for_little_work() -> None:
     assert build_executor(ComputeConfig(slots=1), "cpu", tasks(4, 4), work=10**9).name == "inline"
 
 
-def test_on_gpus_ray_pays_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a minute of GPU work, in images of LeNet-5, where a CPU is busy for as long with 200 times less."""
+def test_on_gpus_several_slots_pay_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute of GPU work, in images of LeNet-5; two seconds of a CPU's."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
-    for device, enough in (("cpu", 500_000), ("cuda", 100_000_000)):
+    monkeypatch.setattr("ensemble.executors.choose.cpus_here", lambda: 8)
+    for device, enough in (("cpu", 50_000), ("cuda", 100_000_000)):
         assert expected_slots(ComputeConfig(), device, enough - 1) == 1
         assert expected_slots(ComputeConfig(), device, enough) == 8
         assert build_executor(ComputeConfig(), device, tasks(1, 1), enough - 1).name == "inline"
@@ -96,13 +96,14 @@ def test_a_cluster_that_is_named_decides_what_a_driver_without_a_gpu_plans(monke
 
 
 def test_what_a_plan_reckons_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("ensemble.executors.choose.cpus_here", lambda: 8)
     much = 10**9
     assert expected_slots(ComputeConfig(), "cpu", much) == 8
     assert expected_slots(ComputeConfig(threads_per_task=3), "cpu", much) == 2
     assert expected_slots(ComputeConfig(threads_per_task=16), "cpu", much) == 1
     assert expected_slots(ComputeConfig(), "cpu", 1000) == 1  # inline, then
     assert expected_slots(ComputeConfig(executor="ray"), "cpu", 1000) == 8
+    assert expected_slots(ComputeConfig(executor="processes"), "cpu", 1000) == 8
     assert expected_slots(ComputeConfig(slots=3), "cpu", much) == 3
     assert expected_slots(ComputeConfig(slots=3, executor="inline"), "cpu", much) == 1
     assert expected_slots(ComputeConfig(parallel="data"), "cpu", much) == 1
@@ -115,4 +116,7 @@ def test_ray_without_ray_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ComputeError, match="ray is not installed"):
         build_executor(ComputeConfig(executor="ray"), "cpu", tasks(1, 1), 10**9)
-    assert build_executor(ComputeConfig(), "cpu", tasks(1, 1), 10**9).name == "inline"
+    assert build_executor(ComputeConfig(), "cuda", tasks(1, 1), 10**9).name == "inline"
+    executor = build_executor(ComputeConfig(slots=2), "cpu", tasks(1, 1), 10**9)
+    assert executor.name == "processes"
+    executor.close()

@@ -36,6 +36,7 @@ TORCHRUN = [
 ]
 COMMANDS = {
     "inline": [sys.executable, "-m", "ensemble", "train"],
+    "processes": [sys.executable, "-m", "ensemble", "train", "compute.executor=processes", "compute.slots=2"],
     "ray": [sys.executable, "-m", "ensemble", "train", "compute.executor=ray", "compute.slots=2"],
     "members": [*TORCHRUN, "compute.executor=accelerate"],
     "data": [*TORCHRUN, "compute.executor=accelerate", "compute.parallel=data"],
@@ -124,7 +125,7 @@ def test_the_restart_trains_no_epoch_twice_and_ends_with_the_same_bits(
 
 @pytest.mark.long
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("way", ["ray", "members", "data"])
+@pytest.mark.parametrize("way", ["processes", "ray", "members", "data"])
 def test_a_stop_on_every_executor_costs_no_epoch_and_no_bit(
     way: str, tmp_path: Path, running_in: list[subprocess.Popen[bytes]]
 ) -> None:
@@ -138,7 +139,9 @@ def test_a_stop_on_every_executor_costs_no_epoch_and_no_bit(
     begun = time.monotonic()
     running.terminate()
     code = running.wait(40)
-    assert code == (EXIT_INTERRUPTED if way == "ray" else 1), (cut / "log.txt").read_text()[-3000:]  # torchrun's own
+    assert code == (EXIT_INTERRUPTED if way in ("processes", "ray") else 1), (cut / "log.txt").read_text()[
+        -3000:
+    ]  # torchrun's own
     assert time.monotonic() - begun < 20
     assert len(checkpoints(cut)) == (1 if way == "data" else 2)
     assert start(cut, epochs, way).wait(120) == 0, (cut / "log.txt").read_text()[-3000:]
@@ -155,7 +158,7 @@ def moments(life_s: float, most: int) -> list[float]:
 
 
 @pytest.mark.parametrize(
-    ("way", "most"), [("inline", 6), pytest.param("inline", 400, marks=pytest.mark.long), pytest.param("ray", 400, marks=pytest.mark.long)]
+    ("way", "most"), [("inline", 6), pytest.param("inline", 400, marks=pytest.mark.long), *(pytest.param(way, 400, marks=pytest.mark.long) for way in ("processes", "ray"))]
 )  # fmt: skip
 @pytest.mark.timeout(7200)
 def test_sigterm_at_any_moment_ends_with_75(

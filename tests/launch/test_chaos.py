@@ -16,7 +16,8 @@ EPOCHS = 12
 
 
 @pytest.mark.timeout(900)
-def test_three_kills_cost_no_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["processes", "ray"])
+def test_three_kills_cost_no_bit(executor: str, tmp_path: Path) -> None:
     words = [
         "--kills",
         "3",
@@ -29,7 +30,7 @@ def test_three_kills_cost_no_bit(tmp_path: Path) -> None:
         "--out",
         str(tmp_path / "chaos.json"),
     ]
-    words += ["--held-by", f"{held_network.__file__}:Held"]
+    words += ["--held-by", f"{held_network.__file__}:Held", "--executor", executor]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.chaos", *words],
         cwd=ROOT,
@@ -45,4 +46,5 @@ def test_three_kills_cost_no_bit(tmp_path: Path) -> None:
     # Each kill costs at most the epochs since the last states of the two tasks under way.
     assert 6 * EPOCHS <= figures["member_epochs_trained"] < 2 * 6 * EPOCHS
     assert figures["mistakes"] == []
+    assert figures["left_behind"] == 0
     assert figures["sigterm_work_lost_s_most"] < 5

@@ -329,18 +329,18 @@ class Gate(nn.Module):
 """
 
 
-def test_a_network_of_a_script_travels_to_ray_and_is_trained_again_after_damage(home: Path) -> None:
+def test_a_network_of_a_script_travels_to_other_processes_and_is_trained_again_after_damage(home: Path) -> None:
     (home / "layers_of_mine.py").write_text(LAYERS)
     (home / "script.py").write_text(SCRIPT)
-    for executor in ("inline", "ray"):
+    for executor in ("inline", "ray", "processes"):
         words = [sys.executable, "script.py", executor, "1"]
         done = preloaded.run(words, cwd=home, capture_output=True, text=True, check=False, timeout=120)
         assert (done.returncode, done.stdout) == (0, "Net (1, 10) layers_of_mine.py script.py\n"), done.stderr
-        if executor == "inline":
-            (home / "runs").rename(home / "inline")
+        if executor != "processes":
+            (home / "runs").rename(home / executor)
     weights = "script/members/0001/weights.safetensors"
     before = (home / "inline" / weights).read_bytes()
-    assert (home / "runs" / weights).read_bytes() == before
+    assert (home / "ray" / weights).read_bytes() == (home / "runs" / weights).read_bytes() == before
     (home / "runs" / weights).unlink()
     words = [sys.executable, "script.py", "inline", "2"]  # other weights in the script's own network change nothing
     done = preloaded.run(words, cwd=home, capture_output=True, text=True, check=False, timeout=120)

@@ -169,12 +169,12 @@ def test_an_installed_package_brings_one(tmp_path: Path, monkeypatch: pytest.Mon
     points = ["plain_of_a_package = a_package:Plain", "broken_of_a_package = a_package:NotThere"]
     install(tmp_path, "a_package", PACKAGE, "ensemble.networks", points, monkeypatch)
     (tmp_path / "own.yaml").write_text(json.dumps({**KEYS, "model": {"name": "plain_of_a_package", "bias": False}}))
-    for number, executor in enumerate(("inline", "ray")):
+    for number, executor in enumerate(("inline", "processes", "ray")):
         words = ["-m", "ensemble", "train", "own.yaml", "-q", f"compute.executor={executor}", f"output_dir={number}"]
         done = preloaded.run([sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-    weights = [(tmp_path / f"{number}/own/members/0002/weights.safetensors").read_bytes() for number in (0, 1)]
-    assert weights[0] == weights[1]
+    weights = [(tmp_path / f"{number}/own/members/0002/weights.safetensors").read_bytes() for number in range(3)]
+    assert weights[0] == weights[1] == weights[2]
     (tmp_path / "own.yaml").write_text(json.dumps({**KEYS, "model": {"name": "broken_of_a_package"}}))
     done = preloaded.run(
         [sys.executable, "-m", "ensemble", "config", "own.yaml"],

@@ -175,15 +175,16 @@ def test_a_class_or_function_of_a_script(home: Path) -> None:
     script.parent.mkdir()
     for name in ("blocks.py", "deeper.py"):
         (home / name).rename(script.parent / name)
-    for executor in ("inline", "ray"):
+    for executor in ("inline", "processes", "ray"):
         script.write_text(SCRIPT.replace("GUARD", '__name__ == "__main__"'))
         words = [sys.executable, str(script), executor]
         done = preloaded.run(words, cwd=home, capture_output=True, text=True, check=False, timeout=120)
         assert (done.returncode, done.stdout) == (0, "make (1, 10) {'width': 6}\n"), done.stderr
-        if executor == "inline":
-            (home / "runs").rename(home / "inline")
+        if executor != "ray":
+            (home / "runs").rename(home / executor)
     weights = "script/members/0001/weights.safetensors"
-    assert (home / "runs" / weights).read_bytes() == (home / "inline" / weights).read_bytes()
+    for executor in ("processes", "runs"):
+        assert (home / executor / weights).read_bytes() == (home / "inline" / weights).read_bytes()
     script.write_text(SCRIPT.replace("GUARD", "True"))
     done = preloaded.run(words, cwd=home, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 1
