@@ -15,7 +15,7 @@ from ensemble.config.schema import ComputeConfig, Experiment, FailureConfig, Gro
 
 _OF_GPUS = ("gpus_per_task", "gpu_type", "cuda_graph", "deterministic")
 _OF_CLUSTERS = ("ray_address", "gpu_type")
-_OF_SEVERAL = (*_OF_CLUSTERS, "slots")
+_OF_SEVERAL = ("ray_address", "slots", "gpu_type")
 
 
 def contradictions(experiment: Experiment) -> list[tuple[str, str]]:
@@ -65,8 +65,11 @@ def _of_failures(failures: FailureConfig) -> Iterator[tuple[str, str]]:
             yield f"failures.{key}", f"has no effect with failures.policy {failures.policy}; use retry, or leave it out"
 
 
-def idle_here(experiment: Experiment, device: str, executor: str) -> list[str]:
-    """Sentences on options that differ from their defaults and change nothing on this device and executor."""
+def idle_here(experiment: Experiment, device: str, executor: str, slots: int = 1) -> list[str]:
+    """Sentences on options that differ from their defaults and change nothing on this device and executor, or less than they say.
+
+    slots: that the executor has.
+    """
     compute, fields = experiment.compute, ComputeConfig.model_fields
     reasons = {
         **dict.fromkeys(_OF_SEVERAL if executor == "inline" else (), "one process trains all"),
@@ -78,6 +81,10 @@ def idle_here(experiment: Experiment, device: str, executor: str) -> list[str]:
         for key, why in reasons.items()
         if getattr(compute, key) not in (fields[key].default, None)
     ]
+    if executor == "processes" and compute.slots is not None and compute.slots > slots:
+        found.append(
+            f"compute.slots={compute.slots} is more than this machine has processors for: {slots} at a time (compute.threads_per_task={compute.threads_per_task})"
+        )
     for group in experiment.groups:
         if _never_moves(group):
             schedule, epochs = group.training.schedule.name, group.training.epochs

@@ -105,6 +105,8 @@ def expected_slots(compute: ComputeConfig, device: str, work: float) -> int:
     by_ray = on_cluster or compute.executor == "ray" or (compute.executor == "auto" and device == "cuda")
     if not pays or (by_ray and importlib.util.find_spec("ray") is None):
         return 1
+    if not by_ray:
+        return _processes(compute)
     if compute.slots is not None:
         return compute.slots
     if on_cluster:
@@ -135,6 +137,12 @@ def measure_ways(
     from ensemble.training.ways import find_ways  # imports torch, which the driver of a CPU run can do without
 
     return {name: find_ways(job, image_shape, counts[name]) for name, job in jobs.items()}
+
+
+def _processes(compute: ComputeConfig) -> int:
+    """How many processes train on this machine: no more than there are processors for, whatever compute.slots says."""
+    fit = max(1, _local_slots(compute, "cpu"))
+    return min(fit, compute.slots or fit)
 
 
 def _local_slots(compute: ComputeConfig, device: str) -> int:
@@ -178,7 +186,7 @@ def build_executor(compute: ComputeConfig, device: str, tasks: Sequence[Task], w
             )
         from ensemble.executors.processes import ProcessExecutor
 
-        return ProcessExecutor(compute, len(tasks), run)
+        return ProcessExecutor(compute, _processes(compute), len(tasks), run)
     if not installed:
         raise ComputeError(
             "compute.executor is ray, but the package ray is not installed; pip install 'ray[default]', or use compute.executor=inline"

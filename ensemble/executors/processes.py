@@ -32,11 +32,11 @@ from ensemble.executors import pipes
 from ensemble.executors.base import Arrays, Collector, Emit, Item, Outcome, Train, Wanted, always, tried_again
 from ensemble.executors.serving import Ended
 from ensemble.executors.shared_arrays import SharedArrays
-from ensemble.executors.slots import cpus_here
 from ensemble.types import FailureKind, Task
 
 _LOOK_AGAIN_S = 0.5
 _ANSWERS_S = 600.0  # for a function that is called there
+_STARTS_S = 120.0  # for Python and torch to start, from a slow disk
 _ENDS_S = 5.0  # for a process whose line is closed to be gone
 _LAST_WORDS = 4000  # bytes of what a process has written before it ended
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -45,13 +45,14 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 class ProcessExecutor:
     """Runs tasks in processes that it starts on this machine.
 
-    tasks: how many there are; no more processes than that are started at once. run: the name that a list of processes shows.
+    slots: the most of them. tasks: how many there are; no more processes than that are started at once. run: the name that a list of
+    processes shows.
     """
 
     name = "processes"
 
-    def __init__(self, compute: ComputeConfig, tasks: int, run: str = "") -> None:
-        self.slots = compute.slots or max(1, cpus_here() // compute.threads_per_task)
+    def __init__(self, compute: ComputeConfig, slots: int, tasks: int, run: str = "") -> None:
+        self.slots = slots
         self._threads, self._patience_s, self._run = compute.threads_per_task, compute.hang_timeout_s, run
         self._shared: tuple[Arrays, SharedArrays] | None = None
         self._idle: list[_Process] = []
@@ -110,7 +111,7 @@ class ProcessExecutor:
                     process = busy[connection]
                     if process.hear(stopping):
                         yield from self._taken_from(busy, process, stopping)
-                for process in [one for one in busy.values() if one.silent_s > self._patience_s]:
+                for process in [one for one in busy.values() if one.is_silent(self._patience_s)]:
                     reason = f"no sign of life for {self._patience_s:g} s (compute.hang_timeout_s)"
                     process.kill("hung", f"TimeoutError: {reason}")
                     yield from self._taken_from(busy, process, stopping)
@@ -162,6 +163,7 @@ class _Process:
     collector: Collector | None = None
     alive: bool = True
     _heard: float = field(default_factory=time.monotonic)
+    _has_spoken: bool = False
     _began: float = 0.0
     _has: SharedArrays | None = None
 
@@ -197,10 +199,13 @@ class _Process:
         process._say("paths", sys.path)
         return process
 
-    @property
-    def silent_s(self) -> float:
-        """Seconds since its last word."""
-        return time.monotonic() - self._heard
+    def is_silent(self, patience_s: float) -> bool:
+        """Whether it has said nothing for so long; before its first word it may take _STARTS_S.
+
+        What nobody has listened to yet counts as said: whoever takes outcomes may take long.
+        """
+        patience_s = patience_s if self._has_spoken else max(patience_s, _STARTS_S)
+        return time.monotonic() - self._heard > patience_s and not self.connection.poll()
 
     def begin(self, collector: Collector, train: Train, arrays: SharedArrays) -> None:
         """Hand it a task."""
@@ -228,7 +233,7 @@ class _Process:
         except (EOFError, OSError):
             self._lost()
             return True
-        self._heard = time.monotonic()
+        self._heard, self._has_spoken = time.monotonic(), True
         content = letter.content()
         if letter.kind == "error":
             raise content
@@ -253,7 +258,7 @@ class _Process:
             self._say("call", (function, tuple(arguments)))
             while not wait([self.connection], _LOOK_AGAIN_S):
                 signals.check()
-                if self.silent_s > _ANSWERS_S:
+                if self.is_silent(_ANSWERS_S):
                     raise ComputeError(
                         f"no answer from process {self.popen.pid} for {_ANSWERS_S:g} s; start the command again"
                     )

@@ -191,7 +191,7 @@ def _with_idle_options(emit: Callable[[Event], None], experiment: Experiment, de
     def heard(event: Event) -> None:
         emit(event)
         if isinstance(event, RunStarted):
-            for sentence in idle_here(experiment, device, event.executor):
+            for sentence in idle_here(experiment, device, event.executor, event.slots):
                 emit(Notice(sentence))
 
     return heard

@@ -366,3 +366,9 @@ def test_the_start_says_what_the_machine_makes_idle() -> None:
     assert "compute.gpu_type=H100 has no effect here: the tasks train on CPUs" in idle_here(experiment, "cpu", "ray")
     assert "compute.gpu_type=H100 has no effect here: one process trains all" in idle_here(experiment, "cuda", "inline")
     assert idle_here(experiment, "cuda", "ray") == idle_here(experiment, "cuda", "ray")[-1:]
+    many = experiment.model_copy(
+        update={"compute": experiment.compute.model_copy(update={"slots": 9, "threads_per_task": 2})}
+    )
+    line = "compute.slots=9 is more than this machine has processors for: 2 at a time (compute.threads_per_task=2)"
+    assert line in idle_here(many, "cpu", "processes", slots=2)
+    assert line not in idle_here(many, "cpu", "ray", slots=2)

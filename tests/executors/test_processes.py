@@ -18,17 +18,18 @@ import pytest
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.events import Event, Notice, TaskStarted
-from ensemble.executors import build_executor
+from ensemble.executors import build_executor, expected_slots
 from ensemble.executors.base import Offered
 from ensemble.executors.processes import ProcessExecutor
 from ensemble.executors.shared_arrays import SharedArrays, mapped
 from ensemble.types import Checkpoint, Failure, MemberResult, Stopped, Task
 from tests.contracts.executor_contract import ExecutorContract, arrays_read_only, finish, healthy, tasks
+from tests.ports import listening
 
 
 def made(slots: int = 2, at_once: int = 0, **compute: Any) -> ProcessExecutor:
     """An executor; at_once: processes that are started before there is a task."""
-    return ProcessExecutor(ComputeConfig(executor="processes", slots=slots, **compute), at_once)
+    return ProcessExecutor(ComputeConfig(executor="processes", **compute), slots, at_once)
 
 
 def is_there(pid: int) -> bool:
@@ -100,6 +101,15 @@ class TestProcesses(ExecutorContract):
         assert gone(next(place.pid for place in places if place.task == "t0"))
         executor.close()
 
+    def test_what_comes_while_outcomes_are_taken_for_long_is_no_silence(self) -> None:
+        """Both end at once; the second has long spoken when the first one's outcome has been taken."""
+        executor, found = made(hang_timeout_s=1.0), []
+        for outcome in executor.run(tasks(1, 1), unhurriedly, arrays_read_only(), lambda _: None):
+            found.append(outcome)
+            time.sleep(2.5)
+        assert [len(outcome.results) for outcome in found] == [1, 1]
+        executor.close()
+
     def test_a_task_that_is_tried_again_goes_before_those_that_wait(self) -> None:
         work, executor = Offered(tasks(*[1] * 5)), made(slots=1)
         ended: list[str] = []
@@ -142,7 +152,7 @@ def test_what_a_task_needs_too_many_processes_for_is_said(monkeypatch: pytest.Mo
         made(at_once=1)
 
 
-def test_processes_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+def test_processes_listen_nowhere_and_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     """Also in mid-training, when nobody closes the line in order."""
     program = tmp_path / "driver.py"
     program.write_text(
@@ -163,13 +173,26 @@ def test_processes_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     with driver.stdout:
         numbers = [int(driver.stdout.readline()) for _ in range(2)]
         assert all(map(is_there, numbers))
+        assert listening([driver.pid, *numbers]) == {}
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         assert all(map(gone, numbers))
 
 
-def test_who_gets_it() -> None:
+def test_who_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     much = 10**9
+    monkeypatch.setattr("ensemble.executors.choose.cpus_here", lambda: 4)
+    for given, expected in (
+        ({}, 4),
+        ({"slots": 3}, 3),
+        ({"slots": 99}, 4),
+        ({"threads_per_task": 2}, 2),
+        ({"threads_per_task": 9}, 1),
+    ):
+        compute = ComputeConfig(executor="processes", **given)
+        executor = build_executor(compute, "cpu", [], 0)
+        assert executor.slots == expected_slots(compute, "cpu", 0) == expected
+        executor.close()
     executor = build_executor(ComputeConfig(slots=2), "cpu", tasks(1, 1), much)
     assert (executor.name, executor.slots) == ("processes", 2)
     executor.close()
@@ -232,6 +255,12 @@ def stopped_by_others(task: Task, given: Any) -> Iterator[Any]:
         yield Checkpoint(task.id, 1, 0, b"so far")
         yield Stopped(task.id)
         return
+    yield finish(task.members[0], 1.0)
+
+
+def unhurriedly(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    yield Notice(task.id)
+    time.sleep(0.3 if task.id == "t0" else 0.6)
     yield finish(task.members[0], 1.0)
 
 

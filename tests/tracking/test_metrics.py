@@ -29,7 +29,7 @@ from ensemble.tracking.metrics_endpoint import MetricsEndpoint
 from ensemble.tracking.ray_metrics import RayMetrics
 from tests import preloaded
 from tests.contracts.tracker_contract import T0, TrackerContract, a_run
-from tests.executors.test_local_ray import is_loopback, listening
+from tests.ports import is_loopback, listening
 
 ROOT = Path(__file__).parents[2]
 CONFIG: dict[str, Any] = {
