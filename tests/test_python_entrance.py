@@ -41,6 +41,11 @@ def weights(run: ensemble.Run | Path) -> list[bytes]:
     return [file.read_bytes() for file in sorted(path.glob("members/*/weights.safetensors"))]
 
 
+def test_overrides_that_are_no_dict_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"the overrides are a list; expected a dict of keys and values, such as"):
+        ensemble.train("quickstart", ["training.lr=0.01"])  # type: ignore[call-overload]
+
+
 def test_a_file_with_overrides_is_the_command_line_s_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     keys = {
         "num_members": 2, "method": {"name": "deep_ensemble"}, "data": {"name": "digits", "max_train_rows": 300},

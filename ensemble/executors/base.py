@@ -116,8 +116,11 @@ class Executor(Protocol):
 class Calls(Protocol):
     """An executor that can compute something else where its tasks have trained, on this machine."""
 
-    def call(self, function: Callable[..., Any], *arguments: object) -> Any:
-        """What a function gives in a process that has torch already. Raises an EnsembleError where it or the process fails."""
+    def call(self, within_s: float, function: Callable[..., Any], *arguments: object) -> Any:
+        """What a function gives in a process that has torch already.
+
+        Raises an EnsembleError where it or the process fails, or it takes longer.
+        """
         ...
 
     def close(self) -> None:

@@ -46,6 +46,8 @@ def pair() -> tuple[Connection, int]:
     At this process's end a message that goes no further for _STALLED_S is an OSError: nobody is to wait for a process that is stopped.
     """
     ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(True)  # whatever the program has set as the default of its sockets
     for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
         ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _STALLED_S, 0))
     return Connection(ours.detach()), theirs.detach()
@@ -91,4 +93,6 @@ def read_file(connection: Connection) -> int:
 
 
 def _as_socket(connection: Connection) -> socket.socket:
-    return socket.socket(fileno=os.dup(connection.fileno()))
+    line = socket.socket(fileno=os.dup(connection.fileno()))
+    line.setblocking(True)  # as in `pair`; both descriptors are of one socket
+    return line

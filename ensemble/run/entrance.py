@@ -221,6 +221,10 @@ def _run(experiment: Experiment, dataset: Dataset | None, listeners: Sequence[Tr
 def _experiment(
     config: str | os.PathLike[str] | None, keys: Mapping[str, Any], overrides: Mapping[str, Any]
 ) -> Experiment:
+    if not isinstance(overrides, Mapping):
+        raise ConfigError(
+            f"ensemble.train: the overrides are a {type(overrides).__name__}; expected a dict of keys and values, such as {{'training.lr': 0.01}}"
+        )
     values: dict[KeyPath, Any] = dict(_leaves(keys))
     values.update({dotted(key): _plain(value, key) for key, value in overrides.items()})
     if config is not None:

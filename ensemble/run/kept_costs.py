@@ -25,11 +25,12 @@ from ensemble.storage.cost_file import CostFile, save_costs
 from ensemble.storage.names import EVALUATION, LEADERBOARD
 from ensemble.types import Task
 
-Call: TypeAlias = Callable[..., Any]  # a function and its arguments; see Calls.call
+Call: TypeAlias = Callable[..., Any]  # the most seconds, a function and its arguments; see Calls.call
 
 SHARE = 0.02  # of a run's seconds, which measuring may take
 EACH_S, MEASURED = 0.25, 6  # seconds that are enough for one median, and how many there are as a rule
 BATCHES_S = 2.0  # or more where the share allows it: what the batches of one vote may take
+ANSWER_S = 20.0  # for another process to measure, beside that share; then it is done here
 MOST_PARAMETERS = 200_000_000  # of all that vote, which would be in memory once more: 0.8 GB
 
 
@@ -87,7 +88,7 @@ def measure_costs(
         with suppress(
             EnsembleError
         ):  # what that process does not know, such as a part of the user's own, this one does
-            costs = call(measured, *given)
+            costs = call(ANSWER_S + 2 * SHARE * seconds, measured, *given)
     try:
         costs = costs or measured(*given)
     except (EnsembleError, RuntimeError, MemoryError) as error:

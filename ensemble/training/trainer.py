@@ -53,8 +53,13 @@ class Trainer:
         try:
             from ensemble.training.loop import train_task  # imports torch: in the worker, not in the driver
         except ValueError as error:  # what torch and Accelerate raise at their import for a variable they cannot read
-            raise ComputeError(
-                f"PyTorch cannot start: {error}; of the environment variables that it reads, these are set: {', '.join(library_variables())}; unset those that are not meant"
-            ) from error
+            raise cannot_start(error) from error
 
         return train_task(task, self.own.get(task.id) or self.jobs[task.recipe], arrays)
+
+
+def cannot_start(error: Exception) -> ComputeError:
+    """What torch or Accelerate said of a variable that they cannot read, as an error for the user."""
+    return ComputeError(
+        f"PyTorch cannot start: {error}; of the environment variables that it reads, these are set: {', '.join(library_variables())}; unset those that are not meant"
+    )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ensemble import signals
 from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.events import Event, Notice, TaskStarted
@@ -47,12 +51,18 @@ def gone(pid: int, within_s: float = 20) -> bool:
     return not is_there(pid)
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[ProcessExecutor]:
+    """One for all, whose processes have torch by the second test; whatever a test does to it, it stays usable."""
+    executor = made()
+    yield executor
+    executor.close()
+
+
 class TestProcesses(ExecutorContract):
     @pytest.fixture
-    def executor(self) -> Iterator[ProcessExecutor]:
-        executor = made()
-        yield executor
-        executor.close()
+    def executor(self, shared: ProcessExecutor) -> ProcessExecutor:
+        return shared
 
     def test_a_killed_process_fails_its_task_only(self, executor: ProcessExecutor) -> None:
         found, _ = self.outcomes(executor, tasks(1, 2, 1), dying)
@@ -132,6 +142,84 @@ class TestProcesses(ExecutorContract):
         executor.close()
         assert all(gone(int(pid)) for pid in numbers[0])
 
+    def test_one_that_leaves_something_behind_is_found_gone_at_once_and_so_is_that(self, tmp_path: Path) -> None:
+        """A fork of it holds its end of the line, so that no end of the line is seen."""
+        executor, left = made(hang_timeout_s=60.0), tmp_path / "left"
+        began = time.monotonic()
+        found = list(executor.run(tasks(1), leaving_behind, {"x": np.array(str(left))}, lambda _: None))
+        assert time.monotonic() - began < 30
+        assert "ended by itself with exit code 3" in found[0].failures[0].reason
+        assert gone(int(left.read_text()))
+        executor.close()
+
+    def test_one_that_dies_before_its_first_task_costs_nothing(self) -> None:
+        executor = made(at_once=1)
+        first = executor._idle[0].popen.pid
+        os.kill(first, signal.SIGKILL)
+        assert gone(first)
+        outcomes = list(executor.run(tasks(1), healthy, arrays_read_only(), lambda _: None))
+        assert [len(outcome.results) for outcome in outcomes] == [1]
+        executor.close()
+
+    def test_a_stop_before_the_first_word_is_no_failure(self) -> None:
+        """Its processes still import torch, and have nothing to hand in."""
+        executor, outcomes = made(at_once=2), []
+        before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+        signals.install()
+
+        def second(task: Task) -> bool:
+            if task.id == "t1":
+                signal.raise_signal(signal.SIGTERM)
+            return True
+
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                outcomes.extend(executor.run(tasks(1, 1), unhurriedly, arrays_read_only(), lambda _: None, second))
+        finally:
+            signals.clear()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        assert [failure for outcome in outcomes for failure in outcome.failures] == []
+        executor.close()
+
+    def test_a_timeout_that_the_program_has_set_for_its_sockets_changes_nothing(self) -> None:
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(0.001)
+        try:
+            executor = made(at_once=1)
+            outcomes = list(executor.run(tasks(1, 1), healthy, arrays_read_only(), lambda _: None))
+            assert [len(outcome.results) for outcome in outcomes] == [1, 1]
+            executor.close()
+        finally:
+            socket.setdefaulttimeout(before)
+
+    def test_what_cannot_be_sent_is_refused_with_a_remedy(self, executor: ProcessExecutor) -> None:
+        lock = threading.Lock()
+
+        def locked(task: Task, given: Any) -> Iterator[Any]:
+            with lock:
+                yield from healthy(task, given)
+
+        with pytest.raises(
+            ComputeError, match=r"cannot be sent to another process: TypeError: .*; put your own classes"
+        ):
+            list(executor.run(tasks(1), locked, arrays_read_only(), lambda _: None))
+        with pytest.raises(ComputeError, match=r"cannot be made in another process: ModuleNotFoundError: .*; put your"):
+            list(executor.run(tasks(1), Unmade(), arrays_read_only(), lambda _: None))
+
+    def test_a_function_is_computed_there(self, executor: ProcessExecutor) -> None:
+        """In a process that has trained; one that takes too long or breaks is an error, and the next call gets another."""
+        _, events = self.outcomes(executor, tasks(1), telling)
+        assert isinstance(events[0], Notice)
+        assert executor.call(60.0, os.getpid) == int(events[0].message.split()[0])
+        with pytest.raises(ComputeError, match="ZeroDivisionError"):
+            executor.call(60.0, divmod, 1, 0)
+        with pytest.raises(ComputeError, match="has ended or does not answer"):
+            executor.call(0.5, time.sleep, 30)
+        with pytest.raises(ComputeError, match="has ended or does not answer"):
+            executor.call(60.0, os._exit, 3)
+        assert executor.call(60.0, abs, -3) == 3
+
     def test_a_large_result_and_a_large_task_arrive_whole(self, executor: ProcessExecutor) -> None:
         from dataclasses import replace
 
@@ -177,6 +265,32 @@ def test_processes_listen_nowhere_and_end_with_a_driver_that_is_killed(tmp_path:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
         assert all(map(gone, numbers))
+
+
+def test_what_a_script_defines_trains_in_processes_that_do_not_have_the_script(tmp_path: Path) -> None:
+    """Without `if __name__`, too: no process executes the script again."""
+    program = tmp_path / "script.py"
+    program.write_text(
+        textwrap.dedent("""
+        from tests.contracts.executor_contract import arrays_read_only, healthy, tasks
+        from tests.executors.test_processes import made
+
+        class Mine:
+            times = 3
+            def __call__(self, task, given):
+                for item in healthy(task, given):
+                    yield item
+
+        executor = made()
+        print([len(one.results) * Mine.times for one in executor.run(tasks(1, 1), Mine(), arrays_read_only(), lambda _: None)])
+        executor.close()
+        """)
+    )
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "[3, 3]\n"), done.stderr
 
 
 def test_who_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,8 +360,6 @@ def killed(task: Task, given: Any) -> Iterator[Event]:
 
 
 def stopped_by_others(task: Task, given: Any) -> Iterator[Any]:
-    from ensemble import signals
-
     yield Notice(task.id)
     if task.id == "t0":
         os.kill(os.getpid(), signal.SIGTERM)
@@ -262,6 +374,25 @@ def unhurriedly(task: Task, given: Any) -> Iterator[Event | MemberResult | Failu
     yield Notice(task.id)
     time.sleep(0.3 if task.id == "t0" else 0.6)
     yield finish(task.members[0], 1.0)
+
+
+def leaving_behind(task: Task, given: Any) -> Iterator[Event]:
+    yield Notice(task.id)
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+    Path(str(given["x"])).write_text(str(child))
+    os._exit(3)
+
+
+class Unmade:
+    """Cannot be made again where it arrives."""
+
+    def __call__(self, task: Task, given: Any) -> Iterator[Any]:
+        yield from healthy(task, given)
+
+    def __reduce__(self) -> Any:
+        return importlib.import_module, ("no_such_module_anywhere",)
 
 
 def hanging(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
