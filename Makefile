@@ -6,7 +6,7 @@
 # make docs         the documentation as a site, build/docs/index.html; a warning is an error
 # make coverage     which lines the quick tests reach, as a table
 # make benchmark    our speed beside torch-uncertainty, Ensemble-PyTorch, torch.func and a loop by hand (build/peers, installed on demand)
-# make benchmarks   that and every other claim of speed; refreshes docs/results/speed.md and roofline.md
+# make benchmarks   that and every other claim of speed; refreshes docs/results/speed.md, roofline.md, alone.md
 
 PYTHON ?= python3
 VENV := .venv
@@ -79,6 +79,7 @@ benchmarks: benchmark
 	$(BIN)/python -m benchmarks.against_ensemble_pytorch
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.roofline --out docs/results/roofline.md
+	$(BIN)/python -m benchmarks.alone --out docs/results/alone.md
 
 requirements: install
 	$(BIN)/uv pip compile --quiet --universal --no-header --no-annotate --no-emit-index-url --python-version 3.11 --extra dev pyproject.toml -o requirements.txt

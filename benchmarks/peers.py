@@ -3,7 +3,7 @@
     ENSEMBLE_DATA=FOLDER python -m benchmarks.peers [--network lenet5] [--members 8] [--epochs 2] [--repeats 3]
 
 Everybody trains the same network on the same rows (our validation rows are left out everywhere), batch 64, Adam at 1e-3, float32 on the CPU,
-with its own defaults for threads. Timed is the whole process, from the start of Python to the last figure: imports, reading data, Ray's start, voting, and
+with its own defaults for threads. Timed is the whole process, from the start of Python to the last figure: imports, reading data, the start of other processes, voting, and
 of ours all statistics and files too. Before, each has run once on 640 rows, so that nothing is compiled within the timing. Memory is the
 largest sum over a side's processes of what each holds for itself and its share of what several hold (PSS), looked at twice a second.
 

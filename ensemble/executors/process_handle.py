@@ -81,6 +81,8 @@ class Process:
         """Whether it is gone, though something that it has started may still hold its end of the line. Its exit code stays to be asked for."""
         if self.popen.returncode is not None:
             return True
+        if not hasattr(os, "waitid"):
+            return self.popen.poll() is not None
         try:
             return os.waitid(os.P_PID, self.popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:

@@ -25,19 +25,34 @@ from ensemble.training.plain import is_chain, oddity
 
 # Up to so many maps these kernels are the quicker ones, for one network and for several (docs/log.md).
 WIDEST, WIDEST_STACKED = 64, 128
+# So many where half of the threads stay idle, since these kernels give a thread whole members: the others use all of them. And so many for one network
+# with large batches, whose maps leave the caches.
+WIDEST_AT_MOST = 16
+LARGE_BATCH = 256
 Kept = tuple[Any, ...]
 Gradients = tuple[Tensor | None, Sequence[Tensor]]
 _ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Identity)
 
 
-def suits(network: nn.Module) -> bool:
-    """True for a chain of layers that these kernels know and most likely train more quickly: its convolutions are narrow."""
+def suits(network: nn.Module, threads: int = 1, batch_size: int = 1) -> bool:
+    """True for a chain of layers that these kernels know and most likely train more quickly: its convolutions are narrow.
+
+    threads: that a step is computed with. More than two for each member are better used by others, as is a second one with wider layers.
+    """
     convolutions = [layer for layer in _chain(network) if isinstance(layer, StackedConv2d)]
-    narrow = [
-        len(layer.weight) <= layer.num_members * (WIDEST if layer.num_members == 1 else WIDEST_STACKED)
+    return known(network) and all(
+        len(layer.weight) <= layer.num_members * _widest(layer.num_members, threads, batch_size)
         for layer in convolutions
-    ]
-    return all(narrow) and known(network)
+    )
+
+
+def _widest(members: int, threads: int, batch_size: int) -> int:
+    """The most maps of a layer with which these kernels are the quicker ones."""
+    if threads > members:
+        return WIDEST_AT_MOST if threads <= 2 * members else 0
+    if members == 1:
+        return WIDEST if batch_size <= LARGE_BATCH else WIDEST_AT_MOST
+    return WIDEST_STACKED
 
 
 def known(network: nn.Module) -> bool:

@@ -103,9 +103,14 @@ def choose(stack: Stack, job: Job, placement: Placement) -> list[str]:
     plain = placement.device.type == "cpu" and job.compute.precision == "float32" and stack.mapped is None
     if placement.ranks > 1 and any(isinstance(layer, StackedBatchNorm) for layer in stack.network.modules()):
         plain = False  # those kernels see the batch of one rank
-    by_rule = plain and job.compute.kernels != "torch" and suits(stack.network)
+    by_rule = plain and job.compute.kernels != "torch" and _suits(stack, job)
     ways = job.ways or Ways(by_rule, {})
     return use(replace(ways, batch_last=ways.batch_last and plain and known(stack.network)), stack)
+
+
+def _suits(stack: Stack, job: Job) -> bool:
+    """Whether the kernels for narrow networks most likely train it more quickly."""
+    return suits(stack.network, job.compute.threads_per_task, job.group.training.batch_size)
 
 
 def _known_way(layer: str, way: str) -> str:
@@ -131,7 +136,7 @@ def _measured(job: Job, image_shape: tuple[int, int, int], count: int, placement
     # What is quickest alone need not be so in company: whole networks have the last word, by the rule comes first.
     found = [Ways(False, {}), Ways(False, _quickest_convolutions(stack, images, placement))]
     if by_kernels:
-        found.insert(0 if suits(stack.network) else 2, Ways(True, {}))
+        found.insert(0 if _suits(stack, job) else 2, Ways(True, {}))
 
     def step(ways: Ways) -> Step:
         return lambda: _whole(ways, stack, images, placement)

@@ -196,6 +196,26 @@ def test_which_networks_are_known(model: dict[str, Any], wanted: bool) -> None:
     assert suits(build(model, (1, 28, 28), False).network) is wanted
 
 
+@pytest.mark.parametrize(
+    ("model", "members", "threads", "batch_size", "wanted"),
+    [
+        ("cnn", 1, 1, 64, True),
+        ("cnn", 1, 2, 64, False),  # one thread would stay idle
+        ("cnn", 2, 2, 64, True),
+        ("cnn", 1, 1, 512, False),  # 64 maps of 512 images leave the caches
+        ("cnn", 2, 1, 512, True),
+        ("lenet5", 1, 2, 512, True),
+        ("lenet5", 1, 3, 64, False),
+    ],
+)
+def test_threads_that_would_stay_idle_and_large_batches_are_left_to_pytorch(
+    model: str, members: int, threads: int, batch_size: int, wanted: bool
+) -> None:
+    """Measured by `python -m benchmarks.alone`: docs/results/alone.md."""
+    stack = Stack.build(experiment({"name": model}).groups[0].model, (1, 28, 28), 10, list(range(members)))
+    assert suits(stack.network, threads, batch_size) is wanted
+
+
 @pytest.mark.parametrize("kernels", ["auto", "torch"])
 def test_without_a_compiler_pytorch_trains_and_says_so(
     kernels: str, arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch
