@@ -13,7 +13,7 @@ import pytest
 
 from ensemble import signals
 from ensemble.errors import DataError, StorageError
-from ensemble.events import Event, Notice
+from ensemble.events import Event, Notice, TaskStarted
 from ensemble.executors import Executor
 from ensemble.types import Checkpoint, EpochRecord, Failure, MemberResult, MemberSpec, Pulse, Stopped, Task, Votes
 
@@ -81,6 +81,15 @@ def until_stopped(task: Task, given: Any) -> Iterator[Any]:
         yield Pulse(task.id)
     yield Checkpoint(task.id, 1, 2, task.id.encode())
     yield Stopped(task.id)
+
+
+def hanging(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
+    """Says where it runs, then stops its process as a debugger would: alive, and deaf."""
+    yield TaskStarted(task.id, (0,), "r", 1, os.uname().nodename, os.getpid(), "cpu", 1)
+    if task.id == "t0":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    for spec in task.members:
+        yield finish(spec, 1.0)
 
 
 class ExecutorContract:

@@ -27,7 +27,7 @@ from ensemble.executors.base import Offered
 from ensemble.executors.processes import ProcessExecutor
 from ensemble.executors.shared_arrays import SharedArrays, mapped
 from ensemble.types import Checkpoint, Failure, MemberResult, Stopped, Task
-from tests.contracts.executor_contract import ExecutorContract, arrays_read_only, finish, healthy, tasks
+from tests.contracts.executor_contract import ExecutorContract, arrays_read_only, finish, hanging, healthy, tasks
 from tests.ports import listening
 
 
@@ -393,14 +393,6 @@ class Unmade:
 
     def __reduce__(self) -> Any:
         return importlib.import_module, ("no_such_module_anywhere",)
-
-
-def hanging(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
-    yield TaskStarted(task.id, (0,), "r", 1, os.uname().nodename, os.getpid(), "cpu", 1)
-    if task.id == "t0":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    for spec in task.members:
-        yield finish(spec, 1.0)
 
 
 def telling(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:

@@ -16,7 +16,7 @@ from ensemble.errors import ComputeError
 from ensemble.events import Event, Notice, TaskStarted
 from ensemble.executors.base import Offered
 from ensemble.types import Failure, MemberResult, Task
-from tests.contracts.executor_contract import ExecutorContract, arrays_read_only, finish, healthy, tasks
+from tests.contracts.executor_contract import ExecutorContract, arrays_read_only, finish, hanging, healthy, tasks
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own start-up warnings are not ours to mend
 
@@ -157,17 +157,6 @@ def telling(task: Task, given: Any) -> Iterator[Event | MemberResult | Failure]:
     yield finish(task.members[0], float(np.sum(given["x"])))
 
 
-def stopping(task: Task, _given: Any) -> Iterator[Event | MemberResult | Failure]:
-    """Says where it runs, then stops its process as a debugger would: alive, and deaf."""
-    import signal
-
-    yield TaskStarted(task.id, (0,), "r", 1, os.uname().nodename, os.getpid(), "cpu", 1)
-    if task.id == "t0":
-        os.kill(os.getpid(), signal.SIGSTOP)
-    for spec in task.members:
-        yield finish(spec, 1.0)
-
-
 @pytest.mark.usefixtures("cluster")
 def test_a_worker_that_hangs_is_killed_and_the_others_finish() -> None:
     places: list[TaskStarted] = []
@@ -176,7 +165,7 @@ def test_a_worker_that_hangs_is_killed_and_the_others_finish() -> None:
         if isinstance(event, TaskStarted):
             places.append(event)
 
-    outcomes = {o.task.id: o for o in ray_executor(hang_timeout_s=2.0).run(tasks(1, 2), stopping, {}, note)}
+    outcomes = {o.task.id: o for o in ray_executor(hang_timeout_s=2.0).run(tasks(1, 2), hanging, {}, note)}
     failure = outcomes["t0"].failures[0]
     assert failure.kind == "hung"
     assert "no sign of life for 2 s" in failure.reason
