@@ -31,8 +31,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
 FEWEST = 12  # steps of a side
 
 
-def bare_stepper(model: dict[str, Any], batch_size: int) -> Callable[[], float]:
-    """A function that does one step of a hand-written loop and returns its seconds."""
+def bare_step(model: dict[str, Any]) -> tuple[Callable[[Any], None], int]:
+    """One step of the plainest hand-written loop, of the rows at these positions, and how many rows there are."""
     import torch
     from torch import nn
 
@@ -46,17 +46,28 @@ def bare_stepper(model: dict[str, Any], batch_size: int) -> Callable[[], float]:
     images = (torch.from_numpy(arrays["train_images"][rows]).float() / 255 - 0.1307) / 0.3081
     labels = torch.from_numpy(arrays["train_labels"][rows])
     optimizer, loss_of = torch.optim.Adam(network.parameters(), lr=1e-3), nn.CrossEntropyLoss()
-    batches = itertools.cycle(torch.randperm(len(rows)).split(batch_size)[:-1])
 
-    def step() -> float:
-        started = time.perf_counter()
-        batch = next(batches)
+    def step(batch: Any) -> None:
         optimizer.zero_grad()
         loss_of(network(images[batch]), labels[batch]).backward()
         optimizer.step()
+
+    return step, len(rows)
+
+
+def bare_stepper(model: dict[str, Any], batch_size: int) -> Callable[[], float]:
+    """A function that does one such step and returns its seconds."""
+    import torch
+
+    step, rows = bare_step(model)
+    batches = itertools.cycle(torch.randperm(rows).split(batch_size)[:-1])
+
+    def timed() -> float:
+        started = time.perf_counter()
+        step(next(batches))
         return time.perf_counter() - started
 
-    return step
+    return timed
 
 
 def cell(name: str, batch_size: int, seconds: float) -> tuple[float, float]:

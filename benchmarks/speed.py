@@ -108,24 +108,16 @@ def data_path_torchvision(deformed: bool = False) -> float:
 def bare_loop(epochs: int) -> float:
     """Seconds per epoch of a LeNet-5 in the plainest hand-written loop on tensors already in memory."""
     import torch
-    from torch import nn
 
-    from ensemble.models import build_model
-    from ensemble.models.lenet import LeNet5Config
+    from benchmarks.alone import bare_step
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    arrays, rows = load_mnist()
-    images = (torch.from_numpy(arrays["train_images"][rows]).float() / 255 - 0.1307) / 0.3081
-    labels = torch.from_numpy(arrays["train_labels"][rows])
-    model = build_model(LeNet5Config(name="lenet5"), (1, 28, 28), 10)
-    optimizer, loss_of = torch.optim.Adam(model.parameters(), lr=1e-3), nn.CrossEntropyLoss()
+    step, rows = bare_step({"name": "lenet5"})
     spent = []
     for _ in range(epochs):
         started = time.perf_counter()
-        for batch in torch.randperm(len(rows)).split(64):
-            optimizer.zero_grad()
-            loss_of(model(images[batch]), labels[batch]).backward()
-            optimizer.step()
+        for batch in torch.randperm(rows).split(64):
+            step(batch)
         spent.append(time.perf_counter() - started)
     return statistics.median(spent[1:])
 

@@ -89,6 +89,33 @@ class Outcome:
     votes: tuple[SetVotes, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What another process says is left of a task, besides the task itself, which whoever handed it out has."""
+
+    results: tuple[MemberResult, ...]
+    failures: tuple[Failure, ...]
+    votes: tuple[SetVotes, ...] = ()
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Ended:
+        """What there is to send of an outcome."""
+        return cls(outcome.results, outcome.failures, outcome.votes)
+
+
+def audible(train: Train, send: Callable[[Pulse], None]) -> Train:
+    """The same function for another process, whose signs of life are sent as they come; a Collector passes them over."""
+
+    def heard(task: Task, arrays: Arrays) -> Iterator[Item]:
+        with ended(train(task, arrays)) as items:
+            for item in items:
+                if isinstance(item, Pulse):
+                    send(item)
+                yield item
+
+    return heard
+
+
 class Executor(Protocol):
     name: str
     slots: int

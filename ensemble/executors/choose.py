@@ -10,9 +10,9 @@ from ensemble.config.schema import ComputeConfig
 from ensemble.errors import ComputeError
 from ensemble.executors.base import Executor
 from ensemble.executors.inline import InlineExecutor
-from ensemble.executors.slots import cpus_here
 from ensemble.outside import launcher_variables
 from ensemble.outside.foreign_variables import settle_variables
+from ensemble.outside.processors import cpus_here
 from ensemble.training import Job, device_kind
 from ensemble.training.gpu_cards import Card, local_card
 from ensemble.training.job import Ways

@@ -26,6 +26,7 @@ from ensemble.executors.base import (
     Arrays,
     Collector,
     Emit,
+    Ended,
     Item,
     Outcome,
     Train,
@@ -36,7 +37,7 @@ from ensemble.executors.base import (
 from ensemble.executors.inline import record_failure, train_here
 from ensemble.executors.labels import members_in_words
 from ensemble.executors.said_again import SaidAgain
-from ensemble.executors.serving import SILENCE_SAID_S, Ended, Left, Offer, claim_key, hears_all, stops_with, task_key
+from ensemble.executors.serving import SILENCE_SAID_S, Left, Offer, claim_key, hears_all, stops_with, task_key
 from ensemble.executors.world import POLL_S, World, lost_store
 from ensemble.types import Pulse, Task
 

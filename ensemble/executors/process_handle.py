@@ -18,8 +18,7 @@ from typing import IO, Any
 from ensemble import signals
 from ensemble.errors import ComputeError
 from ensemble.executors import pipes
-from ensemble.executors.base import Collector, Item
-from ensemble.executors.serving import Ended
+from ensemble.executors.base import Collector, Ended, Item
 from ensemble.executors.shared_arrays import SharedArrays
 from ensemble.types import FailureKind
 

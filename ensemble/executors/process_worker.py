@@ -23,13 +23,12 @@ from pathlib import Path
 from ensemble import signals
 from ensemble.errors import ComputeError, EnsembleError
 from ensemble.executors import pipes
-from ensemble.executors.base import Arrays, Item, Train, ended
+from ensemble.executors.base import Arrays, Ended, Item, Train, audible, ended
 from ensemble.executors.diagnosis import explain
 from ensemble.executors.inline import train_here
-from ensemble.executors.serving import Ended
 from ensemble.executors.shared_arrays import mapped
 from ensemble.training.trainer import cannot_start
-from ensemble.types import Pulse, Task
+from ensemble.types import Task
 
 _LOOK_AGAIN_S = 0.5
 _BEFORE_OTHERS = "500"  # of -1000 to 1000: where memory runs out, the system should end this process and not the driver
@@ -115,30 +114,28 @@ class _Worker:
     def _train(self, task: Task, packed: bytes) -> None:
         """Train one task and send all it yields. An EnsembleError goes to the driver, which ends the run with it."""
         try:
-            outcome = train_here(task, self._audible(_unpacked(packed)), self._arrays, self._item)
+            outcome = train_here(
+                task, audible(self._telling_the_first_error(_unpacked(packed)), self._item), self._arrays, self._item
+            )
         except EnsembleError as error:
             self._say("error", error)
         else:
-            left = None if outcome is None else Ended(outcome.results, outcome.failures, outcome.votes)
-            self._say("ended", left)
+            self._say("ended", None if outcome is None else Ended.of(outcome))
 
-    def _audible(self, train: Train) -> Train:
-        """The same function, whose signs of life the driver hears."""
+    def _telling_the_first_error(self, train: Train) -> Train:
+        """The same function, which says why its libraries could not be imported at first: a second try fails in other words."""
 
-        def heard(task: Task, arrays: Arrays) -> Iterator[Item]:
+        def telling(task: Task, arrays: Arrays) -> Iterator[Item]:
             try:
                 with ended(train(task, arrays)) as items:
-                    for item in items:
-                        if isinstance(item, Pulse):
-                            self._item(item)
-                        yield item
+                    yield from items
             except (ImportError, ComputeError) as error:
                 if self._unprepared is None:
                     raise
                 first = self._unprepared
                 raise cannot_start(first) if isinstance(first, ValueError) else first from error
 
-        return heard
+        return telling
 
     def _item(self, item: object) -> None:
         self._say("item", item)

@@ -13,11 +13,11 @@ from typing import Any
 from ensemble import signals
 from ensemble.errors import EnsembleError
 from ensemble.events import Event
-from ensemble.executors.base import Arrays, Item, Train, ended
+from ensemble.executors.base import Arrays, Ended, Train, audible
 from ensemble.executors.inline import train_here
 from ensemble.executors.said_again import SaidAgain
 from ensemble.executors.world import World, lost_store
-from ensemble.types import Checkpoint, Failure, MemberResult, Pulse, SetVotes, Task
+from ensemble.types import Checkpoint, Pulse
 
 _LOOK_EVERY_S = 1.0
 SILENCE_SAID_S = 25.0  # signs of life come every 5 s, or every second where all ranks train together
@@ -31,15 +31,6 @@ class Offer:
     train: Train
     arrays: int
     data_parallel: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """What is left of a task besides the task itself, which rank 0 has."""
-
-    results: tuple[MemberResult, ...]
-    failures: tuple[Failure, ...]
-    votes: tuple[SetVotes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +88,18 @@ def _serve_task(world: World, number: int, position: int, train: Train, arrays: 
     def send(content: Any) -> None:
         world.send(Letter(number, position, content))
 
-    def audible(task: Task, arrays: Arrays) -> Iterator[Item]:
-        with ended(train(task, arrays)) as items:
-            for item in items:
-                if isinstance(item, Pulse):
-                    send(item)
-                yield item
-
     send(Pulse(""))
     try:
         task = world.receive(task_key(number, position))
         with stops_with(world):
-            outcome = train_here(task, audible, arrays, send)
+            outcome = train_here(task, audible(train, send), arrays, send)
     except EnsembleError as error:
         send(error)
     except KeyboardInterrupt:
         send(Left())
         raise
     else:
-        send(Left() if outcome is None else Ended(outcome.results, outcome.failures, outcome.votes))
+        send(Left() if outcome is None else Ended.of(outcome))
 
 
 @contextmanager

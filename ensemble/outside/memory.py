@@ -6,10 +6,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from ensemble.outside.control_groups import groups_of
+
 _MEMINFO = Path("/proc/meminfo")
 _STATM = Path("/proc/self/statm")  # size and resident pages
-_GROUPS = Path("/proc/self/cgroup")
-_V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
 _NO_LIMIT = 1 << 60
 
 
@@ -38,24 +38,12 @@ def _of_machine() -> list[int]:
 
 
 def _of_groups() -> list[int]:
-    """What is left in every group that this process is in, from its own upwards."""
-    found = []
-    with suppress(OSError, ValueError):
-        for line in _GROUPS.read_text().splitlines():
-            _, controllers, name = line.split(":", 2)
-            if controllers == "":
-                root, limit, used, cache = _V2, "memory.max", "memory.current", "file"
-            elif "memory" in controllers.split(","):
-                root, limit, used, cache = _V1, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"
-            else:
-                continue
-            folder = root / name.lstrip("/")
-            # In a container the names are those outside, and its own group is mounted as the root.
-            for group in [folder, *folder.parents] if folder.is_dir() else [root]:
-                found += _left_in(group, limit, used, cache)
-                if group == root:
-                    break
-    return found
+    """What is left in every group that this process is in."""
+    names = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"),
+        2: ("memory.max", "memory.current", "file"),
+    }
+    return [left for version, group in groups_of("memory") for left in _left_in(group, *names[version])]
 
 
 def _left_in(group: Path, limit: str, used: str, cache: str) -> list[int]:
