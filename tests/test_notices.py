@@ -31,4 +31,4 @@ def test_a_missing_compiler_is_told_once(tmp_path: Path, monkeypatch: pytest.Mon
         "compute": {"stack_size": 1, "device": "cpu"},
     }  # fmt: skip
     run_ensemble(parse_experiment(values), lambda *_: InlineExecutor(), lambda _: [Listener()])
-    assert heard == ["narrow networks train at about half the speed: no C compiler: install one"]
+    assert heard == ["networks such as this one train at about half the speed: no C compiler: install one"]

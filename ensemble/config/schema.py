@@ -76,7 +76,7 @@ class ComputeConfig(Section):
     )
     kernels: Literal["auto", "torch", "measured"] = Field(
         "auto",
-        description="auto: narrow networks train on a CPU by kernels compiled on the spot, where there is a C compiler; torch: PyTorch's; measured: for each layer the quickest, found by trying for some seconds when a run first starts, then remembered",
+        description="auto: narrow networks, and stacks of linear layers, train on a CPU by kernels compiled on the spot, where there is a C compiler; torch: PyTorch's; measured: for each layer the quickest, found by trying for some seconds when a run first starts, then remembered",
     )
     cuda_graph: bool = Field(
         True,

@@ -17,6 +17,7 @@
 #include "pooling.h"
 #include "product.h"
 #include "random.h"
+#include "team.h"
 
 enum { CONVOLUTION, MAX_POOL, BATCH_NORM };
 
@@ -94,19 +95,32 @@ static int pass_back(const Layer *l, int k, int rows, const float *x, const floa
     return convolve_back(s, x, w, dy, which, dw, dx, l->size, scratch);
 }
 
-/* Below: what is called from outside. Each does the `part`-th of `parts` shares of the work, and no number depends on
- * how many there are. Returned is 0, or 1 where there was no memory for scratch. */
+/* Below: what is called from outside, see `Work`. No number depends on how many shares there are. */
 
 /* Results y of all members' layers, of x with `x_member` numbers between members (0: shared) and `rows` images that are
  * real. rooms: `room` numbers for each member; where not `keep`, for each part. */
-int forward(const Layer *layers, int count, int K, int rows, const float *x, int64_t x_member, float *rooms,
-            int64_t room, float *y, int64_t y_member, int keep, int part, int parts) {
+typedef struct {
+    const Layer *layers;
+    int count, K, rows;
+    const float *x;
+    int64_t x_member;
+    float *rooms;
+    int64_t room;
+    float *y;
+    int64_t y_member;
+    int keep;
+} Forward;
+
+int forward(const void *given, int part, int parts) {
+    const Forward *f = given;
+    const Layer *layers = f->layers;
+    const int K = f->K, count = f->count;
     for (int64_t k = share(K, part, parts); k < share(K, part + 1, parts); k++) {
-        float *mine = rooms + (keep ? k : part) * room;
-        const float *from = x + k * x_member;
+        float *mine = f->rooms + (f->keep ? k : part) * f->room;
+        const float *from = f->x + k * f->x_member;
         for (int n = 0; n < count; n++) {
-            float *to = n == count - 1 ? y + k * y_member : mine + layers[n].y_at;
-            if (pass(layers + n, (int)k, rows, from, to, mine)) return 1;
+            float *to = n == count - 1 ? f->y + k * f->y_member : mine + layers[n].y_at;
+            if (pass(layers + n, (int)k, f->rows, from, to, mine)) return 1;
             from = to;
         }
     }
@@ -114,11 +128,26 @@ int forward(const Layer *layers, int count, int K, int rows, const float *x, int
 }
 
 /* Gradients of all members' parameters and, where wanted, dx [K, ...] from dy, after `forward` with `keep`. */
-int backward(const Layer *layers, int count, int K, int rows, const float *x, int64_t x_member, float *rooms,
-             int64_t room, const float *y, int64_t y_member, const float *dy, float *dx, int part, int parts) {
+typedef struct {
+    const Layer *layers;
+    int count, K, rows;
+    const float *x;
+    int64_t x_member;
+    float *rooms;
+    int64_t room;
+    const float *y;
+    int64_t y_member;
+    const float *dy;
+    float *dx;
+} Backward;
+
+int backward(const void *given, int part, int parts) {
+    const Backward *b = given;
+    const Layer *layers = b->layers;
+    const int K = b->K, count = b->count;
     const Shape *first = &layers[0].s;
     const int64_t dx_member = (int64_t)first->I * first->H * first->W * first->B;
-    int64_t largest = y_member, wide = 0;
+    int64_t largest = b->y_member, wide = 0;
     for (int n = 0; n < count; n++) {
         const Shape *s = &layers[n].s;
         const int64_t in = (int64_t)s->I * s->H * s->W * s->B, out = (int64_t)s->O * height(s) * width(s) * s->B;
@@ -129,13 +158,13 @@ int backward(const Layer *layers, int count, int K, int rows, const float *x, in
     if (!scratch) return 1;
     int failed = 0;
     for (int64_t k = share(K, part, parts); k < share(K, part + 1, parts) && !failed; k++) {
-        float *mine = rooms + k * room, *d = scratch, *next = scratch + largest;
-        memcpy(d, dy + k * y_member, sizeof(float) * (size_t)y_member);
+        float *mine = b->rooms + k * b->room, *d = scratch, *next = scratch + largest;
+        memcpy(d, b->dy + k * b->y_member, sizeof(float) * (size_t)b->y_member);
         for (int n = count - 1; n >= 0 && !failed; n--) {
-            const float *from = n ? mine + layers[n - 1].y_at : x + k * x_member;
-            const float *result = n == count - 1 ? y + k * y_member : mine + layers[n].y_at;
-            float *to = n ? next : dx ? dx + k * dx_member : layers[n].kind == BATCH_NORM ? next : 0;
-            failed = pass_back(layers + n, (int)k, rows, from, result, mine, d, to, scratch + 2 * largest);
+            const float *from = n ? mine + layers[n - 1].y_at : b->x + k * b->x_member;
+            const float *result = n == count - 1 ? b->y + k * b->y_member : mine + layers[n].y_at;
+            float *to = n ? next : b->dx ? b->dx + k * dx_member : layers[n].kind == BATCH_NORM ? next : 0;
+            failed = pass_back(layers + n, (int)k, b->rows, from, result, mine, d, to, scratch + 2 * largest);
             float *spare = d;
             d = next, next = spare;
         }
@@ -225,7 +254,8 @@ int check(void) {
     /* The first numbers of the seed 0, by the bits that the reference code gives. */
     const int64_t nought = 0;
     double numbers[3];
-    signed_uniform(&nought, &nought, numbers, 0, 1, 1, 3, 0, 1);
+    const Uniform few = {&nought, &nought, numbers, 0, 1, 1, 3};
+    signed_uniform(&few, 0, 1);
     if (numbers[0] != (double)((int64_t)0xE220A8397B1DCDAFu >> 11) * 0x1p-52) return 1;
     if (numbers[2] != (double)((int64_t)0x06C45D188009454Fu >> 11) * 0x1p-52) return 1;
     /* Mirrored images, moved by a pixel to the right and down. */
@@ -236,7 +266,8 @@ int check(void) {
     for (int n = 0; n < cB * cH * cW; n++) ((uint8_t *)images)[n] = (uint8_t)(37 * n);
     for (int b = 0; b < cB; b++) rows[b] = cB - 1 - b, memcpy(source[b], mirrored, sizeof mirrored);
     const Deformation moved = {.source = (float *)source};
-    if (gather_deformed((uint8_t *)images, rows, &zero, &one, (float *)y, &moved, 1, cB, 1, cH, cW, cB, 0, 1)) return 1;
+    const Deformed all = {(uint8_t *)images, rows, &zero, &one, (float *)y, &moved, 1, cB, 1, cH, cW, cB};
+    if (gather_deformed(&all, 0, 1)) return 1;
     for (int oy = 0; oy < cH; oy++)
         for (int ox = 0; ox < cW; ox++)
             for (int b = 0; b < cB; b++) {

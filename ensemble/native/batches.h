@@ -1,14 +1,25 @@
-/* Batches: images as the last axis. Both do the `part`-th of `parts` shares of the work, and return 0. */
+/* Batches: images as the last axis. */
 #pragma once
 #include "lanes.h"
 
 /* Images x [K, rows, numbers] as y [K, numbers, B], zero beyond `rows`. */
-int batch_to_last(const float *x, float *y, int K, int rows, int64_t numbers, int B, int part, int parts) {
+typedef struct {
+    const float *x;
+    float *y;
+    int K, rows;
+    int64_t numbers;
+    int B;
+} Turned;
+
+int batch_to_last(const void *given, int part, int parts) {
+    const Turned *t = given;
+    const int K = t->K, rows = t->rows, B = t->B;
+    const int64_t numbers = t->numbers;
     for (int64_t k = share(K, part, parts); k < share(K, part + 1, parts); k++)
         for (int64_t n0 = 0; n0 < numbers; n0 += 16)
             for (int b = 0; b < B; b++) {
-                const float *from = x + (k * rows + b) * numbers;
-                float *to = y + k * numbers * B + b;
+                const float *from = t->x + (k * rows + b) * numbers;
+                float *to = t->y + k * numbers * B + b;
                 for (int64_t n = n0; n < n0 + 16 && n < numbers; n++) to[n * B] = b < rows ? from[n] : 0.0f;
             }
     return 0;
@@ -32,14 +43,26 @@ INLINE void pixels_of_images(const uint8_t *const from[16], int64_t p, bytes to[
 }
 
 /* Rows [K, count] of images [N, C, pixels], (image - mean) / std per map, as y [K, C, pixels, B], zero beyond them. */
-int gather(const uint8_t *images, const int64_t *rows, const float *mean, const float *std, float *y, int K, int count,
-           int C, int64_t pixels, int B, int part, int parts) {
+typedef struct {
+    const uint8_t *images;
+    const int64_t *rows;
+    const float *mean, *std;
+    float *y;
+    int K, count, C;
+    int64_t pixels;
+    int B;
+} Gathered;
+
+int gather(const void *given, int part, int parts) {
+    const Gathered *g = given;
+    const int K = g->K, count = g->count, C = g->C, B = g->B;
+    const int64_t pixels = g->pixels;
     const int64_t blocks = (int64_t)K * (B / 16), image = C * pixels;
     for (int64_t block = share(blocks, part, parts); block < share(blocks, part + 1, parts); block++) {
         const int64_t k = block / (B / 16);
         const int b = (int)(block % (B / 16)) * 16, wanted = most(0, least(16, count - b));
         const uint8_t *from[16];
-        for (int l = 0; l < 16; l++) from[l] = images + rows[k * count + (l < wanted ? b + l : 0)] * image;
+        for (int l = 0; l < 16; l++) from[l] = g->images + g->rows[k * count + (l < wanted ? b + l : 0)] * image;
         for (int c = 0; c < C; c++)
             for (int64_t p = 0; p < pixels; p += 16) {
                 /* The last ones together with some that are done already; a small image pixel by pixel. */
@@ -50,10 +73,10 @@ int gather(const uint8_t *images, const int64_t *rows, const float *mean, const 
                 else
                     for (int j = 0; j < many; j++)
                         for (int l = 0; l < 16; l++) found[j][l] = from[l][c * pixels + j];
-                float *to = y + ((k * C + c) * pixels + first) * B + b;
+                float *to = g->y + ((k * C + c) * pixels + first) * B + b;
                 for (int j = 0; j < many; j++, to += B) {
                     float numbers[16];
-                    for (int l = 0; l < 16; l++) numbers[l] = ((float)found[j][l] - mean[c]) / std[c];
+                    for (int l = 0; l < 16; l++) numbers[l] = ((float)found[j][l] - g->mean[c]) / g->std[c];
                     memcpy(to, numbers, sizeof numbers);
                     for (int l = wanted; l < 16; l++) to[l] = 0;
                 }

@@ -127,8 +127,19 @@ INLINE void finish(const Deformation *d, const float *mean, const float *std, co
 }
 
 /* Like `gather`, of images [., C, H, W], each deformed in its own way. A lane's table has fewer than 2^31 / LANES places. */
-int gather_deformed(const uint8_t *images, const int64_t *rows, const float *mean, const float *std, float *y,
-                    const Deformation *d, int K, int count, int C, int H, int W, int B, int part, int parts) {
+typedef struct {
+    const uint8_t *images;
+    const int64_t *rows;
+    const float *mean, *std;
+    float *y;
+    const Deformation *d;
+    int K, count, C, H, W, B;
+} Deformed;
+
+int gather_deformed(const void *given, int part, int parts) {
+    const Deformed *g = given;
+    const Deformation *d = g->d;
+    const int K = g->K, count = g->count, C = g->C, H = g->H, W = g->W, B = g->B;
     const int64_t each = B / LANES, pixels = (int64_t)H * W, one = (int64_t)(H + 2) * (W + 2);
     int32_t *table = malloc(sizeof *table * LANES * C * one);
     vec *wide = d->noise ? malloc(sizeof *wide * 2 * d->rows * W) : 0;
@@ -137,12 +148,12 @@ int gather_deformed(const uint8_t *images, const int64_t *rows, const float *mea
         const int64_t k = block / each;
         const int b = (int)(block % each) * LANES, wanted = most(0, least(LANES, count - b));
         const int64_t first = k * count + (wanted ? b : 0);
-        float *to = y + k * C * pixels * B + b;
+        float *to = g->y + k * C * pixels * B + b;
         const uint8_t *from[LANES];
         const float *source[LANES], *noise[LANES];
         for (int l = 0; l < LANES; l++) {
             const int64_t n = first + (l < wanted ? l : 0);
-            from[l] = images + rows[n] * C * pixels;
+            from[l] = g->images + g->rows[n] * C * pixels;
             source[l] = d->source ? d->source + 6 * n : 0;
             noise[l] = d->noise ? d->noise + n * 2 * d->rows * d->columns : 0;
         }
@@ -150,7 +161,7 @@ int gather_deformed(const uint8_t *images, const int64_t *rows, const float *mea
         if (d->noise) drawn_out(d, noise, W, wide);
         vec sums = {0};
         resample(d, table, source, wide, C, H, W, B, to, &sums);
-        finish(d, mean, std, sums, first, wanted, C, pixels, B, to);
+        finish(d, g->mean, g->std, sums, first, wanted, C, pixels, B, to);
     }
     free(table), free(wide);
     return failed;

@@ -185,24 +185,36 @@ class Passes:
         return self._described, len(self._described), self.members, rows, x, x.stride(0)
 
 
-# What each function takes, before its share of the work (`part`, `parts`): L layers, D a deformation, P a tensor or none,
-# else numbers.
+# What each function is given, as a structure: P a tensor, an array, a structure or nothing, else numbers.
 _SIGNATURES = {
-    "forward": "LiiiPqPqPqi",
-    "backward": "LiiiPqPqPqPP",
+    "forward": "PiiiPqPqPqi",
+    "backward": "PiiiPqPqPqPP",
     "batch_to_last": "PPiiqi",
     "signed_uniform": "PPPPiiq",
     "random_bits": "PPPiiq",
     "gather": "PPPPPiiiqi",
-    "gather_deformed": "PPPPPDiiiiii",
+    "gather_deformed": "PPPPPPiiiiii",
 }
-_TYPES: dict[str, Any] = {
-    "L": ctypes.POINTER(_Layer),
-    "D": ctypes.POINTER(_Deformation),
-    "P": ctypes.c_void_p,
-    "i": ctypes.c_int,
-    "q": ctypes.c_int64,
-}
+_TYPES: dict[str, Any] = {"P": ctypes.c_void_p, "i": ctypes.c_int, "q": ctypes.c_int64}
+
+
+class _Team(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("run", "number", "size"))
+
+
+@functools.cache
+def _team() -> _Team | None:
+    """The threads that torch itself computes with; None where its library does not tell of any that C can use.
+
+    Threads of our own would wait for a core: torch's, when they have nothing to do, do not give theirs up at once.
+    """
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        functions = ctypes.CDLL(str(library))  # finds those of the OpenMP library it was linked to
+        found = [functions[name] for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")]
+    except (OSError, AttributeError):
+        return None
+    return _Team(*(ctypes.cast(function, ctypes.c_void_p) for function in found))
 
 
 class Kernels:
@@ -214,8 +226,8 @@ class Kernels:
     def __init__(self, library: Path) -> None:
         functions = ctypes.CDLL(str(library))  # releases the interpreter's lock while a function runs
         self._functions = {name: getattr(functions, name) for name in _SIGNATURES}
-        for name, function in self._functions.items():
-            function.argtypes = [_TYPES[letter] for letter in _SIGNATURES[name] + "ii"]
+        self._by_team = functions.by_team
+        self._given = {name: _structure(letters) for name, letters in _SIGNATURES.items()}
 
     def batch_to_last(self, images: Tensor, batch: int) -> Tensor:
         """Images [K, rows, ...] as [K, ..., batch], with zeros beyond the rows."""
@@ -268,18 +280,31 @@ class Kernels:
         return y
 
     def run(self, name: str, *given: object) -> None:
-        """Call a function with numbers and with tensors, which stay alive in `given` until it is done."""
-        function = self._functions[name]
-        arguments = [value.data_ptr() if isinstance(value, Tensor) else value for value in given]
-        parts = torch.get_num_threads()
-
-        def share(part: int) -> int:
-            failed: int = function(*arguments, part, parts)
-            return failed
-
-        others = [_threads(parts - 1).submit(share, part) for part in range(1, parts)]
-        if any([share(0), *(other.result() for other in others)]):
+        """Call a function with numbers, and with tensors and structures, which stay alive in `given` until it is done."""
+        function, parts = self._functions[name], torch.get_num_threads()
+        arguments = ctypes.byref(self._given[name](*map(_plain, given)))
+        if parts == 1:
+            failed = function(arguments, 0, 1)
+        elif (team := _team()) is not None:
+            failed = self._by_team(function, arguments, parts, ctypes.byref(team))
+        else:
+            others = [_threads(parts - 1).submit(function, arguments, part, parts) for part in range(1, parts)]
+            failed = any([function(arguments, 0, parts), *(other.result() for other in others)])
+        if failed:
             raise MemoryError(f"no memory for the scratch of {name}")
+
+
+def _structure(letters: str) -> type[ctypes.Structure]:
+    """What C takes these for."""
+    fields = tuple((f"given_{n}", _TYPES[letter]) for n, letter in enumerate(letters))
+    return type("Given", (ctypes.Structure,), {"_fields_": fields})
+
+
+def _plain(value: object) -> object:
+    """A number as it is, of anything else where it lies."""
+    if isinstance(value, Tensor):
+        return value.data_ptr()
+    return ctypes.addressof(value) if isinstance(value, ctypes.Structure | ctypes.Array) else value
 
 
 def _described(deformed: Deformation, images: int) -> tuple[_Deformation, list[Tensor | None]]:

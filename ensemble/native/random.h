@@ -12,12 +12,22 @@ INLINE int64_t mixed(uint64_t z) {
 }
 
 /* Numbers in [-1, 1) at the counters starts[n] .. starts[n] + count - 1 of every key, as doubles [N, K, count] or, where
- * these are null, floats: the `part`-th of `parts` shares. */
-int signed_uniform(const int64_t *keys, const int64_t *starts, double *doubles, float *floats, int N, int K, int64_t count,
-                   int part, int parts) {
-    const int64_t begin = share(count, part, parts), end = share(count, part + 1, parts);
-    for (int64_t row = 0; row < (int64_t)N * K; row++) {
-        const uint64_t first = (uint64_t)keys[row % K] + ((uint64_t)starts[row / K] + 1) * GAMMA;
+ * these are null, floats. */
+typedef struct {
+    const int64_t *keys, *starts;
+    double *doubles;
+    float *floats;
+    int N, K;
+    int64_t count;
+} Uniform;
+
+int signed_uniform(const void *given, int part, int parts) {
+    const Uniform *u = given;
+    double *doubles = u->doubles;
+    float *floats = u->floats;
+    const int64_t count = u->count, begin = share(count, part, parts), end = share(count, part + 1, parts);
+    for (int64_t row = 0; row < (int64_t)u->N * u->K; row++) {
+        const uint64_t first = (uint64_t)u->keys[row % u->K] + ((uint64_t)u->starts[row / u->K] + 1) * GAMMA;
         if (doubles)
             for (int64_t c = begin; c < end; c++)
                 doubles[row * count + c] = (double)(mixed(first + (uint64_t)c * GAMMA) >> 11) * 0x1p-52;
@@ -29,12 +39,20 @@ int signed_uniform(const int64_t *keys, const int64_t *starts, double *doubles, 
 }
 
 /* 64 random bits at the same counters: [N, K, count]. */
-int random_bits(const int64_t *keys, const int64_t *starts, int64_t *bits, int N, int K, int64_t count, int part, int parts) {
-    const int64_t begin = share(count, part, parts), end = share(count, part + 1, parts);
-    for (int64_t row = 0; row < (int64_t)N * K; row++) {
-        const uint64_t first = (uint64_t)keys[row % K] + ((uint64_t)starts[row / K] + 1) * GAMMA;
+typedef struct {
+    const int64_t *keys, *starts;
+    int64_t *bits;
+    int N, K;
+    int64_t count;
+} Bits;
+
+int random_bits(const void *given, int part, int parts) {
+    const Bits *b = given;
+    const int64_t count = b->count, begin = share(count, part, parts), end = share(count, part + 1, parts);
+    for (int64_t row = 0; row < (int64_t)b->N * b->K; row++) {
+        const uint64_t first = (uint64_t)b->keys[row % b->K] + ((uint64_t)b->starts[row / b->K] + 1) * GAMMA;
         for (int64_t c = begin; c < end; c++)
-            bits[row * count + c] = mixed(first + (uint64_t)c * GAMMA);
+            b->bits[row * count + c] = mixed(first + (uint64_t)c * GAMMA);
     }
     return 0;
 }

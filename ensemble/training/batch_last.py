@@ -1,4 +1,4 @@
-"""A stack of narrow convolutional networks trained with the batch as the innermost axis, by kernels of our own.
+"""A stack of narrow convolutional or linear networks trained with the batch as the innermost axis, by kernels of our own.
 
 Activations are [K, C, H, W, B] or [K, F, B]: a pixel is a run of images, so a CPU's vector units are full however few maps
 a network has (PyTorch's kernels are full with 16 and more). The layers and their tensors are those of the stack; only the way
@@ -35,12 +35,18 @@ _ELEMENTWISE = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.ELU, nn.
 
 
 def suits(network: nn.Module, threads: int = 1, batch_size: int = 1) -> bool:
-    """True for a chain of layers that these kernels know and most likely train more quickly: its convolutions are narrow.
+    """True for a chain of layers that these kernels know and most likely train more quickly.
 
+    Its convolutions are narrow; where it has none, there are several members, and one for each thread.
     threads: that a step is computed with. More than two for each member are better used by others, as is a second one with wider layers.
     """
+    if not known(network):
+        return False
     convolutions = [layer for layer in _chain(network) if isinstance(layer, StackedConv2d)]
-    return known(network) and all(
+    if not convolutions:
+        members = next(layer.num_members for layer in _chain(network) if isinstance(layer, StackedLinear))
+        return members >= max(2, threads)
+    return all(
         len(layer.weight) <= layer.num_members * _widest(layer.num_members, threads, batch_size)
         for layer in convolutions
     )
@@ -56,9 +62,9 @@ def _widest(members: int, threads: int, batch_size: int) -> int:
 
 
 def known(network: nn.Module) -> bool:
-    """True for a chain of layers, convolutions among them, that these kernels can compute."""
+    """True for a chain of layers, convolutions or linear ones among them, that these kernels can compute."""
     layers = list(_chain(network))
-    if not (any(isinstance(layer, StackedConv2d) for layer in layers) and all(map(_known, layers))):
+    if not (any(isinstance(layer, StackedConv2d | StackedLinear) for layer in layers) and all(map(_known, layers))):
         return False
     flat = False
     for layer in layers:  # a linear layer takes the last axis, which is that of the features only behind a Flatten

@@ -44,6 +44,8 @@ class HeadStack(Stack):
     of its numbers are parameters.
     """
 
+    of_images = False
+
     def __init__(self, layers: Sequence[nn.Linear], head: str, backbone: Mapping[str, Tensor], shared: int) -> None:
         super().__init__(nn.Sequential(nn.Flatten(), stack_modules(layers)), len(layers))
         self._head, self._backbone, self.shared_parameters = head, dict(backbone), shared

@@ -121,7 +121,7 @@ def _train_stack(task: Task, job: Job, arrays: Arrays, placement: Placement) -> 
     )  # fmt: skip
     run = StackRun(task, job, arrays, placement)
     if run.stack.batch_last and (missing := obstacle()):
-        yield Notice(f"narrow networks train at about half the speed: {missing}")
+        yield Notice(f"networks such as this one train at about half the speed: {missing}")
     for notice in run.kernel_notices:
         yield Notice(notice)
     if run.no_graph:

@@ -76,6 +76,7 @@ class Stack(nn.Module):
     """
 
     shared_parameters = 0
+    of_images = True  # False: of features, which are no bytes
 
     def __init__(self, network: nn.Module, num_members: int, mapped: frozenset[str] | None = None) -> None:
         super().__init__()
@@ -86,6 +87,7 @@ class Stack(nn.Module):
         self.draws_itself = False
         self._drawing: tuple[Tensor, BatchPlace] | None = None
         self._keys_K: Tensor | None = None
+        self._seeded: list[StackedDraws] = []
         self._chain: batch_last.Chain | None = None
         self._still: list[nn.Module] = []
 
@@ -239,7 +241,8 @@ class Stack(nn.Module):
 
     def seed_dropout(self, keys_K: Tensor) -> None:
         """Give every dropout layer its keys for the coming epoch, made of the members' keys (int64 [K])."""
-        layers, self._keys_K = self.dropout, keys_K
+        self._seeded, self._keys_K = self.dropout, keys_K
+        layers = self._seeded
         if not layers:
             return
         keys_LK = random_bits(keys_K, torch.arange(len(layers), device=keys_K.device), 1)[..., 0]
@@ -251,7 +254,7 @@ class Stack(nn.Module):
 
     def place_dropout(self, place: BatchPlace) -> None:
         """Tell every dropout layer where the coming batch lies in the epoch."""
-        for layer in self.dropout:
+        for layer in self._seeded:
             layer.place, layer.calls = place, 0
         if self._keys_K is not None:
             self._drawing = (self._keys_K, place)

@@ -39,7 +39,7 @@ from ensemble.training.job import Arrays, Job, given_class_weights, given_start,
 from ensemble.training.keeper import Keeper
 from ensemble.training.layers import BATCH_NORMS
 from ensemble.training.losses import sample_losses
-from ensemble.training.optimizers import FACTOR, MemberRates, build_optimizer, clip_gradients
+from ensemble.training.optimizers import FACTOR, MemberRates, build_optimizer, clip_gradients, forget_gradients
 from ensemble.training.placement import Placement
 from ensemble.training.prediction import evaluation_rows, predict, predict_logits, predict_own
 from ensemble.training.remembered import once_per_network
@@ -319,7 +319,7 @@ class StackRun:
         The sum of the members' own mean losses is minimised: its gradient with respect to a member's weights is
         that of the member's loss alone. A non-finite loss therefore spoils only its own member.
         """
-        self.optimizer.zero_grad(set_to_none=True)
+        forget_gradients(self.optimizer)
         pieces = list(batch.pieces(self.batches.bounds_of(batch.rows)))
         for number, piece in enumerate(pieces, 1):
             with self.placement.adding_up(self.model, last=number == len(pieces)):
@@ -338,8 +338,9 @@ class StackRun:
             logits_BKC = self.model(batch.images, batch.batch_last)
         loss_BK = sample_losses(self.recipe, logits_BKC.float(), batch, self.offsets_KC)
         loss_K = loss_BK.sum(0) / batch.rows
+        loss, ranks = loss_K.sum(), self.placement.ranks
         # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
-        self.placement.backward(loss_K.sum() * self.placement.ranks)
+        self.placement.backward(loss if ranks == 1 else loss * ranks)
         misses_K = (logits_BKC.detach().argmax(-1) != batch.main_labels_BK).sum(0)
         self.state.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
 

@@ -96,11 +96,12 @@ def use(ways: Ways, stack: Stack) -> list[str]:
 
 
 def choose(stack: Stack, job: Job, placement: Placement) -> list[str]:
-    """Let a stack compute by the kernels of the plan; where it says nothing, by those for narrow networks if they suit it, here.
+    """Let a stack compute by the kernels of the plan; where it says nothing, by our own if they suit it, here.
 
     Returns sentences as `use` does.
     """
-    plain = placement.device.type == "cpu" and job.compute.precision == "float32" and stack.mapped is None
+    plain = placement.device.type == "cpu" and job.compute.precision == "float32"
+    plain = plain and stack.mapped is None and stack.of_images
     if placement.ranks > 1 and any(isinstance(layer, StackedBatchNorm) for layer in stack.network.modules()):
         plain = False  # those kernels see the batch of one rank
     by_rule = plain and job.compute.kernels != "torch" and _suits(stack, job)
@@ -109,7 +110,7 @@ def choose(stack: Stack, job: Job, placement: Placement) -> list[str]:
 
 
 def _suits(stack: Stack, job: Job) -> bool:
-    """Whether the kernels for narrow networks most likely train it more quickly."""
+    """Whether our own kernels most likely train it more quickly."""
     return suits(stack.network, job.compute.threads_per_task, job.group.training.batch_size)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,16 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ensemble.data.counter_random import random_bits
+from ensemble.native import kernels as kernels_module
 from ensemble.native.kernels import Kernels, Layer, Passes, load, obstacle
 
 pytestmark = pytest.mark.skipif(obstacle() is not None, reason=obstacle() or "")
 MEMBERS = 2
 
 
-@pytest.fixture(params=[1, 3], ids=["one_thread", "three_threads"])
-def kernels(request: pytest.FixtureRequest) -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
+@pytest.fixture(
+    params=[(1, True), (3, True), (3, False)], ids=["one_thread", "three_of_torch", "three_of_our_own"]
+)
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    before, (threads, of_torch) = torch.get_num_threads(), request.param
+    torch.set_num_threads(threads)
+    if not of_torch:
+        monkeypatch.setattr(kernels_module, "_team", lambda: None)
     yield load()
     torch.set_num_threads(before)
 
@@ -227,6 +233,12 @@ def test_gather(kernels: Kernels, shape: tuple[int, int, int]) -> None:
     assert not found[..., 21:].any()
     with pytest.raises(AssertionError):
         kernels.gather(images[:, :, ::2], rows, mean, std, 32)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere libraries have other names")
+def test_the_threads_are_those_that_torch_computes_with() -> None:
+    """Of our own they would wait for a core that one of torch's holds though it has nothing to do: a step took half as long again."""
+    assert kernels_module._team() is not None
 
 
 def test_the_threads_change_no_bit() -> None:

@@ -50,6 +50,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
         ),
     },
     "cnn": {"name": "cnn", "widths": (6, 8), "batch_norm": True, "dropout": 0.25, "fully_connected": (16,)},
+    "mlp": {"name": "mlp", "widths": (20, 7), "activation": "tanh", "dropout": 0.2},
+    "regression": {"name": "mlp", "widths": ()},
     "sigmoid": {"name": "cnn", "widths": (4, 8), "kernel_size": 5, "padding": 2, "activation": "sigmoid"},
 }
 
@@ -149,7 +151,7 @@ def test_the_same_as_in_float64_by_pytorch(network: str, shape: tuple[int, int, 
 
 
 @needs_kernels
-@pytest.mark.parametrize("model", [NETWORKS["lenet5"], NETWORKS["cnn"]], ids=["lenet5", "cnn"])
+@pytest.mark.parametrize("model", [NETWORKS["lenet5"], NETWORKS["cnn"], NETWORKS["mlp"]], ids=["lenet5", "cnn", "mlp"])
 def test_a_training_by_either_kernels_agrees(model: dict[str, Any], arrays: dict[str, Any]) -> None:
     found = [
         results(
@@ -187,7 +189,7 @@ def test_which_batches_and_networks_take_this_way(monkeypatch: pytest.MonkeyPatc
         ({"name": "cnn"}, True),
         ({"name": "cnn", "widths": (4, 8), "kernel_size": 4}, False),
         ({"name": "cnn", "widths": (256,)}, False),
-        ({"name": "mlp"}, False),
+        ({"name": "mlp"}, True),
         ({"name": "resnet18"}, False),
     ],
     ids=str,
@@ -206,6 +208,10 @@ def test_which_networks_are_known(model: dict[str, Any], wanted: bool) -> None:
         ("cnn", 2, 1, 512, True),
         ("lenet5", 1, 2, 512, True),
         ("lenet5", 1, 3, 64, False),
+        ("mlp", 1, 1, 64, False),  # a linear layer of one member is what PyTorch does best
+        ("mlp", 2, 1, 64, True),
+        ("mlp", 2, 2, 64, True),
+        ("mlp", 2, 3, 64, False),
     ],
 )
 def test_threads_that_would_stay_idle_and_large_batches_are_left_to_pytorch(
@@ -226,7 +232,7 @@ def test_without_a_compiler_pytorch_trains_and_says_so(
     assert len(results(items)) == 2
     said = [item.message for item in items if isinstance(item, Notice)]
     assert said == (
-        ["narrow networks train at about half the speed: no C compiler on this machine: install gcc"]
+        ["networks such as this one train at about half the speed: no C compiler on this machine: install gcc"]
         if kernels == "auto"
         else []
     )
