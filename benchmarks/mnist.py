@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 ROWS = 54_000
 
 
+@functools.cache
 def load_mnist() -> tuple[dict[str, Any], Any]:
     """MNIST as the training loop takes it, 1,000 validation and 1,000 test images, and the rows to train on."""
     from ensemble.config.schema import DataConfig

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from benchmarks.mnist import load_mnist
 from benchmarks.speed import matmul_rate
 from benchmarks.stack_speeds import stepper
 from ensemble.config import parse_experiment
@@ -34,7 +37,8 @@ EXPLAINED = (
     "is not asked for. The floor is that number over the rate of one large matrix product, a share the floor over the time that is taken; it may be above 1 where "
     "our kernels multiply more quickly than that product, or, behind maxima, do not multiply what counts for nothing. Bytes are what a layer reads and writes at least "
     "once: input, weights and result. Layers are timed by themselves and for one member, so that what they touch is in the caches as far as it fits there; steps, of one "
-    "member and of a stack, in the training loop. What a step takes beyond its layers is gathering the batch, loss, optimiser, PyTorch's dispatch and Python."
+    "member and of a stack, in the training loop. What a step takes beyond its layers is gathering the batch, loss, optimiser, PyTorch's dispatch and Python. Memory is the "
+    "most that a process holds in three steps beyond what it held before, with libraries and data: for one member, and what each further member of a stack adds to it."
 )
 STACK = 8
 TITLES = {
@@ -192,7 +196,11 @@ def measured(name: str, model: dict[str, Any], batch: int, repeats: int) -> list
     experiment = parse_experiment({"name": "r", "num_members": 1, "method": {"name": "deep_ensemble"}, "model": model})
     stack = Stack.build(experiment.groups[0].model, IMAGE, CLASSES, [0])
     kernels = load()
-    native = kernels is not None and batch_last.suits(stack.network)
+    several = Stack.build(experiment.groups[0].model, IMAGE, CLASSES, [0, 1])
+    native = kernels is not None and batch_last.suits(several.network)
+    how = "kernels in C" if native else "PyTorch"
+    if native and not batch_last.suits(stack.network):
+        how = "kernels in C, a member alone by PyTorch"
     rate = matmul_rate()
     if native:
         assert kernels is not None
@@ -205,7 +213,7 @@ def measured(name: str, model: dict[str, Any], batch: int, repeats: int) -> list
     layers = sum(row.forward_s + row.backward_s for row in rows)
     lines = [
         f"## {TITLES[name]}", "",
-        f"{sum(parameter.numel() for parameter in stack.parameters()):,} parameters, batches of {batch}, {'kernels in C' if native else 'PyTorch'}; one large product: {rate / 1e9:.1f} billion multiply-adds a second.",
+        f"{sum(parameter.numel() for parameter in stack.parameters()):,} parameters, batches of {batch}, {how}; one large product: {rate / 1e9:.1f} billion multiply-adds a second.",
         "",
         "| layer | million multiply-adds | MB | forward, us | backward, us | of the step's layers | share of the floor |",
         "|---|---:|---:|---:|---:|---:|---:|",
@@ -221,6 +229,8 @@ def measured(name: str, model: dict[str, Any], batch: int, repeats: int) -> list
         "",
         f"The floor of a member's step is {floor * 1e6:.0f} us, its layers by themselves take {layers * 1e6:.0f} ({floor / layers:.2f}). In the loop a step takes {alone * 1e6:.0f} us alone ({floor / alone:.2f} of it the floor) and {each * 1e6:.0f} us per member of a stack of {STACK} ({floor / each:.2f}).",
         "",
+        in_memory(name, batch, sum(parameter.numel() for parameter in stack.parameters())),
+        "",
     ]
     return lines
 
@@ -233,6 +243,37 @@ def step_s(model: dict[str, Any], count: int, batch: int, repeats: int) -> float
     return statistics.median(step() for _ in range(4 * repeats))
 
 
+def in_memory(name: str, batch: int, parameters: int) -> str:
+    """What members take in training, in words."""
+    taken = {
+        count: int(
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.roofline", "--batch", str(batch), "--memory", name, str(count)],
+                capture_output=True, text=True, check=True,
+            ).stdout.splitlines()[-1]
+        )
+        for count in (1, 1 + STACK)
+    }  # fmt: skip
+    each = (taken[1 + STACK] - taken[1]) / STACK
+    return f"In memory one member takes {taken[1] / 1e6:.1f} MB in training, and each one more in its stack {each / 1e6:.1f}; {16 * parameters / 1e6:.1f} of it are weights, gradients and Adam's means."
+
+
+def taken_by(model: dict[str, Any], count: int, batch: int) -> int:
+    """Bytes of this process's own that steps of a stack take at most, beyond what it held before."""
+    load(), load_mnist()
+    before = _held("RssAnon")
+    Path("/proc/self/clear_refs").write_text("5")  # the most begins anew
+    step = stepper(model, count, batch, "cpu")
+    for _ in range(3):
+        step()
+    return _held("VmHWM") - _held("RssFile") - _held("RssShmem") - before
+
+
+def _held(name: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) * 1024
+
+
 def main() -> None:
     """All networks in turn; prints the page and writes it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,7 +281,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.memory:
+        print(taken_by(networks()[given.memory[0]], int(given.memory[1]), given.batch))
+        return
     torch.set_flush_denormal(True)
     facts: dict[str, Any] = describe_environment()
     lines = [

@@ -79,10 +79,10 @@ static void weights_of_sums(const Shape *s, const float *sums, float *dw) {
                         dw[o * s->w_out + i * s->w_in + ky * s->w_row + kx * s->w_column] = total(*(const vec *)sums);
 }
 
-#if defined(__AVX512F__)
+#if defined(__AVX2__)
 #define CHOSEN 1
 #else
-#define CHOSEN 0 /* there are too few registers */
+#define CHOSEN 0 /* choosing takes too many instructions */
 #endif
 #define CHOSEN_IMAGES 32
 

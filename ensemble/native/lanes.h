@@ -18,7 +18,7 @@
 #elif defined(__AVX__)
 #define LANES 8
 #define TILE_VECTORS 2
-#define TILE_MAPS 5
+#define TILE_MAPS 6
 #define TILE_WEIGHTS 10
 #else
 #define LANES 4
@@ -69,7 +69,11 @@ typedef ivec mask;
 INLINE mask above(const vec a, const vec b) { return a > b; }
 INLINE mask no_number(const vec a) { return a != a; }
 INLINE mask equal(const ivec a, int b) { return a == b; }
+#if defined(__AVX2__)
+INLINE vec pick(mask m, const vec a, const vec b) { return (vec)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m); }
+#else
 INLINE vec pick(mask m, const vec a, const vec b) { return (vec)((m & (ivec)a) | (~m & (ivec)b)); }
+#endif
 INLINE vec where(mask m, const vec a) { return (vec)(m & (ivec)a); }
 INLINE ivec pick_place(mask m, int a, const ivec b) { return (m & a) | (~m & b); }
 #endif

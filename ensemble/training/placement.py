@@ -132,9 +132,9 @@ class Placement:
         return context
 
     def backward(self, loss: Tensor) -> None:
-        """Backward pass."""
+        """Backward pass of this rank's share of a loss: gradients become those of the sum over the ranks."""
         with self._configuration_alone():
-            self.accelerator.backward(loss)
+            self.accelerator.backward(loss if self.ranks == 1 else loss * self.ranks)  # which takes their mean
 
     @property
     def part(self) -> slice:

@@ -338,9 +338,7 @@ class StackRun:
             logits_BKC = self.model(batch.images, batch.batch_last)
         loss_BK = sample_losses(self.recipe, logits_BKC.float(), batch, self.offsets_KC)
         loss_K = loss_BK.sum(0) / batch.rows
-        loss, ranks = loss_K.sum(), self.placement.ranks
-        # With several ranks Accelerate averages gradients over ranks, so each rank's share is scaled up to a sum.
-        self.placement.backward(loss if ranks == 1 else loss * ranks)
+        self.placement.backward(loss_K.sum())
         misses_K = (logits_BKC.detach().argmax(-1) != batch.main_labels_BK).sum(0)
         self.state.sums_2K += torch.stack([loss_K.detach() * batch.rows, misses_K])
 

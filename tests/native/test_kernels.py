@@ -20,9 +20,7 @@ pytestmark = pytest.mark.skipif(obstacle() is not None, reason=obstacle() or "")
 MEMBERS = 2
 
 
-@pytest.fixture(
-    params=[(1, True), (3, True), (3, False)], ids=["one_thread", "three_of_torch", "three_of_our_own"]
-)
+@pytest.fixture(params=[(1, True), (3, True), (3, False)], ids=["one_thread", "three_of_torch", "three_of_our_own"])
 def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     before, (threads, of_torch) = torch.get_num_threads(), request.param
     torch.set_num_threads(threads)
