@@ -22,7 +22,7 @@ import torch
 from cases import answer
 from gpu_log import faults, recorded, set_memory, used
 from recipes import Recipe
-from small_training import arrays, experiment, train
+from small_training import arrays, experiment, no_numbers, train
 
 from ensemble.config import parse_experiment
 from ensemble.executors import build_executor
@@ -92,7 +92,7 @@ def halving(graph: bool, precision: str) -> dict[str, Any]:
             "tracking": {"wandb": {"mode": "disabled"}},
         })  # fmt: skip
         try:
-            with recorded() as records:
+            with recorded() as records, no_numbers():
                 outcome = run_ensemble(
                     config, lambda *given: build_executor(config.compute, *given), lambda _folder: [_Nobody()]
                 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from recipes import BATCH, EPOCHS, FULL_STEPS, TEST, VALIDATION, Recipe
@@ -13,6 +15,13 @@ from ensemble.training import Trainer
 from ensemble.types import MemberSpec, Task
 
 ROWS = FULL_STEPS * BATCH + BATCH // 2  # the last step of an epoch is smaller
+
+
+@contextmanager
+def no_numbers() -> Iterator[None]:
+    """Inside, stored votes may be anything: a pretended device computes none, and what is no probability would be refused."""
+    with patch("ensemble.storage.member_files.require_probabilities", lambda *_given: None):
+        yield
 
 
 def experiment(recipe: Recipe, **compute: Any) -> Experiment:

@@ -55,7 +55,7 @@ def test_accelerate_launch_gives_each_rank_its_device(parallel: str, tmp_path: P
     done = run_command(
         [
             str(BIN / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--mixed_precision", "no",
-            "-m", "ensemble.launch.accelerate_run", str(tmp_path / "launched.yaml"), f"output_dir={tmp_path}",
+            "-m", "launched_run", str(tmp_path / "launched.yaml"), f"output_dir={tmp_path}",
             f"compute.parallel={parallel}",
         ],
         gpus=2, timeout=500, **{REPORTS: str(tmp_path / "reports")},

@@ -20,6 +20,7 @@ from ensemble.data.corruptions import Corruption
 from ensemble.events import Notice
 from ensemble.training import Trainer
 from ensemble.training.set_votes import MEMBER, PartToVote, SetVoter
+from ensemble.training.step_timing import free_gpu_memory
 from ensemble.types import Failure, MemberResult, MemberSpec, SetVotes, Task
 
 IMAGES = 300  # more than a chunk of random changes
@@ -28,6 +29,7 @@ IMAGES = 300  # more than a chunk of random changes
 def look_at(name: str) -> dict[str, Any]:
     """Train a recipe, then let its members vote; all that a test wants to know of the voting."""
     recipe = RECIPES[name]
+    free_gpu_memory()  # nothing is computed: what another case has left would be results, and may be no numbers
     members = [item for item in train(recipe) if isinstance(item, MemberResult)]
     config, scale = experiment(recipe), arrays(recipe.shape)
     group, (channels, side) = config.groups[0], recipe.shape
