@@ -97,8 +97,7 @@ static int pass_back(const Layer *l, int k, int rows, const float *x, const floa
 
 /* Below: what is called from outside, see `Work`. No number depends on how many shares there are. */
 
-/* Results y of all members' layers, of x with `x_member` numbers between members (0: shared) and `rows` images that are
- * real. rooms: `room` numbers for each member; where not `keep`, for each part. */
+/* Layers, and what their results lie in: of x, `room` numbers for each member, of y. */
 typedef struct {
     const Layer *layers;
     int count, K, rows;
@@ -108,19 +107,26 @@ typedef struct {
     int64_t room;
     float *y;
     int64_t y_member;
+} Passage;
+
+/* Results y of all members' layers, of x with `x_member` numbers between members (0: shared) and `rows` images that are
+ * real. rooms: `room` numbers for each member; where not `keep`, for each part. */
+typedef struct {
+    Passage p;
     int keep;
 } Forward;
 
 int forward(const void *given, int part, int parts) {
-    const Forward *f = given;
-    const Layer *layers = f->layers;
-    const int K = f->K, count = f->count;
+    const int keep = ((const Forward *)given)->keep;
+    const Passage *p = &((const Forward *)given)->p;
+    const Layer *layers = p->layers;
+    const int K = p->K, count = p->count;
     for (int64_t k = share(K, part, parts); k < share(K, part + 1, parts); k++) {
-        float *mine = f->rooms + (f->keep ? k : part) * f->room;
-        const float *from = f->x + k * f->x_member;
+        float *mine = p->rooms + (keep ? k : part) * p->room;
+        const float *from = p->x + k * p->x_member;
         for (int n = 0; n < count; n++) {
-            float *to = n == count - 1 ? f->y + k * f->y_member : mine + layers[n].y_at;
-            if (pass(layers + n, (int)k, f->rows, from, to, mine)) return 1;
+            float *to = n == count - 1 ? p->y + k * p->y_member : mine + layers[n].y_at;
+            if (pass(layers + n, (int)k, p->rows, from, to, mine)) return 1;
             from = to;
         }
     }
@@ -129,25 +135,19 @@ int forward(const void *given, int part, int parts) {
 
 /* Gradients of all members' parameters and, where wanted, dx [K, ...] from dy, after `forward` with `keep`. */
 typedef struct {
-    const Layer *layers;
-    int count, K, rows;
-    const float *x;
-    int64_t x_member;
-    float *rooms;
-    int64_t room;
-    const float *y;
-    int64_t y_member;
+    Passage p;
     const float *dy;
     float *dx;
 } Backward;
 
 int backward(const void *given, int part, int parts) {
     const Backward *b = given;
-    const Layer *layers = b->layers;
-    const int K = b->K, count = b->count;
+    const Passage *p = &b->p;
+    const Layer *layers = p->layers;
+    const int K = p->K, count = p->count;
     const Shape *first = &layers[0].s;
     const int64_t dx_member = (int64_t)first->I * first->H * first->W * first->B;
-    int64_t largest = b->y_member, wide = 0;
+    int64_t largest = p->y_member, wide = 0;
     for (int n = 0; n < count; n++) {
         const Shape *s = &layers[n].s;
         const int64_t in = (int64_t)s->I * s->H * s->W * s->B, out = (int64_t)s->O * height(s) * width(s) * s->B;
@@ -158,13 +158,13 @@ int backward(const void *given, int part, int parts) {
     if (!scratch) return 1;
     int failed = 0;
     for (int64_t k = share(K, part, parts); k < share(K, part + 1, parts) && !failed; k++) {
-        float *mine = b->rooms + k * b->room, *d = scratch, *next = scratch + largest;
-        memcpy(d, b->dy + k * b->y_member, sizeof(float) * (size_t)b->y_member);
+        float *mine = p->rooms + k * p->room, *d = scratch, *next = scratch + largest;
+        memcpy(d, b->dy + k * p->y_member, sizeof(float) * (size_t)p->y_member);
         for (int n = count - 1; n >= 0 && !failed; n--) {
-            const float *from = n ? mine + layers[n - 1].y_at : b->x + k * b->x_member;
-            const float *result = n == count - 1 ? b->y + k * b->y_member : mine + layers[n].y_at;
+            const float *from = n ? mine + layers[n - 1].y_at : p->x + k * p->x_member;
+            const float *result = n == count - 1 ? p->y + k * p->y_member : mine + layers[n].y_at;
             float *to = n ? next : b->dx ? b->dx + k * dx_member : layers[n].kind == BATCH_NORM ? next : 0;
-            failed = pass_back(layers + n, (int)k, b->rows, from, result, mine, d, to, scratch + 2 * largest);
+            failed = pass_back(layers + n, (int)k, p->rows, from, result, mine, d, to, scratch + 2 * largest);
             float *spare = d;
             d = next, next = spare;
         }

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ensemble.training.batches import Batches
+from ensemble.training.optimizers import forget_gradients
 from ensemble.training.placement import Placement
 from ensemble.training.stack import Stack
 
@@ -31,7 +32,7 @@ def settle_sums(
     with placement.autocast():
         logits_BKC = model(batch.images, batch.batch_last)
     placement.backward(logits_BKC.float().sum())
-    optimizer.zero_grad(set_to_none=True)
+    forget_gradients(optimizer)
     with torch.no_grad():
         for tensor, kept in zip(stack.state_dict().values(), before, strict=True):
             tensor.copy_(kept)
